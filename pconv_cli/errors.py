@@ -1,0 +1,81 @@
+"""What can go wrong, as types, and the exit code each one means.
+
+    PconvError
+      RunError            the whole run ends at once
+        UsageError           2   the command line or the pairing makes no sense
+        NothingToDo          3   no picture was found
+        WeightsError         4   weights are missing, damaged or of another kind
+        OutputError          5   the output place cannot be used
+        DeviceError          6   the device asked for is not there
+      ItemError           one picture failed; the others go on (exit code 1 at the end)
+
+A message is one line: which file, what is wrong, the way out. This module does not know who shows it.
+"""
+
+from __future__ import annotations
+
+from enum import IntEnum
+from pathlib import Path
+
+
+class ExitCode(IntEnum):
+    """Exit codes of every command: stable, documented in the README."""
+
+    OK = 0
+    SOME_FAILED = 1
+    USAGE = 2
+    NOTHING_TO_DO = 3
+    WEIGHTS = 4
+    OUTPUT = 5
+    DEVICE = 6
+    BUG = 70
+    INTERRUPTED = 130
+
+
+class PconvError(Exception):
+    """Root of every error that this package raises on purpose."""
+
+
+class RunError(PconvError):
+    """The run cannot go on; `exit_code` says how it ends."""
+
+    exit_code = ExitCode.BUG
+
+
+class UsageError(RunError):
+    """What was asked for makes no sense as it stands."""
+
+    exit_code = ExitCode.USAGE
+
+
+class NothingToDo(RunError):
+    """There is no picture to work on."""
+
+    exit_code = ExitCode.NOTHING_TO_DO
+
+
+class WeightsError(RunError):
+    """Weights are missing, damaged, or not for this network."""
+
+    exit_code = ExitCode.WEIGHTS
+
+
+class OutputError(RunError):
+    """The place for the results cannot be used."""
+
+    exit_code = ExitCode.OUTPUT
+
+
+class DeviceError(RunError):
+    """The device or precision asked for is not available."""
+
+    exit_code = ExitCode.DEVICE
+
+
+class ItemError(PconvError):
+    """One picture cannot be restored. `path` names the file at fault, `reason` the cause and the way out."""
+
+    def __init__(self, path: Path | str, reason: str) -> None:
+        super().__init__(f"{path}: {reason}")
+        self.path = str(path)
+        self.reason = reason
