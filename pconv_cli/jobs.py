@@ -1,0 +1,387 @@
+"""What is to be done, as paths: which picture, with which mask, to which file.
+
+Knows names: folders, suffixes, how a mask is called, what counts as the same name on another system.
+Does not know what is inside a file, which formats exist (the caller says which suffixes are readable), whether an
+output already exists or may be replaced, or who shows the messages.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import unicodedata
+from collections import defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, field
+from functools import cached_property
+from pathlib import Path, PurePath
+from typing import Literal
+
+from pconv_cli.errors import NothingToDo, UsageError
+
+_MASK_WORD = re.compile(r"(.+)[_.-]mask", re.IGNORECASE | re.DOTALL)
+_TEXT_NUMBER = re.compile(r"([^0-9]*)([0-9]*)")
+_SEPARATORS = tuple(sorted({"/", os.sep}))
+# Suffixes that are one format under several spellings; only used to tell whether two requests contradict each other.
+_SPELLINGS = {".jpg": ".jpeg", ".jpe": ".jpeg", ".jfif": ".jpeg", ".tif": ".tiff"}
+
+NaturalKey = tuple[tuple[tuple[str, int], ...], str, str]
+
+
+@dataclass(frozen=True)
+class Job:
+    """One picture to restore.
+
+    Attributes:
+        image: The picture.
+        mask: Its mask, or None where none was found: the caller reports it as one failed item.
+        output: The file to write.
+        name: What messages and reports call it: the path relative to IN, with forward slashes.
+    """
+
+    image: Path
+    mask: Path | None
+    output: Path
+    name: str
+
+
+@dataclass(frozen=True)
+class JobList:
+    """Everything that a command line asks for.
+
+    Attributes:
+        jobs: In natural order, folder by folder.
+        unused_masks: Files in the masks folder that no picture uses; always empty where IN is a single file.
+        skipped: How many files in IN are no pictures (hidden ones are not counted).
+    """
+
+    jobs: tuple[Job, ...]
+    unused_masks: tuple[Path, ...]
+    skipped: int
+
+
+@dataclass(frozen=True)
+class _File:
+    """A picture or mask file: as the user spelled it, relative to the folder that was searched, and without links."""
+
+    path: Path
+    relative: PurePath
+    real: Path
+
+    @cached_property
+    def stem(self) -> str:
+        """Relative path without the suffix, NFC: macOS stores decomposed accents, other systems composed ones."""
+        return unicodedata.normalize("NFC", self.relative.with_suffix("").as_posix())
+
+
+@dataclass
+class _Candidates:
+    """Masks for one spelling of one stem, by rank."""
+
+    plain: list[_File] = field(default_factory=list)
+    worded: list[_File] = field(default_factory=list)
+
+
+def natural_key(name: str) -> NaturalKey:
+    """Sort key for a file or folder name: img2 before img10, capitals and small letters together.
+
+    Args:
+        name: One name, without folders.
+
+    Returns:
+        A key; different names have different keys, so the order is the same on every machine.
+    """
+    pure = PurePath(name)
+    # The stem is compared before the suffix, or "img2.png" would come before "img.png".
+    pieces = _TEXT_NUMBER.findall(_fold(pure.stem))
+    return tuple((text, int(digits) if digits else -1) for text, digits in pieces), _fold(pure.suffix), name
+
+
+def find_jobs(
+    source: Path,
+    masks: Path,
+    output: Path | str,
+    *,
+    suffixes: frozenset[str],
+    out_suffix: str | None = None,
+) -> JobList:
+    """Pair pictures with masks and give each an output, without opening or writing a file.
+
+    Args:
+        source: A folder (searched with its subfolders) or one picture.
+        masks: A folder that mirrors `source`, or one mask for all pictures.
+        output: A folder or, for a single picture, a file. Pass the user's own text where a closing separator should
+            count: `Path` drops it.
+        suffixes: Readable picture suffixes, lower case, with the dot.
+        out_suffix: Suffix of all results, such as ".png"; None keeps each picture's own.
+
+    Returns:
+        The jobs. A picture without a mask is among them, with `mask` None.
+
+    Raises:
+        UsageError: Paths are missing, a pairing is ambiguous, or a result would fall on another result, a picture
+            or a mask.
+        NothingToDo: There is no picture in `source`.
+    """
+    source_is_folder = _check_input(source, suffixes, "the pictures") == "folder"
+    masks_are_folder = _check_input(masks, suffixes, "the masks") == "folder"
+    skip = [_real(source), _real(masks), _real(Path(output))]
+    pictures, skipped = _search(source, skip, suffixes) if source_is_folder else ([_single(source)], 0)
+    if masks_are_folder:
+        pictures, found, pairs = _from_folder(pictures, source, masks, skip, suffixes)
+    else:
+        pictures, found, pairs = _from_one_mask(pictures, source, masks)
+    if not pictures:
+        raise NothingToDo(f"no pictures in {source}: looked for {_listed(suffixes)}")
+
+    targets = _targets(pictures, output, suffixes, out_suffix, source_is_folder)
+    jobs = tuple(
+        Job(picture.path, mask.path if mask else None, target, picture.relative.as_posix())
+        for picture, mask, target in zip(pictures, pairs, targets, strict=True)
+    )
+    _check_outputs(jobs, [*pictures, *found])
+    used = {mask.path for mask in pairs if mask}
+    unused = tuple(mask.path for mask in found if mask.path not in used) if source_is_folder else ()
+    return JobList(jobs, unused, skipped)
+
+
+def _fold(text: str) -> str:
+    """The form in which names are one to systems that ignore case and composition.
+
+    lower() and not casefold(): most systems keep "straße" and "strasse" apart, and a folder may well hold both.
+    """
+    return unicodedata.normalize("NFC", text).lower()
+
+
+def _real(path: Path) -> Path:
+    # Not Path.resolve(): before Python 3.13 it raises on a link that points at itself.
+    return Path(os.path.realpath(path))
+
+
+def _same(first: Path, second: Path) -> bool:
+    """Whether two real paths are one place; asks the file system where only case or composition differs."""
+    if first == second:
+        return True
+    if _fold(str(first)) != _fold(str(second)):
+        return False
+    try:
+        return first.samefile(second)
+    except OSError:
+        return False
+
+
+def _kind(path: Path) -> Literal["folder", "file"] | None:
+    """What stands at `path`; None where nothing can be found there."""
+    try:
+        if path.is_dir():
+            return "folder"
+        return "file" if path.exists() else None
+    except OSError:
+        return None
+
+
+def _listed(suffixes: Iterable[str]) -> str:
+    return ", ".join(sorted(suffixes))
+
+
+def _is_picture(path: PurePath, suffixes: frozenset[str]) -> bool:
+    return path.suffix.lower() in suffixes
+
+
+def _check_input(path: Path, suffixes: frozenset[str], role: str) -> Literal["folder", "file"]:
+    kind = _kind(path)
+    if kind is None:
+        raise UsageError(f"{path}: not found; {role} are looked for there: check the path and that you may read it")
+    if kind == "file" and not _is_picture(path, suffixes):
+        raise UsageError(f"{path}: not a picture that can be read: give a folder, or one of {_listed(suffixes)}")
+    return kind
+
+
+def _single(path: Path) -> _File:
+    return _File(path, PurePath(path.name), _real(path))
+
+
+def _order(file: _File) -> tuple[tuple[NaturalKey, ...], NaturalKey]:
+    """Natural order, folder by folder: the files of a folder stand together, before those of its subfolders."""
+    *folders, name = file.relative.parts
+    return tuple(natural_key(folder) for folder in folders), natural_key(name)
+
+
+def _search(
+    root: Path, skip: Sequence[Path], suffixes: frozenset[str], *, deep: bool = True
+) -> tuple[list[_File], int]:
+    """Pictures below `root` in natural order, and how many files are none; folders in `skip` are not entered."""
+    files: list[_File] = []
+    others = 0
+    # Each folder comes with the real paths that lead to it: one that holds any of them would be a loop.
+    pending: list[tuple[Path, PurePath, tuple[Path, ...]]] = [(root, PurePath(), (_real(root),))]
+    while pending:
+        folder, relative, chain = pending.pop()
+        for entry in _entries(folder):
+            path = folder / entry.name
+            if entry.name.startswith("."):
+                continue
+            if _is_folder(entry):
+                real = _real(path)
+                loop = any(above.is_relative_to(real) for above in chain)
+                if deep and not loop and not any(_same(real, place) for place in skip):
+                    pending.append((path, relative / entry.name, (*chain, real)))
+            # A link that leads nowhere still counts, so that it fails with its name instead of going unnoticed.
+            elif _is_picture(path, suffixes) and (entry.is_symlink() or entry.is_file()):
+                real = _real(path) if entry.is_symlink() else chain[-1] / entry.name
+                files.append(_File(path, relative / entry.name, real))
+            else:
+                others += 1
+    return sorted(files, key=_order), others
+
+
+def _entries(folder: Path) -> list[os.DirEntry[str]]:
+    try:
+        with os.scandir(folder) as entries:
+            return list(entries)
+    except OSError as error:
+        # Going on would leave its pictures out without a word.
+        raise UsageError(
+            f"{folder}: cannot be opened ({error.strerror}): make it readable, or move it elsewhere"
+        ) from error
+
+
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    try:
+        return entry.is_dir()
+    except OSError:  # a link that points at itself
+        return False
+
+
+def _from_folder(
+    pictures: list[_File], source: Path, masks: Path, skip: Sequence[Path], suffixes: frozenset[str]
+) -> tuple[list[_File], list[_File], list[_File | None]]:
+    """The pictures that are no masks themselves, all masks of the folder, and the mask of each picture."""
+    deep = source.is_dir()
+    beside = _same(_real(masks), _real(source if deep else source.parent))
+    if beside and deep:
+        pictures, found = _set_masks_apart(pictures)
+    else:
+        found, _ = _search(masks, skip, suffixes, deep=deep)
+    return pictures, found, _pair(pictures, found, plain=not beside)
+
+
+def _from_one_mask(
+    pictures: list[_File], source: Path, mask: Path
+) -> tuple[list[_File], list[_File], list[_File | None]]:
+    """As `_from_folder`, for one mask file that serves all pictures and may lie among them."""
+    found = _single(mask)
+    kept = [picture for picture in pictures if not _same(picture.real, found.real)]
+    if not kept and not source.is_dir():
+        raise UsageError(f"{mask}: given both as the picture and as its mask: give the mask as a second file")
+    return kept, [found], [found for _ in kept]
+
+
+def _set_masks_apart(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
+    """Split the files of a folder that holds both: b_mask.* is a mask where b.* exists, else a picture."""
+    stems = {_fold(file.stem) for file in files}
+    pictures: list[_File] = []
+    masks: list[_File] = []
+    for file in files:
+        match = _MASK_WORD.fullmatch(_fold(file.stem))
+        (masks if match and match[1] in stems else pictures).append(file)
+    return pictures, masks
+
+
+def _pair(pictures: Sequence[_File], masks: Sequence[_File], *, plain: bool) -> list[_File | None]:
+    """The mask of each picture.
+
+    Args:
+        pictures: Pictures, with paths relative to IN.
+        masks: Mask files, with paths relative to the masks folder.
+        plain: Whether the picture's own stem is a mask's name too. Where pictures and masks share a folder it is
+            not: there b.png beside b.jpg is a second picture.
+    """
+    by_stem: defaultdict[str, defaultdict[str, _Candidates]] = defaultdict(lambda: defaultdict(_Candidates))
+    for mask in masks:
+        if plain:
+            by_stem[_fold(mask.stem)][mask.stem].plain.append(mask)
+        if match := _MASK_WORD.fullmatch(mask.stem):
+            by_stem[_fold(match[1])][match[1]].worded.append(mask)
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for picture in pictures:
+        spellings[_fold(picture.stem)].add(picture.stem)
+
+    chosen: list[_File | None] = []
+    for picture in pictures:
+        folded = _fold(picture.stem)
+        candidates: dict[str, _Candidates] = by_stem.get(folded) or {}
+        # Another spelling is taken only where there is one picture and one mask that can be meant.
+        if len(candidates) == len(spellings[folded]) == 1:
+            chosen.append(_best(picture, *candidates.values()))
+        else:
+            chosen.append(_best(picture, candidates.get(picture.stem, _Candidates())))
+    return chosen
+
+
+def _best(picture: _File, candidates: _Candidates) -> _File | None:
+    ranked = candidates.plain or candidates.worded
+    if len(ranked) > 1:
+        raise UsageError(
+            f"{picture.path}: two masks fit, {ranked[0].path} and {ranked[1].path}: keep one, rename or move the other"
+        )
+    return ranked[0] if ranked else None
+
+
+def _targets(
+    pictures: Sequence[_File],
+    output: Path | str,
+    suffixes: frozenset[str],
+    out_suffix: str | None,
+    source_is_folder: bool,
+) -> list[Path]:
+    """The file to write for each picture."""
+    place = Path(output)
+    kind = _kind(place)
+    closed = os.fspath(output).endswith(_SEPARATORS)
+    if not source_is_folder and kind != "folder" and not closed and _is_picture(place, suffixes):
+        _check_format(place, out_suffix)
+        return [place]
+    if kind == "file":
+        raise UsageError(f"{place}: is a file, but the results need a folder: give the name of a folder")
+    if out_suffix is None:
+        return [place / picture.relative for picture in pictures]
+    return [place / picture.relative.with_suffix(out_suffix) for picture in pictures]
+
+
+def _check_format(target: Path, out_suffix: str | None) -> None:
+    if out_suffix is None:
+        return
+    asked, named = out_suffix.lower(), target.suffix.lower()
+    if _SPELLINGS.get(asked, asked) != _SPELLINGS.get(named, named):
+        raise UsageError(f"{target}: its name says {named}, the format asked for is {asked}: change one of the two")
+
+
+def _check_outputs(jobs: Sequence[Job], inputs: Sequence[_File]) -> None:
+    """Refuse results that fall on each other, on a picture or on a mask."""
+    guarded: defaultdict[str, list[_File]] = defaultdict(list)
+    for file in inputs:
+        guarded[_fold(str(file.real))].append(file)
+    writers: dict[str, Job] = {}
+    for job in jobs:
+        real = _real(job.output)
+        folded = _fold(str(real))
+        for file in guarded.get(folded, ()):
+            if _same(real, file.real):
+                raise UsageError(
+                    f"{job.image}: its result would be written over {file.path}: choose another place for the results"
+                )
+        other = writers.setdefault(folded, job)
+        if other is not job:
+            raise _clash(other, job)
+
+
+def _clash(first: Job, second: Job) -> UsageError:
+    both = f"{first.image} and {second.image}"
+    way_out = "rename one of the two, or restore them into different folders"
+    if first.output == second.output:
+        return UsageError(f"{both}: both results would be {first.output}: {way_out}")
+    return UsageError(
+        f"{both}: the results {first.output} and {second.output} are one file to systems that ignore case or the way "
+        f"accents are stored: {way_out}"
+    )

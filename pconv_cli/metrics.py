@@ -1,0 +1,77 @@
+"""How far a filled picture is from the true one.
+
+Knows: images and masks as tensors. Does not know: files, methods, tables.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+
+def l1(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Mean absolute difference of each image.
+
+    Args:
+        image: `(n, c, h, w)`, range [0, 1].
+        truth: The same shape.
+        where: `(n, 1, h, w)`, 1 = counted; None: all pixels. At least one pixel of each image must count.
+
+    Returns:
+        `(n,)`, same unit as the images.
+    """
+    return _mean((image - truth).abs(), where)
+
+
+def psnr(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Peak signal-to-noise ratio of each image, `10 log10(1 / mse)`.
+
+    Args:
+        image: `(n, c, h, w)`, range [0, 1].
+        truth: The same shape.
+        where: `(n, 1, h, w)`, 1 = counted; None: all pixels.
+
+    Returns:
+        `(n,)` in dB; infinite where there is no difference.
+    """
+    return -10 * torch.log10(_mean((image - truth).square(), where))
+
+
+def ssim(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
+    """Structural similarity with the usual Gaussian window (11 px, sigma 1.5), on each channel, then averaged.
+
+    Wang et al., "Image Quality Assessment: From Error Visibility to Structural Similarity", 2004. The map covers the
+    whole picture: windows at the border are filled up by reflection.
+
+    Args:
+        image: `(n, c, h, w)`, range [0, 1]; at least 6 px a side.
+        truth: The same shape.
+        where: `(n, 1, h, w)`, 1 = counted; None: all pixels.
+
+    Returns:
+        `(n,)`, 1 = identical.
+    """
+    axis = torch.arange(-5, 6, dtype=image.dtype, device=image.device)
+    row = torch.exp(-(axis**2) / (2 * 1.5**2))
+    row = row / row.sum()
+    channels = image.shape[1]
+
+    def blur(x: Tensor) -> Tensor:
+        x = F.pad(x, (5, 5, 5, 5), mode="reflect")
+        x = F.conv2d(x, row[None, None, None].expand(channels, 1, 1, -1), groups=channels)
+        return F.conv2d(x, row[None, None, :, None].expand(channels, 1, -1, 1), groups=channels)
+
+    mu, nu = blur(image), blur(truth)
+    var, war = blur(image * image) - mu * mu, blur(truth * truth) - nu * nu
+    cov = blur(image * truth) - mu * nu
+    c1, c2 = 0.01**2, 0.03**2
+    similarity = ((2 * mu * nu + c1) * (2 * cov + c2)) / ((mu * mu + nu * nu + c1) * (var + war + c2))
+    return _mean(similarity, where)
+
+
+def _mean(values: Tensor, where: Tensor | None) -> Tensor:
+    if where is None:
+        return values.flatten(1).mean(1)
+    weight = where.to(values.dtype).expand_as(values).flatten(1)
+    return (values.flatten(1) * weight).sum(1) / weight.sum(1)

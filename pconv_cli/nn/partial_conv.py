@@ -1,0 +1,292 @@
+"""Partial convolution: the layer everything here stands on.
+
+Knows: features, masks of what is known, and how many known values a window holds. Does not know: networks, pictures,
+devices, or what it computed the last time (nothing is cached between calls).
+
+Sources: Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", arXiv 1804.07723, equations 1
+and 2; Liu et al., "Partial Convolution based Padding", arXiv 1811.11718, equations 4 and 5.
+
+Masks are never as wide as the features. All channels of one *feature group* (a picture, a decoder's output, a skip
+connection) share one mask channel, so the number of known values in a window is a weighted box sum of a few planes,
+exact in float32, where the usual implementation runs a second full convolution.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Literal, get_args
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+PaddingMode = Literal["partial", "zero", "reflect", "replicate"]
+Pair = tuple[int, int]
+
+
+def partial_conv2d(
+    features: Tensor,
+    known: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    feature_groups: Sequence[int] | None = None,
+    padding_mode: PaddingMode = "partial",
+) -> tuple[Tensor, Tensor]:
+    """Convolve what is known and renormalise by how much of each window that was (1804.07723, equations 1 and 2).
+
+    `out = (W * (features known)) * sum(1)/sum(known) + b` where the window holds a known value, else exactly 0, the
+    bias included. The bias is not scaled.
+
+    Args:
+        features: `(n, c, h, w)`, any float type; values under `known == 0` do not matter, NaN included.
+        known: `(n, g, h, w)`, 1 = known, 0 = hole, binary; one channel for each feature group.
+        weight: `(out, c / groups, kh, kw)`, for the `sum(1)/sum(known)` normaliser (version 2 of the paper).
+        bias: `(out,)` or None.
+        stride: Step of the window, pixels.
+        padding: Pixels added on each side.
+        dilation: Distance between the window's taps, pixels.
+        groups: Groups of the convolution, as in `torch.nn.functional.conv2d`.
+        feature_groups: Channels that share each channel of `known`, in order; sums to `c`. None: one group of all.
+        padding_mode: What lies beyond the border. `partial`: holes (1811.11718); `zero`: known zeros; `reflect` and
+            `replicate`: the picture's own pixels, holes reflected with them.
+
+    Returns:
+        `(n, out, h', w')` in the features' type, and the updated mask `(n, m, h', w')`, float32: `m` is 1, or `groups`
+        where several feature groups meet several convolution groups (their windows then hold different counts).
+
+    Raises:
+        ValueError: If the masks do not fit the features.
+    """
+    sizes = _feature_groups(features.shape[1], feature_groups)
+    if known.shape != (features.shape[0], len(sizes), *features.shape[2:]):
+        raise ValueError(f"known is {tuple(known.shape)}, features are {tuple(features.shape)} in groups {sizes}")
+    ratio, updated = known_ratio(
+        known,
+        _pair(weight.shape[2:]),
+        stride=stride,
+        padding=padding,
+        dilation=dilation,
+        groups=groups,
+        feature_groups=sizes,
+        padding_mode=padding_mode,
+    )
+    visible = torch.where(spread(known, sizes) > 0, features, features.new_zeros(()))
+    out = renormalised_conv2d(
+        visible, ratio, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
+        padding_mode=padding_mode,
+    )  # fmt: skip
+    return out, updated
+
+
+@torch.no_grad()
+def known_ratio(
+    known: Tensor,
+    kernel_size: Pair,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    feature_groups: Sequence[int] = (1,),
+    padding_mode: PaddingMode = "partial",
+) -> tuple[Tensor, Tensor]:
+    """Compute a layer's `sum(1)/sum(known)` and its updated mask: the half of a layer that needs no features.
+
+    Args:
+        known: `(n, g, h, w)`, binary.
+        kernel_size: Height and width of the window.
+        stride: As in `partial_conv2d`.
+        padding: As in `partial_conv2d`.
+        dilation: As in `partial_conv2d`.
+        groups: As in `partial_conv2d`.
+        feature_groups: Channels behind each channel of `known`.
+        padding_mode: As in `partial_conv2d`.
+
+    Returns:
+        Ratio and updated mask, both `(n, m, h', w')` float32. The ratio is 0 where nothing is known. Counts stay below
+        2^24, so float32 holds them exactly; half precision would not (and would give inf * 0 on an empty window).
+    """
+    height, width = kernel_size
+    shares = _shares(feature_groups, groups)
+    kernel = torch.tensor(shares, dtype=torch.float32, device=known.device)[:, :, None, None]
+    with torch.autocast(known.device.type, enabled=False):
+        padded, pad = _pad(known.float(), _pair(padding), padding_mode, outside=1.0)
+        count = F.conv2d(
+            padded, kernel.expand(-1, -1, height, width), None, _pair(stride), pad, _pair(dilation)
+        )  # fmt: skip
+    # Sums of small integers: a convolution may leave them a hair off, never by a half.
+    count = count.round()
+    window = float(sum(feature_groups) // groups * height * width)
+    some = count > 0
+    ratio = torch.where(some, window / count.clamp(min=1.0), torch.zeros_like(count))
+    return ratio, some.float()
+
+
+def renormalised_conv2d(
+    visible: Tensor,
+    ratio: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    padding_mode: PaddingMode = "partial",
+) -> Tensor:
+    """Convolve features whose holes are already 0 and scale by a given ratio: the other half of a layer.
+
+    Args:
+        visible: `(n, c, h, w)`, 0 in the holes.
+        ratio: `(n, m, h', w')` from `known_ratio`.
+        weight: As in `partial_conv2d`.
+        bias: As in `partial_conv2d`; added where the ratio is not 0.
+        stride: As in `partial_conv2d`.
+        padding: As in `partial_conv2d`.
+        dilation: As in `partial_conv2d`.
+        groups: As in `partial_conv2d`.
+        padding_mode: As in `partial_conv2d`.
+
+    Returns:
+        `(n, out, h', w')` in the type that the convolution computes in.
+    """
+    padded, pad = _pad(visible, _pair(padding), padding_mode, outside=0.0)
+    out = F.conv2d(padded, weight, None, _pair(stride), pad, _pair(dilation), groups)
+    if ratio.shape[1] > 1:
+        ratio = ratio.repeat_interleave(out.shape[1] // ratio.shape[1], dim=1)
+    scale = ratio.to(out.dtype)
+    if bias is None:
+        return out * scale
+    return torch.addcmul(bias.to(out.dtype)[:, None, None] * (scale > 0), out, scale)
+
+
+def spread(known: Tensor, feature_groups: Sequence[int]) -> Tensor:
+    """Repeat each mask channel over its feature group: `(n, g, h, w)` to `(n, c, h, w)`, or as it is for one group."""
+    if len(feature_groups) == 1:
+        return known
+    return torch.cat([known[:, i : i + 1].expand(-1, c, -1, -1) for i, c in enumerate(feature_groups)], dim=1)
+
+
+class PartialConv2d(nn.Module):
+    """A partial convolution with weights: `forward(features, known) -> (features, known)`.
+
+    A pure function of its arguments: no mask is kept between calls. The state dict holds `weight` and `bias` only.
+    Weights start as in `torch.nn.Conv2d`. Shapes, polarity and errors are those of `partial_conv2d`.
+    """
+
+    def __init__(
+        self,
+        in_channels: int | Sequence[int],
+        out_channels: int,
+        kernel_size: int | Pair,
+        stride: int | Pair = 1,
+        padding: int | Pair | Literal["same"] = 0,
+        dilation: int | Pair = 1,
+        groups: int = 1,
+        bias: bool = True,
+        padding_mode: PaddingMode = "partial",
+    ) -> None:
+        """Make a layer; `in_channels` is a number, or the sizes of several feature groups that each have a mask.
+
+        Raises:
+            ValueError: If the padding mode is unknown, or channels and groups do not divide.
+        """
+        super().__init__()
+        if padding_mode not in get_args(PaddingMode):
+            raise ValueError(f"padding_mode must be one of {', '.join(get_args(PaddingMode))}, not {padding_mode!r}")
+        self.feature_groups = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
+        self.kernel_size, self.dilation = _pair(kernel_size), _pair(dilation)
+        self.stride, self.groups, self.padding_mode = _pair(stride), groups, padding_mode
+        if padding == "same":
+            self.padding = (self.dilation[0] * (self.kernel_size[0] - 1) // 2,
+                            self.dilation[1] * (self.kernel_size[1] - 1) // 2)  # fmt: skip
+        else:
+            self.padding = _pair(padding)
+        like = nn.Conv2d(sum(self.feature_groups), out_channels, self.kernel_size, groups=groups, bias=bias)
+        self.weight = like.weight
+        self.bias = like.bias
+
+    def forward(self, features: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """See `partial_conv2d`."""
+        return partial_conv2d(
+            features, known, self.weight, self.bias, stride=self.stride, padding=self.padding, dilation=self.dilation,
+            groups=self.groups, feature_groups=self.feature_groups, padding_mode=self.padding_mode,
+        )  # fmt: skip
+
+    def ratio(self, known: Tensor) -> tuple[Tensor, Tensor]:
+        """See `known_ratio`: what this layer makes of a mask, whatever the features."""
+        return known_ratio(
+            known, self.kernel_size, stride=self.stride, padding=self.padding, dilation=self.dilation,
+            groups=self.groups, feature_groups=self.feature_groups, padding_mode=self.padding_mode,
+        )  # fmt: skip
+
+    def convolve(self, visible: Tensor, ratio: Tensor) -> Tensor:
+        """See `renormalised_conv2d`: `forward` for features whose holes are 0 and a ratio known beforehand."""
+        return renormalised_conv2d(
+            visible, ratio, self.weight, self.bias, stride=self.stride, padding=self.padding, dilation=self.dilation,
+            groups=self.groups, padding_mode=self.padding_mode,
+        )  # fmt: skip
+
+    def extra_repr(self) -> str:
+        """Show what `print(layer)` shows of a convolution."""
+        out, _, *kernel = self.weight.shape
+        return f"{self.feature_groups} -> {out}, kernel={kernel}, stride={self.stride}, padding={self.padding_mode}"
+
+
+def _pair(value: int | Sequence[int]) -> Pair:
+    if isinstance(value, int):
+        return value, value
+    first, second = value
+    return int(first), int(second)
+
+
+def _feature_groups(channels: int, feature_groups: Sequence[int] | None) -> tuple[int, ...]:
+    sizes = (channels,) if feature_groups is None else tuple(feature_groups)
+    if sum(sizes) != channels:
+        raise ValueError(f"feature groups {sizes} sum to {sum(sizes)}, the features have {channels} channels")
+    return sizes
+
+
+def _shares(feature_groups: Sequence[int], groups: int) -> list[list[float]]:
+    """Count, for each distinct window, how many of its channels belong to each feature group."""
+    total = sum(feature_groups)
+    if total % groups:
+        raise ValueError(f"{total} channels do not divide into {groups} groups")
+    width = total // groups
+    if len(feature_groups) == 1:
+        return [[float(width)]]
+    starts = [sum(feature_groups[:i]) for i in range(len(feature_groups))]
+    return [
+        [
+            float(max(0, min(start + size, (j + 1) * width) - max(start, j * width)))
+            for start, size in zip(starts, feature_groups, strict=True)
+        ]
+        for j in range(groups)
+    ]
+
+
+def _pad(planes: Tensor, padding: Pair, mode: PaddingMode, *, outside: float) -> tuple[Tensor, Pair]:
+    """Return padded planes and the padding that the convolution itself still has to add."""
+    vertical, horizontal = padding
+    if mode == "partial" or (mode == "zero" and outside == 0.0) or not (vertical or horizontal):
+        return planes, padding
+    if mode == "zero":
+        return F.pad(planes, (horizontal, horizontal, vertical, vertical), value=outside), (0, 0)
+    for dim, pad in ((-1, horizontal), (-2, vertical)):
+        planes = _extend(planes, dim, pad, mode)
+    return planes, (0, 0)
+
+
+def _extend(planes: Tensor, dim: int, pad: int, mode: PaddingMode) -> Tensor:
+    """Reflect or replicate along one dimension; reflects as far as there is something to reflect, then replicates."""
+    length = planes.shape[dim]
+    index = torch.arange(-pad, length + pad, device=planes.device)
+    if mode == "reflect":
+        index = torch.where(index < 0, -index, index)
+        index = torch.where(index > length - 1, 2 * (length - 1) - index, index)
+    return planes.index_select(dim, index.clamp(0, length - 1))

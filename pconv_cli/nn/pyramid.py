@@ -1,0 +1,77 @@
+"""The floor: holes filled by a pyramid of fixed partial convolutions, without a single trained weight.
+
+Knows: images and masks as tensors. Does not know: trained networks, files, devices.
+
+Pull: partial convolutions of stride 2 with the binomial kernel (1 3 3 1) x (1 3 3 1) / 64, until one pixel is left.
+Push: back up with bicubic interpolation, written only where nothing was known, each level smoothed inside its holes.
+Any size, any hole, nothing is left unfilled as long as one pixel is known; linear cost. The trained network predicts
+what this leaves out, and `--weights none` is this alone.
+"""
+
+from __future__ import annotations
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+SMOOTHING = 16
+
+
+def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING) -> Tensor:
+    """Fill the holes of images from their known pixels.
+
+    Args:
+        image: `(n, c, h, w)`, float, any range; values in holes do not matter.
+        known: `(n, 1, h, w)`, 1 = known, 0 = hole.
+        smoothing: Steps of 3 x 3 box smoothing inside the holes at each level; more is smoother and slower.
+
+    Returns:
+        `(n, c, h, w)`: the image where known, a smooth continuation in the holes; 0 where an image has nothing known.
+    """
+    holes = known <= 0
+    level = torch.where(holes, image.new_zeros(()), image)
+    levels = [(level, holes)]
+    while max(level.shape[-2:]) > 1:
+        level, holes = _pull(level, holes)
+        levels.append((level, holes))
+    filled = levels[-1][0]
+    for level, holes in reversed(levels[:-1]):
+        height, width = level.shape[-2:]
+        above = F.interpolate(filled, scale_factor=2, mode="bicubic", align_corners=False)[..., :height, :width]
+        filled = torch.where(holes, above, level)
+        for _ in range(smoothing):
+            filled = torch.where(holes, _box(filled), filled)
+    return filled
+
+
+class PyramidFill(nn.Module):
+    """`pyramid_fill` in the shape of a network: `forward(image, known) -> (output, known)`.
+
+    The returned mask is 1 everywhere in an image that has a known pixel, 0 everywhere in one that has none.
+    """
+
+    def forward(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """See `pyramid_fill`."""
+        return pyramid_fill(image, known), something_known(known)
+
+
+def something_known(known: Tensor) -> Tensor:
+    """Return `(n, 1, h, w)` float32: 1 in every pixel of an image that has a known pixel, else 0."""
+    return known.flatten(1).amax(1).gt(0).float()[:, None, None, None].expand(-1, 1, *known.shape[-2:])
+
+
+def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
+    """Halve: each pixel becomes the binomial mean of what is known in its 4 x 4 window."""
+    channels, height, width = level.shape[1:]
+    planes = torch.cat([level, (~holes).to(level.dtype)], dim=1)
+    planes = F.pad(planes, (1, 1 + width % 2, 1, 1 + height % 2))
+    # Strided sums: on few channels a convolution is four times slower.
+    planes = 3 * (planes[..., 1:-2:2, :] + planes[..., 2:-1:2, :]) + planes[..., 0:-3:2, :] + planes[..., 3::2, :]
+    planes = 3 * (planes[..., 1:-2:2] + planes[..., 2:-1:2]) + planes[..., 0:-3:2] + planes[..., 3::2]
+    weight = planes[:, channels:]  # 64 times the known share; both sums carry the factor
+    empty = weight <= 0
+    return torch.where(empty, planes.new_zeros(()), planes[:, :channels] / weight.clamp(min=1e-12)), empty
+
+
+def _box(image: Tensor) -> Tensor:
+    return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)

@@ -1,0 +1,215 @@
+"""The U-Net of partial convolutions: the paper's eight levels as one configuration, our compact default as another.
+
+Knows: layers, masks and images as tensors. Does not know: files, weights' places, devices, tiles.
+
+Source: arXiv 1804.07723, table 2 and section 3.2. Any height and width from 1 px up: the decoder upsamples to the size
+of the skip it joins.
+
+The default configuration stands on the floor of `nn/pyramid.py`: the network sees the floor and the mask beside the
+picture and predicts what the floor leaves out, so an untrained network already gives the floor.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pconv_cli.nn.partial_conv import PaddingMode, PartialConv2d
+from pconv_cli.nn.pyramid import pyramid_fill, something_known
+
+
+@dataclass(frozen=True)
+class UNetConfig:
+    """The architecture, complete: what a weights file must say to be rebuilt.
+
+    Attributes:
+        encoder: Channels and kernel size of each level; every level halves the picture.
+        channels: Channels of the picture, 3 for RGB, 1 for grey.
+        mean: Mean of the picture in [0, 1], subtracted inside the network, one for each channel.
+        std: Scale of the picture in [0, 1], divided by inside the network, one for each channel.
+        slope: Negative slope of the decoder's leaky ReLU; the encoder's is 0.
+        floor: Smoothing steps of the pyramid that the network stands on, or None for a network without a floor.
+        head: Channels of one more layer at full size before the output, or 0 for none (as in the paper).
+        padding_mode: What lies beyond the border, see `partial_conv2d`.
+    """
+
+    encoder: tuple[tuple[int, int], ...]
+    channels: int = 3
+    mean: tuple[float, ...] = (0.485, 0.456, 0.406)
+    std: tuple[float, ...] = (0.229, 0.224, 0.225)
+    slope: float = 0.2
+    floor: int | None = None
+    head: int = 0
+    padding_mode: PaddingMode = "partial"
+
+    def __post_init__(self) -> None:
+        """Check that the parts fit.
+
+        Raises:
+            ValueError: If they do not.
+        """
+        if not self.encoder:
+            raise ValueError("a network needs at least one level")
+        if not len(self.mean) == len(self.std) == self.channels:
+            raise ValueError(f"mean and std need {self.channels} values, one for each channel")
+
+
+PAPER = UNetConfig(encoder=((64, 7), (128, 5), (256, 5), (512, 3), (512, 3), (512, 3), (512, 3), (512, 3)))
+"""Table 2 of the paper: 32.86 million weights."""
+
+COMPACT = UNetConfig(
+    encoder=((32, 5), (64, 3), (128, 3), (192, 3), (256, 3), (256, 3)),
+    mean=(0.5, 0.5, 0.5),
+    std=(0.25, 0.25, 0.25),
+    floor=4,
+    head=16,
+)
+"""The default: small enough to ship, stands on the floor."""
+
+
+class PartialConvUNet(nn.Module):
+    """`forward(image, known) -> (output, known)`.
+
+    Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] (the output is not clamped); masks are
+    `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the output means nothing.
+    """
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, config: UNetConfig) -> None:
+        super().__init__()
+        self.config = config
+        # What every level but the deepest can join: the picture, and with a floor the floor and the mask.
+        picture = (config.channels,) if config.floor is None else (config.channels, config.channels + 1)
+        widths = [channels for channels, _ in config.encoder]
+        self.encoder = nn.ModuleList()
+        incoming: Sequence[int] = picture
+        for i, (width, kernel) in enumerate(config.encoder):
+            self.encoder.append(_Block(config, incoming, width, kernel, 2, norm=i > 0, slope=0.0))
+            incoming = (width,)
+        self.decoder = nn.ModuleList()
+        below = widths[-1]
+        for width in reversed(widths[:-1]):
+            self.decoder.append(_Block(config, (below, width), width, norm=True, slope=config.slope))
+            below = width
+        last: tuple[int, ...] = (below, *picture)
+        self.head = None
+        if config.head:
+            self.head = _Block(config, last, config.head, norm=False, slope=config.slope)
+            last = (config.head,)
+        self.out = PartialConv2d(last, config.channels, 3, padding="same", padding_mode=config.padding_mode)
+        self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
+        self._start()
+
+    def _start(self) -> None:
+        """He initialisation; with a floor the output layer starts at zero, so training starts from the floor."""
+        for module in self.modules():
+            if isinstance(module, PartialConv2d):
+                nn.init.kaiming_normal_(module.weight, a=self.config.slope)
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+        if self.config.floor is not None:
+            nn.init.zeros_(self.out.weight)
+
+    def forward(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        """Fill one batch; see the class for shapes and ranges."""
+        base, features, masks = self._input(image, known)
+        skips = [(features, masks)]
+        for block in self.encoder:
+            features, masks = block(features, masks)
+            skips.append((features, masks))
+        skips.pop()
+        for block in self.decoder:
+            features, masks = block(*_join(features, masks, *skips.pop()))
+        features, masks = _join(features, masks, *skips.pop())
+        if self.head is not None:
+            features, masks = self.head(features, masks)
+        ratio, masks = self.out.ratio(masks)
+        out = self.out.convolve(features, ratio).float()
+        return (out if base is None else base + out) * self.std + self.mean, masks
+
+    def _input(self, image: Tensor, known: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+        """Normalise; with a floor, lay it under the picture. Returns the floor, the first features, their masks."""
+        image = (image - self.mean) / self.std
+        picture = torch.where(known > 0, image, image.new_zeros(()))
+        if self.config.floor is None:
+            return None, picture, known
+        base = pyramid_fill(picture, known, self.config.floor)
+        everywhere = something_known(known)
+        features = torch.cat([picture, base, known], dim=1).contiguous(memory_format=torch.channels_last)
+        return base, features, torch.cat([known, everywhere], dim=1)
+
+    def freeze_encoder_norm(self) -> None:
+        """Keep the encoder's batch statistics as they are: the paper's second phase. Call after `train()`."""
+        for block in self.encoder:
+            block.norm.eval()
+
+    def folded(self) -> PartialConvUNet:
+        """Return the same network for inference, batch norm folded into the weights.
+
+        Exact up to rounding: the ratio multiplies the linear part only, so `norm(conv)` is a convolution with scaled
+        weights and another bias.
+        """
+        twin = PartialConvUNet(self.config)
+        twin.to(self.mean.device)
+        for mine, other in zip(self._blocks(), twin._blocks(), strict=True):
+            other.take(mine)
+        twin.out.load_state_dict(self.out.state_dict())
+        return twin.eval().requires_grad_(False)
+
+    def _blocks(self) -> list[_Block]:
+        return [module for module in self.modules() if isinstance(module, _Block)]
+
+
+class _Block(nn.Module):
+    """Partial convolution, batch norm, leaky ReLU."""
+
+    def __init__(
+        self, config: UNetConfig, incoming: Sequence[int], width: int, kernel: int = 3, stride: int = 1, *, norm: bool,
+        slope: float,
+    ) -> None:  # fmt: skip
+        super().__init__()
+        self.conv = PartialConv2d(
+            incoming, width, kernel, stride, padding=kernel // 2, bias=not norm, padding_mode=config.padding_mode
+        )
+        self.norm: nn.Module = nn.BatchNorm2d(width) if norm else nn.Identity()
+        self.slope = slope
+        # Batch norm lifts holes off 0. With a floor there are none behind the first layer, which has no norm.
+        self.rezero = config.floor is None
+
+    def forward(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Take features that are 0 in their holes and give such features back."""
+        ratio, masks = self.conv.ratio(masks)
+        features = F.leaky_relu(self.norm(self.conv.convolve(features, ratio)), self.slope)
+        if self.rezero and isinstance(self.norm, nn.BatchNorm2d):
+            features = torch.where(masks > 0, features, features.new_zeros(()))
+        return features, masks
+
+    @torch.no_grad()
+    def take(self, other: _Block) -> None:
+        """Become the folded twin of another block."""
+        norm = other.norm
+        if not isinstance(norm, nn.BatchNorm2d):
+            self.load_state_dict(other.state_dict())
+            return
+        assert norm.running_var is not None and norm.running_mean is not None
+        scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
+        self.conv.weight = nn.Parameter(other.conv.weight * scale[:, None, None, None])
+        self.conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
+        self.norm = nn.Identity()
+
+
+def _join(features: Tensor, masks: Tensor, skip: Tensor, skip_masks: Tensor) -> tuple[Tensor, Tensor]:
+    """Bring the decoder up to the skip's size and lay the skip beside it, decoder first; the same for the masks."""
+    size = skip.shape[-2:]
+    above = F.interpolate(features, size=size, mode="nearest")
+    above_masks = F.interpolate(masks, size=size, mode="nearest")
+    return torch.cat([above.to(skip.dtype), skip], dim=1), torch.cat([above_masks, skip_masks], dim=1)
+
+

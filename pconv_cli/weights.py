@@ -1,0 +1,250 @@
+"""Weights as self-describing safetensors: the only door to that library.
+
+Knows: where the shipped weights lie, their manifest of SHA-256 sums, and how a file's header says which network it is.
+Does not know: devices, pictures, training. Nothing here reads a pickle.
+
+A file's header holds one JSON document under `pconv`: format version, architecture, recipe, metrics, licence.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save_file
+from torch import Tensor, nn
+
+from pconv_cli.errors import WeightsError
+from pconv_cli.nn.pyramid import PyramidFill
+from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
+
+FORMAT = 1
+NONE = "none"
+"""The name that stands for the pyramid of fixed partial convolutions: no file at all."""
+
+
+@dataclass(frozen=True)
+class Listed:
+    """One line of the manifest: a weights file that ships with the tool."""
+
+    name: str
+    path: Path
+    sha256: str
+    default: bool
+    summary: str
+
+
+def shipped_folder() -> Path:
+    """Return the folder of the shipped weights: inside the package, or `weights/` of a source checkout."""
+    here = Path(__file__).parent
+    packed = here / "_weights"
+    return packed if packed.is_dir() else here.parent / "weights"
+
+
+def listed() -> tuple[Listed, ...]:
+    """Read the manifest.
+
+    Raises:
+        WeightsError: If it is missing or unreadable.
+    """
+    path = shipped_folder() / "manifest.json"
+    try:
+        entries = json.loads(path.read_text("utf-8"))["weights"]
+        return tuple(
+            Listed(e["name"], path.parent / e["file"], e["sha256"], bool(e.get("default")), e.get("summary", ""))
+            for e in entries
+        )
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise WeightsError(f"{path}: the list of shipped weights cannot be read ({error}); reinstall pconv") from error
+
+
+def find(name: str | None) -> Path | None:
+    """Resolve `--weights`: None is the default, a listed name or a file is a path, `none` is no file (returns None).
+
+    Raises:
+        WeightsError: If there is no such name or file; the message lists the names.
+    """
+    if name == NONE:
+        return None
+    entries = listed()
+    for entry in entries:
+        if entry.name == name or (name is None and entry.default):
+            return entry.path
+    names = ", ".join([entry.name for entry in entries] + [NONE])
+    if name is None:
+        raise WeightsError(f"no default weights are installed; choose with --weights ({names}, or a file)")
+    path = Path(name)
+    if path.is_file():
+        return path
+    raise WeightsError(f"{name}: neither a weights file nor a name; the names are: {names}")
+
+
+def load_network(name: str | None) -> nn.Module:
+    """Build the network that `--weights` names, for inference: on the CPU, float32, batch norm folded.
+
+    Raises:
+        WeightsError: If it cannot be found, read or rebuilt, or a shipped file is not what the manifest says.
+    """
+    path = find(name)
+    if path is None:
+        return PyramidFill()
+    for entry in listed():
+        if entry.path == path:
+            _check(entry)
+    header, state = read(path)
+    network = PartialConvUNet(config_from(header, path))
+    load_strictly(network, state, path)
+    return network.eval().folded()
+
+
+def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
+    """Read a weights file: its header document and its tensors, as float32 where they are floats.
+
+    Raises:
+        WeightsError: If it is not a safetensors file with this project's header.
+    """
+    header = read_header(path)
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: the weights cannot be read ({error}); fetch the file again") from error
+    return header, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Read only the header document of a weights file.
+
+    Raises:
+        WeightsError: As in `read`.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            document = (file.metadata() or {}).get("pconv")
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: not a safetensors file ({error}); pickled checkpoints are not read") from error
+    if document is None:
+        raise WeightsError(f"{path}: no 'pconv' entry in its header, so it does not say which network it is")
+    header: dict[str, Any] = json.loads(document)
+    if header.get("format") != FORMAT:
+        raise WeightsError(f"{path}: format {header.get('format')}, this version reads {FORMAT}; update pconv")
+    return header
+
+
+def write(path: Path, network: PartialConvUNet, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
+    """Write weights in half precision with their header, whole or not at all.
+
+    Args:
+        path: The file to write; replaced if it exists.
+        network: Gives the architecture.
+        state: The tensors, keyed as in the network's state dict.
+        about: Whatever the header should tell beside it: name, training, metrics, licence.
+
+    Raises:
+        OSError: If the place cannot be written.
+    """
+    half = {k: _half(v).contiguous() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    header = {"format": FORMAT, "architecture": asdict(network.config), **about}
+    write_tensors(path, half, {"pconv": json.dumps(header)})
+
+
+def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:
+    """Write tensors to a safetensors file, whole or not at all.
+
+    Raises:
+        OSError: If the place cannot be written.
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
+    try:
+        save_file(dict(tensors), str(temporary), metadata)
+        with temporary.open("rb+") as file:
+            os.fsync(file.fileno())
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Read all tensors and the raw metadata of a safetensors file, types as they are.
+
+    Raises:
+        WeightsError: If it cannot be read.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return {key: file.get_tensor(key) for key in file.keys()}, file.metadata() or {}  # noqa: SIM118
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from error
+
+
+def config_from(header: Mapping[str, Any], path: Path) -> UNetConfig:
+    """Rebuild the architecture that a header describes.
+
+    Raises:
+        WeightsError: If the description has unknown or impossible entries.
+    """
+    entries = dict(header.get("architecture", {}))
+    unknown = sorted(set(entries) - {field.name for field in fields(UNetConfig)})
+    if unknown:
+        raise WeightsError(f"{path}: this version does not know the architecture entries {', '.join(unknown)}")
+    try:
+        entries["encoder"] = tuple((int(width), int(kernel)) for width, kernel in entries["encoder"])
+        for key in ("mean", "std"):
+            entries[key] = tuple(float(value) for value in entries[key])
+        return UNetConfig(**entries)
+    except (KeyError, TypeError, ValueError) as error:
+        raise WeightsError(f"{path}: its architecture cannot be rebuilt ({error})") from error
+
+
+def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
+    """Load every tensor by name and shape, or refuse and name the keys.
+
+    Raises:
+        WeightsError: If a key is missing, unknown, or of another shape.
+    """
+    wanted = {k: v for k, v in network.state_dict().items() if not k.endswith("num_batches_tracked")}
+    given = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    faults = [f"missing {key}" for key in wanted.keys() - given.keys()]
+    faults += [f"unknown {key}" for key in given.keys() - wanted.keys()]
+    faults += [f"shape of {k}" for k in wanted.keys() & given.keys() if wanted[k].shape != given[k].shape]
+    if faults:
+        shown = ", ".join(sorted(faults)[:4]) + (" ..." if len(faults) > 4 else "")
+        raise WeightsError(f"{path}: the weights do not fit the architecture in its header: {shown}")
+    network.load_state_dict(given, strict=False)
+
+
+def verify(entry: Listed) -> str | None:
+    """Compare a shipped file with the manifest: None when it is as listed, else what is wrong."""
+    try:
+        found = sha256(entry.path)
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    return None if found == entry.sha256 else f"SHA-256 is {found}, the manifest says {entry.sha256}"
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file as 64 hex digits."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
+
+
+def _digest(path: Path) -> str:
+    return hashlib.sha256(path.read_bytes()).hexdigest()
+
+
+def _check(entry: Listed) -> None:
+    fault = verify(entry)
+    if fault:
+        raise WeightsError(f"{entry.path}: {fault}; reinstall pconv")
+
+
+def _half(value: Tensor) -> Tensor:
+    """Halve the precision of kernels; a batch norm's few numbers stay whole, since small variances underflow."""
+    return value.to(torch.float16) if value.is_floating_point() and value.ndim > 1 else value

@@ -1,0 +1,496 @@
+"""Finding pictures, pairing masks, naming outputs: each rule with a case that breaks when the rule is broken."""
+
+from __future__ import annotations
+
+import os
+import unicodedata
+from collections.abc import Iterator
+from itertools import pairwise
+from pathlib import Path
+from typing import Literal
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from pconv_cli.errors import NothingToDo, UsageError
+from pconv_cli.jobs import JobList, find_jobs, natural_key
+
+SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
+
+
+@pytest.fixture(autouse=True)
+def workplace(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """Every test runs in an empty folder with relative paths, as a user would."""
+    monkeypatch.chdir(tmp_path)
+    yield tmp_path
+
+
+@pytest.fixture(scope="session")
+def case_matters(tmp_path_factory: pytest.TempPathFactory) -> bool:
+    place = tmp_path_factory.mktemp("case")
+    (place / "a").touch()
+    return not (place / "A").exists()
+
+
+def make(*names: str) -> None:
+    for name in names:
+        path = Path(name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+
+
+def link(name: str, target: str) -> None:
+    try:
+        Path(name).symlink_to(target, target_is_directory=(Path(name).parent / target).is_dir())
+    except OSError as error:
+        pytest.skip(f"links cannot be made here: {error}")
+
+
+def find(source: str = "in", masks: str = "masks", output: str = "out", out_suffix: str | None = None) -> JobList:
+    return find_jobs(Path(source), Path(masks), output, suffixes=SUFFIXES, out_suffix=out_suffix)
+
+
+def pairs(found: JobList) -> dict[str, str | None]:
+    return {job.name: job.mask.as_posix() if job.mask else None for job in found.jobs}
+
+
+def outputs(found: JobList) -> list[str]:
+    return [job.output.as_posix() for job in found.jobs]
+
+
+# Searching
+
+
+def test_a_folder_is_searched_with_its_subfolders_and_the_tree_is_kept() -> None:
+    make("in/a.jpg", "in/x/y/b.PNG", "masks/a.png", "masks/x/y/b.png")
+    found = find()
+    assert pairs(found) == {"a.jpg": "masks/a.png", "x/y/b.PNG": "masks/x/y/b.png"}
+    assert [job.image for job in found.jobs] == [Path("in/a.jpg"), Path("in/x/y/b.PNG")]
+    assert outputs(found) == ["out/a.jpg", "out/x/y/b.PNG"]
+    assert found.unused_masks == ()
+    assert not Path("out").exists()
+
+
+def test_hidden_names_are_passed_over_and_other_files_counted() -> None:
+    make("in/a.jpg", "in/.b.jpg", "in/.git/c.jpg", "in/Thumbs.db", "in/notes.txt", "in/sub/readme", "masks/a.png")
+    found = find()
+    assert list(pairs(found)) == ["a.jpg"]
+    assert found.skipped == 3
+
+
+def test_hidden_masks_are_no_masks() -> None:
+    make("in/a.jpg", "masks/._a.png", "masks/.old/a.png", "masks/.a_mask.png")
+    found = find()
+    assert pairs(found) == {"a.jpg": None}
+    assert found.unused_masks == ()
+
+
+def test_order_is_natural_and_folder_by_folder() -> None:
+    names = ["b2.jpg", "B10.jpg", "b1.jpg", "a10/x.jpg", "a2/x.jpg", "a2/x/z.jpg", "a2/y.jpg"]
+    make(*(f"in/{name}" for name in names), "m.png")
+    expected = ["b1.jpg", "b2.jpg", "B10.jpg", "a2/x.jpg", "a2/y.jpg", "a2/x/z.jpg", "a10/x.jpg"]
+    assert list(pairs(find(masks="m.png"))) == expected
+
+
+def test_linked_folders_are_entered_but_loops_end() -> None:
+    make("in/a.jpg", "in/sub/b.jpg", "elsewhere/c.jpg", "stray.jpg", "m.png")
+    link("in/link", "../elsewhere")
+    link("elsewhere/back", "../in")
+    link("in/sub/up", "..")
+    link("in/itself", "itself")
+    link("elsewhere/root", "..")
+    assert list(pairs(find(masks="m.png"))) == ["a.jpg", "link/c.jpg", "sub/b.jpg"]
+
+
+def test_a_loop_between_linked_folders_ends() -> None:
+    make("in/a.jpg", "one/b.jpg", "two/c.jpg", "m.png")
+    link("in/one", "../one")
+    link("one/two", "../two")
+    link("two/one", "../one")
+    assert list(pairs(find(masks="m.png"))) == ["a.jpg", "one/b.jpg", "one/two/c.jpg"]
+
+
+def test_a_picture_link_that_leads_nowhere_is_not_lost() -> None:
+    make("in/a.jpg", "m.png")
+    link("in/b.jpg", "gone.jpg")
+    assert list(pairs(find(masks="m.png"))) == ["a.jpg", "b.jpg"]
+
+
+@pytest.mark.skipif(not hasattr(os, "geteuid") or os.geteuid() == 0, reason="root may open every folder")
+def test_a_folder_that_cannot_be_opened_ends_the_run() -> None:
+    make("in/a.jpg", "in/shut/b.jpg", "m.png")
+    Path("in/shut").chmod(0)
+    try:
+        with pytest.raises(UsageError, match=r"shut: cannot be opened"):
+            find(masks="m.png")
+    finally:
+        Path("in/shut").chmod(0o700)
+
+
+def test_a_folder_that_fails_on_listing_ends_the_run(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("in/a.jpg", "m.png")
+
+    def refuse(_: Path) -> None:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(UsageError, match=r"^in: cannot be opened \(Permission denied\): "):
+        find(masks="m.png")
+
+
+def test_masks_and_results_inside_the_source_are_not_pictures() -> None:
+    make("in/a.jpg", "in/masks/a.png", "in/masks/deep/z.png", "in/out/a.jpg", "in/outer/b.jpg")
+    found = find(masks="in/masks", output="in/out")
+    assert pairs(found) == {"a.jpg": "in/masks/a.png", "outer/b.jpg": None}
+    assert [mask.as_posix() for mask in found.unused_masks] == ["in/masks/deep/z.png"]
+
+
+def test_masks_inside_the_source_are_recognised_through_a_link() -> None:
+    make("in/a.jpg", "in/masks/a.png")
+    link("m", "in/masks")
+    assert pairs(find(masks="m")) == {"a.jpg": "m/a.png"}
+
+
+def test_pictures_and_results_inside_the_masks_folder_are_not_masks() -> None:
+    make("all/a.png", "all/in/a.jpg", "all/out/a.jpg", "all/sub/b.png")
+    found = find(source="all/in", masks="all", output="all/out")
+    assert pairs(found) == {"a.jpg": "all/a.png"}
+    assert [mask.as_posix() for mask in found.unused_masks] == ["all/sub/b.png"]
+
+
+# Pairing
+
+
+@pytest.mark.parametrize("mask", ["b.png", "b.TIF", "b_mask.png", "b-mask.jpg", "b.mask.png", "b_MASK.Png"])
+def test_a_mask_is_found_by_stem_whatever_its_suffix(mask: str) -> None:
+    make("in/a/b.JPG", f"masks/a/{mask}", "masks/b.png", "masks/a/bmask.png", "masks/a/b_masks.png")
+    found = find()
+    assert pairs(found) == {"a/b.JPG": f"masks/a/{mask}"}
+    assert len(found.unused_masks) == 3
+
+
+def test_the_stem_itself_wins_over_the_mask_word() -> None:
+    make("in/b.jpg", "masks/b.png", "masks/b_mask.png", "masks/b-mask.png")
+    found = find()
+    assert pairs(found) == {"b.jpg": "masks/b.png"}
+    assert [mask.name for mask in found.unused_masks] == ["b-mask.png", "b_mask.png"]
+
+
+@pytest.mark.parametrize("rivals", [("b.png", "b.tif"), ("b_mask.png", "b-mask.png"), ("B.png", "B.tif")])
+def test_two_masks_of_one_rank_are_refused_by_name(rivals: tuple[str, str]) -> None:
+    make("in/b.jpg", *(f"masks/{name}" for name in rivals))
+    with pytest.raises(UsageError) as caught:
+        find()
+    message = str(caught.value)
+    assert message.startswith(f"{Path('in/b.jpg')}: two masks fit")
+    assert all(str(Path("masks") / name) in message for name in rivals)
+    assert "\n" not in message
+
+
+def test_two_pictures_of_one_stem_share_a_mask() -> None:
+    make("in/b.jpg", "in/b.png", "masks/b.tif")
+    assert pairs(find()) == {"b.jpg": "masks/b.tif", "b.png": "masks/b.tif"}
+
+
+def test_another_case_is_taken_where_nothing_else_can_be_meant() -> None:
+    make("in/Sub/b.jpg", "in/c.jpg", "masks/sub/B.png", "masks/C_mask.png")
+    assert pairs(find()) == {"c.jpg": "masks/C_mask.png", "Sub/b.jpg": "masks/sub/B.png"}
+
+
+def test_the_same_case_wins_however_accents_are_stored(case_matters: bool) -> None:
+    if not case_matters:
+        pytest.skip("the file system ignores case")
+    make("in/\u00e9.jpg", "masks/e\u0301.png", "masks/\u00c9.png")
+    assert pairs(find()) == {"\u00e9.jpg": "masks/e\u0301.png"}
+
+
+def test_the_same_case_wins(case_matters: bool) -> None:
+    if not case_matters:
+        pytest.skip("the file system ignores case")
+    make("in/b.jpg", "masks/B.png", "masks/b_mask.png")
+    assert pairs(find()) == {"b.jpg": "masks/b_mask.png"}
+
+
+def test_an_ambiguous_case_is_not_guessed(case_matters: bool) -> None:
+    if not case_matters:
+        pytest.skip("the file system ignores case")
+    make("in/bild.jpg", "masks/Bild.png", "masks/BILD.png")
+    found = find()
+    assert pairs(found) == {"bild.jpg": None}
+    assert len(found.unused_masks) == 2
+
+
+def test_a_mask_is_not_lent_to_a_second_spelling(case_matters: bool) -> None:
+    if not case_matters:
+        pytest.skip("the file system ignores case")
+    # The suffixes differ, so that the two results do not clash.
+    make("in/b.jpg", "in/B.png", "masks/b.png")
+    assert pairs(find()) == {"b.jpg": "masks/b.png", "B.png": None}
+
+
+@pytest.mark.parametrize("picture_form", ["NFC", "NFD"])
+def test_accents_match_however_they_are_stored(picture_form: Literal["NFC", "NFD"]) -> None:
+    mask_form: Literal["NFC", "NFD"] = "NFD" if picture_form == "NFC" else "NFC"
+    stem = "Übermalt/Fête é 東京"
+    picture = unicodedata.normalize(picture_form, stem)
+    mask = unicodedata.normalize(mask_form, stem)
+    assert picture != mask
+    make(f"in/{picture}.jpg", f"masks/{mask}_mask.png")
+    found = find()
+    assert [job.mask for job in found.jobs] != [None]
+    assert found.unused_masks == ()
+    # The result keeps the picture's own spelling.
+    assert found.jobs[0].output == Path("out") / found.jobs[0].name
+
+
+def test_one_mask_serves_a_whole_folder_and_is_no_picture_itself() -> None:
+    make("in/a.jpg", "in/sub/b.jpg", "in/sub/frame.png")
+    found = find(masks="in/sub/frame.png")
+    assert pairs(found) == {"a.jpg": "in/sub/frame.png", "sub/b.jpg": "in/sub/frame.png"}
+    assert found.unused_masks == ()
+
+
+def test_a_shared_folder_is_told_apart_by_the_mask_word() -> None:
+    make("in/b.jpg", "in/b_mask.png", "in/c.jpg", "in/c.png", "in/death_mask.jpg", "in/sub/b_mask.png")
+    found = find(masks="in")
+    # A second picture of the same stem is no mask, and a mask word without its picture is part of a name.
+    assert pairs(found) == {
+        "b.jpg": "in/b_mask.png",
+        "c.jpg": None,
+        "c.png": None,
+        "death_mask.jpg": None,
+        "sub/b_mask.png": None,
+    }
+    assert found.unused_masks == ()
+
+
+def test_a_shared_folder_is_recognised_through_a_link() -> None:
+    make("in/B.jpg", "in/b_mask.png")
+    link("same", "in")
+    assert pairs(find(masks="same")) == {"B.jpg": "in/b_mask.png"}
+
+
+def test_a_picture_without_a_mask_is_still_a_job() -> None:
+    make("in/a.jpg", "in/b.jpg", "masks/b.png", "masks/z10.png", "masks/z9.png", "masks/notes.txt")
+    found = find()
+    assert pairs(found) == {"a.jpg": None, "b.jpg": "masks/b.png"}
+    assert [mask.name for mask in found.unused_masks] == ["z9.png", "z10.png"]
+
+
+# One picture
+
+
+def test_one_picture_finds_its_mask_in_a_folder() -> None:
+    make("scans/b.jpg", "masks/b_mask.png", "masks/c.png", "masks/sub/b.png")
+    found = find(source="scans/b.jpg")
+    assert pairs(found) == {"b.jpg": "masks/b_mask.png"}
+    assert found.unused_masks == ()
+
+
+def test_one_picture_does_not_search_a_whole_tree_of_masks(monkeypatch: pytest.MonkeyPatch) -> None:
+    make("b.jpg", "masks/b.png", "masks/sub/c.png")
+    seen: list[Path] = []
+
+    def entries(folder: Path) -> list[os.DirEntry[str]]:
+        seen.append(folder)
+        return list(os.scandir(folder))
+
+    monkeypatch.setattr("pconv_cli.jobs._entries", entries)
+    find(source="b.jpg")
+    assert seen == [Path("masks")]
+
+
+def test_one_picture_is_not_its_own_mask() -> None:
+    make("scans/b.png", "scans/b-mask.png")
+    assert pairs(find(source="scans/b.png", masks="scans")) == {"b.png": "scans/b-mask.png"}
+    with pytest.raises(UsageError, match="both as the picture and as its mask"):
+        find(source="scans/b.png", masks="scans/../scans/b.png")
+
+
+@pytest.mark.parametrize(
+    ("output", "expected"),
+    [
+        ("out", "out/b.JPG"),
+        ("results.2024", "results.2024/b.JPG"),
+        ("out.png/", "out.png/b.JPG"),
+        ("there.png", "there.png/b.JPG"),
+        ("out.png", "out.png"),
+        ("deep/OUT.TIFF", "deep/OUT.TIFF"),
+    ],
+)
+def test_where_one_picture_goes(output: str, expected: str) -> None:
+    make("b.JPG", "m.png")
+    Path("there.png").mkdir()
+    assert outputs(find(source="b.JPG", masks="m.png", output=output)) == [expected]
+
+
+def test_a_folder_of_pictures_needs_a_folder() -> None:
+    make("in/a.jpg", "m.png", "out")
+    with pytest.raises(UsageError, match=r"^out: is a file"):
+        find(masks="m.png")
+
+
+# Formats
+
+
+def test_the_suffix_asked_for_replaces_the_picture_s_own() -> None:
+    make("in/a.b.JPG", "in/c.tiff", "m.png")
+    assert outputs(find(masks="m.png", out_suffix=".png")) == ["out/a.b.png", "out/c.png"]
+    assert outputs(find(source="in/c.tiff", masks="m.png", out_suffix=".png")) == ["out/c.png"]
+
+
+def test_a_named_file_and_a_contradicting_format_are_refused() -> None:
+    make("b.jpg", "m.png")
+    with pytest.raises(UsageError, match=r"^out\.png: its name says \.png, the format asked for is \.jpg"):
+        find(source="b.jpg", masks="m.png", output="out.png", out_suffix=".jpg")
+    assert outputs(find(source="b.jpg", masks="m.png", output="o.JPG", out_suffix=".jpeg")) == ["o.JPG"]
+    assert outputs(find(source="b.jpg", masks="m.png", output="o.tif", out_suffix=".tiff")) == ["o.tif"]
+
+
+# Clashes
+
+
+def test_two_pictures_may_not_become_one_file() -> None:
+    make("in/a.jpg", "in/a.png", "m.png")
+    assert len(find(masks="m.png").jobs) == 2
+    with pytest.raises(UsageError) as caught:
+        find(masks="m.png", out_suffix=".png")
+    message = str(caught.value)
+    assert all(str(Path(name)) in message for name in ("in/a.jpg", "in/a.png", "out/a.png"))
+    assert "rename" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [("a.jpg", "A.jpg"), ("a.jpg", "a.JPG"), ("x/a.jpg", "X/a.jpg"), ("\u00e9.jpg", "e\u0301.jpg")],
+)
+def test_names_that_some_systems_hold_to_be_one_are_refused(first: str, second: str) -> None:
+    make(f"in/{first}", f"in/{second}", "m.png")
+    if Path(f"in/{first}").samefile(f"in/{second}"):
+        pytest.skip("this file system holds them to be one already")
+    with pytest.raises(UsageError) as caught:
+        find(masks="m.png")
+    message = str(caught.value)
+    assert all(str(Path("in") / name) in message for name in (first, second))
+
+
+def test_names_that_systems_keep_apart_are_accepted() -> None:
+    make("in/straße.jpg", "in/strasse.jpg", "m.png")
+    assert len(find(masks="m.png").jobs) == 2
+
+
+@pytest.mark.parametrize("output", ["in", "in/", "./other/../in"])
+def test_results_may_not_replace_their_pictures(output: str) -> None:
+    make("in/sub/a.jpg", "m.png", "other/x")
+    with pytest.raises(UsageError, match=r"a\.jpg: its result would be written over .*a\.jpg"):
+        find(masks="m.png", output=output)
+
+
+def test_results_beside_their_pictures_are_fine_under_other_names() -> None:
+    make("in/a.jpg", "m.png")
+    assert outputs(find(masks="m.png", output="in", out_suffix=".png")) == ["in/a.png"]
+
+
+def test_results_may_not_replace_pictures_behind_a_link() -> None:
+    make("in/a.jpg", "m.png")
+    link("out", "in")
+    with pytest.raises(UsageError, match="written over"):
+        find(masks="m.png")
+
+
+def test_results_may_not_replace_what_a_linked_picture_stands_for() -> None:
+    make("store/a.jpg", "m.png", "in/b.jpg")
+    link("in/a.jpg", "../store/a.jpg")
+    with pytest.raises(UsageError, match="written over"):
+        find(masks="m.png", output="store")
+
+
+def test_results_may_not_replace_masks() -> None:
+    make("in/a.png", "masks/a.png")
+    with pytest.raises(UsageError, match="written over masks"):
+        find(output="masks")
+
+
+def test_results_may_not_replace_masks_that_no_picture_uses() -> None:
+    make("in/masks/z.png", "masks/z.png")
+    with pytest.raises(UsageError, match="written over masks"):
+        find(output=".")
+
+
+def test_one_picture_may_not_be_written_over_itself_or_its_mask() -> None:
+    make("b.jpg", "m.png")
+    for output in ("b.jpg", ".", "m.png"):
+        with pytest.raises(UsageError, match="written over"):
+            find(source="b.jpg", masks="m.png", output=output)
+
+
+def test_an_output_that_differs_in_case_from_a_picture_is_asked_of_the_file_system(case_matters: bool) -> None:
+    make("in/a.jpg", "m.png")
+    if case_matters:
+        assert outputs(find(masks="m.png", output="IN")) == ["IN/a.jpg"]
+    else:
+        with pytest.raises(UsageError, match="written over"):
+            find(masks="m.png", output="IN")
+
+
+def test_existing_outputs_are_not_judged_here() -> None:
+    make("in/a.jpg", "m.png", "out/a.jpg")
+    assert outputs(find(masks="m.png")) == ["out/a.jpg"]
+
+
+# What cannot be run
+
+
+def test_missing_places_are_named() -> None:
+    make("in/a.jpg", "masks/a.png")
+    with pytest.raises(UsageError, match=r"^nowhere: not found"):
+        find(source="nowhere")
+    with pytest.raises(UsageError, match=r"^nowhere: not found"):
+        find(masks="nowhere")
+
+
+def test_files_of_unreadable_kinds_are_refused_with_the_readable_ones() -> None:
+    make("a.psd", "a.jpg", "m.txt")
+    with pytest.raises(UsageError, match=r"^a\.psd: .*\.jpeg, \.jpg, \.png"):
+        find(source="a.psd", masks="a.jpg")
+    with pytest.raises(UsageError, match=r"^m\.txt: .*\.jpeg, \.jpg, \.png"):
+        find(source="a.jpg", masks="m.txt")
+
+
+def test_no_pictures_is_nothing_to_do() -> None:
+    make("in/notes.txt", "masks/a.png")
+    with pytest.raises(NothingToDo, match=r"no pictures in in: looked for \.jpeg, \.jpg, \.png"):
+        find()
+    make("in/frame.png")
+    with pytest.raises(NothingToDo):
+        find(masks="in/frame.png")
+
+
+# Natural order
+
+names = st.text(st.sampled_from("aAbB019 ._-éÉe\u0301ß٣²"), min_size=1, max_size=8)
+
+
+@given(st.lists(names, unique=True))
+def test_the_order_is_total_and_does_not_depend_on_the_start(given_names: list[str]) -> None:
+    ordered = sorted(given_names, key=natural_key)
+    # Sorting is stable: were two keys equal, another start would give another order.
+    given_names.reverse()
+    assert sorted(given_names, key=natural_key) == ordered
+    for first, second in pairwise(ordered):
+        assert natural_key(first) < natural_key(second)
+
+
+@given(st.text(st.characters(exclude_characters="0123456789/\\."), max_size=5), st.integers(0), st.integers(0))
+def test_numbers_count_as_numbers(text: str, first: int, second: int) -> None:
+    if first != second:
+        keys = natural_key(f"{text}{first}.jpg"), natural_key(f"{text}{second:03}.jpg")
+        assert (keys[0] < keys[1]) == (first < second)
+
+
+def test_natural_order_examples() -> None:
+    ordered = ["img.png", "IMG0.png", "img1.png", "IMG2.png", "img02.png", "img10.png", "img10b.png", "Ink.png"]
+    start = list(reversed(ordered))
+    assert sorted(start, key=natural_key) == ordered
