@@ -65,7 +65,9 @@ def choose_device(name: str) -> torch.device:
             raise DeviceError(f"--device {name}: {_there(count)}; use --device auto or cpu")
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
-            raise DeviceError("--device mps: this machine or this build of torch has no Metal device; use --device auto")
+            raise DeviceError(
+                "--device mps: this machine or this build of torch has no Metal device; use --device auto"
+            )
     elif device.type != "cpu":
         raise DeviceError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
     return device

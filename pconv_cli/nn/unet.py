@@ -147,8 +147,9 @@ class PartialConvUNet(nn.Module):
 
     def freeze_encoder_norm(self) -> None:
         """Keep the encoder's batch statistics as they are: the paper's second phase. Call after `train()`."""
-        for block in self.encoder:
-            block.norm.eval()
+        for module in self.encoder.modules():
+            if isinstance(module, nn.BatchNorm2d):
+                module.eval()
 
     def folded(self) -> PartialConvUNet:
         """Return the same network for inference, batch norm folded into the weights.
@@ -211,5 +212,3 @@ def _join(features: Tensor, masks: Tensor, skip: Tensor, skip_masks: Tensor) -> 
     above = F.interpolate(features, size=size, mode="nearest")
     above_masks = F.interpolate(masks, size=size, mode="nearest")
     return torch.cat([above.to(skip.dtype), skip], dim=1), torch.cat([above_masks, skip_masks], dim=1)
-
-

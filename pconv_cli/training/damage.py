@@ -45,7 +45,7 @@ def random_damage(size: int, rng: Rng) -> NDArray[np.bool_]:
         # Thin things never add up to large shares; large shares come from large things.
         pool = [_KINDS[k] for k in kinds] if share < 0.15 or rng.random() < 0.3 else _LARGE
         pool[rng.integers(len(pool))](draw, size, rng)
-    hole = np.asarray(canvas).copy()
+    hole = np.array(canvas, np.bool_)
     if hole.all():
         hole[rng.integers(size), rng.integers(size)] = False
     if not hole.any():

@@ -1,4 +1,4 @@
-"""Photographs in memory and random batches from them.
+"""Random batches from photographs in memory.
 
 Knows: pictures as arrays, crops, and where a batch's randomness comes from. Does not know: networks, losses, steps'
 meaning. A batch is a pure function of (seed, step), so a resumed run sees what an unbroken one would have seen.
@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,43 +15,9 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
 
-from pconv_cli.errors import ItemError, NothingToDo
-from pconv_cli.images import READ_SUFFIXES, read_picture
 from pconv_cli.training.damage import random_damage
 
 Photo = NDArray[np.uint8]
-
-
-def load_photos(folder: Path, smallest: int) -> tuple[list[Photo], list[ItemError]]:
-    """Decode every picture of a folder, once.
-
-    Args:
-        folder: Searched recursively, in the order of names.
-        smallest: Pictures with a shorter side (pixels) are left out.
-
-    Returns:
-        The pictures, `(h, w, 3)` RGB, and what could not be used.
-
-    Raises:
-        NothingToDo: If no picture can be used.
-    """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READ_SUFFIXES)
-
-    def load(path: Path) -> Photo | ItemError:
-        try:
-            photo = read_picture(path).rgb()
-        except ItemError as error:
-            return error
-        if min(photo.shape[:2]) < smallest:
-            return ItemError(path, f"smaller than the {smallest} px crops; choose a smaller --size")
-        return photo
-
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(load, paths))
-    photos = [result for result in results if not isinstance(result, ItemError)]
-    if not photos:
-        raise NothingToDo(f"{folder}: no picture with a short side of {smallest} px or more to train on")
-    return photos, [result for result in results if isinstance(result, ItemError)]
 
 
 def make_batch(photos: Sequence[Photo], seed: int, step: int, batch_size: int, size: int) -> tuple[Tensor, Tensor]:
@@ -64,7 +29,7 @@ def make_batch(photos: Sequence[Photo], seed: int, step: int, batch_size: int, s
     rng = np.random.default_rng((seed, step))
     crops, masks = [], []
     for _ in range(batch_size):
-        crops.append(_crop(photos[rng.integers(len(photos))], size, rng))
+        crops.append(_crop(photos[int(rng.integers(len(photos)))], size, rng))
         masks.append(~random_damage(size, rng))
     known = torch.from_numpy(np.stack(masks)).float()[:, None]
     return torch.stack(crops), known

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import math
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
@@ -20,12 +21,13 @@ from torch import Tensor
 
 from pconv_cli import weights as store
 from pconv_cli.engine import autocast, choose_device, choose_precision
-from pconv_cli.errors import UsageError
+from pconv_cli.errors import ItemError, NothingToDo, UsageError
 from pconv_cli.events import Listener, Notice, TrainStarted, TrainStep, Validated
+from pconv_cli.images import READ_SUFFIXES, read_picture
 from pconv_cli.metrics import psnr
 from pconv_cli.nn.pyramid import pyramid_fill
 from pconv_cli.nn.unet import COMPACT, PAPER, PartialConvUNet, UNetConfig
-from pconv_cli.training.data import Photo, batches, load_photos, make_batch
+from pconv_cli.training.data import Photo, batches, make_batch
 from pconv_cli.training.losses import LossWeights, SqueezeFeatures, inpainting_loss
 
 NETWORKS: dict[str, UNetConfig] = {"compact": COMPACT, "paper": PAPER}
@@ -127,6 +129,38 @@ def train(
     return out
 
 
+def load_photos(folder: Path, smallest: int) -> tuple[list[Photo], list[ItemError]]:
+    """Decode every picture of a folder, once.
+
+    Args:
+        folder: Searched recursively, in the order of names.
+        smallest: Pictures with a shorter side (pixels) are left out.
+
+    Returns:
+        The pictures, `(h, w, 3)` RGB, and what could not be used.
+
+    Raises:
+        NothingToDo: If no picture can be used.
+    """
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READ_SUFFIXES)
+
+    def load(path: Path) -> Photo | ItemError:
+        try:
+            photo = read_picture(path).rgb()
+        except ItemError as error:
+            return error
+        if min(photo.shape[:2]) < smallest:
+            return ItemError(path, f"smaller than the {smallest} px crops; choose a smaller --size")
+        return photo
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(load, paths))
+    photos = [result for result in results if not isinstance(result, ItemError)]
+    if not photos:
+        raise NothingToDo(f"{folder}: no picture with a short side of {smallest} px or more to train on")
+    return photos, [result for result in results if isinstance(result, ItemError)]
+
+
 def _step(
     state: _State, settings: TrainSettings, image: Tensor, known: Tensor, features: SqueezeFeatures | None,
     precision: torch.dtype,
@@ -209,9 +243,7 @@ def _validate(state: _State, settings: TrainSettings, held_out: list[Photo], dev
     return Validated(state.step, float(torch.cat(ours).mean()), float(torch.cat(floors).mean()))
 
 
-def _save(
-    state: _State, settings: TrainSettings, checkpoint: Path, out: Path, photos: int, event: Validated
-) -> None:
+def _save(state: _State, settings: TrainSettings, checkpoint: Path, out: Path, photos: int, event: Validated) -> None:
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
     for i, moments in state.optimiser.state_dict()["state"].items():
@@ -221,7 +253,11 @@ def _save(
     store.write_tensors(checkpoint, contiguous, {"step": str(state.step), "network": settings.network})
     about: dict[str, Any] = {
         "name": out.stem,
-        "training": {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))},
+        "training": {
+            "photographs": photos,
+            "step": state.step,
+            **json.loads(json.dumps(asdict(settings), default=str)),
+        },
         "metrics": {"validation": asdict(event)},
     }
     about["training"].pop("device")
@@ -246,5 +282,3 @@ def _restore(state: _State, checkpoint: Path) -> None:
     document = state.optimiser.state_dict()
     state.optimiser.load_state_dict({**document, "state": moments})
     state.step = int(metadata["step"])
-
-

@@ -1,0 +1,1 @@
+"""The pictures that make_examples.py renders, and the damage it does to them."""

@@ -1,0 +1,1 @@
+"""The terminal: commands, what they show, and how they end."""

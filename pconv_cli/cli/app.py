@@ -1,0 +1,78 @@
+"""The command `pconv`: its subcommands, and the only place where an exception becomes an exit code.
+
+Does not know what the commands do. Imports nothing heavy: `pconv --help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import Annotated
+
+import typer
+
+from pconv_cli import __version__
+from pconv_cli.cli import restore, train, weights
+from pconv_cli.errors import ExitCode, PconvError, RunError
+
+app = typer.Typer(
+    name="pconv",
+    help="Restore damaged pictures, in batches or one gigantic one, with partial convolutions.",
+    epilog="Exit codes: 0 all restored, 1 some pictures failed, 2 usage, 3 nothing to do, 4 weights, "
+    "5 output place, 6 device, 70 a bug, 130 stopped by Ctrl-C.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("restore")(restore.command)
+app.command("train")(train.command)
+app.add_typer(weights.app, name="weights")
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"pconv {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Show the version and exit.")
+    ] = False,
+) -> None:
+    """Restore damaged pictures, in batches or one gigantic one, with partial convolutions."""
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Run the command line and leave with one of the documented exit codes."""
+    sys.exit(run(arguments))
+
+
+def run(arguments: list[str] | None = None) -> int:
+    """Run the command line and return the exit code. Errors are one line on stderr; `PCONV_DEBUG=1` shows where."""
+    try:
+        app(args=arguments, prog_name="pconv")
+    except SystemExit as end:
+        return end.code if isinstance(end.code, int) else ExitCode.OK
+    except KeyboardInterrupt:
+        return ExitCode.INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our standard output has gone; Python would complain about it once more at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return ExitCode.OK
+    except RunError as error:
+        return _complain(str(error), error.exit_code)
+    except PconvError as error:
+        return _complain(str(error), ExitCode.SOME_FAILED)
+    except Exception as error:
+        text = f"this is a bug in pconv: {type(error).__name__}: {error}; PCONV_DEBUG=1 shows where, please report it"
+        return _complain(text, ExitCode.BUG)
+    return ExitCode.OK
+
+
+def _complain(text: str, code: ExitCode) -> ExitCode:
+    if os.environ.get("PCONV_DEBUG"):
+        raise
+    typer.echo(f"pconv: {text}", err=True)
+    return code

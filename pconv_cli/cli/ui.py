@@ -1,0 +1,299 @@
+"""What a run looks like: bars, plain lines, JSON lines or nothing, on stderr. The only file that imports rich.
+
+Knows events and how to show them. Does not know who makes them.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+import signal
+import sys
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from enum import Enum
+from types import FrameType
+from typing import Protocol
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.table import Table
+from rich.text import Text
+
+from pconv_cli.events import (
+    Event,
+    ItemDone,
+    ItemFailed,
+    ItemStarted,
+    Notice,
+    RunFinished,
+    RunStarted,
+    TilesDone,
+    TrainStarted,
+    TrainStep,
+    Validated,
+)
+
+
+class ProgressMode(str, Enum):
+    """Values of `--progress`."""
+
+    auto = "auto"
+    bar = "bar"
+    plain = "plain"
+    json = "json"
+    none = "none"
+
+
+class View(Protocol):
+    """A listener with a beginning and an end."""
+
+    def __call__(self, event: Event) -> None:
+        """Show one event."""
+        ...
+
+    def close(self) -> None:
+        """Leave the terminal as it was found."""
+        ...
+
+
+@contextmanager
+def view(mode: ProgressMode) -> Iterator[View]:
+    """Give the view for a mode; `auto` is a bar on a terminal and plain lines elsewhere."""
+    if mode is ProgressMode.auto:
+        mode = ProgressMode.bar if sys.stderr.isatty() else ProgressMode.plain
+    views: dict[ProgressMode, type[View]] = {
+        ProgressMode.bar: _Bar,
+        ProgressMode.plain: _Plain,
+        ProgressMode.json: _Json,
+        ProgressMode.none: _Quiet,
+    }
+    shown = views[mode]()
+    try:
+        yield shown
+    finally:
+        shown.close()
+
+
+class Stop:
+    """Ctrl-C: once asks to stop after what is in flight, twice raises KeyboardInterrupt. Use as a context manager."""
+
+    def __init__(self, tell: View) -> None:
+        self._tell = tell
+        self._asked_at: float | None = None
+
+    def __call__(self) -> bool:
+        """Tell whether to stop."""
+        return self._asked_at is not None
+
+    def __enter__(self) -> Stop:
+        """Take over the signal."""
+        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        """Give the signal back."""
+        signal.signal(signal.SIGINT, self._before)
+
+    def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
+        now = time.monotonic()
+        if self._asked_at is None:
+            self._asked_at = now
+            self._tell(Notice("stopping: finishing what is in flight; Ctrl-C again stops at once"))
+        elif now - self._asked_at > 0.2:  # a parent process may pass the same key press on
+            raise KeyboardInterrupt
+
+
+def out(text: str) -> None:
+    """Write a result to stdout."""
+    sys.stdout.write(text + "\n")
+    sys.stdout.flush()
+
+
+def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
+    """Show a table on stdout."""
+    grid = Table(title=title, title_justify="left")
+    for column in columns:
+        grid.add_column(column, overflow="fold")
+    for row in rows:
+        grid.add_row(*(Text(cell) for cell in row))
+    Console().print(grid)
+
+
+def one_line(text: str) -> str:
+    """Make text safe for one line of a terminal: control characters in file names are shown, not obeyed."""
+    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], text)
+
+
+def sentence(event: Event) -> str | None:
+    """Say an event in one line, or None where it is not worth one."""
+    match event:
+        case RunStarted():
+            pictures = "picture" if event.items == 1 else "pictures"
+            return f"{event.items} {pictures}, weights {event.weights}, on {event.device} in {event.precision}"
+        case ItemDone(status="copied"):
+            return f"copied {event.name}: the mask marks nothing{_notes(event)}"
+        case ItemDone():
+            done = "would restore" if event.status == "planned" else "restored"
+            tiles = "tile" if event.tiles == 1 else "tiles"
+            return f"{done} {event.name}: {event.hole_share:.1%} damaged, {event.tiles} {tiles}{_notes(event)}"
+        case ItemFailed():
+            where = event.name if event.path.endswith(event.name) else f"{event.name} ({event.path})"
+            return f"failed {where}: {event.reason}"
+        case Notice():
+            return f"note: {event.text}"
+        case RunFinished():
+            return _summary(event)
+        case TrainStarted():
+            start = f", from step {event.first}" if event.first else ""
+            return f"training on {event.photos} photographs, {event.steps} steps{start}, on {event.device}"
+        case Validated():
+            return f"step {event.step}: {event.psnr:.2f} dB in the holes, the pyramid alone {event.floor:.2f} dB"
+        case _:
+            return None
+
+
+def _notes(event: ItemDone) -> str:
+    return "".join(f"; note: {notice}" for notice in event.notices)
+
+
+def _summary(event: RunFinished) -> str:
+    parts = [f"{event.restored} restored"]
+    parts += [f"{event.copied} copied without damage"] if event.copied else []
+    parts += [f"{event.failed} failed"] if event.failed else []
+    parts += [f"{event.not_done} not begun"] if event.not_done else []
+    rate = f", {event.tiles / event.seconds:.1f} tiles/s" if event.tiles and event.seconds else ""
+    return f"{', '.join(parts)} in {event.seconds:.1f} s{rate}"
+
+
+class _Quiet:
+    """Only what went wrong."""
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, ItemFailed):
+            self._write(event)
+
+    def _write(self, event: Event) -> None:
+        text = sentence(event)
+        if text is not None:
+            sys.stderr.write(one_line(text) + "\n")
+            sys.stderr.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _Plain(_Quiet):
+    """A line for everything worth one, numbered by picture."""
+
+    def __init__(self) -> None:
+        self._items = 0
+        self._done = 0
+        self._step_shown = 0.0
+
+    def __call__(self, event: Event) -> None:
+        if isinstance(event, RunStarted):
+            self._items = event.items
+        if isinstance(event, TrainStep):
+            self._step(event)
+        elif isinstance(event, ItemDone | ItemFailed) and self._items:
+            self._done += 1
+            sys.stderr.write(f"[{self._done}/{self._items}] ")
+        self._write(event)
+
+    def _step(self, event: TrainStep) -> None:
+        """A line every half minute."""
+        if time.monotonic() - self._step_shown > 30:
+            self._step_shown = time.monotonic()
+            sys.stderr.write(f"step {event.step}: loss {event.loss:.4f}, rate {event.rate:.1e}\n")
+            sys.stderr.flush()
+
+
+class _Json:
+    """Every event as one JSON object on a line."""
+
+    def __call__(self, event: Event) -> None:
+        name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
+        sys.stderr.write(json.dumps({"event": name, **asdict(event)}, ensure_ascii=False) + "\n")
+        sys.stderr.flush()
+
+    def close(self) -> None:
+        pass
+
+
+class _TileRate(ProgressColumn):
+    """Tiles per second, over the whole run."""
+
+    def render(self, task: Task) -> Text:
+        tiles, elapsed = task.fields["tiles"], task.elapsed
+        if not tiles or not elapsed:
+            return Text("  - tiles/s", style="dim")
+        return Text(f"{tiles / elapsed:5.1f} tiles/s", style="cyan")
+
+
+class _Bar:
+    """A bar that counts pictures by their tiles, so that it moves inside a large one too."""
+
+    def __init__(self) -> None:
+        self._console = Console(stderr=True, highlight=False, soft_wrap=True)
+        self._progress = Progress(
+            TextColumn("{task.description}"),
+            BarColumn(),
+            TextColumn("{task.fields[count]}"),
+            _TileRate(),
+            TimeRemainingColumn(compact=True),
+            console=self._console,
+            transient=True,
+        )
+        self._task = self._progress.add_task("restoring", count="", tiles=0, total=None, visible=False)
+        self._items = 0
+        self._done = 0
+        self._tiles = 0
+
+    def __call__(self, event: Event) -> None:
+        match event:
+            case RunStarted():
+                self._items = event.items
+                self._start("restoring", event.items, "pictures")
+            case TrainStarted():
+                self._items = event.steps
+                self._start("training", event.steps, "steps")
+                self._done = event.first
+            case TilesDone():
+                self._tiles += event.tiles
+                self._progress.update(self._task, tiles=self._tiles)
+                return
+            case ItemStarted():
+                return
+            case TrainStep():
+                self._done = event.step
+                self._advance(f"{event.step}/{self._items} steps, loss {event.loss:.3f}")
+                return
+            case ItemDone() | ItemFailed():
+                self._done += 1
+                self._advance(f"{self._done}/{self._items} pictures")
+            case RunFinished():
+                self.close()
+            case _:
+                pass
+        self._say(event)
+
+    def _start(self, description: str, total: int, unit: str) -> None:
+        self._progress.update(self._task, description=description, total=total, count=f"0/{total} {unit}", visible=True)
+        self._progress.start()
+
+    def _advance(self, count: str) -> None:
+        self._progress.update(self._task, completed=self._done, count=count)
+
+    def _say(self, event: Event) -> None:
+        """Failures and notes stay above the bar; a picture that went well only moves it."""
+        text = sentence(event)
+        if text is None or (isinstance(event, ItemDone) and not event.notices and event.status != "planned"):
+            return
+        style = "red" if isinstance(event, ItemFailed) else "yellow" if isinstance(event, Notice) else ""
+        self._console.print(Text(one_line(text), style=style))
+
+    def close(self) -> None:
+        self._progress.stop()

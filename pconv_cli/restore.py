@@ -1,0 +1,363 @@
+"""Restore pictures: what happens, in order.
+
+Pairs, checks, then one stream: read, plan, cut, fill, lay the fill into the holes, write. Knows every step and none of
+their workings. Does not know: the terminal, options' spelling, exit codes.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pconv_cli import weights as store
+from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
+from pconv_cli.errors import ItemError, OutputError, UsageError
+from pconv_cli.events import (
+    ItemDone,
+    ItemFailed,
+    ItemStarted,
+    Listener,
+    Notice,
+    RunFinished,
+    RunStarted,
+    TilesDone,
+)
+from pconv_cli.images import (
+    FORMATS,
+    READ_SUFFIXES,
+    Picture,
+    align_mask,
+    copy_file,
+    probe,
+    read_mask,
+    read_picture,
+    write_picture,
+)
+from pconv_cli.jobs import Job, JobList, find_jobs
+from pconv_cli.masks import dilate
+from pconv_cli.nn.pyramid import pyramid_fill
+from pconv_cli.pipeline import Limits, Outcome, run
+from pconv_cli.report import ItemReport, Report
+from pconv_cli.tiles import Window, canvas, plan_tiles
+
+SUSPICIOUS = 0.6
+"""A mask that marks a larger share than this was probably drawn with the other polarity."""
+
+SMALLEST_TILE = 32
+BYTES_PER_PIXEL = 16  # picture, colours, fill, two masks, and what encoding them takes
+
+
+@dataclass(frozen=True)
+class RestoreSettings:
+    """How to restore.
+
+    Attributes:
+        weights: A name, a file, `none` for the pyramid alone, or None for the default.
+        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        tile_size: Longest side that one forward pass sees, pixels; larger pictures are tiled.
+        batch_size: Tiles in a batch, or None: 1 on a CPU, which gains nothing from more, 8 elsewhere.
+        jobs: Threads that read, and as many that write, or None for a number that suits the machine.
+        invert_mask: Masks are black where damaged instead of white.
+        dilate: Pixels that damage is grown by.
+        mask_on: Whether masks were drawn on pictures as displayed or as stored; `auto` goes by their size.
+        format: A key of `images.FORMATS` for the outputs, or None to keep each picture's own.
+        overwrite: Replace outputs that exist.
+    """
+
+    weights: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    tile_size: int = 512
+    batch_size: int | None = None
+    jobs: int | None = None
+    invert_mask: bool = False
+    dilate: int = 0
+    mask_on: Literal["auto", "displayed", "stored"] = "auto"
+    format: str | None = None
+    overwrite: bool = False
+
+
+def plan(source: Path, masks: Path, output: str, settings: RestoreSettings) -> JobList:
+    """Pair pictures with masks and refuse what cannot work, before any work starts.
+
+    Raises:
+        UsageError: If settings or pairing make no sense.
+        NothingToDo: If there is no picture.
+        OutputError: If OUT cannot be a folder.
+    """
+    if settings.format is not None and settings.format not in FORMATS:
+        raise UsageError(f"--format {settings.format}: not a format; use {', '.join(sorted(FORMATS))}")
+    if settings.tile_size < SMALLEST_TILE:
+        raise UsageError(f"--tile-size {settings.tile_size}: must be {SMALLEST_TILE} or more")
+    suffix = None if settings.format is None else FORMATS[settings.format][0]
+    return find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix)
+
+
+def restore(
+    source: Path,
+    masks: Path,
+    output: str,
+    settings: RestoreSettings,
+    emit: Listener,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Restore every picture of `source`, writing to `output`.
+
+    A picture that fails is reported and the others go on. When `stop` turns true, what is in flight is finished.
+
+    Raises:
+        RunError: If the run cannot start or go on: usage, nothing to do, weights, output place, device.
+    """
+    started = time.monotonic()
+    todo = plan(source, masks, output, settings)
+    device = choose_device(settings.device)
+    precision = choose_precision(settings.precision, device)
+    network = store.load_network(settings.weights)
+    _writable(todo)
+    described = _described(settings, device, precision)
+    emit(RunStarted(len(todo.jobs), str(described["weights"]), str(device), precision_name(precision)))
+    _mention_unused(todo, emit)
+    stages = _Restoration(settings, Engine(network, device, precision, emit), emit)
+    limits = Limits(batch_size=settings.batch_size or (1 if device.type == "cpu" else 8))
+    if settings.jobs is not None:
+        limits = Limits(readers=settings.jobs, batch_size=limits.batch_size)
+    reports: dict[str, ItemReport] = {}
+    for outcome in run(todo.jobs, stages, limits, stop):
+        reports[outcome.item.name] = _report(outcome)
+        _tell(reports[outcome.item.name], emit)
+    stages.last_words()
+    items = tuple(reports.get(job.name) or _report_of(job, "not_done") for job in todo.jobs)
+    report = Report(described, items, time.monotonic() - started, interrupted=stop())
+    emit(
+        RunFinished(
+            report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
+            sum(item.tiles for item in items), report.seconds,
+        )
+    )  # fmt: skip
+    return report
+
+
+def dry_run(source: Path, masks: Path, output: str, settings: RestoreSettings, emit: Listener) -> Report:
+    """Do everything but compute and write: pairs, masks, tiles to compute. Needs no weights and no device.
+
+    Raises:
+        RunError: As in `restore`.
+    """
+    started = time.monotonic()
+    todo = plan(source, masks, output, settings)
+    _mention_unused(todo, emit)
+    stages = _Restoration(settings, None, emit)
+    reports = []
+    for job in todo.jobs:
+        try:
+            work = stages.read(job)
+            reports.append(_report(Outcome(job, work.reported("planned", len(stages.pieces(work))), None)))
+        except ItemError as error:
+            reports.append(_report(Outcome(job, None, error)))
+        _tell(reports[-1], emit)
+    stages.last_words()
+    return Report({"dry_run": True}, tuple(reports), time.monotonic() - started)
+
+
+@dataclass(frozen=True, eq=False)
+class _Piece:
+    window: Window
+    tile: Tile
+
+
+@dataclass(eq=False)
+class _Work:
+    """One picture between reading and writing."""
+
+    job: Job
+    picture: Picture
+    hole: NDArray[np.bool_]
+    known: NDArray[np.bool_]
+    fill: NDArray[np.uint8] = field(init=False)
+    unreached: NDArray[np.bool_] = field(init=False)
+    tiles: int = 0
+    by_pyramid: int = 0
+
+    def __post_init__(self) -> None:
+        colours = self.picture.rgb()
+        self.fill = colours.copy() if np.may_share_memory(colours, self.picture.pixels) else colours
+        self.unreached = np.zeros_like(self.hole)
+
+    def reported(self, status: Literal["restored", "copied", "planned"], tiles: int) -> ItemReport:
+        return ItemReport(
+            self.job.name, str(self.job.image), str(self.job.mask), str(self.job.output), status,
+            width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
+            tiles=tiles, by_pyramid=self.by_pyramid, notices=self.picture.notices,
+        )  # fmt: skip
+
+
+class _Restoration:
+    """The stages of `pipeline.run`, for pictures. Without an engine it can only read and plan."""
+
+    def __init__(self, settings: RestoreSettings, engine: Engine | None, emit: Listener) -> None:
+        self._settings, self._engine, self._emit = settings, engine, emit
+        self._suspicious = 0
+
+    def cost(self, job: Job) -> int:
+        width, height = probe(job.image)
+        return width * height * BYTES_PER_PIXEL
+
+    def read(self, job: Job) -> _Work:
+        if job.mask is None:
+            raise ItemError(job.image, "no mask of that name (NAME.* or NAME_mask.*) in the masks folder")
+        if job.output.exists() and not self._settings.overwrite:
+            raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
+        picture = read_picture(job.image)
+        hole = align_mask(read_mask(job.mask), picture, self._settings.mask_on)
+        if self._settings.invert_mask:
+            hole = ~hole
+        hole = dilate(hole, self._settings.dilate)
+        self._look_at(job, hole)
+        visible = picture.visible()
+        known = ~hole if visible is None else ~hole & visible
+        if not known.any():
+            raise ItemError(
+                job.mask,
+                f"it marks the whole picture as damaged ({self._polarity()}), so nothing is left to restore from; "
+                f"{self._way_out()}",
+            )
+        return _Work(job, picture, hole, known)
+
+    def pieces(self, work: _Work) -> Sequence[tuple[Hashable, _Piece]]:
+        size = self._settings.tile_size
+        windows = plan_tiles(work.hole, size).windows
+        work.tiles = len(windows)
+        if self._engine is not None:
+            self._emit(ItemStarted(work.job.name, work.tiles))
+        return [
+            (
+                canvas(window.width, window.height, size),
+                _Piece(window, Tile(work.fill[window.slices], work.known[window.slices])),
+            )
+            for window in windows
+        ]
+
+    def compute(self, shape: Hashable, pieces: Sequence[_Piece]) -> Sequence[Filled]:
+        assert self._engine is not None and isinstance(shape, tuple)
+        results = self._engine.fill([piece.tile for piece in pieces], shape)
+        self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
+        return results
+
+    def land(self, work: _Work, piece: _Piece, result: Filled) -> None:
+        hole = work.hole[piece.window.slices]
+        work.unreached[piece.window.slices] = hole & ~result.reached
+        np.copyto(work.fill[piece.window.slices], result.pixels, where=(hole & result.reached)[..., None])
+
+    def write(self, work: _Work) -> ItemReport:
+        job, overwrite = work.job, self._settings.overwrite
+        if not work.hole.any() and job.output.suffix.lower() == job.image.suffix.lower():
+            copy_file(job.image, job.output, overwrite=overwrite)
+            return work.reported("copied", 0)
+        _fill_unreached(work)
+        notices = write_picture(work.picture.filled(work.fill, work.hole), job.output, overwrite=overwrite)
+        report = work.reported("restored" if work.hole.any() else "copied", work.tiles)
+        return report if not notices else _with_notices(report, notices)
+
+    def _look_at(self, job: Job, hole: NDArray[np.bool_]) -> None:
+        if hole.mean() <= SUSPICIOUS:
+            return
+        self._suspicious += 1
+        if self._suspicious == 1:
+            self._emit(
+                Notice(
+                    f"{job.mask}: marks {hole.mean():.0%} of the picture as damaged, read as {self._polarity()}; "
+                    f"if that is the wrong way round, {self._way_out()}"
+                )
+            )
+
+    def last_words(self) -> None:
+        if self._suspicious > 1:
+            self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
+
+    def _polarity(self) -> str:
+        return "black = damaged" if self._settings.invert_mask else "white = damaged"
+
+    def _way_out(self) -> str:
+        return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
+
+
+def _fill_unreached(work: _Work) -> None:
+    """Fill what no tile could reach from everything known by now: the picture's own pixels and what was filled."""
+    work.by_pyramid = int(work.unreached.sum())
+    if not work.by_pyramid:
+        return
+    known = (work.known | work.hole) & ~work.unreached
+    if not (known & work.hole).any():
+        known = work.known
+    with torch.inference_mode():
+        image = torch.from_numpy(work.fill).permute(2, 0, 1)[None].float() / 255
+        filled = pyramid_fill(image, torch.from_numpy(known)[None, None].float())
+        pixels = filled.clamp(0, 1).mul(255).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
+    np.copyto(work.fill, pixels, where=work.unreached[..., None])
+
+
+def _writable(todo: JobList) -> None:
+    """Find out before hours of work, not after, whether outputs can be written."""
+    folder = todo.jobs[0].output.parent
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe_file = folder / f".pconv-{time.monotonic_ns()}.part"
+        probe_file.touch(exist_ok=False)
+        probe_file.unlink()
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
+
+
+def _described(settings: RestoreSettings, device: torch.device, precision: torch.dtype) -> dict[str, str | int | bool]:
+    path = store.find(settings.weights)
+    return {
+        "weights": store.NONE if path is None else path.stem,
+        "weights_sha256": "" if path is None else store.sha256(path),
+        "device": str(device),
+        "precision": precision_name(precision),
+        "tile_size": settings.tile_size,
+        "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
+        "dilate": settings.dilate,
+    }
+
+
+def _mention_unused(todo: JobList, emit: Listener) -> None:
+    if todo.unused_masks:
+        more = f" and {len(todo.unused_masks) - 1} more" if len(todo.unused_masks) > 1 else ""
+        emit(Notice(f"{todo.unused_masks[0]}{more}: no picture of that name, so not used"))
+
+
+def _report(outcome: Outcome[Job, ItemReport]) -> ItemReport:
+    if outcome.done is not None:
+        return outcome.done
+    assert outcome.error is not None
+    job = outcome.item
+    return _report_of(job, "failed", path=outcome.error.path, reason=outcome.error.reason)
+
+
+def _report_of(
+    job: Job, status: Literal["failed", "not_done"], path: str | None = None, reason: str | None = None
+) -> ItemReport:
+    mask = None if job.mask is None else str(job.mask)
+    return ItemReport(job.name, str(job.image), mask, str(job.output), status, path=path, reason=reason)
+
+
+def _with_notices(report: ItemReport, notices: tuple[str, ...]) -> ItemReport:
+    return replace(report, notices=(*report.notices, *notices))
+
+
+def _tell(report: ItemReport, emit: Listener) -> None:
+    if report.status == "failed":
+        emit(ItemFailed(report.name, report.path or report.image, report.reason or ""))
+    else:
+        emit(
+            ItemDone(report.name, report.output, report.status, report.hole_share or 0.0, report.tiles, report.notices)
+        )

@@ -1,0 +1,568 @@
+"""`images`, format by format: pixels outside the hole, and the metadata that has to survive a restoration."""
+
+from __future__ import annotations
+
+import io
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
+from test_images import chunk, noise, png_bytes, save, tiff_bytes, tiff_tags
+
+from pconv_cli import images
+from pconv_cli.errors import ItemError
+
+ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+XMP = b'<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/">\xc3\xbc</x:xmpmeta>'
+PALETTE = noise(40 * 3).tobytes()
+MODES = {"L": (), "LA": (2,), "RGB": (3,), "RGBA": (4,), "P": ()}
+LOSSLESS = {
+    ".png": ["L", "LA", "RGB", "RGBA", "P", "P+alpha"],
+    ".webp": ["RGB", "RGBA"],
+    ".bmp": ["L", "RGB", "P"],
+    ".tif": ["L", "LA", "RGB", "RGBA", "P"],
+}
+
+
+def image_of(mode: str, height: int = 24, width: int = 30) -> Image.Image:
+    array = noise(height, width, *MODES[mode.partition("+")[0]])
+    if not mode.startswith("P"):
+        return Image.fromarray(array)
+    image = Image.fromarray(array % 40)
+    image.putpalette(PALETTE)
+    return image
+
+
+def exif_of(orientation: int = 1) -> Image.Exif:
+    exif = Image.Exif()
+    exif[271], exif[274], exif[306] = "Maker", orientation, "2001:02:03 04:05:06"
+    exif.get_ifd(34665)[36867] = "2000:01:01 00:00:00"
+    exif.get_ifd(34665)[33434] = 1 / 250
+    exif.get_ifd(34853)[1] = "N"
+    exif.get_ifd(34853)[2] = (48.0, 8.0, 30.0)
+    return exif
+
+
+def restored(path: Path, target: Path) -> tuple[images.Picture, images.Picture, np.ndarray, tuple[str, ...]]:
+    """Fill a hole with noise and write: before, after as read back, hole, losses."""
+    before = images.read_picture(path)
+    hole = np.zeros((before.height, before.width), np.bool_)
+    hole[3:9, 4:20] = True
+    filled = before.filled(noise(before.height, before.width, 3), hole)
+    lost = images.write_picture(filled, target, overwrite=False)
+    after = images.read_picture(target)
+    if images.lossless(target):
+        assert np.array_equal(after.rgb(), filled.rgb())
+    return before, after, hole, lost
+
+
+def facts(path: Path) -> dict[str, object]:
+    """What Pillow finds in a file, on its own."""
+    with Image.open(path) as image:
+        image.load()
+        info = image.info
+        exif = image.getexif()
+        return {
+            "icc": info.get("icc_profile"),
+            "xmp": info.get("xmp"),
+            "dpi": tuple(round(float(v), 2) for v in info.get("dpi", ())),
+            "make": exif.get(271),
+            "date": exif.get_ifd(34665).get(36867),
+            "exposure": exif.get_ifd(34665).get(33434),
+            "gps": exif.get_ifd(34853).get(2),
+        }
+
+
+FULL = {
+    "icc": ICC,
+    "xmp": XMP,
+    "dpi": (300.0, 300.0),
+    "make": "Maker",
+    "date": "2000:01:01 00:00:00",
+    "exposure": 1 / 250,
+    "gps": (48.0, 8.0, 30.0),
+}
+
+
+def full_file(path: Path, mode: str = "RGB", orientation: int = 1) -> Path:
+    """A file with all the metadata that its format can hold."""
+    image = image_of(mode)
+    exif = exif_of(orientation)
+    if path.suffix == ".png":
+        info = PngImagePlugin.PngInfo()
+        info.add_itxt("XML:com.adobe.xmp", XMP.decode())
+        image.save(path, icc_profile=ICC, exif=exif, dpi=(300, 300), pnginfo=info)
+    elif path.suffix == ".webp":
+        exif[282] = exif[283] = TiffImagePlugin.IFDRational(300, 1)
+        exif[296] = 2
+        image.save(path, icc_profile=ICC, exif=exif, xmp=XMP, lossless=True, exact=True)
+    elif path.suffix == ".tif":
+        info = TiffImagePlugin.ImageFileDirectory_v2()
+        for tag in (271, 274, 306):
+            info[tag] = exif[tag]
+        info[34665], info[34853], info[700] = dict(exif.get_ifd(34665)), dict(exif.get_ifd(34853)), XMP
+        image.save(path, icc_profile=ICC, tiffinfo=info, dpi=(300, 300))
+    else:
+        image.save(path, icc_profile=ICC, exif=exif, xmp=XMP, dpi=(300, 300), quality=88)
+    return path
+
+
+# ---------------------------------------------------------------- pixels
+
+
+@pytest.mark.parametrize(("suffix", "mode"), [(s, m) for s, modes in LOSSLESS.items() for m in modes])
+def test_pixels_outside_the_hole_are_bit_identical_and_the_mode_is_kept(tmp_path: Path, suffix: str, mode: str) -> None:
+    options = {"lossless": True, "exact": True} if suffix == ".webp" else {}
+    if mode == "P+alpha":
+        options["transparency"] = bytes([255, 0, 128] + [255] * 36 + [7])
+    image = image_of(mode)
+    image.save(tmp_path / f"in{suffix}", **options)
+    before, after, hole, lost = restored(tmp_path / f"in{suffix}", tmp_path / f"out{suffix}")
+    assert (after.mode, after.format) == (before.mode, before.format) == (mode.partition("+")[0], before.format)
+    assert np.array_equal(before.pixels, np.asarray(image))
+    assert np.array_equal(after.pixels[~hole], before.pixels[~hole])
+    assert not np.array_equal(after.pixels[hole], before.pixels[hole])
+    assert after.carried.palette == before.carried.palette
+    assert (lost, after.notices) == ((), ())
+    if mode in ("LA", "RGBA"):
+        assert np.array_equal(after.pixels[..., -1], before.pixels[..., -1])
+    if mode.startswith("P"):
+        assert len(after.carried.palette) in (160, 1024)  # 40 colours; TIFF and BMP readers give 256
+
+
+@pytest.mark.parametrize("target", [".png", ".webp", ".bmp", ".tif"])
+@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P", "P+alpha", "key L", "key RGB"])
+def test_every_mode_reaches_every_lossless_format_with_its_colours_and_transparency(
+    tmp_path: Path, mode: str, target: str
+) -> None:
+    image = image_of(mode.removeprefix("key "))
+    options: dict[str, object] = {}
+    if mode == "P+alpha":
+        options["transparency"] = bytes([0, 100] * 20)
+    elif mode.startswith("key"):
+        options["transparency"] = image.getpixel((0, 0))
+    image.save(tmp_path / "in.png", **options)
+    before, after, _, _ = restored(tmp_path / "in.png", tmp_path / f"out{target}")
+    old, new = before.visible(), after.visible()
+    assert (old is None) == (new is None)
+    assert old is None or np.array_equal(old, new)
+    with Image.open(tmp_path / "in.png") as one, Image.open(tmp_path / f"out{target}") as two:
+        alphas = [np.asarray(image.convert("RGBA"))[..., 3] for image in (one, two)]
+    assert np.array_equal(*alphas)
+
+
+def test_colours_under_full_transparency_survive_webp(tmp_path: Path) -> None:
+    rgba = noise(16, 16, 4)
+    rgba[..., 3] = 0
+    picture = images.read_picture(save(tmp_path / "in.png", rgba))
+    images.write_picture(picture, tmp_path / "out.webp", overwrite=False)
+    assert np.array_equal(images.read_picture(tmp_path / "out.webp").pixels, rgba)
+
+
+@pytest.mark.parametrize("mode", ["LA", "RGBA", "P+alpha", "key RGB"])
+def test_transparency_is_never_dropped_for_jpeg(tmp_path: Path, mode: str) -> None:
+    options = {"P+alpha": {"transparency": 3}, "key RGB": {"transparency": (1, 2, 3)}}.get(mode, {})
+    image_of(mode.removeprefix("key ")).save(tmp_path / "in.png", **options)
+    picture = images.read_picture(tmp_path / "in.png")
+    with pytest.raises(ItemError, match=r"JPEG has no transparency .* write png, webp or tiff"):
+        images.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
+
+
+@pytest.mark.parametrize(("side", "target", "hint"), [(16384, "o.webp", "16383"), (65501, "o.jpg", "65500")])
+def test_pictures_too_large_for_a_format_are_refused(tmp_path: Path, side: int, target: str, hint: str) -> None:
+    picture = images.read_picture(save(tmp_path / "in.png", np.zeros((1, side), np.uint8)))
+    with pytest.raises(ItemError, match=f"at most {hint}"):
+        images.write_picture(picture, tmp_path / target, overwrite=False)
+
+
+@pytest.mark.parametrize("depth", [2, 4])
+def test_shallow_grey_png_keeps_its_transparent_colour(tmp_path: Path, depth: int) -> None:
+    row = bytes([0b00011011]) * 4 if depth == 2 else bytes([0x01, 0x23, 0x45, 0x67])
+    key = chunk(b"tRNS", b"\0\x02")
+    ground = chunk(b"bKGD", b"\0\x01")  # in steps that the 8-bit output does not have
+    (tmp_path / "in.png").write_bytes(png_bytes(16 if depth == 2 else 8, 12, depth, 0, row, key, ground))
+    before = images.read_picture(tmp_path / "in.png")
+    shown = before.visible()
+    assert shown is not None and not shown.all()
+    images.write_picture(before, tmp_path / "out.png", overwrite=False)
+    after = images.read_picture(tmp_path / "out.png")
+    assert np.array_equal(after.pixels, before.pixels)
+    assert np.array_equal(after.visible(), shown)
+    assert after.carried.chunks == ()
+
+
+def test_a_palette_index_that_the_file_does_not_define_survives(tmp_path: Path) -> None:
+    palette = chunk(b"PLTE", PALETTE[:9])
+    (tmp_path / "in.png").write_bytes(png_bytes(4, 12, 8, 3, bytes([0, 1, 2, 77]), palette))
+    before = images.read_picture(tmp_path / "in.png")
+    images.write_picture(before, tmp_path / "out.png", overwrite=False)
+    assert np.array_equal(images.read_picture(tmp_path / "out.png").pixels, before.pixels)
+
+
+# ---------------------------------------------------------------- metadata and orientation
+
+
+@pytest.mark.parametrize("target", [".jpg", ".png", ".webp", ".tif"])
+@pytest.mark.parametrize("source", [".jpg", ".png", ".webp", ".tif"])
+def test_icc_exif_gps_xmp_and_dpi_go_from_every_format_to_every_other(tmp_path: Path, source: str, target: str) -> None:
+    path = full_file(tmp_path / f"in{source}")
+    have = facts(path)
+    assert {**have, "dpi": FULL["dpi"]} == FULL
+    _, _, _, lost = restored(path, tmp_path / f"out{target}")
+    wanted = {**FULL, "dpi": ()} if target == ".webp" else FULL
+    assert facts(tmp_path / f"out{target}") == wanted
+    if source != ".webp" and target == ".webp":
+        assert "resolution" in "".join(lost) or source == ".tif"
+    else:
+        assert lost == ()
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("target", [".jpg", ".png", ".webp", ".tif", ".bmp"])
+def test_the_output_is_displayed_as_the_input_is(tmp_path: Path, orientation: int, target: str) -> None:
+    for source in (".png", ".tif"):
+        path = full_file(tmp_path / f"in{source}", orientation=orientation)
+        picture = images.read_picture(path)
+        assert picture.orientation == orientation
+        images.write_picture(picture, tmp_path / f"out{target}", overwrite=True)
+        with Image.open(path) as one, Image.open(tmp_path / f"out{target}") as two:
+            shown = [np.asarray(ImageOps.exif_transpose(i).convert("RGB")).astype(int) for i in (one, two)]
+        assert shown[0].shape == shown[1].shape
+        assert np.abs(shown[0] - shown[1]).mean() < (6 if target == ".jpg" else 1e-9)
+        if target != ".bmp":
+            assert images.read_picture(tmp_path / f"out{target}").orientation == orientation
+
+
+def test_bmp_says_what_it_cannot_hold_and_turns_resolution_with_the_pixels(tmp_path: Path) -> None:
+    exif = exif_of(6)
+    image_of("RGB").save(tmp_path / "in.jpg", exif=exif, icc_profile=ICC, xmp=XMP, dpi=(300, 150))
+    picture = images.read_picture(tmp_path / "in.jpg")
+    lost = images.write_picture(picture, tmp_path / "out.bmp", overwrite=False)
+    assert lost == ("BMP has no place for: ICC profile; EXIF; XMP",)
+    assert facts(tmp_path / "out.bmp")["dpi"] == pytest.approx((150, 300), abs=0.02)
+    images.write_picture(images.read_picture(tmp_path / "out.bmp"), tmp_path / "again.bmp", overwrite=False)
+    assert (tmp_path / "again.bmp").read_bytes() == (tmp_path / "out.bmp").read_bytes()
+
+
+def test_webp_gets_a_resolution_where_there_was_no_exif(tmp_path: Path) -> None:
+    picture = images.read_picture(save(tmp_path / "in.png", noise(8, 8, 3), dpi=(300, 300)))
+    assert images.write_picture(picture, tmp_path / "out.webp", overwrite=False) == ()
+    assert images.read_picture(tmp_path / "out.webp").carried.dpi == pytest.approx((300, 300), abs=0.01)
+
+
+def test_a_resolution_with_a_fraction_survives_in_tiff(tmp_path: Path) -> None:
+    picture = images.read_picture(save(tmp_path / "in.png", noise(8, 8, 3), dpi=(72.5, 299.9994)))
+    images.write_picture(picture, tmp_path / "out.tif", overwrite=False)
+    assert images.read_picture(tmp_path / "out.tif").carried.dpi == pytest.approx(picture.carried.dpi, abs=1e-3)
+
+
+def test_a_profile_for_grey_is_not_put_on_rgb_pixels(tmp_path: Path) -> None:
+    grey = bytearray(ICC)
+    grey[16:20] = b"GRAY"
+    save(tmp_path / "in.png", noise(8, 8), icc_profile=bytes(grey))
+    picture = images.read_picture(tmp_path / "in.png")
+    assert "grey" in images.write_picture(picture, tmp_path / "out.webp", overwrite=False)[0]
+    assert facts(tmp_path / "out.webp")["icc"] is None
+    assert images.write_picture(picture, tmp_path / "out.tif", overwrite=False) == ()
+    assert facts(tmp_path / "out.tif")["icc"] == bytes(grey)
+
+
+def test_metadata_too_long_for_jpeg_is_named_and_the_orientation_kept(tmp_path: Path) -> None:
+    exif = exif_of(6)
+    exif[270] = "x" * 70_000
+    info = PngImagePlugin.PngInfo()
+    info.add_itxt("XML:com.adobe.xmp", "y" * 70_000)
+    image_of("RGB").save(tmp_path / "in.png", exif=exif, pnginfo=info)
+    picture = images.read_picture(tmp_path / "in.png")
+    lost = images.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
+    assert lost == ("JPEG has no place for: EXIF (too long); XMP (too long)",)
+    assert images.read_picture(tmp_path / "out.jpg").orientation == 6
+
+
+# ---------------------------------------------------------------- JPEG
+
+
+def jpeg_facts(path: Path) -> tuple[object, ...]:
+    with Image.open(path) as image:
+        layers = [layer[1:3] for layer in image.layer]
+        return image.mode, image.quantization, layers, bool(image.info.get("progressive")), image.info.get("comment")
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+@pytest.mark.parametrize("progressive", [False, True])
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+def test_jpeg_keeps_tables_subsampling_progressive_and_comment(
+    tmp_path: Path, mode: str, progressive: bool, subsampling: int
+) -> None:
+    ramp = np.add.outer(np.arange(48), np.arange(64)).astype(np.uint8)
+    array = ramp if mode == "L" else np.dstack([ramp, ramp[::-1], ramp[:, ::-1]])
+    options = {"quality": 71, "subsampling": subsampling, "progressive": progressive, "comment": b"a comment"}
+    Image.fromarray(array).save(tmp_path / "in.jpg", dpi=(72, 96), **options)
+    before = images.read_picture(tmp_path / "in.jpg")
+    hole = np.zeros((48, 64), np.bool_)
+    hole[16:32, 16:32] = True
+    filled = before.filled(np.full((48, 64, 3), 200, np.uint8), hole)
+    assert images.write_picture(filled, tmp_path / "out.jpg", overwrite=False) == ()
+    assert jpeg_facts(tmp_path / "out.jpg") == jpeg_facts(tmp_path / "in.jpg")
+    assert facts(tmp_path / "out.jpg")["dpi"] == (72.0, 96.0)
+    after = images.read_picture(tmp_path / "out.jpg")
+    far = np.ones_like(hole)
+    far[8:40, 8:40] = False
+    change = np.abs(after.pixels.astype(int) - before.pixels)
+    assert change[far].mean() < 1.0
+    assert abs(after.pixels[hole].astype(int) - 200).mean() < 12
+
+
+def test_jpeg_keeps_iptc_extended_xmp_and_all_comments(tmp_path: Path) -> None:
+    segments = [
+        (0xED, b"Photoshop 3.0\x008BIM\x04\x04\0\0\0\0\0\x02hi"),
+        (0xE1, b"http://ns.adobe.com/xmp/extension/\0" + b"e" * 50),
+    ]
+    segments += [(0xFE, b"one"), (0xFE, b"two")]
+    extra = b"".join(struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data for marker, data in segments)
+    image_of("RGB").save(tmp_path / "in.jpg", extra=extra)
+    picture = images.read_picture(tmp_path / "in.jpg")
+    images.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
+    with Image.open(tmp_path / "out.jpg") as image:
+        found = [data for name, data in image.applist if name not in ("APP0", "APP14")]
+    assert found == [data for _, data in segments]
+    assert "JPEG segments" in images.write_picture(picture, tmp_path / "out.png", overwrite=False)[0]
+
+
+def test_jpeg_exif_is_carried_verbatim(tmp_path: Path) -> None:
+    block = b"Exif\0\0" + exif_of(3).tobytes()[6:] + b"maker notes at the end"
+    image_of("RGB").save(tmp_path / "in.jpg", exif=block)
+    _, after, _, _ = restored(tmp_path / "in.jpg", tmp_path / "out.jpg")
+    assert b"Exif\0\0" + after.carried.exif == block
+
+
+def test_jpeg_stored_as_rgb_stays_rgb(tmp_path: Path) -> None:
+    image_of("RGB", 48, 64).save(tmp_path / "in.jpg", keep_rgb=True, quality=100, subsampling=0)
+    _, after, _, _ = restored(tmp_path / "in.jpg", tmp_path / "out.jpg")
+    with Image.open(tmp_path / "in.jpg") as one, Image.open(tmp_path / "out.jpg") as two:
+        assert [layer[0] for layer in one.layer] == [layer[0] for layer in two.layer]
+    assert after.carried.jpeg["keep_rgb"]
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "P"])
+def test_jpeg_from_another_format_is_quality_95_full_chroma(tmp_path: Path, mode: str) -> None:
+    image_of(mode).save(tmp_path / "in.png")
+    _, after, _, _ = restored(tmp_path / "in.png", tmp_path / "out.jpg")
+    image_of("L" if mode == "L" else "RGB").save(tmp_path / "ref.jpg", quality=95, subsampling=0)
+    assert jpeg_facts(tmp_path / "out.jpg") == jpeg_facts(tmp_path / "ref.jpg")
+    assert after.mode == ("L" if mode == "L" else "RGB")
+
+
+# ---------------------------------------------------------------- PNG
+
+
+def png_chunks(path: Path) -> list[tuple[bytes, bytes]]:
+    data, at, found = path.read_bytes(), 8, []
+    while at < len(data):
+        (size,) = struct.unpack(">L", data[at : at + 4])
+        found.append((data[at + 4 : at + 8], data[at + 8 : at + 8 + size]))
+        at += 12 + size
+    return found
+
+
+def test_png_keeps_texts_colour_chunks_density_and_safe_private_chunks(tmp_path: Path) -> None:
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Author", "Müller")
+    info.add_text("Long", "z" * 200, zip=True)
+    info.add_itxt("Title", "日本", "ja", "題")
+    kept = {b"gAMA": b"\0\0\xb1\x8f", b"cHRM": bytes(range(32)), b"tIME": b"\x07\xd0\1\1\0\0\0", b"prVa": b"mine"}
+    for name, data in kept.items():
+        info.add(name, data)
+    info.add(b"unSA", b"about the pixels")
+    image_of("RGB").save(tmp_path / "in.png", pnginfo=info)
+    data = (tmp_path / "in.png").read_bytes()
+    density = chunk(b"pHYs", struct.pack(">LLB", 11811, 3937, 1))
+    (tmp_path / "in.png").write_bytes(data[:33] + density + data[33:])
+    _, after, _, lost = restored(tmp_path / "in.png", tmp_path / "out.png")
+    before = images.read_picture(tmp_path / "in.png")
+    old, new = png_chunks(tmp_path / "in.png"), png_chunks(tmp_path / "out.png")
+    for name in [b"tEXt", b"zTXt", b"iTXt", b"pHYs", *kept]:
+        chosen = [pair for pair in old if pair[0] == name]
+        assert chosen and chosen == [pair for pair in new if pair[0] == name], name
+    assert not any(name == b"unSA" for name, _ in new)
+    assert before.notices == ("PNG chunk unSA is not carried over",)
+    assert (lost, after.notices) == ((), ())
+    assert "PNG chunks cHRM, gAMA, iTXt" in images.write_picture(before, tmp_path / "o.webp", overwrite=False)[0]
+
+
+@pytest.mark.parametrize("per_metre", [1, 2834, 2835, 3937, 11811, 23622, 47244, 100_001])
+def test_png_density_comes_back_as_the_same_integer(tmp_path: Path, per_metre: int) -> None:
+    density = chunk(b"pHYs", struct.pack(">LLB", per_metre, per_metre + 1, 1))
+    (tmp_path / "in.png").write_bytes(png_bytes(4, 4, 8, 0, b"abcd", density))
+    images.write_picture(images.read_picture(tmp_path / "in.png"), tmp_path / "out.png", overwrite=False)
+    assert density[4:-4] in (tmp_path / "out.png").read_bytes()
+
+
+def test_png_exif_and_xmp_after_the_pixels_are_found(tmp_path: Path) -> None:
+    exif = chunk(b"eXIf", exif_of(6).tobytes()[6:])
+    data = png_bytes(4, 4, 8, 0, b"abcd")
+    (tmp_path / "in.png").write_bytes(data[:-12] + exif + data[-12:])
+    picture = images.read_picture(tmp_path / "in.png")
+    assert picture.orientation == 6
+    images.write_picture(picture, tmp_path / "out.png", overwrite=False)
+    assert facts(tmp_path / "out.png")["gps"] == (48.0, 8.0, 30.0)
+
+
+# ---------------------------------------------------------------- TIFF
+
+
+def tiff_entries(path: Path) -> TiffImagePlugin.ImageFileDirectory_v2:
+    with Image.open(path) as image:
+        return image.tag_v2
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB", "RGBA"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_tiff_keeps_its_lossless_compression_and_predictor(tmp_path: Path, compression: str, mode: str) -> None:
+    predictor = {317: 2} if compression in ("tiff_lzw", "tiff_adobe_deflate") else {}
+    image_of(mode).save(tmp_path / "in.tif", compression=compression, tiffinfo=predictor)
+    before, after, hole, _ = restored(tmp_path / "in.tif", tmp_path / "out.tif")
+    assert np.array_equal(after.pixels[~hole], before.pixels[~hole])
+    old, new = tiff_entries(tmp_path / "in.tif"), tiff_entries(tmp_path / "out.tif")
+    assert [new.get(tag) for tag in (258, 259, 277, 317, 338)] == [old.get(tag) for tag in (258, 259, 277, 317, 338)]
+
+
+def test_a_jpeg_compressed_tiff_is_written_with_deflate_and_says_so(tmp_path: Path) -> None:
+    image_of("RGB", 64, 64).save(tmp_path / "in.tif", compression="jpeg")
+    before, after, hole, _ = restored(tmp_path / "in.tif", tmp_path / "out.tif")
+    assert "deflate" in before.notices[0] and after.notices == ()
+    assert np.array_equal(after.pixels[~hole], before.pixels[~hole])
+    assert tiff_entries(tmp_path / "out.tif")[259] == 8
+
+
+def rational(order: str, *values: int) -> tuple[int, bytes]:
+    return 5, struct.pack(f"{order}{len(values)}L", *values)
+
+
+@pytest.mark.parametrize("order", ["<", ">"])
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+def test_tiff_tags_of_every_kind_survive(tmp_path: Path, order: str, compression: str) -> None:
+    def doubles(*values: float) -> tuple[int, bytes]:
+        return 12, struct.pack(f"{order}{len(values)}d", *values)
+
+    def shorts(*values: int) -> tuple[int, bytes]:
+        return 3, struct.pack(f"{order}{len(values)}H", *values)
+
+    tags = tiff_tags(order, 30, 24, [8, 8, 8], 2) | {
+        270: (2, "Grüße aus Köln\0".encode()),
+        282: rational(order, 4000000, 10000),
+        283: rational(order, 400, 1),
+        296: shorts(3),
+        315: (2, "Müller\0".encode("latin-1")),
+        700: (1, XMP),
+        33432: (2, b"me\0"),
+        33550: doubles(0.5, 0.5, 0.0),
+        33723: (4, struct.pack(order + "3L", 1, 2, 3)),
+        33922: doubles(0, 0, 0, 10.25, 50.5, 0),
+        34264: doubles(*range(16)),
+        34377: (7, b"8BIM\x04\x04\0\0\0\0\0\x02hi"),
+        34735: shorts(1, 1, 0, 1, 1024, 0, 1, 2),
+        34736: doubles(6378137.0, 298.257),
+        34737: (2, b"WGS 84|\0"),
+        42112: (2, b"<GDALMetadata/>\0"),
+        42113: (2, b"0\0"),
+        50999: (7, b"private"),
+    }
+    (tmp_path / "in.tif").write_bytes(tiff_bytes(order, tags, noise(24, 30, 3).tobytes()))
+    if compression != "raw":  # the same tags through the other of Pillow's two TIFF writers
+        picture = images.read_picture(tmp_path / "in.tif")
+        object.__setattr__(picture.carried, "compression", compression)
+        images.write_picture(picture, tmp_path / "mid.tif", overwrite=False)
+    before, after, _, lost = restored(
+        tmp_path / ("in.tif" if compression == "raw" else "mid.tif"), tmp_path / "out.tif"
+    )
+    assert (before.notices, lost) == ((), ())
+    assert after.carried.tags == before.carried.tags
+    assert before.carried.dpi == after.carried.dpi == (1016.0, 1016.0)
+    old, new = tiff_entries(tmp_path / "in.tif"), tiff_entries(tmp_path / "out.tif")
+    layout = {256, 257, 258, 259, 262, 273, 277, 278, 279}
+    for tag in set(tags) - layout - {33723}:  # which Pillow shortens with a warning
+        assert new[tag] == old[tag] and new.tagtype[tag] == old.tagtype[tag], tag
+    assert new[259] == (1 if compression == "raw" else 5)
+    assert "TIFF tags 33550" in images.write_picture(before, tmp_path / "o.png", overwrite=False)[0]
+
+
+def test_tiff_layers_and_previews_are_named_not_carried(tmp_path: Path) -> None:
+    tags = tiff_tags("<", 4, 4, [8], 1) | {37724: (7, b"layers that show the damage"), 330: (4, b"\x08\0\0\0")}
+    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, noise(16).tobytes()))
+    picture = images.read_picture(tmp_path / "in.tif")
+    assert sorted(notice.partition(":")[0] for notice in picture.notices) == [
+        "Photoshop layers",
+        "embedded previews (SubIFDs)",
+    ]
+
+
+def test_a_tiff_tag_that_points_outside_the_file_is_named(tmp_path: Path) -> None:
+    image_of("L").save(tmp_path / "in.tif", software="x" * 40)
+    data = bytearray((tmp_path / "in.tif").read_bytes())
+    at = data.index(struct.pack("<HHL", 305, 2, 41))
+    data[at + 8 : at + 12] = struct.pack("<L", 10**9)
+    (tmp_path / "in.tif").write_bytes(data)
+    picture = images.read_picture(tmp_path / "in.tif")
+    assert picture.notices == ("TIFF tag 305: cannot be carried over",)
+
+
+def test_exif_that_runs_in_circles_ends(tmp_path: Path) -> None:
+    block = b"II*\0\x08\0\0\0" + struct.pack("<HHHLL", 1, 34665, 4, 1, 8) + b"\0\0\0\0"
+    picture = images.read_picture(save(tmp_path / "a.png", noise(4, 4), exif=block))
+    assert picture.orientation == 1
+    images.write_picture(picture, tmp_path / "b.tif", overwrite=False)
+
+
+def test_premultiplied_tiff_alpha_is_named(tmp_path: Path) -> None:
+    tags = tiff_tags("<", 4, 4, [8] * 4, 2) | {338: (3, b"\x01\0")}
+    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, b"\x10\x20\x30\x80" * 16))
+    before, after = rewritten(tmp_path)
+    assert "premultiplied" in before.notices[0]
+    assert np.array_equal(before.pixels, after.pixels)
+
+
+def rewritten(folder: Path) -> tuple[images.Picture, images.Picture]:
+    before = images.read_picture(folder / "in.tif")
+    images.write_picture(before, folder / "out.tif", overwrite=False)
+    return before, images.read_picture(folder / "out.tif")
+
+
+def test_min_is_white_tiffs_decode_to_the_same_pixels(tmp_path: Path) -> None:
+    values = noise(24, 30)
+    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tiff_tags("<", 30, 24, [8], 0), values.tobytes()))
+    before, after = rewritten(tmp_path)
+    assert np.array_equal(before.pixels, 255 - values)
+    assert np.array_equal(before.pixels, after.pixels)
+
+
+# ---------------------------------------------------------------- BMP
+
+
+def test_bmp_with_an_alpha_mask_keeps_it(tmp_path: Path) -> None:
+    rgba = noise(24, 30, 4)
+    images.write_picture(
+        images.read_picture(save(tmp_path / "in.png", rgba, dpi=(300, 300))), tmp_path / "in.bmp", overwrite=False
+    )
+    with Image.open(tmp_path / "in.bmp") as image:
+        assert image.mode == "RGBA" and np.array_equal(np.asarray(image), rgba)
+    before, after, hole, _ = restored(tmp_path / "in.bmp", tmp_path / "out.bmp")
+    assert after.mode == "RGBA"
+    assert np.array_equal(after.pixels[~hole], before.pixels[~hole])
+    assert facts(tmp_path / "out.bmp")["dpi"] == (300.0, 300.0)
+
+
+def test_streams_are_closed_after_reading(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    opened: list[io.IOBase] = []
+    real = Path.open
+
+    def watched(self: Path, *args: object, **options: object) -> object:
+        opened.append(real(self, *args, **options))
+        return opened[-1]
+
+    path = full_file(tmp_path / "a.tif")
+    monkeypatch.setattr(Path, "open", watched)
+    images.read_picture(path)
+    assert opened and all(stream.closed for stream in opened)
