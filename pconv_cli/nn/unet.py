@@ -132,7 +132,10 @@ class PartialConvUNet(nn.Module):
             features, masks = self.head(features, masks)
         ratio, masks = self.out.ratio(masks)
         out = self.out.convolve(features, ratio).float()
-        return (out if base is None else base + out) * self.std + self.mean, masks
+        if base is not None:
+            # Known pixels are answered already; without the gate, fear of touching them keeps the holes at the floor.
+            out = base + out * (1 - known)
+        return out * self.std + self.mean, masks
 
     def _input(self, image: Tensor, known: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
         """Normalise; with a floor, lay it under the picture. Returns the floor, the first features, their masks."""

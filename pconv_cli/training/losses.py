@@ -21,13 +21,25 @@ Features = Callable[[Tensor], list[Tensor]]
 
 @dataclass(frozen=True)
 class LossWeights:
-    """Weights of the terms: `valid`, `hole`, `perceptual`, `style`, `tv` as in equation 7 of the paper."""
+    """Weights of the terms of equation 7 of the paper.
 
-    valid: float = 1.0
-    hole: float = 6.0
-    perceptual: float = 0.03
-    style: float = 0.02
-    tv: float = 0.1
+    Attributes:
+        valid: Of the L1 distance in what is known.
+        hole: Of the L1 distance in the holes.
+        perceptual: Of the feature distance.
+        style: Of the Gram matrices' distance.
+        tv: Of the total variation.
+        by_area: Average `valid` and `hole` over their own pixels in each image, so that a scratch counts as much as a
+            lost corner; False averages over all pixels, as the paper does, where large holes decide everything.
+    """
+
+    valid: float = 0.5
+    hole: float = 1.0
+    perceptual: float = 0.005
+    style: float = 0.002
+    tv: float = 0.0
+    by_area: bool = True
+
 
 
 def inpainting_loss(
@@ -55,8 +67,8 @@ def inpainting_loss(
     composite = known * truth + hole * output
     difference = (output - truth).abs()
     terms = {
-        "valid": (difference * known).mean(),
-        "hole": (difference * hole).mean(),
+        "valid": _mean(difference, known, weights.by_area),
+        "hole": _mean(difference, hole, weights.by_area),
         "tv": total_variation(composite, hole),
     }
     if features is not None:
@@ -67,6 +79,14 @@ def inpainting_loss(
         terms["style"] = style_loss(made, wanted)
     total = sum((getattr(weights, name) * term for name, term in terms.items()), output.new_zeros(()))
     return total, {name: term.detach() for name, term in terms.items()}
+
+
+def _mean(difference: Tensor, where: Tensor, by_area: bool) -> Tensor:
+    """Average a difference `(n, c, h, w)` over the pixels of `where` in each image, or over all pixels."""
+    part = difference * where
+    if not by_area:
+        return part.mean()
+    return (part.mean((1, 2, 3)) / where.mean((1, 2, 3)).clamp(min=1e-6)).mean()
 
 
 def total_variation(composite: Tensor, hole: Tensor) -> Tensor:
