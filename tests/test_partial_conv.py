@@ -102,7 +102,7 @@ def test_equals_the_formula_whatever_the_shape_the_mask_and_the_padding(case: Ca
     assert torch.equal(updated.double().repeat_interleave(repeats, 1), expected_mask)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 @given(cases())
 def test_module_and_function_and_its_two_halves_agree(case: Case) -> None:
     keywords = dict(case.keywords)
@@ -120,7 +120,7 @@ def test_module_and_function_and_its_two_halves_agree(case: Case) -> None:
     assert torch.equal(layer.convolve(visible, ratio), expected) and torch.equal(ratio_mask, mask)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 @given(cases(("partial",)))
 def test_a_channel_for_each_feature_group_counts_like_a_mask_of_all_channels(case: Case) -> None:
     channels, groups = case.features.shape[1], case.keywords["groups"]
@@ -323,7 +323,7 @@ def test_gradients_are_those_of_the_formula(mode: PaddingMode) -> None:
     assert torch.autograd.gradcheck(layer, (image, weight, bias))
 
 
-@settings(deadline=None, max_examples=30)
+@settings(deadline=None, max_examples=60)
 @given(cases(("partial",)))
 def test_backward_is_that_of_the_masked_convolution(case: Case) -> None:
     features = torch.nan_to_num(case.features).requires_grad_()

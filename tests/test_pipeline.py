@@ -1,0 +1,462 @@
+"""`pipeline`: each item comes out once, nothing hangs, nothing leaks, and company changes no result.
+
+The stages here are fakes that keep a record. Whatever could hang runs under a watchdog: it fails instead.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from pconv_cli.errors import ItemError
+from pconv_cli.pipeline import Budget, Limits, Outcome, Stopped, run
+
+PATIENCE = 20.0
+"""Seconds after which a test says that something hangs; nothing here takes one."""
+
+STAGES = ("cost", "read", "pieces", "compute", "land", "write")
+
+
+@dataclass(frozen=True)
+class Task:
+    """An item: what its pieces look like, what it holds, and where it goes wrong."""
+
+    name: int
+    shapes: tuple[str, ...] = ("a",)
+    cost: int = 1
+    fails_in: str = ""
+
+
+class Broken(Exception):
+    """An error that no stage should raise."""
+
+
+@dataclass(eq=False)
+class Loaded:
+    task: Task
+    results: dict[int, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
+class Piece:
+    task: Task
+    index: int
+
+
+class Record:
+    """Stages that do nothing and write down everything."""
+
+    def __init__(self, error: type[Exception] = ItemError) -> None:
+        self._error = error
+        self._lock = threading.Lock()
+        self._held = 0
+        self.most_held = 0
+        self.begun: list[int] = []
+        self.written: list[int] = []
+        self.batches: list[tuple[str, list[Piece]]] = []
+        self.threads: dict[str, set[threading.Thread]] = {stage: set() for stage in STAGES}
+
+    def cost(self, item: Task) -> int:
+        self.begun.append(item.name)
+        self._enter("cost", item)
+        return item.cost
+
+    def read(self, item: Task) -> Loaded:
+        with self._lock:
+            self._held += item.cost
+            self.most_held = max(self.most_held, self._held)
+        self._enter("read", item)
+        return Loaded(item)
+
+    def pieces(self, loaded: Loaded) -> Sequence[tuple[str, Piece]]:
+        self._enter("pieces", loaded.task)
+        return [(shape, Piece(loaded.task, index)) for index, shape in enumerate(loaded.task.shapes)]
+
+    def compute(self, shape: str, pieces: Sequence[Piece]) -> Sequence[str]:
+        self.batches.append((shape, list(pieces)))
+        for piece in pieces:
+            self._enter("compute", piece.task)
+        return [f"{piece.task.name}.{piece.index}:{shape}" for piece in pieces]
+
+    def land(self, loaded: Loaded, piece: Piece, result: str) -> None:
+        self._enter("land", loaded.task)
+        assert loaded.task is piece.task and piece.index not in loaded.results
+        loaded.results[piece.index] = result
+
+    def write(self, loaded: Loaded) -> tuple[str, ...]:
+        self.written.append(loaded.task.name)
+        self._enter("write", loaded.task)
+        with self._lock:
+            self._held -= loaded.task.cost
+        return tuple(loaded.results[index] for index in sorted(loaded.results))
+
+    def _enter(self, stage: str, task: Task) -> None:
+        self.threads[stage].add(threading.current_thread())
+        if task.fails_in == stage:
+            if stage != "cost":
+                with self._lock:
+                    self._held -= task.cost
+            if self._error is ItemError:
+                raise ItemError(f"{task.name}", f"fails in {stage}")
+            raise self._error(stage)
+
+
+def expected(task: Task) -> tuple[str, ...]:
+    return tuple(f"{task.name}.{index}:{shape}" for index, shape in enumerate(task.shapes))
+
+
+def guarded(action: Callable[[], Any]) -> Any:
+    """Do something that may hang, and fail where it does; whatever it raises is raised here."""
+    result: list[Any] = []
+    error: list[BaseException] = []
+
+    def work() -> None:
+        try:
+            result.append(action())
+        except BaseException as caught:
+            error.append(caught)
+
+    thread = threading.Thread(target=work, name="watched", daemon=True)
+    thread.start()
+    thread.join(PATIENCE)
+    if thread.is_alive():
+        pytest.fail(f"hangs: {sorted(other.name for other in threading.enumerate())}")
+    if error:
+        raise error[0]
+    return result[0]
+
+
+def finish(
+    tasks: Iterable[Task],
+    stages: Record,
+    limits: Limits,
+    stop: Callable[[], bool] = lambda: False,
+) -> list[Outcome[Task, tuple[str, ...]]]:
+    return guarded(lambda: list(run(tasks, stages, limits, stop)))
+
+
+def stage_threads() -> list[str]:
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read_", "write_"))]
+
+
+def limits(readers: int = 2, batch_size: int = 4, bytes: int = 1 << 20) -> Limits:
+    return Limits(readers=readers, batch_size=batch_size, bytes=bytes)
+
+
+# ---------------------------------------------------------------- what comes out
+
+
+def test_every_item_comes_out_once_with_all_of_its_pieces_in_their_places() -> None:
+    tasks = [Task(n, ("a", "b", "a")[: n % 4]) for n in range(30)]
+    outcomes = finish(tasks, Record(), limits())
+    assert {outcome.item: outcome.done for outcome in outcomes} == {task: expected(task) for task in tasks}
+    assert len(outcomes) == len(tasks) and not any(outcome.error for outcome in outcomes)
+
+
+def test_no_items_are_no_work_and_no_outcome() -> None:
+    assert finish([], Record(), limits()) == []
+
+
+def test_an_item_without_pieces_is_written_all_the_same() -> None:
+    stages = Record()
+    (outcome,) = finish([Task(0, ())], stages, limits())
+    assert outcome.done == () and stages.written == [0] and not stages.batches
+
+
+def test_items_are_taken_one_by_one_as_there_is_room_and_not_all_at_once() -> None:
+    taken = 0
+
+    def endless() -> Iterable[Task]:
+        nonlocal taken
+        while True:
+            taken += 1
+            yield Task(taken)
+
+    stream = run(endless(), Record(), limits())
+    guarded(lambda: [next(stream) for _ in range(5)])
+    guarded(stream.close)
+    assert taken < 1000
+
+
+def test_readers_and_writers_have_threads_and_the_rest_is_the_callers() -> None:
+    stages = Record()
+    finish([Task(n) for n in range(9)], stages, limits())
+    for stage, threads in stages.threads.items():
+        names = {thread.name.partition("_")[0] for thread in threads}
+        assert names == {{"cost": "read", "read": "read", "write": "write"}.get(stage, "watched")}
+
+
+@pytest.mark.parametrize("readers", [1, 8])
+@pytest.mark.parametrize("batch_size", [1, 7])
+def test_serial_equals_parallel(readers: int, batch_size: int) -> None:
+    tasks = [Task(n, ("a", "b", "c", "b")[: n % 5]) for n in range(25)]
+    outcomes = finish(tasks, Record(), limits(readers, batch_size))
+    assert {o.item.name: o.done for o in outcomes} == {task.name: expected(task) for task in tasks}
+
+
+# ---------------------------------------------------------------- batches
+
+
+def test_pieces_of_different_items_share_a_batch() -> None:
+    stages = Record()
+    finish([Task(n) for n in range(40)], stages, limits(batch_size=4))
+    assert max(len({piece.task.name for piece in batch}) for _, batch in stages.batches) > 1
+
+
+def test_a_batch_holds_one_shape_and_no_more_pieces_than_its_size() -> None:
+    stages = Record()
+    finish([Task(n, ("a", "b", "a", "c", "a")) for n in range(12)], stages, limits(batch_size=3))
+    assert all({piece.task.shapes[piece.index] for piece in batch} == {shape} for shape, batch in stages.batches)
+    assert max(len(batch) for _, batch in stages.batches) == 3
+
+
+def test_a_single_item_with_more_pieces_than_a_batch_fills_whole_batches() -> None:
+    stages = Record()
+    finish([Task(0, ("a",) * 10)], stages, limits(batch_size=4))
+    assert [len(batch) for _, batch in stages.batches] == [4, 4, 2]
+
+
+# ---------------------------------------------------------------- what goes wrong
+
+
+@pytest.mark.parametrize("stage", ["cost", "read", "pieces", "write"])
+def test_an_item_error_fails_its_item_alone(stage: str) -> None:
+    tasks = [Task(n, fails_in=stage if n in (2, 5) else "") for n in range(8)]
+    outcomes = finish(tasks, Record(), limits())
+    failed = {outcome.item.name: outcome.error for outcome in outcomes if outcome.error}
+    assert {name: str(error) for name, error in failed.items()} == {n: f"{n}: fails in {stage}" for n in (2, 5)}
+    assert all(outcome.done is None for outcome in outcomes if outcome.error)
+    assert {o.item.name: o.done for o in outcomes if not o.error} == {
+        task.name: expected(task) for task in tasks if not task.fails_in
+    }
+
+
+@pytest.mark.parametrize("stage", ["cost", "read", "pieces", "write"])
+def test_an_item_that_fails_gives_its_bytes_back(stage: str) -> None:
+    tasks = [Task(n, cost=10, fails_in=stage) for n in range(20)] + [Task(20, cost=10)]
+    outcomes = finish(tasks, Record(), limits(bytes=10))
+    assert len(outcomes) == 21 and sum(outcome.error is None for outcome in outcomes) == 1
+
+
+def test_failures_of_one_reader_come_in_the_order_of_the_items() -> None:
+    tasks = [Task(n, fails_in="read") for n in range(12)]
+    outcomes = finish(tasks, Record(), limits(readers=1))
+    assert [outcome.item.name for outcome in outcomes] == list(range(12))
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_any_other_error_ends_the_run_with_that_error_and_leaves_no_thread(stage: str) -> None:
+    tasks = [Task(n, cost=3, fails_in=stage if n == 3 else "") for n in range(50)]
+    stages = Record(Broken)
+    with pytest.raises(Broken, match=f"^{stage}$"):
+        finish(tasks, stages, limits(bytes=6))
+    assert not stage_threads()
+    assert len(stages.written) < 50
+
+
+def test_an_item_error_out_of_a_batch_ends_the_run_for_a_batch_belongs_to_many() -> None:
+    with pytest.raises(ItemError, match="fails in compute"):
+        finish([Task(0, fails_in="compute"), Task(1)], Record(), limits())
+    assert not stage_threads()
+
+
+def test_a_missing_result_is_an_error_and_never_anothers_result() -> None:
+    class Forgetful(Record):
+        def compute(self, shape: str, pieces: Sequence[Piece]) -> Sequence[str]:
+            return super().compute(shape, pieces)[:-1]
+
+    with pytest.raises(ValueError, match="zip"):
+        finish([Task(n) for n in range(5)], Forgetful(), limits())
+    assert not stage_threads()
+
+
+def test_an_error_sets_free_the_readers_that_wait_for_bytes() -> None:
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    class Waiting(Record):
+        def cost(self, item: Task) -> int:
+            if item.name in (0, 1):
+                both.wait()  # 1 is about to ask for bytes when 0 is read
+            return super().cost(item)
+
+    tasks = [Task(0, cost=9, fails_in="write"), Task(1, cost=9), *(Task(n, cost=9) for n in range(2, 9))]
+    with pytest.raises(Broken, match="write"):
+        finish(tasks, Waiting(Broken), limits(readers=4, bytes=9))
+    assert not stage_threads()
+
+
+def test_a_caller_that_loses_interest_leaves_no_thread() -> None:
+    stream = run([Task(n, cost=5) for n in range(50)], Record(), limits(bytes=10))
+    guarded(lambda: next(stream))
+    assert stage_threads()
+    guarded(stream.close)
+    assert not stage_threads()
+
+
+# ---------------------------------------------------------------- bytes
+
+
+@pytest.mark.parametrize("bytes", [1, 5, 7, 30])
+@pytest.mark.parametrize("batch_size", [1, 64])
+def test_what_is_held_never_exceeds_the_limit_unless_one_item_alone_does(bytes: int, batch_size: int) -> None:
+    class Slow(Record):
+        def write(self, loaded: Loaded) -> tuple[str, ...]:
+            time.sleep(0.001)  # so that readers get ahead of writers
+            return super().write(loaded)
+
+    stages = Slow()
+    tasks = [Task(n, ("a", "b")[: n % 3], cost=1 + n % 5) for n in range(40)]
+    outcomes = finish(tasks, stages, limits(4, batch_size, bytes))
+    assert len(outcomes) == 40
+    assert stages.most_held <= max(bytes, 5)
+
+
+def test_batches_run_before_they_are_full_when_their_items_hold_the_bytes_that_readers_wait_for() -> None:
+    stages = Record()
+    outcomes = finish([Task(n, cost=4) for n in range(20)], stages, limits(batch_size=1000, bytes=8))
+    assert len(outcomes) == 20 and max(len(batch) for _, batch in stages.batches) <= 2
+
+
+def test_a_single_item_above_the_limit_runs_alone() -> None:
+    stages = Record()
+    finish([Task(n, cost=100 if n == 4 else 1) for n in range(10)], stages, limits(bytes=10))
+    assert stages.most_held == 100 and sorted(stages.written) == list(range(10))
+
+
+def test_a_budget_lets_a_thread_wait_until_the_bytes_fit_and_says_so() -> None:
+    said = threading.Event()
+    budget = Budget(10, said.set)
+    budget.acquire(6)
+    entered = threading.Event()
+
+    def second() -> None:
+        budget.acquire(5)
+        entered.set()
+
+    thread = threading.Thread(target=second, daemon=True)
+    thread.start()
+    assert said.wait(PATIENCE) and budget.waiting == 1 and not entered.is_set()
+    budget.release(1)
+    assert entered.wait(PATIENCE)
+    thread.join(PATIENCE)
+    assert budget.waiting == 0
+
+
+def test_a_closed_budget_lets_nobody_wait_and_nobody_in() -> None:
+    said = threading.Event()
+    budget = Budget(1, said.set)
+    budget.acquire(1)
+    raised: list[bool] = []
+
+    def second() -> None:
+        with pytest.raises(Stopped):
+            budget.acquire(1)
+        raised.append(True)
+
+    thread = threading.Thread(target=second, daemon=True)
+    thread.start()
+    assert said.wait(PATIENCE)
+    budget.close()
+    thread.join(PATIENCE)
+    assert raised
+    with pytest.raises(Stopped):
+        budget.acquire(0)
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_after_a_stop_no_item_is_begun_and_what_is_in_flight_is_finished() -> None:
+    second_is_read = threading.Event()
+    go_on = threading.Event()
+    stopping: list[bool] = []
+
+    class Gated(Record):
+        def read(self, item: Task) -> Loaded:
+            if item.name == 1:
+                second_is_read.set()
+                assert go_on.wait(PATIENCE)
+            return super().read(item)
+
+        def compute(self, shape: str, pieces: Sequence[Piece]) -> Sequence[str]:
+            if not stopping:
+                assert second_is_read.wait(PATIENCE)
+                stopping.append(True)
+            return super().compute(shape, pieces)
+
+    asked = 0
+
+    def stop() -> bool:
+        nonlocal asked
+        asked += bool(stopping)
+        if asked > 1:  # by now everything that was not begun has been dropped
+            go_on.set()
+        return bool(stopping)
+
+    stages = Gated()
+    outcomes = finish([Task(n) for n in range(20)], stages, limits(readers=1, batch_size=1), stop)
+    assert sorted(stages.begun) == [0, 1]
+    assert {o.item.name: o.done for o in outcomes} == {n: expected(Task(n)) for n in (0, 1)}
+    assert not stage_threads()
+
+
+def test_a_stop_from_the_start_begins_nothing() -> None:
+    stages = Record()
+    assert finish([Task(n) for n in range(5)], stages, limits(), lambda: True) == []
+    assert not stages.begun
+
+
+def test_a_stop_finishes_pieces_that_wait_for_a_full_batch() -> None:
+    stages = Record()
+    outcomes = finish([Task(0), Task(1)], stages, limits(batch_size=100), lambda: bool(stages.begun))
+    assert sorted(outcome.item.name for outcome in outcomes) == sorted(stages.written) == sorted(stages.begun)
+    assert all(outcome.done == expected(outcome.item) for outcome in outcomes)
+
+
+# ---------------------------------------------------------------- anything
+
+
+@st.composite
+def workloads(draw: st.DrawFn) -> tuple[list[Task], Limits]:
+    count = draw(st.integers(0, 14))
+    tasks = [
+        Task(
+            name,
+            tuple(draw(st.lists(st.sampled_from("abc"), max_size=5))),
+            draw(st.integers(0, 12)),
+            draw(st.sampled_from(["", "", "", "cost", "read", "pieces", "write"])),
+        )
+        for name in range(count)
+    ]
+    return tasks, limits(draw(st.integers(1, 5)), draw(st.integers(1, 6)), draw(st.integers(0, 20)))
+
+
+@given(workloads())
+@settings(max_examples=150, deadline=None)
+def test_any_workload_ends_with_each_item_done_right_or_failed_by_its_own_error(
+    workload: tuple[list[Task], Limits],
+) -> None:
+    tasks, bounds = workload
+    stages = Record()
+    outcomes = finish(tasks, stages, bounds)
+    assert Counter(outcome.item.name for outcome in outcomes) == Counter(range(len(tasks)))
+    for outcome in outcomes:
+        if outcome.item.fails_in:
+            assert outcome.done is None and f"fails in {outcome.item.fails_in}" in str(outcome.error)
+        else:
+            assert outcome.error is None and outcome.done == expected(outcome.item)
+    computed = Counter(piece for _, batch in stages.batches for piece in batch)
+    wanted = [t for t in tasks if t.fails_in in ("", "write")]
+    assert computed == Counter(Piece(task, index) for task in wanted for index in range(len(task.shapes)))
+    assert all(len(batch) <= bounds.batch_size for _, batch in stages.batches)
+    assert all(piece.task.shapes[piece.index] == shape for shape, batch in stages.batches for piece in batch)
+    assert stages.most_held <= max([bounds.bytes, *(task.cost for task in tasks)])
+    assert not stage_threads()
