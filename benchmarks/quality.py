@@ -2,9 +2,9 @@
 
     python benchmarks/quality.py PHOTOS MASKS [--weights NAME|FILE ...] [--methods telea,ns,...] [--per-bucket 20]
 
-PHOTOS is a folder of undamaged pictures, MASKS has one folder per bucket (00-10, 10-20, ...) with masks (white = hole).
-Each bucket takes the same pairs for every method, drawn evenly from the kinds of masks (the part of a mask's name before
-the first "_"). Prints a table on stderr, one JSON object last on stdout. Needs the `bench` extra for `biharmonic`.
+PHOTOS is a folder of undamaged pictures, MASKS has one folder per bucket (00-10, 10-20, ...) of masks (white = hole).
+Each bucket takes the same pairs for every method, drawn evenly from the kinds of masks (the part of a mask's name
+before the first "_"). Prints a table on stderr, one JSON object last on stdout. `biharmonic` needs the `bench` extra.
 """
 
 from __future__ import annotations
@@ -67,7 +67,7 @@ def pairs(photos: Path, bucket: Path, count: int, shift: int) -> list[tuple[Path
 
 
 def tensor(picture: np.ndarray) -> torch.Tensor:
-    return torch.from_numpy(np.ascontiguousarray(picture)).permute(2, 0, 1)[None].double() / 255
+    return torch.from_numpy(np.array(picture)).permute(2, 0, 1)[None].double() / 255
 
 
 def measure(filled: np.ndarray, truth: np.ndarray, hole: np.ndarray) -> dict[str, float]:
@@ -111,11 +111,11 @@ def main() -> None:
                 filled = fill(holed, hole)
                 took = time.perf_counter() - started
                 kind = mask.name.split("_")[0]
-                rows.append(
-                    {"bucket": bucket.name, "method": name, "kind": kind, "seconds": took, **measure(filled, truth, hole)}
-                )  # fmt: skip
+                about = {"bucket": bucket.name, "method": name, "kind": kind, "seconds": took}
+                rows.append(about | measure(filled, truth, hole))
         show(rows, bucket.name)
-    print(json.dumps({"photos": len(rows), "means": means(rows, ("bucket", "method")), "by_kind": means(rows, ("bucket", "kind", "method"))}))  # fmt: skip
+    by_kind = means(rows, ("bucket", "kind", "method"))
+    print(json.dumps({"fills": len(rows), "means": means(rows, ("bucket", "method")), "by_kind": by_kind}))
 
 
 def means(rows: list[dict], keys: tuple[str, ...]) -> dict[str, dict[str, float]]:

@@ -220,7 +220,6 @@ class _Restoration:
         if self._settings.invert_mask:
             hole = ~hole
         hole = dilate(hole, self._settings.dilate)
-        self._look_at(job, hole)
         visible = picture.visible()
         known = ~hole if visible is None else ~hole & visible
         if not known.any():
@@ -232,6 +231,7 @@ class _Restoration:
         return _Work(job, picture, hole, known)
 
     def pieces(self, work: _Work) -> Sequence[tuple[Hashable, _Piece]]:
+        self._look_at(work)
         size = self._settings.tile_size
         windows = plan_tiles(work.hole, size).windows
         work.tiles = len(windows)
@@ -266,14 +266,16 @@ class _Restoration:
         report = work.reported("restored" if work.hole.any() else "copied", work.tiles)
         return report if not notices else _with_notices(report, notices)
 
-    def _look_at(self, job: Job, hole: NDArray[np.bool_]) -> None:
-        if hole.mean() <= SUSPICIOUS:
+    def _look_at(self, work: _Work) -> None:
+        """Say once that a mask looks like the other polarity."""
+        share = work.hole.mean()
+        if share <= SUSPICIOUS:
             return
         self._suspicious += 1
         if self._suspicious == 1:
             self._emit(
                 Notice(
-                    f"{job.mask}: marks {hole.mean():.0%} of the picture as damaged, read as {self._polarity()}; "
+                    f"{work.job.mask}: marks {share:.0%} of the picture as damaged, read as {self._polarity()}; "
                     f"if that is the wrong way round, {self._way_out()}"
                 )
             )

@@ -1,13 +1,24 @@
-"""The layer once more, straight from the formula: plain loops over numpy arrays in float64."""
+"""The layer once more, straight from the formula: plain loops over numpy arrays in float64. And how tests run torch."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
+import pytest
+import torch
 from numpy.typing import NDArray
 
 Array = NDArray[np.float64]
+
+
+@pytest.fixture(autouse=True, scope="module")
+def one_thread() -> Iterator[None]:
+    """Run torch on one thread: on tensors this small, several wait for each other fifty times as long as they work."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 def locate(index: int, length: int, mode: str) -> int | None:

@@ -10,6 +10,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from reference import one_thread  # noqa: F401 - a fixture
 
 from pconv_cli.metrics import l1, psnr, ssim
 

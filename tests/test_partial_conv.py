@@ -12,7 +12,7 @@ import torch
 import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from reference import locate, partial_conv
+from reference import locate, one_thread, partial_conv  # noqa: F401 - a fixture among them
 from torch import Tensor, nn
 
 from pconv_cli.nn.partial_conv import (

@@ -6,6 +6,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from reference import one_thread  # noqa: F401 - a fixture
 from torch import Tensor
 
 from pconv_cli.nn.pyramid import SMOOTHING, PyramidFill, pyramid_fill, something_known
@@ -68,8 +69,8 @@ def test_the_fill_stays_near_the_range_of_the_known(
     where = (known > 0).expand_as(image)
     low = torch.where(where, image, torch.inf).amin((2, 3), keepdim=True)
     high = torch.where(where, image, -torch.inf).amax((2, 3), keepdim=True)
-    # A bicubic step oversteps by less than a third; the next ones by parts of that.
-    slack = 0.6 * (high - low) + 1e-5
+    # A bicubic step oversteps by less than a third of the range; smoothing takes most of that back.
+    slack = {0: 0.4, 4: 0.1, SMOOTHING: 0.05}[smoothing] * (high - low) + 1e-5
     filled = pyramid_fill(image, known, smoothing)
     assert bool((filled >= low - slack).all() and (filled <= high + slack).all())
 
@@ -100,7 +101,7 @@ def test_a_ramp_is_nearly_kept_across_a_hole(height: int, width: int) -> None:
         known = torch.ones_like(ramp)
         known[..., height // 2 - 8 : height // 2 + 8, width // 2 - 8 : width // 2 + 8] = 0
         error = (pyramid_fill(ramp, known) - ramp).abs().max()
-        assert float(error) < 0.03, float(error)  # the hole spans a third of the ramp
+        assert float(error) < 0.02, float(error)  # the hole spans a third of the ramp
 
 
 def test_the_fill_leans_to_the_nearer_side() -> None:

@@ -83,9 +83,13 @@ class Stop:
     def __init__(self, tell: View) -> None:
         self._tell = tell
         self._asked_at: float | None = None
+        self._told = False
 
     def __call__(self) -> bool:
-        """Tell whether to stop."""
+        """Tell whether to stop. The first yes is said: here, since a signal may come in the middle of a write."""
+        if self._asked_at is not None and not self._told:
+            self._told = True
+            self._tell(Notice("stopping: finishing what is in flight; Ctrl-C again stops at once"))
         return self._asked_at is not None
 
     def __enter__(self) -> Stop:
@@ -101,7 +105,6 @@ class Stop:
         now = time.monotonic()
         if self._asked_at is None:
             self._asked_at = now
-            self._tell(Notice("stopping: finishing what is in flight; Ctrl-C again stops at once"))
         elif now - self._asked_at > 0.2:  # a parent process may pass the same key press on
             raise KeyboardInterrupt
 

@@ -41,7 +41,6 @@ class LossWeights:
     by_area: bool = True
 
 
-
 def inpainting_loss(
     output: Tensor,
     truth: Tensor,
