@@ -121,7 +121,7 @@ def test_equals_the_paper_with_masks_as_wide_as_the_features(height: int, width:
         expected, expected_mask = paper_forward(network, image, known)
     assert torch.equal(mask.double(), expected_mask)
     where = expected_mask.expand_as(expected) > 0
-    torch.testing.assert_close(output[where], expected[where], rtol=1e-5, atol=1e-4)
+    torch.testing.assert_close(output[where].double(), expected[where], rtol=0, atol=2e-6 * float(expected.abs().max()))
 
 
 def test_the_paper_s_table() -> None:
@@ -224,7 +224,7 @@ def test_an_untrained_network_returns_the_floor(config: UNetConfig) -> None:
 
 def test_without_a_floor_nothing_starts_at_zero() -> None:
     torch.manual_seed(0)
-    assert float(PartialConvUNet(PLAIN).out.weight.abs().amax((1, 2, 3)).min()) > 0
+    assert bool((PartialConvUNet(PLAIN).out.weight.abs().amax((1, 2, 3)) > 0).all())
 
 
 @configs

@@ -1,0 +1,393 @@
+"""Batches on a device: what goes in, what comes out, and what happens when memory runs out."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from reference import one_thread  # noqa: F401 - a fixture
+from torch import Tensor, nn
+
+from pconv_cli import engine as module
+from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
+from pconv_cli.errors import DeviceError, ExitCode
+from pconv_cli.events import Event, Notice
+from pconv_cli.masks import dilate
+from pconv_cli.nn.pyramid import PyramidFill
+from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
+
+CPU = torch.device("cpu")
+
+
+class Fake(nn.Module):
+    """A network of known behaviour that keeps what it was given."""
+
+    def __init__(self, behaviour: Callable[[Tensor, Tensor], tuple[Tensor, Tensor]]) -> None:
+        super().__init__()
+        self.behaviour = behaviour
+        self.seen: list[tuple[Tensor, Tensor]] = []
+
+    def forward(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        self.seen.append((image.clone(), known.clone()))
+        return self.behaviour(image, known)
+
+    @property
+    def shapes(self) -> list[tuple[int, int, int]]:
+        """Batch, height and width of every pass."""
+        return [(image.shape[0], image.shape[2], image.shape[3]) for image, _ in self.seen]
+
+
+def copy(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    return image, known
+
+
+def start(network: nn.Module, precision: torch.dtype = torch.float32) -> tuple[Engine, list[Event]]:
+    events: list[Event] = []
+    return Engine(network, CPU, precision, events.append), events
+
+
+def tile(height: int, width: int, seed: int = 0, dtype: str = "uint8", share: float = 0.6) -> Tile:
+    rng = np.random.default_rng((seed, height, width))
+    known = rng.random((height, width)) < share
+    known[0, 0] = True
+    if dtype == "uint8":
+        return Tile(rng.integers(0, 256, (height, width, 3), np.uint8), known)
+    return Tile(rng.random((height, width, 3), np.float32), known)
+
+
+def same(a: Filled, b: Filled) -> bool:
+    return np.array_equal(a.pixels, b.pixels) and np.array_equal(a.reached, b.reached)
+
+
+# Devices and precisions
+
+
+def test_cpu_is_always_there() -> None:
+    assert choose_device("cpu") == CPU
+
+
+@pytest.mark.parametrize(("cuda", "mps", "expected"), [(2, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
+def test_auto_takes_the_fastest_device_there_is(
+    monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, expected: str
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
+    assert choose_device("auto") == torch.device(expected)
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "words"),
+    [
+        ("cuda", 0, ["--device cuda", "no CUDA device", "--device auto or cpu"]),
+        ("cuda:0", 0, ["--device cuda:0", "no CUDA device", "--device auto or cpu"]),
+        ("cuda:1", 1, ["--device cuda:1", "only cuda:0", "--device auto or cpu"]),
+        ("cuda:4", 3, ["--device cuda:4", "cuda:0 to cuda:2", "--device auto or cpu"]),
+        ("mps", 0, ["--device mps", "Metal", "--device auto"]),
+        ("gpu", 0, ["--device gpu", "not a device", "auto, cpu, cuda, cuda:N or mps"]),
+        ("", 0, ["not a device", "auto, cpu"]),
+        ("cuda:x", 1, ["--device cuda:x", "not a device", "auto, cpu"]),
+        ("meta", 0, ["--device meta", "not supported", "auto, cpu"]),
+    ],
+)
+def test_a_device_that_is_not_there_is_refused_with_the_way_out(
+    monkeypatch: pytest.MonkeyPatch, name: str, count: int, words: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    with pytest.raises(DeviceError) as caught:
+        choose_device(name)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
+    assert caught.value.exit_code == ExitCode.DEVICE
+
+
+@pytest.mark.parametrize(("name", "index"), [("cuda", None), ("cuda:0", 0), ("cuda:2", 2)])
+def test_a_cuda_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, index: int | None) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    device = choose_device(name)
+    assert (device.type, device.index) == ("cuda", index)
+
+
+def test_auto_precision_is_half_on_cuda_and_whole_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert choose_precision("auto", CPU) == choose_precision("auto", torch.device("mps")) == torch.float32
+    for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
+        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
+        assert choose_precision("auto", torch.device("cuda")) == expected
+
+
+def test_precisions_have_names() -> None:
+    for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+        assert choose_precision(name, CPU) == dtype
+        assert precision_name(dtype) == name
+    with pytest.raises(DeviceError, match=r"--precision fp64: .*auto, fp32, bf16 or fp16"):
+        choose_precision("fp64", CPU)
+
+
+# What goes in and what comes out
+
+
+def test_bytes_come_back_as_the_same_bytes() -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(16, 16)[..., None].repeat(3, 2)
+    engine, _ = start(Fake(copy))
+    filled = engine.fill([Tile(pixels, np.ones((16, 16), np.bool_))], (16, 16))[0]
+    assert filled.pixels.dtype == np.uint8 and np.array_equal(filled.pixels, pixels)
+    assert filled.reached.dtype == np.bool_ and filled.reached.all()
+
+
+def test_floats_come_back_as_floats_unclamped() -> None:
+    pixels = np.random.default_rng(0).normal(0.5, 1, (5, 4, 3)).astype(np.float32)
+    engine, _ = start(Fake(copy))
+    filled = engine.fill([Tile(pixels, np.ones((5, 4), np.bool_))], (4, 5))[0]
+    assert filled.pixels.dtype == np.float32 and np.array_equal(filled.pixels, pixels)
+
+
+@pytest.mark.parametrize(
+    ("value", "byte"), [(0.0, 0), (1.0, 255), (-3.0, 0), (7.0, 255), (0.4 / 255, 0), (0.6 / 255, 1), (100.4 / 255, 100)]
+)
+def test_bytes_are_clamped_and_rounded_to_the_nearest(value: float, byte: int) -> None:
+    engine, _ = start(Fake(lambda image, known: (torch.full_like(image, value), known)))
+    filled = engine.fill([tile(3, 4)], (4, 3))[0]
+    assert (filled.pixels == byte).all()
+    engine, _ = start(Fake(lambda image, known: (torch.full_like(image, value), known)))
+    assert (engine.fill([tile(3, 4, dtype="float32")], (4, 3))[0].pixels == np.float32(value)).all()
+
+
+def test_colours_and_axes_arrive_in_their_places() -> None:
+    network = Fake(copy)
+    engine, _ = start(network)
+    one = tile(3, 5)
+    engine.fill([one], (5, 3))
+    image, known = network.seen[0]
+    assert image.shape == (1, 3, 3, 5) and known.shape == (1, 1, 3, 5)
+    assert image.dtype == known.dtype == torch.float32
+    np.testing.assert_allclose(image[0].permute(1, 2, 0).numpy(), one.pixels / 255, rtol=1e-6)
+    assert np.array_equal(known[0, 0].numpy() > 0, one.known)
+
+
+def test_what_a_tile_leaves_of_the_canvas_is_a_hole() -> None:
+    network = Fake(copy)
+    engine, _ = start(network)
+    tiles = [tile(3, 5, share=1.0), tile(6, 2, share=1.0)]
+    filled = engine.fill(tiles, (8, 6))
+    assert network.shapes == [(2, 6, 8)]
+    known = network.seen[0][1][:, 0]
+    expected = torch.zeros(2, 6, 8)
+    expected[0, :3, :5] = expected[1, :, :2] = 1
+    assert torch.equal(known, expected)
+    for before, after in zip(tiles, filled, strict=True):
+        assert np.array_equal(before.pixels, after.pixels) and after.reached.shape == before.known.shape
+
+
+def test_the_returned_mask_says_what_was_reached() -> None:
+    engine, _ = start(Fake(copy))
+    one = tile(4, 4)
+    assert np.array_equal(engine.fill([one], (5, 5))[0].reached, one.known)
+
+
+def test_gradients_are_not_kept() -> None:
+    network = Fake(lambda image, known: (image, known + 0 * float(torch.is_grad_enabled())))
+    engine, _ = start(network)
+    engine.fill([tile(2, 2)], (2, 2))
+    assert network.seen[0][0].is_inference()
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_result_does_not_depend_on_its_company(dtype: str) -> None:
+    torch.manual_seed(0)
+    learned = PartialConvUNet(
+        UNetConfig(encoder=((4, 3), (4, 3)), mean=(0.5,) * 3, std=(0.25,) * 3, floor=1, head=3)
+    ).eval()
+    nn.init.normal_(learned.out.weight, 0, 0.3)
+    tiles = [tile(*size, dtype=dtype, seed=i) for i, size in enumerate([(9, 12), (16, 3), (16, 16), (1, 1), (5, 16)])]
+    for network in (PyramidFill(), learned):
+        together = start(network)[0].fill(tiles, (16, 16))
+        backwards = start(network)[0].fill(tiles[::-1], (16, 16))[::-1]
+        for i, one in enumerate(tiles):
+            alone = start(network)[0].fill([one], (16, 16))[0]
+            for other in (together[i], backwards[i]):
+                assert np.array_equal(alone.reached, other.reached)
+                tolerance = 1 if dtype == "uint8" else 1e-5
+                assert np.abs(alone.pixels.astype(np.float64) - other.pixels).max() <= tolerance
+
+
+@pytest.mark.parametrize("precision", [torch.bfloat16, torch.float16])
+def test_half_precision_reaches_the_network_s_convolutions_only(precision: torch.dtype) -> None:
+    conv = nn.Conv2d(3, 3, 1, bias=False)
+    nn.init.dirac_(conv.weight)
+    types: list[torch.dtype] = []
+
+    def behaviour(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        types.append(image.dtype)
+        out = conv(image)
+        types.append(out.dtype)
+        return out, known
+
+    engine, _ = start(Fake(behaviour), precision)
+    one = tile(4, 4)
+    filled = engine.fill([one], (4, 4))[0]
+    assert types == [torch.float32, precision]
+    assert filled.pixels.dtype == np.uint8
+    assert np.abs(filled.pixels.astype(int) - one.pixels).max() <= (1 if precision == torch.bfloat16 else 0)
+
+
+def test_an_empty_batch_is_an_empty_answer() -> None:
+    assert start(Fake(copy))[0].fill([], (4, 4)) == []
+
+
+# Memory
+
+
+def short_of_memory(
+    batch: int = 1 << 30, side: int = 1 << 30, error: type[Exception] = torch.OutOfMemoryError, text: str = "CUDA: full"
+) -> Fake:
+    """A copying network on a device that holds `batch` pictures, none of them with a side above `side`."""
+
+    def behaviour(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        if len(image) > batch or max(image.shape[-2:]) > side:
+            raise error(text)
+        return image, known
+
+    return Fake(behaviour)
+
+
+def texts(events: list[Event]) -> list[str]:
+    assert all(isinstance(event, Notice) for event in events)
+    return [event.text for event in events if isinstance(event, Notice)]
+
+
+@pytest.mark.parametrize(
+    ("error", "text"),
+    [
+        (torch.OutOfMemoryError, "whatever"),
+        (RuntimeError, "MPS backend out of memory (MPS allocated: 1 GB)"),
+        (
+            RuntimeError,
+            "[enforce fail at alloc_cpu.cpp:1] DefaultCPUAllocator: can't allocate memory: you tried 9 bytes",
+        ),
+    ],
+)
+def test_out_of_memory_halves_the_batch_and_remembers(error: type[Exception], text: str) -> None:
+    network = short_of_memory(batch=3, error=error, text=text)
+    engine, events = start(network)
+    tiles = [tile(4, 4, seed=i) for i in range(9)]
+    filled = engine.fill(tiles, (4, 4))
+    assert [shape[0] for shape in network.shapes] == [9, 4, 2, 2, 2, 2, 1]
+    assert [np.array_equal(a.pixels, b.pixels) for a, b in zip(tiles, filled, strict=True)] == [True] * 9
+    said = texts(events)
+    assert len(said) == 2 and all("cpu ran out of memory" in line for line in said)
+    assert said[0].endswith("batches of 4") and said[1].endswith("batches of 2")
+    network.seen.clear()
+    engine.fill(tiles, (4, 4))
+    assert [shape[0] for shape in network.shapes] == [2, 2, 2, 2, 1]
+    assert texts(events) == said
+
+
+@settings(deadline=None, max_examples=60)
+@given(st.integers(1, 9), st.integers(1, 9))
+def test_short_of_memory_no_tile_is_lost_doubled_or_swapped(count: int, batch: int) -> None:
+    engine, events = start(short_of_memory(batch=batch))
+    tiles = [tile(2, 1 + i % 3, seed=i) for i in range(count)]
+    for _ in range(2):
+        filled = engine.fill(tiles, (3, 2))
+        assert len(filled) == count
+        for before, after in zip(tiles, filled, strict=True):
+            assert np.array_equal(before.pixels, after.pixels) and np.array_equal(before.known, after.reached)
+    assert len(texts(events)) == len(set(texts(events)))
+
+
+@pytest.mark.parametrize(("height", "width"), [(200, 150), (129, 257), (300, 1), (1, 300), (131, 400)])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_a_tile_too_large_is_filled_in_parts_that_lie_where_they_belong(height: int, width: int, dtype: str) -> None:
+    network = short_of_memory(side=128)
+    engine, events = start(network)
+    one = tile(height, width, dtype=dtype)
+    filled = engine.fill([one], (width + 3, height + 5))[0]
+    assert filled.pixels.dtype == one.pixels.dtype
+    assert np.array_equal(filled.pixels, one.pixels) and np.array_equal(filled.reached, one.known)
+    assert any(f"{width} x {height} px" in text for text in texts(events))
+    whole = network.seen[-1][1].shape[-2:]
+    assert whole[0] <= 128 and whole[1] <= 128
+
+
+def test_first_the_batch_is_halved_then_the_tile() -> None:
+    network = short_of_memory(batch=2, side=128)
+    engine, events = start(network)
+    tiles = [tile(160, 160, seed=i) for i in range(4)]
+    filled = engine.fill(tiles, (160, 160))
+    for before, after in zip(tiles, filled, strict=True):
+        assert np.array_equal(before.pixels, after.pixels) and np.array_equal(before.known, after.reached)
+    assert [shape[0] for shape in network.shapes[:3]] == [4, 2, 1]
+    kinds = ["batches" if "batches of" in text else "tiles" for text in texts(events)]
+    assert kinds[:3] == ["batches", "batches", "tiles"]
+
+
+def test_halving_tiles_is_said_once() -> None:
+    engine, events = start(short_of_memory(side=128))
+    engine.fill([tile(160, 160, seed=i) for i in range(3)], (160, 160))
+    engine.fill([tile(160, 160, seed=9)], (160, 160))
+    assert len([text for text in texts(events) if "halving tiles" in text]) == 1
+
+
+def test_a_tile_that_cannot_be_halved_further_ends_the_run_with_the_way_out() -> None:
+    engine, _ = start(short_of_memory(side=0))
+    with pytest.raises(DeviceError, match="too little free memory") as caught:
+        engine.fill([tile(200, 300)], (300, 200))
+    assert "--device cpu" in str(caught.value)
+    with pytest.raises(DeviceError, match=f"{2 * module.SMALLEST_SPLIT - 1} x 10 px"):
+        engine.fill([tile(10, 2 * module.SMALLEST_SPLIT - 1)], (128, 32))
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), ValueError("out of memory")]
+)
+def test_other_errors_are_not_taken_for_a_lack_of_memory(error: Exception) -> None:
+    def behaviour(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        raise error
+
+    network = Fake(behaviour)
+    engine, events = start(network)
+    with pytest.raises(type(error)) as caught:
+        engine.fill([tile(4, 4), tile(4, 4)], (4, 4))
+    assert caught.value is error
+    assert len(network.seen) == 1 and not events
+
+
+# Masks
+
+
+def grown(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Every pixel looks for damage in the square about it."""
+    out = np.zeros_like(hole)
+    for y, x in np.ndindex(hole.shape):
+        out[y, x] = hole[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1].any()
+    return out
+
+
+@settings(deadline=None, max_examples=100)
+@given(
+    st.integers(1, 14),
+    st.integers(1, 14),
+    st.integers(0, 20),
+    st.integers(0, 2**32 - 1),
+    st.sampled_from([0.0, 0.02, 0.2, 1.0]),
+)
+def test_dilation_is_a_square_about_each_damaged_pixel(
+    height: int, width: int, radius: int, seed: int, share: float
+) -> None:
+    hole = np.random.default_rng(seed).random((height, width)) < share
+    before = hole.copy()
+    result = dilate(hole, radius)
+    assert result.dtype == np.bool_ and np.array_equal(result, grown(hole, radius))
+    assert np.array_equal(hole, before)
+
+
+def test_dilation_takes_any_memory_layout() -> None:
+    hole = np.random.default_rng(0).random((12, 9)) < 0.1
+    for view in (hole.T, hole[::-1, ::2], np.asfortranarray(hole)):
+        assert np.array_equal(dilate(view, 2), grown(view, 2))

@@ -1,0 +1,596 @@
+"""`restore` end to end with the pyramid: only holes change, all of them do, and no picture depends on its company."""
+
+from __future__ import annotations
+
+import errno
+import json
+import os
+import threading
+from collections.abc import Callable
+from dataclasses import fields
+from pathlib import Path
+from typing import Any, BinaryIO, Literal
+
+import numpy as np
+import pytest
+from conftest import DAMAGE, Workplace, box, pixels, texture
+from numpy.typing import NDArray
+from PIL import Image, ImageOps
+
+from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
+from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
+from pconv_cli.report import ItemReport, Report
+from pconv_cli.restore import RestoreSettings, dry_run, restore
+
+LOSSLESS = [
+    ("a.png", "RGB"), ("a.png", "L"), ("a.png", "P"), ("a.png", "RGBA"), ("a.png", "LA"),
+    ("a.tif", "RGB"), ("a.tiff", "L"), ("a.tif", "RGBA"), ("a.bmp", "RGB"), ("a.bmp", "L"), ("a.bmp", "P"),
+    ("a.webp", "RGB"), ("a.webp", "RGBA"),
+]  # fmt: skip
+
+
+def go(
+    work: Workplace, stop: Callable[[], bool] = lambda: False, *, emit: Callable[[Event], None] | None = None,
+    out: Path | None = None, **settings: Any,
+) -> tuple[Report, list[Event]]:  # fmt: skip
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        if emit is not None:
+            emit(event)
+
+    chosen = RestoreSettings(**{"weights": "none", "device": "cpu", **settings})
+    return restore(work.pictures, work.masks, str(out or work.out), chosen, listen, stop), events
+
+
+def statuses(report: Report) -> dict[str, str]:
+    return {item.name: item.status for item in report.items}
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    """Everything below a folder, hidden files too."""
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def seen(before: Path, after: Path) -> NDArray[np.bool_]:
+    """Where two files differ, as displayed."""
+    with Image.open(before) as first, Image.open(after) as second:
+        one, two = (np.asarray(ImageOps.exif_transpose(image)) for image in (first, second))
+    return (one != two).any(axis=-1)
+
+
+# ---------------------------------------------------------------- only holes change, and all of them do
+
+
+@pytest.mark.parametrize(("name", "mode"), LOSSLESS)
+def test_outside_the_mask_every_sample_stays_and_inside_none_of_the_damage_is_left(
+    work: Workplace, name: str, mode: str
+) -> None:
+    source, hole = work.pair(name, mode)
+    report, _ = go(work)
+    assert statuses(report) == {name: "restored"}
+    with Image.open(source) as before, Image.open(work.out / name) as after:
+        assert after.mode == before.mode == mode and after.format == before.format
+    before, after = (pixels(path).reshape(40, 48, -1).astype(int) for path in (source, work.out / name))
+    np.testing.assert_array_equal(after[~hole], before[~hole])
+    if mode in ("LA", "RGBA"):
+        np.testing.assert_array_equal(after[..., -1], before[..., -1])
+        before, after = before[..., :-1], after[..., :-1]
+    damage = np.array(DAMAGE if after.shape[2] == 3 else (255,))
+    assert np.abs(before[hole] - damage).max() < 20, "the test itself should paint damage"
+    assert np.abs(after[hole] - damage).max(axis=1).min() > 20
+
+
+def test_a_fill_continues_what_is_around_it(work: Workplace) -> None:
+    source, hole = work.pair()
+    go(work)
+    whole = texture(48, 40).astype(int)
+    error = np.abs(pixels(work.out / "a.png").astype(int) - whole)[hole].mean()
+    assert error < np.abs(pixels(source).astype(int) - whole)[hole].mean() / 3
+
+
+def test_a_jpeg_comes_out_close_to_what_it_was_outside_the_mask(work: Workplace) -> None:
+    hole = box(48, 40, 16, 16, 32, 24)  # whole blocks, so that none is shared
+    source, _ = work.pair("a.jpg", hole=hole, quality=95, subsampling=0)
+    go(work)
+    before, after = (pixels(path).astype(int) for path in (source, work.out / "a.jpg"))
+    assert np.abs(before - after)[~hole].max() <= 4
+    assert np.abs(before - after)[hole].mean() > 20
+
+
+def test_a_picture_larger_than_the_tile_size_is_tiled_and_filled_in_every_tile(work: Workplace) -> None:
+    hole = np.zeros((80, 96), np.bool_)
+    hole[8::16, 8::16] = hole[9::16, 8::16] = True
+    source, _ = work.pair(size=(96, 80), hole=hole)
+    report, events = go(work, tile_size=32)
+    assert report.items[0].tiles == 9
+    assert [event.tiles for event in events if isinstance(event, ItemStarted)] == [9]
+    assert sum(event.tiles for event in events if isinstance(event, TilesDone)) == 9
+    assert sum(event.pixels for event in events if isinstance(event, TilesDone)) == 96 * 80
+    after = pixels(work.out / "a.png")
+    np.testing.assert_array_equal(after[~hole], pixels(source)[~hole])
+    assert not (after[hole] == DAMAGE).all(axis=1).any()
+
+
+def test_tiles_without_damage_are_not_computed(work: Workplace) -> None:
+    work.pair(size=(96, 96), hole=box(96, 96, 4, 4, 12, 12))
+    report, _ = go(work, tile_size=32)
+    assert report.items[0].tiles == 1
+
+
+def test_a_hole_that_covers_whole_tiles_is_filled_from_the_rest_of_the_picture_and_counted(work: Workplace) -> None:
+    hole = box(96, 96, 24, 24, 72, 72)
+    source, _ = work.pair(size=(96, 96), hole=hole)
+    report, _ = go(work, tile_size=32)
+    assert (report.items[0].tiles, report.items[0].by_pyramid) == (9, 32 * 32)
+    after = pixels(work.out / "a.png")
+    np.testing.assert_array_equal(after[~hole], pixels(source)[~hole])
+    assert not (after == DAMAGE).all(axis=2).any()
+    rim, core = after[30:32, 32:64].astype(int), after[32:34, 32:64].astype(int)
+    assert np.abs(rim.mean(axis=(0, 1)) - core.mean(axis=(0, 1))).max() < 30, "the core goes on where its rim ends"
+
+
+def test_a_picture_whose_every_touched_tile_is_a_whole_hole_is_still_filled(work: Workplace) -> None:
+    hole = box(64, 32, 0, 0, 32, 32)
+    work.pair(size=(64, 32), hole=hole)
+    report, _ = go(work, tile_size=32)
+    assert report.items[0].by_pyramid == 32 * 32
+    assert not (pixels(work.out / "a.png") == DAMAGE).all(axis=2).any()
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.png", "a.tif", "a.webp", "a.bmp"])
+def test_a_mask_without_damage_gives_a_byte_identical_copy(work: Workplace, name: str) -> None:
+    source, _ = work.pair(name, hole=np.zeros((40, 48), np.bool_))
+    report, _ = go(work)
+    assert statuses(report) == {name: "copied"}
+    assert (work.out / name).read_bytes() == source.read_bytes()
+
+
+# ---------------------------------------------------------------- masks
+
+
+def test_a_mask_of_the_whole_picture_is_one_failed_item_that_names_the_polarity(work: Workplace) -> None:
+    work.pair("all.png", hole=np.ones((40, 48), np.bool_))
+    work.pair("good.png")
+    report, _ = go(work)
+    assert statuses(report) == {"all.png": "failed", "good.png": "restored"}
+    failed = report.items[0]
+    assert failed.path == str(work.masks / "all.png")
+    assert "white = damaged" in str(failed.reason) and "use --invert-mask" in str(failed.reason)
+
+
+def test_an_inverted_mask_of_the_whole_picture_names_the_other_polarity(work: Workplace) -> None:
+    work.pair(hole=np.zeros((40, 48), np.bool_))
+    (failed,) = go(work, invert_mask=True)[0].items
+    assert failed.status == "failed"
+    assert "black = damaged" in str(failed.reason) and "leave out --invert-mask" in str(failed.reason)
+
+
+def test_an_inverted_mask_gives_what_its_opposite_gives(work: Workplace) -> None:
+    _, hole = work.pair()
+    go(work)
+    work.mask("a.png", ~hole)
+    go(work, invert_mask=True, out=work.root / "inverted")
+    assert files(work.root / "inverted") == files(work.out)
+
+
+def test_dilation_grows_the_hole_by_a_square_and_never_inwards_from_the_border(work: Workplace) -> None:
+    hole = box(48, 40, 20, 20, 21, 21)
+    hole[0, 0] = True
+    grown = box(48, 40, 18, 18, 23, 23) | box(48, 40, 0, 0, 3, 3)
+    source, _ = work.pair(hole=hole)
+    report, _ = go(work, dilate=2)
+    assert report.items[0].hole_share == round((25 + 9) / (48 * 40), 6)
+    work.mask("a.png", grown)
+    assert go(work, out=work.root / "drawn")[0].items[0].hole_share == report.items[0].hole_share
+    assert files(work.root / "drawn") == files(work.out)
+    assert not seen(source, work.out / "a.png")[~grown].any()
+
+
+def turned(work: Workplace, size: tuple[int, int]) -> Path:
+    """A PNG whose EXIF orientation 6 has it turned a quarter to the right where it is displayed."""
+    exif = Image.Exif()
+    exif[274] = 6
+    return work.picture("a.png", size=size, exif=exif)
+
+
+@pytest.mark.parametrize("mask_on", ["auto", "displayed"])
+@pytest.mark.parametrize("size", [(48, 40), (40, 40)])
+def test_a_mask_drawn_on_the_displayed_picture_lies_where_it_was_drawn(
+    work: Workplace, mask_on: Literal["auto", "displayed"], size: tuple[int, int]
+) -> None:
+    source = turned(work, size)
+    hole = box(size[1], size[0], 2, 4, 12, 9)
+    work.mask("a.png", hole)
+    report, _ = go(work, mask_on=mask_on)
+    assert statuses(report) == {"a.png": "restored"}
+    changed = seen(source, work.out / "a.png")
+    assert not changed[~hole].any() and changed[hole].mean() > 0.9
+    with Image.open(work.out / "a.png") as after:
+        assert after.getexif()[274] == 6 and after.size == size
+
+
+@pytest.mark.parametrize("size", [(48, 40), (40, 40)])
+def test_a_mask_drawn_on_the_stored_picture_lies_on_the_stored_pixels(work: Workplace, size: tuple[int, int]) -> None:
+    source = turned(work, size)
+    hole = box(*size, 2, 4, 12, 9)
+    work.mask("a.png", hole)
+    report, _ = go(work, mask_on="stored")
+    assert statuses(report) == {"a.png": "restored"}
+    changed = (pixels(source) != pixels(work.out / "a.png")).any(axis=2)
+    assert not changed[~hole].any() and changed[hole].mean() > 0.9
+
+
+def test_a_mask_of_the_size_that_it_was_not_drawn_on_is_refused_and_never_stretched(work: Workplace) -> None:
+    turned(work, (48, 40))
+    work.mask("a.png", box(48, 40, 2, 4, 12, 9))
+    (failed,) = go(work, mask_on="displayed")[0].items
+    assert failed.status == "failed" and failed.path == str(work.masks / "a.png")
+    assert "48 x 40" in str(failed.reason) and "40 x 48" in str(failed.reason)
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_masks_of_more_than_60_percent_give_one_notice_of_the_polarity_however_many_they_are(
+    work: Workplace, count: int
+) -> None:
+    for n in range(count):
+        work.pair(f"{n}.png", hole=box(48, 40, 0, 0, 48, 28))
+    report, events = go(work, jobs=4)
+    assert report.count("restored") == count
+    notices = [event.text for event in events if isinstance(event, Notice)]
+    named = [text for text in notices if "white = damaged" in text]
+    assert len(named) == 1 and "70%" in named[0] and "--invert-mask" in named[0] and str(work.masks) in named[0]
+    assert len(notices) == (1 if count == 1 else 2)
+    assert count == 1 or "4 masks" in notices[-1]
+
+
+def test_masks_of_60_percent_are_nothing_to_talk_about(work: Workplace) -> None:
+    work.pair(hole=box(48, 40, 0, 0, 48, 24))
+    assert not [event for event in go(work)[1] if isinstance(event, Notice)]
+
+
+def test_a_mask_that_no_picture_uses_is_said(work: Workplace) -> None:
+    work.pair()
+    work.mask("b.png", box(48, 40, 0, 0, 4, 4))
+    (notice,) = [event.text for event in go(work)[1] if isinstance(event, Notice)]
+    assert str(work.masks / "b.png") in notice
+
+
+# ---------------------------------------------------------------- transparency
+
+
+def test_what_is_fully_transparent_is_no_context_for_a_fill_and_keeps_its_hidden_colours(work: Workplace) -> None:
+    colours = texture(48, 40)
+    hole = box(48, 40, 16, 10, 32, 30)
+    alpha = np.full((40, 48), 255, np.uint8)
+    alpha[:, 30:] = 0  # touches the hole and lies under a part of it
+    fills = []
+    for name, hidden in (("dark.png", 0), ("light.png", 255)):
+        colours[:, 32:] = hidden
+        path = work.pictures / name
+        Image.fromarray(np.dstack([colours, alpha])).save(path)
+        work.mask(name, hole)
+        go(work, overwrite=True)
+        after = pixels(work.out / name)
+        np.testing.assert_array_equal(after[~hole], pixels(path)[~hole])
+        np.testing.assert_array_equal(after[..., 3], alpha)
+        fills.append(after[hole])
+    np.testing.assert_array_equal(*fills)
+
+
+@pytest.mark.xfail(strict=True, reason="an empty mask over an invisible picture is called a mask of everything")
+def test_a_fully_transparent_picture_with_an_empty_mask_is_copied(work: Workplace) -> None:
+    Image.new("RGBA", (48, 40), (9, 9, 9, 0)).save(work.pictures / "a.png")
+    work.mask("a.png", np.zeros((40, 48), np.bool_))
+    assert statuses(go(work)[0]) == {"a.png": "copied"}
+
+
+# ---------------------------------------------------------------- company
+
+
+def folder_of_many(work: Workplace) -> list[str]:
+    for n, size in enumerate([(48, 40), (33, 70), (64, 64), (7, 5), (96, 31)]):
+        width, height = size
+        hole = box(width, height, width // 4, height // 4, width // 2, height - 2)
+        work.pair(f"{n}.png", ("RGB", "L", "RGBA", "RGB", "P")[n], size, hole=hole, seed=n)
+    return [f"{n}.png" for n in range(5)]
+
+
+def test_no_result_depends_on_batch_size_or_threads(work: Workplace) -> None:
+    names = folder_of_many(work)
+    go(work, jobs=1, batch_size=1, tile_size=32)
+    go(work, jobs=8, batch_size=7, tile_size=32, out=work.root / "wide")
+    assert sorted(files(work.out)) == names
+    assert files(work.root / "wide") == files(work.out)
+
+
+def test_no_result_depends_on_which_other_pictures_there_are(work: Workplace) -> None:
+    names = folder_of_many(work)
+    go(work, batch_size=7, tile_size=32)
+    together = files(work.out)
+    for name in names:
+        out = work.root / "alone" / name
+        settings = RestoreSettings(weights="none", device="cpu", batch_size=7, tile_size=32)
+        restore(work.pictures / name, work.masks / name, str(out), settings, lambda _: None)
+        assert out.read_bytes() == together[name]
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def test_events_begin_with_the_run_and_end_with_its_counts(work: Workplace) -> None:
+    work.pair("a.png")
+    work.pair("b.png", hole=np.zeros((40, 48), np.bool_))
+    work.picture("c.png")
+    report, events = go(work)
+    assert events[0] == RunStarted(items=3, weights="none", device="cpu", precision="fp32")
+    last = events[-1]
+    assert isinstance(last, RunFinished)
+    assert (last.restored, last.copied, last.failed, last.not_done, last.tiles) == (1, 1, 1, 0, 1)
+    done = {event.name: event for event in events if isinstance(event, ItemDone)}
+    assert done["a.png"] == ItemDone("a.png", str(work.out / "a.png"), "restored", report.items[0].hole_share or 0, 1)
+    assert done["b.png"].status == "copied"
+    (failed,) = [event for event in events if isinstance(event, ItemFailed)]
+    assert failed.name == "c.png" and failed.path == str(work.pictures / "c.png") and "no mask" in failed.reason
+
+
+def test_the_report_has_every_picture_in_the_order_of_the_input_with_all_fields(work: Workplace) -> None:
+    for n in (10, 2, 1):
+        work.pair(f"p{n}.png", size=(20, 20 + n))
+    work.pair("sub/p1.png")
+    work.picture("p3.png")
+    report, _ = go(work, jobs=8)
+    document = json.loads(report.as_json())
+    assert [item["name"] for item in document["items"]] == ["p1.png", "p2.png", "p3.png", "p10.png", "sub/p1.png"]
+    assert all(set(item) == {field.name for field in fields(ItemReport)} for item in document["items"])
+    first, unmasked = document["items"][0], document["items"][2]
+    assert first | {"hole_share": 0} == {
+        "name": "p1.png", "image": str(work.pictures / "p1.png"), "mask": str(work.masks / "p1.png"),
+        "output": str(work.out / "p1.png"), "status": "restored", "path": None, "reason": None,
+        "width": 20, "height": 21, "hole_share": 0, "tiles": 1, "by_pyramid": 0, "notices": [],
+    }  # fmt: skip
+    assert first["hole_share"] == round(7 * 7 / (20 * 21), 6)
+    assert (unmasked["status"], unmasked["mask"], unmasked["path"]) == ("failed", None, unmasked["image"])
+    counted = {key: value for key, value in document["summary"].items() if key != "seconds"}
+    assert counted == {
+        "restored": 4, "copied": 0, "failed": 1, "not_done": 0, "planned": 0, "items": 5, "tiles": 4,
+        "interrupted": False,
+    }  # fmt: skip
+    assert document["summary"]["seconds"] >= 0
+
+
+def test_the_report_names_the_settings_that_decide_a_result(work: Workplace) -> None:
+    work.pair()
+    report, _ = go(work, tile_size=64, dilate=1, invert_mask=True)
+    assert report.settings == {
+        "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32", "tile_size": 64,
+        "mask_polarity": "black = damaged", "dilate": 1,
+    }  # fmt: skip
+
+
+def test_what_an_output_cannot_hold_is_noted_on_its_item(work: Workplace) -> None:
+    icc = b"\0\0\0\x84" + b"test" * 32
+    work.pair("a.png", icc_profile=icc)
+    report, events = go(work, format="bmp")
+    assert report.items[0].status == "restored" and "ICC" in " ".join(report.items[0].notices)
+    assert [event.notices for event in events if isinstance(event, ItemDone)] == [report.items[0].notices]
+
+
+# ---------------------------------------------------------------- outputs
+
+
+@pytest.mark.parametrize("format", ["png", "tiff", "webp", "bmp"])
+def test_a_format_is_that_of_all_outputs_and_changes_no_pixel_outside_the_mask(work: Workplace, format: str) -> None:
+    source, hole = work.pair("a.jpg")
+    report, _ = go(work, format=format)
+    assert [Path(item.output).name for item in report.items] == [f"a.{format}"]
+    with Image.open(work.out / f"a.{format}") as after:
+        assert after.format == format.upper()
+    np.testing.assert_array_equal(pixels(work.out / f"a.{format}")[~hole], pixels(source)[~hole])
+
+
+def test_a_picture_without_damage_is_converted_where_another_format_is_asked_for(work: Workplace) -> None:
+    source, _ = work.pair("a.bmp", hole=np.zeros((40, 48), np.bool_))
+    report, _ = go(work, format="png")
+    assert statuses(report) == {"a.bmp": "copied"}
+    with Image.open(work.out / "a.png") as after:
+        assert after.format == "PNG"
+    np.testing.assert_array_equal(pixels(work.out / "a.png"), pixels(source))
+
+
+def test_outputs_mirror_the_folders_and_nothing_else_is_left_behind(work: Workplace) -> None:
+    for name in ("a.png", "b/c.tif", "b/d/e.webp"):
+        work.pair(name)
+    go(work)
+    assert sorted(files(work.out)) == ["a.png", "b/c.tif", "b/d/e.webp"]
+
+
+def test_an_existing_output_is_not_touched_without_overwrite(work: Workplace) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    work.out.mkdir()
+    (work.out / "a.png").write_bytes(b"mine")
+    before = (work.out / "a.png").stat()
+    report, _ = go(work)
+    assert statuses(report) == {"a.png": "failed", "b.png": "restored"}
+    assert report.items[0].path == str(work.out / "a.png") and "--overwrite" in str(report.items[0].reason)
+    after = (work.out / "a.png").stat()
+    assert (work.out / "a.png").read_bytes() == b"mine"
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+
+
+@pytest.mark.parametrize("damaged", [True, False])
+def test_an_existing_output_is_replaced_with_overwrite(work: Workplace, damaged: bool) -> None:
+    source, hole = work.pair("a.png", hole=None if damaged else np.zeros((40, 48), np.bool_))
+    work.out.mkdir()
+    (work.out / "a.png").write_bytes(b"mine")
+    report, _ = go(work, overwrite=True)
+    assert statuses(report) == {"a.png": "restored" if damaged else "copied"}
+    np.testing.assert_array_equal(pixels(work.out / "a.png")[~hole], pixels(source)[~hole])
+
+
+def test_a_folder_that_cannot_be_made_ends_the_run_before_any_work(work: Workplace) -> None:
+    work.pair()
+    (work.root / "file").write_bytes(b"")
+    events: list[Event] = []
+    with pytest.raises(OutputError, match="choose another OUT"):
+        go(work, out=work.root / "file" / "out", emit=events.append)
+    assert not events
+
+
+@pytest.mark.parametrize(
+    ("settings", "error"),
+    [
+        ({"format": "exe"}, UsageError),
+        ({"tile_size": 8}, UsageError),
+        ({"weights": "no-such-name"}, WeightsError),
+    ],
+)
+def test_a_run_that_cannot_work_ends_before_it_begins_and_makes_no_folder(
+    work: Workplace, settings: dict[str, Any], error: type[Exception]
+) -> None:
+    work.pair()
+    with pytest.raises(error):
+        go(work, **settings)
+    assert not work.out.exists()
+
+
+def test_a_folder_without_pictures_is_nothing_to_do(work: Workplace) -> None:
+    with pytest.raises(NothingToDo):
+        go(work)
+
+
+# ---------------------------------------------------------------- dry run
+
+
+def test_a_dry_run_needs_no_weights_writes_nothing_and_tells_what_a_run_would_find(work: Workplace) -> None:
+    hole = box(96, 40, 4, 4, 60, 8)
+    work.pair("a.png", size=(96, 40), hole=hole)
+    work.pair("b.png", hole=np.ones((40, 48), np.bool_))
+    work.picture("c.png")
+    before = files(work.root)
+    settings = RestoreSettings(weights="no-such-name", device="no-such-device", tile_size=32)
+    events: list[Event] = []
+    report = dry_run(work.pictures, work.masks, str(work.out), settings, events.append)
+    assert statuses(report) == {"a.png": "planned", "b.png": "failed", "c.png": "failed"}
+    real, _ = go(work, tile_size=32, out=work.root / "real")
+    planned = report.items[0]
+    assert (planned.tiles, planned.hole_share) == (real.items[0].tiles, real.items[0].hole_share)
+    assert planned.tiles == 2
+    assert [item.reason for item in report.items[1:]] == [item.reason for item in real.items[1:]]
+    assert [type(event) for event in events].count(ItemDone) == 1
+    assert not work.out.exists()
+    assert {name: data for name, data in files(work.root).items() if not name.startswith("real")} == before
+
+
+# ---------------------------------------------------------------- faults
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+def half_written(image: Image.Image, out: BinaryIO, *_: object, **__: object) -> None:
+    out.write(b"half a picture")
+    full()
+
+
+@pytest.mark.parametrize("where", ["while pixels are written", "when they are flushed to the disk"])
+def test_a_full_disk_fails_one_item_and_leaves_nothing_half_written(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch, where: str
+) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        work.pair(name)
+    go(work, out=work.root / "whole")
+
+    calls = 0
+
+    def second_time(original: Callable[..., object], fault: Callable[..., None]) -> Callable[..., object]:
+        def wrapped(*args: Any, **kwargs: Any) -> object:
+            nonlocal calls
+            calls += 1
+            return fault(*args, **kwargs) if calls == 2 else original(*args, **kwargs)
+
+        return wrapped
+
+    if where.startswith("while"):
+        monkeypatch.setattr(Image.Image, "save", second_time(Image.Image.save, half_written))
+    else:
+        monkeypatch.setattr(os, "fsync", second_time(os.fsync, full))
+    report, _ = go(work, jobs=1)
+    assert statuses(report) == {"a.png": "restored", "b.png": "failed", "c.png": "restored"}
+    assert report.items[1].path == str(work.out / "b.png")
+    assert "No space left" in str(report.items[1].reason) and "free some room" in str(report.items[1].reason)
+    whole = files(work.root / "whole")
+    assert files(work.out) == {name: whole[name] for name in ("a.png", "c.png")}
+
+
+def test_a_full_disk_keeps_the_output_that_was_to_be_replaced(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.pair()
+    go(work)
+    before = files(work.out)
+    work.mask("a.png", box(48, 40, 0, 0, 30, 30))
+    monkeypatch.setattr(Image.Image, "save", half_written)
+    report, _ = go(work, overwrite=True)
+    assert statuses(report) == {"a.png": "failed"} and files(work.out) == before
+
+
+def test_after_a_stop_finished_outputs_are_whole_and_the_rest_is_not_done(work: Workplace) -> None:
+    names = [f"{n}.png" for n in range(9)]
+    for name in names:
+        work.pair(name)
+    go(work, out=work.root / "whole")
+    begun: list[str] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, ItemStarted):
+            begun.append(event.name)
+
+    report, events = go(work, lambda: bool(begun), emit=note, jobs=1)
+    assert report.interrupted and json.loads(report.as_json())["summary"]["interrupted"]
+    # One item has been begun; one more may have been read meanwhile.
+    done = {name for name, status in statuses(report).items() if status == "restored"}
+    assert {"0.png"} <= done <= {"0.png", "1.png"}
+    assert all(status == "not_done" for name, status in statuses(report).items() if name not in done)
+    whole = files(work.root / "whole")
+    assert files(work.out) == {name: whole[name] for name in sorted(done)}
+    assert [item.name for item in report.items] == names
+    last = events[-1]
+    assert isinstance(last, RunFinished) and last.not_done == 9 - len(done)
+
+
+def test_an_interrupt_in_the_middle_leaves_only_whole_outputs_and_no_thread(work: Workplace) -> None:
+    for n in range(6):
+        work.pair(f"{n}.png")
+    go(work, out=work.root / "whole")
+    before = threading.active_count()
+    tiles = 0
+
+    def twice(event: Event) -> None:
+        nonlocal tiles
+        tiles += isinstance(event, TilesDone)
+        if tiles == 3:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        go(work, emit=twice, jobs=2)
+    whole = files(work.root / "whole")
+    left = files(work.out)
+    assert len(left) < 6 and left == {name: whole[name] for name in left}
+    assert threading.active_count() == before
+
+
+def test_a_broken_picture_fails_alone(work: Workplace) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        work.pair(name)
+    data = (work.pictures / "b.png").read_bytes()
+    (work.pictures / "b.png").write_bytes(data[: len(data) // 2])
+    report, _ = go(work)
+    assert statuses(report) == {"a.png": "restored", "b.png": "failed", "c.png": "restored"}
+    assert sorted(files(work.out)) == ["a.png", "c.png"]
+
+
+def test_an_item_error_names_its_file_first() -> None:
+    error = ItemError(Path("x/a.png"), "is gone: fetch it again")
+    assert str(error) == "x/a.png: is gone: fetch it again" and error.path == "x/a.png"
