@@ -16,8 +16,12 @@ def command(
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="Weights to write.")],
     network: Annotated[str, typer.Option(metavar="compact|paper", help="Which architecture.")] = "compact",
     steps: Annotated[int, typer.Option(min=1, help="Batches in all; the last quarter is the second phase.")] = 20000,
-    batch_size: Annotated[int, typer.Option(min=1, help="Crops in a batch.")] = 8,
-    size: Annotated[int, typer.Option(min=32, help="Side of a crop, pixels.")] = 256,
+    batch_size: Annotated[
+        int, typer.Option(min=1, help="Crops in a batch of the second phase; four times as many in the first.")
+    ] = 4,
+    size: Annotated[
+        int, typer.Option(min=64, help="Side of a crop in the second phase, pixels; half of it in the first.")
+    ] = 256,
     rate: Annotated[float, typer.Option(help="Adam's learning rate in the first phase.")] = 1e-3,
     perceptual: Annotated[
         Path | None,

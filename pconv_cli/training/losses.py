@@ -47,7 +47,8 @@ def inpainting_loss(
     known: Tensor,
     weights: LossWeights,
     features: Features | None = None,
-    looked_at: int | None = None,
+    *,
+    twice: bool = True,
 ) -> tuple[Tensor, dict[str, Tensor]]:
     """Sum the terms for one batch.
 
@@ -57,7 +58,8 @@ def inpainting_loss(
         known: `(n, 1, h, w)`, 1 = known.
         weights: Weights of the terms.
         features: Maps images to a list of features, or None: no perceptual and no style term.
-        looked_at: Images of the batch, from the first on, that the feature terms are estimated from; None: all.
+        twice: Look at output and composite, as the paper does; False for a network that answers known pixels with
+            themselves, whose output is the composite.
 
     Returns:
         The weighted sum, and each term unweighted and detached, by name.
@@ -72,8 +74,8 @@ def inpainting_loss(
     }
     if features is not None:
         with torch.no_grad():
-            wanted = features(truth[:looked_at])
-        made = features(torch.cat([output[:looked_at], composite[:looked_at]]))
+            wanted = features(truth)
+        made = features(torch.cat([output, composite]) if twice else composite)
         terms["perceptual"] = perceptual_loss(made, wanted)
         terms["style"] = style_loss(made, wanted)
     total = sum((getattr(weights, name) * term for name, term in terms.items()), output.new_zeros(()))
