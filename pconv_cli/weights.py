@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
+from safetensors.torch import save
 from torch import Tensor, nn
 
 from pconv_cli.errors import WeightsError
@@ -163,8 +163,9 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     """
     temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
     try:
-        save_file(dict(tensors), str(temporary), metadata)
-        with temporary.open("rb+") as file:
+        with temporary.open("xb") as file:
+            file.write(save(dict(tensors), metadata))
+            file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,11 +18,29 @@ from PIL import Image
 DAMAGE = (255, 0, 255)
 """Colour that is painted where a picture is damaged; no texture comes near it."""
 
+HANGS: list[str] = []
+"""Threads that a test has given up: Python would wait for them for ever at its end."""
+
+_STATUS = pytest.StashKey[int]()
+
 
 def pytest_configure() -> None:
     """Tensors here are tiny: threads that share one would only wait for each other, in started processes too."""
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+
+
+def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
+    """Remember how the run ends, for whoever has to end it by force."""
+    session.config.stash[_STATUS] = int(exitstatus)
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_unconfigure(config: pytest.Config) -> None:
+    """A thread that hangs has failed its test, and everything is reported: it must not keep the run from ending."""
+    if HANGS:
+        sys.stdout.flush()
+        os._exit(config.stash.get(_STATUS, 1))
 
 
 @pytest.fixture(autouse=True)

@@ -13,6 +13,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import pytest
+from conftest import HANGS
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -128,7 +129,8 @@ def guarded(action: Callable[[], Any]) -> Any:
     thread.start()
     thread.join(PATIENCE)
     if thread.is_alive():
-        pytest.fail(f"hangs: {sorted(other.name for other in threading.enumerate())}")
+        HANGS.extend(other.name for other in threading.enumerate())
+        pytest.fail(f"hangs: {sorted(HANGS)}")
     if error:
         raise error[0]
     return result[0]

@@ -73,7 +73,8 @@ def reached(config: UNetConfig, known: Tensor) -> Tensor:
 
 
 def paper_forward(network: PartialConvUNet, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
-    """The paper's network from its formulas: masks as wide as the features, a second convolution of ones to count."""
+    """The network from its formulas: masks as wide as the features, a second convolution of ones to count."""
+    config = network.config
 
     def layer(conv: PartialConv2d, x: Tensor, m: Tensor) -> tuple[Tensor, Tensor]:
         pad = conv.weight.shape[-1] // 2
@@ -91,37 +92,45 @@ def paper_forward(network: PartialConvUNet, image: Tensor, known: Tensor) -> tup
         scaled = (x - norm.running_mean.view(shape)) / torch.sqrt(norm.running_var.view(shape) + norm.eps)
         return scaled * norm.weight.view(shape) + norm.bias.view(shape)
 
-    mean, std = (torch.tensor(v, dtype=image.dtype)[:, None, None] for v in (network.config.mean, network.config.std))
-    x, m = (image - mean) / std * known, known.expand_as(image)
+    mean, std = (torch.tensor(v, dtype=image.dtype)[:, None, None] for v in (config.mean, config.std))
+    picture = (image - mean) / std * known
+    floor = None if config.floor is None else pyramid_fill(picture, known, config.floor)
+    x, m = picture, known.expand_as(picture)
+    if floor is not None:  # beside the picture: the floor and the mask, known wherever anything is
+        some = known.amax((1, 2, 3), keepdim=True).expand(-1, config.channels + 1, *known.shape[-2:])
+        x, m = torch.cat([picture, floor, known], 1), torch.cat([m, some], 1)
     skips = []
     for block in network.encoder:
         skips.append((x, m))
         x, m = layer(block.conv, x, m)
         x = F.relu(normed(block.norm, x)) * m
-    for block in [*network.decoder, None]:
+    for block in [*network.decoder, network.head]:
         skip, skip_mask = skips.pop()
         size = skip.shape[-2:]
         x = torch.cat([F.interpolate(x, size, mode="nearest"), skip], 1)  # the decoder's features come first
         m = torch.cat([F.interpolate(m, size, mode="nearest"), skip_mask], 1)
-        if block is None:
-            break
-        x, m = layer(block.conv, x, m)
-        x = F.leaky_relu(normed(block.norm, x), 0.2) * m
+        if block is not None:
+            x, m = layer(block.conv, x, m)
+            x = F.leaky_relu(normed(block.norm, x), config.slope) * m
     x, m = layer(network.out, x, m)
+    if floor is not None:
+        x = floor + x * (1 - known)
     return x * std + mean, m[:, :1]
 
 
+@pytest.mark.parametrize("config", [PLAIN, FLOOR, GREY], ids=["plain", "floor", "grey"])
 @pytest.mark.parametrize(("height", "width"), [*SIZES, (64, 64)])
-def test_equals_the_paper_with_masks_as_wide_as_the_features(height: int, width: int) -> None:
-    network = trained(PLAIN).double()
-    image, known = scene(PLAIN, 2, height, width, 0.01)
+def test_equals_the_paper_with_masks_as_wide_as_the_features(config: UNetConfig, height: int, width: int) -> None:
+    network = trained(config).double()
+    image, known = scene(config, 2, height, width, 0.01)
     image, known = image.double(), known.double()
     with torch.no_grad():
         output, mask = network(image, known)
         expected, expected_mask = paper_forward(network, image, known)
     assert torch.equal(mask.double(), expected_mask)
     where = expected_mask.expand_as(expected) > 0
-    torch.testing.assert_close(output[where].double(), expected[where], rtol=0, atol=2e-6 * float(expected.abs().max()))
+    tolerance = 2e-6 * max(1.0, float(expected.abs().max()))
+    torch.testing.assert_close(output[where].double(), expected[where], rtol=0, atol=tolerance)
 
 
 def test_the_paper_s_table() -> None:
@@ -220,6 +229,17 @@ def test_an_untrained_network_returns_the_floor(config: UNetConfig) -> None:
         torch.testing.assert_close(output, floor, rtol=0, atol=1e-5)
         normal = pyramid_fill((image - network.mean) / network.std, known, config.floor or 0)
         assert torch.equal(output, normal * network.std + network.mean)
+
+
+@pytest.mark.parametrize("config", [FLOOR, GREY])
+def test_on_a_floor_known_pixels_are_answered_with_themselves_whatever_was_learned(config: UNetConfig) -> None:
+    image, known = scene(config, 2, 33, 47)
+    with torch.inference_mode():
+        output, _ = trained(config)(image, known)
+    where = (known > 0).expand_as(image)
+    torch.testing.assert_close(output[where], image[where], rtol=0, atol=1e-6)
+    floor = pyramid_fill(image, known, config.floor or 0)
+    assert float((output - floor)[~where].abs().mean()) > 0.01
 
 
 def test_without_a_floor_nothing_starts_at_zero() -> None:

@@ -6,14 +6,16 @@ meaning. A batch is a pure function of (seed, step), so a resumed run sees what 
 
 from __future__ import annotations
 
+import multiprocessing
 from collections.abc import Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
 
 from pconv_cli.training.damage import random_damage
 
@@ -36,20 +38,33 @@ def make_batch(photos: Sequence[Photo], seed: int, step: int, batch_size: int, s
 
 
 def batches(
-    photos: Sequence[Photo], seed: int, steps: range, batch_size: int, size: int, ahead: int = 4
+    photos: Sequence[Photo], seed: int, steps: range, batch_size: int, size: int, workers: int
 ) -> Iterator[tuple[Tensor, Tensor]]:
-    """Yield the batch of each step in order, made a few ahead by a thread."""
-    with ThreadPoolExecutor(max_workers=1) as pool:
-        waiting: list[Future[tuple[Tensor, Tensor]]] = []
-        try:
-            for step in [*steps, *([None] * ahead)]:
-                if step is not None:
-                    waiting.append(pool.submit(make_batch, photos, seed, step, batch_size, size))
-                if waiting and (len(waiting) > ahead or step is None):
-                    yield waiting.pop(0).result()
-        finally:
-            for future in waiting:
-                future.cancel()
+    """Yield the batch of each step in order, made ahead by worker processes, or without any in this one.
+
+    Threads would not do: drawing holds the interpreter's lock, and training waits for it at every operation.
+    """
+    if multiprocessing.get_start_method() != "fork":
+        workers = 0  # other ways to start a process would copy all photographs into it
+    if not steps:
+        return
+    making = _Batches(photos, seed, steps, batch_size, size)
+    yield from DataLoader(making, batch_size=None, num_workers=workers, prefetch_factor=4 if workers else None)
+
+
+@dataclass(frozen=True)
+class _Batches(Dataset[tuple[Tensor, Tensor]]):
+    photos: Sequence[Photo]
+    seed: int
+    steps: range
+    batch_size: int
+    size: int
+
+    def __len__(self) -> int:
+        return len(self.steps)
+
+    def __getitem__(self, index: int) -> tuple[Tensor, Tensor]:
+        return make_batch(self.photos, self.seed, self.steps[index], self.batch_size, self.size)
 
 
 def _crop(photo: Photo, size: int, rng: np.random.Generator) -> Tensor:

@@ -54,6 +54,7 @@ class TrainSettings:
         every: Steps between checkpoints and validations.
         held_out: Photographs kept for validation, taken evenly from the folder.
         loss: Weights of the losses.
+        workers: Processes that make batches, where processes can be forked; 0 makes them in this one.
         device: As in `restore`.
         precision: As in `restore`.
         perceptual: SqueezeNet 1.1 weights as safetensors, or None: no perceptual and no style term.
@@ -71,6 +72,7 @@ class TrainSettings:
     every: int = 500
     held_out: int = 32
     loss: LossWeights = field(default_factory=LossWeights)
+    workers: int = 1
     device: str = "auto"
     precision: str = "auto"
     perceptual: Path | None = None
@@ -209,7 +211,7 @@ def _step(
 
 def _batches(photos: list[Photo], settings: TrainSettings, step: int) -> Iterator[tuple[Tensor, Tensor]]:
     for phase in settings.phases(step):
-        yield from batches(photos, settings.seed, phase.steps, phase.batch_size, phase.size)
+        yield from batches(photos, settings.seed, phase.steps, phase.batch_size, phase.size, settings.workers)
 
 
 def _rate(settings: TrainSettings, step: int) -> float:
