@@ -109,6 +109,7 @@ class Engine:
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._emit = emit
         self._largest: int | None = None
+        self._too_large: set[tuple[int, int]] = set()
 
     def fill(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         """Fill one batch.
@@ -128,20 +129,26 @@ class Engine:
         while len(out) < len(tiles):
             count = min(len(tiles) - len(out), self._largest or len(tiles))
             part = tiles[len(out) : len(out) + count]
-            try:
-                out += self._forward(part, canvas)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
-                if not _out_of_memory(error):
-                    raise
-                # The traceback holds the tensors of the failed pass.
-                error.__traceback__ = None
-                self._release()
-                if count == 1:
-                    out.append(self._split(part[0], canvas))
-                    continue
+            done = None if canvas in self._too_large else self._attempt(part, canvas)
+            if done is not None:
+                out += done
+            elif count > 1 and canvas not in self._too_large:
                 self._largest = count // 2
                 self._emit(Notice(f"{self.device} ran out of memory: going on with batches of {self._largest}"))
+            else:
+                out += [self._split(tile, canvas) for tile in part]
         return out
+
+    def _attempt(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled] | None:
+        """Fill one batch, or give None when memory ran out; by then nothing of the failed pass is held."""
+        try:
+            return self._forward(tiles, canvas)
+        except RuntimeError as error:  # torch's own out-of-memory error is one
+            if not _out_of_memory(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
 
     def _forward(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         width, height = canvas
@@ -169,7 +176,9 @@ class Engine:
                 f"{self.device} has too little free memory for a tile of {width} x {height} px; "
                 "free some, or use --device cpu"
             )
-        self._emit(Notice(f"{self.device} ran out of memory: halving tiles of {width} x {height} px"))
+        if canvas not in self._too_large:
+            self._too_large.add(canvas)
+            self._emit(Notice(f"{self.device} ran out of memory: halving tiles of {width} x {height} px"))
         pixels, reached = np.empty_like(tile.pixels), np.empty_like(tile.known)
         for rows in (slice(0, height // 2), slice(height // 2, height)):
             for cols in (slice(0, width // 2), slice(width // 2, width)):
@@ -177,10 +186,6 @@ class Engine:
                 done = self.fill([part], ((canvas[0] + 1) // 2, (canvas[1] + 1) // 2))[0]
                 pixels[rows, cols], reached[rows, cols] = done.pixels, done.reached
         return Filled(pixels, reached)
-
-    def _release(self) -> None:
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
 
 
 def _to_float(image: Tensor) -> Tensor:

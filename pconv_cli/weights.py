@@ -99,7 +99,11 @@ def load_network(name: str | None) -> nn.Module:
         if entry.path == path:
             _check(entry)
     header, state = read(path)
-    network = PartialConvUNet(config_from(header, path))
+    config = config_from(header, path)
+    try:
+        network = PartialConvUNet(config)
+    except (TypeError, ValueError, RuntimeError) as error:
+        raise WeightsError(f"{path}: its architecture cannot be rebuilt ({error})") from error
     load_strictly(network, state, path)
     return network.eval().folded()
 
@@ -132,7 +136,10 @@ def read_header(path: Path) -> dict[str, Any]:
         raise WeightsError(f"{path}: not a safetensors file ({error}); pickled checkpoints are not read") from error
     if document is None:
         raise WeightsError(f"{path}: no 'pconv' entry in its header, so it does not say which network it is")
-    header: dict[str, Any] = json.loads(document)
+    try:
+        header: dict[str, Any] = dict(json.loads(document).items())
+    except (ValueError, AttributeError) as error:
+        raise WeightsError(f"{path}: its 'pconv' entry is no JSON object ({error}); fetch the file again") from error
     if header.get("format") != FORMAT:
         raise WeightsError(f"{path}: format {header.get('format')}, this version reads {FORMAT}; update pconv")
     return header
@@ -191,7 +198,10 @@ def config_from(header: Mapping[str, Any], path: Path) -> UNetConfig:
     Raises:
         WeightsError: If the description has unknown or impossible entries.
     """
-    entries = dict(header.get("architecture", {}))
+    entries = header.get("architecture", {})
+    if not isinstance(entries, dict):
+        raise WeightsError(f"{path}: its architecture cannot be rebuilt (not a JSON object)")
+    entries = dict(entries)
     unknown = sorted(set(entries) - {field.name for field in fields(UNetConfig)})
     if unknown:
         raise WeightsError(f"{path}: this version does not know the architecture entries {', '.join(unknown)}")

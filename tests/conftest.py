@@ -25,9 +25,12 @@ _STATUS = pytest.StashKey[int]()
 
 
 def pytest_configure() -> None:
-    """Tensors here are tiny: threads that share one would only wait for each other, in started processes too."""
+    """Make every machine alike, for started processes too."""
+    # Tensors here are tiny: threads that share one would only wait for each other.
     torch.set_num_threads(1)
     os.environ["OMP_NUM_THREADS"] = "1"
+    # Texts are compared: typer would colour its help where it meets a CI service, and fold it to the terminal.
+    os.environ |= {"_TYPER_FORCE_DISABLE_TERMINAL": "1", "COLUMNS": "100"}
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

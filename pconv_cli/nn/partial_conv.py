@@ -112,15 +112,15 @@ def known_ratio(
         2^24, so float32 holds them exactly; half precision would not (and would give inf * 0 on an empty window).
     """
     height, width = kernel_size
-    shares = _shares(feature_groups, groups)
-    kernel = torch.tensor(shares, dtype=torch.float32, device=known.device)[:, :, None, None]
+    shares = torch.tensor(_shares(feature_groups, groups), dtype=torch.float32, device=known.device)
+    kernel = torch.ones(1, 1, height, width, device=known.device)
     with torch.autocast(known.device.type, enabled=False):
         padded, pad = _pad(known.float(), _pair(padding), padding_mode, outside=1.0)
-        count = F.conv2d(
-            padded, kernel.expand(-1, -1, height, width), None, _pair(stride), pad, _pair(dilation)
-        )  # fmt: skip
-    # Sums of small integers: a convolution may leave them a hair off, never by a half.
-    count = count.round()
+        boxes = F.conv2d(padded.flatten(0, 1)[:, None], kernel, None, _pair(stride), pad, _pair(dilation))
+    # Sums of ones: a convolution may leave them a hair off, never by a half.
+    boxes = boxes.reshape(*known.shape[:2], *boxes.shape[-2:]).round()
+    # Weighted outside of the convolution, which may round its kernel (TF32) or its sums.
+    count = (boxes[:, None] * shares[None, :, :, None, None]).sum(2) if len(feature_groups) > 1 else boxes * shares
     window = float(sum(feature_groups) // groups * height * width)
     some = count > 0
     ratio = torch.where(some, window / count.clamp(min=1.0), torch.zeros_like(count))
@@ -287,6 +287,5 @@ def _extend(planes: Tensor, dim: int, pad: int, mode: PaddingMode) -> Tensor:
     length = planes.shape[dim]
     index = torch.arange(-pad, length + pad, device=planes.device)
     if mode == "reflect":
-        index = torch.where(index < 0, -index, index)
-        index = torch.where(index > length - 1, 2 * (length - 1) - index, index)
+        index = torch.where(index < 0, -index, torch.where(index > length - 1, 2 * (length - 1) - index, index))
     return planes.index_select(dim, index.clamp(0, length - 1))

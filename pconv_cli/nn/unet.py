@@ -54,6 +54,8 @@ class UNetConfig:
         """
         if not self.encoder:
             raise ValueError("a network needs at least one level")
+        if min(min(level) for level in self.encoder) < 1:
+            raise ValueError("channels and kernels must be 1 or more")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need {self.channels} values, one for each channel")
 

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pconv_cli import weights as store
-from pconv_cli.engine import autocast, choose_device, choose_precision
+from pconv_cli.engine import autocast, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, NothingToDo, UsageError
 from pconv_cli.events import Listener, Notice, TrainStarted, TrainStep, Validated
 from pconv_cli.images import READ_SUFFIXES, read_picture
@@ -135,7 +135,9 @@ def train(
     state = _start(settings, device)
     if resume:
         _restore(state, checkpoint)
-    emit(TrainStarted(len(photos), settings.steps, state.step, str(device), str(precision)))
+    if state.step >= settings.steps:
+        raise UsageError(f"{checkpoint}: already at step {state.step}; ask for more than that with --steps to go on")
+    emit(TrainStarted(len(photos), settings.steps, state.step, str(device), precision_name(precision)))
     for image, known in _batches(photos, settings, state.step):
         emit(_step(state, settings, image.to(device), known.to(device), features, precision))
         last = state.step == settings.steps or stop()
@@ -251,8 +253,8 @@ def _features(path: Path | None, device: torch.device) -> SqueezeFeatures | None
     tensors, _ = store.read_tensors(path)
     try:
         return SqueezeFeatures(tensors).to(device)
-    except KeyError as error:
-        raise UsageError(f"{path}: not SqueezeNet 1.1 weights (no {error})") from error
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise UsageError(f"{path}: not SqueezeNet 1.1 weights ({error!r})") from error
 
 
 @torch.no_grad()
@@ -261,7 +263,7 @@ def _validate(state: _State, settings: TrainSettings, held_out: list[Photo], dev
     network.load_state_dict(state.averaged, strict=False)
     network = network.eval().to(device).folded()
     ours, floors = [], []
-    for i in range(0, settings.held_out, 8):
+    for i in range(0, max(1, settings.held_out), 8):
         image, known = make_batch(held_out, VALIDATION_SEED, i, 8, settings.size)
         image, known = image.to(device), known.to(device)
         output, _ = network(image, known)

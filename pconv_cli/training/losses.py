@@ -112,7 +112,8 @@ def style_loss(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
     terms = []
     for a, b in zip(made, wanted, strict=True):
         target = _gram(b)
-        terms.append((_gram(a) - target.repeat(a.shape[0] // b.shape[0], 1, 1)).abs().mean() / target.abs().mean())
+        difference = (_gram(a) - target.repeat(a.shape[0] // b.shape[0], 1, 1)).abs().mean()
+        terms.append(difference / target.abs().mean().clamp(min=1e-12))
     return torch.stack(terms).sum()
 
 
