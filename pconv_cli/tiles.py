@@ -95,8 +95,64 @@ def balanced(length: int, size: int) -> tuple[int, ...]:
     return tuple(part * shortest + min(part, longer) for part in range(parts + 1))
 
 
+def cuts(crossed: NDArray[np.integer], size: int) -> tuple[int, ...]:
+    """Cut a side into as few parts as the size allows, where the cuts cross the least damage.
+
+    Seams can only appear where a cut runs through damage; a folded map is damaged just where a balanced cut would lie.
+
+    Args:
+        crossed: For each position 1, 2, ... of the side, the damaged pixels that a cut there would run through; one
+            entry less than the side has pixels.
+        size: Longest part allowed, at least 1.
+
+    Returns:
+        Cut positions, from 0 to the side's length. No part is below half of the shortest balanced one; of equally good
+        cuts the one nearest to balance is taken, so without damage the result is `balanced`.
+
+    Raises:
+        ValueError: `size` is below 1.
+    """
+    length = len(crossed) + 1
+    even = balanced(length, size)
+    shortest = min(after - before for before, after in pairwise(even)) // 2
+    # Stage by stage, the cheapest way to each position that a cut may take; being off balance breaks ties only.
+    weight = 1 + len(even) * length
+    places, costs, origins = np.zeros(1, np.int64), np.zeros(1, np.int64), []
+    for i, middle in enumerate(even[1:-1], start=1):
+        left = len(even) - 1 - i
+        low, high = max(i * shortest, 1, length - left * size), min(i * size, length - max(left * shortest, 1))
+        here = np.arange(low, high + 1)
+        step = here[:, None] - places[None, :]
+        allowed = (step <= size) & (step >= max(shortest, 1))
+        total = np.where(allowed, costs[None, :], np.iinfo(np.int64).max // 2)
+        origins.append((places, total.argmin(axis=1)))
+        costs = total.min(axis=1) + crossed[here - 1].astype(np.int64) * weight + np.abs(here - middle)
+        places = here
+    return _trace(length, size, shortest, places, costs, origins)
+
+
+def _trace(
+    length: int,
+    size: int,
+    shortest: int,
+    places: NDArray[np.int64],
+    costs: NDArray[np.int64],
+    origins: list[tuple[NDArray[np.int64], NDArray[np.int64]]],
+) -> tuple[int, ...]:
+    """Follow the cheapest way back from the end of the side."""
+    if not origins:
+        return (0, length)
+    last = length - places
+    best = int(np.where((last <= size) & (last >= max(shortest, 1)), costs, np.iinfo(np.int64).max).argmin())
+    found = [length, int(places[best])]
+    for before, origin in reversed(origins):
+        best = int(origin[best])
+        found.append(int(before[best]))
+    return tuple(reversed(found))
+
+
 def grid(height: int, width: int, size: int) -> tuple[Window, ...]:
-    """Cut a picture into windows without overlap.
+    """Cut a picture into windows without overlap, as equal as can be.
 
     Args:
         height: Rows, at least 1.
@@ -109,7 +165,10 @@ def grid(height: int, width: int, size: int) -> tuple[Window, ...]:
     Raises:
         ValueError: An argument is below 1.
     """
-    rows, columns = balanced(height, size), balanced(width, size)
+    return _between(balanced(height, size), balanced(width, size))
+
+
+def _between(rows: tuple[int, ...], columns: tuple[int, ...]) -> tuple[Window, ...]:
     return tuple(
         Window(left, top, right - left, bottom - top)
         for top, bottom in pairwise(rows)
@@ -133,7 +192,9 @@ def plan_tiles(damage: NDArray[np.bool_], size: int) -> TilePlan:
     if damage.ndim != 2 or damage.size == 0:
         raise ValueError(f"damage must have the shape (height, width) and a pixel at least, got {damage.shape}")
     height, width = damage.shape
-    windows = grid(height, width, size)
+    across = (damage[1:] & damage[:-1]).sum(axis=1)
+    down = (damage[:, 1:] & damage[:, :-1]).sum(axis=0)
+    windows = _between(cuts(across, size), cuts(down, size))
     active = tuple(window for window in windows if damage[window.slices].any())
     return TilePlan(size=size, height=height, width=width, windows=active, total=len(windows))
 

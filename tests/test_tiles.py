@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from itertools import pairwise
+from itertools import combinations, pairwise
 
 import numpy as np
 import pytest
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pconv_cli.tiles import TilePlan, Window, balanced, canvas, grid, plan_tiles
+from pconv_cli.tiles import TilePlan, Window, balanced, canvas, cuts, grid, plan_tiles
 
 sides = st.integers(1, 60)
 sizes = st.integers(1, 70)
@@ -97,9 +97,11 @@ def test_each_damaged_pixel_lies_in_one_window_and_no_window_is_idle(damage: NDA
 @given(hnp.arrays(np.bool_, st.tuples(st.integers(1, 12), st.integers(1, 12))), st.integers(1, 14))
 def test_what_is_left_out_holds_no_damage(damage: NDArray[np.bool_], size: int) -> None:
     plan = plan_tiles(damage, size)
-    idle = set(grid(damage.shape[0], damage.shape[1], size)) - set(plan.windows)
-    assert len(idle) + len(plan.windows) == plan.total
-    assert not any(damage[window.slices].any() for window in idle)
+    left = damage.copy()
+    for window in plan.windows:
+        left[window.slices] = False
+    assert not left.any()
+    assert len(plan.windows) <= plan.total == len(grid(damage.shape[0], damage.shape[1], size))
 
 
 def test_plans_at_the_edges() -> None:
@@ -171,3 +173,39 @@ def test_canvas_refuses_nothing_and_no_step() -> None:
     for arguments in ((0, 1, 8, 4), (1, 0, 8, 4), (1, 1, 8, 0)):
         with pytest.raises(ValueError, match="at least 1"):
             canvas(*arguments)
+
+
+@given(st.lists(st.integers(0, 5), max_size=60), st.integers(1, 30))
+def test_cuts_are_as_few_as_balanced_ones_and_cross_no_more_damage(crossed: list[int], size: int) -> None:
+    array = np.array(crossed, np.int64)
+    found, even = cuts(array, size), balanced(len(crossed) + 1, size)
+    assert found[0] == 0 and found[-1] == len(crossed) + 1 and len(found) == len(even)
+    shortest = min(b - a for a, b in pairwise(even)) // 2
+    assert all(max(1, shortest) <= b - a <= size for a, b in pairwise(found))
+    assert sum(crossed[c - 1] for c in found[1:-1]) <= sum(crossed[c - 1] for c in even[1:-1])
+
+
+@given(st.lists(st.integers(0, 3), min_size=1, max_size=14), st.integers(1, 8))
+def test_cuts_cross_the_least_damage_there_is(crossed: list[int], size: int) -> None:
+    length = len(crossed) + 1
+    even = balanced(length, size)
+    shortest = max(1, min(b - a for a, b in pairwise(even)) // 2)
+    ways = [
+        sum(crossed[c - 1] for c in inner)
+        for inner in combinations(range(1, length), len(even) - 2)
+        if all(shortest <= b - a <= size for a, b in pairwise((0, *inner, length)))
+    ]
+    assert sum(crossed[c - 1] for c in cuts(np.array(crossed), size)[1:-1]) == min(ways)
+
+
+@given(st.integers(1, 3000), st.integers(1, 600))
+def test_cuts_without_damage_are_balanced(length: int, size: int) -> None:
+    found, even = cuts(np.zeros(length - 1, np.int64), size), balanced(length, size)
+    assert sorted(b - a for a, b in pairwise(found)) == sorted(b - a for a, b in pairwise(even))
+
+
+def test_a_fold_through_the_middle_is_not_cut_along() -> None:
+    damage = np.zeros((800, 300), np.bool_)
+    damage[396:404] = True
+    rows = {(window.y, window.bottom) for window in plan_tiles(damage, 512).windows}
+    assert len(rows) == 1 and all(top <= 396 and bottom >= 404 for top, bottom in rows)

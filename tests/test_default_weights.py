@@ -1,0 +1,82 @@
+"""The network in the box: what it says of itself, and that the shipped examples come back as when it was new."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+
+from pconv_cli import weights as store
+from pconv_cli.cli import app
+from pconv_cli.engine import Engine, Tile
+
+ROOT = Path(__file__).parent.parent
+EXAMPLES = ROOT / "examples"
+GOLDEN = Path(__file__).parent / "golden" / "night.png"
+LARGEST = 20_000_000
+LOSSLESS = {"archive/lighthouse.png": "archive/lighthouse_mask.png", "night.tif": "night.png"}
+
+
+def read(path: Path, mode: str = "RGB") -> NDArray[np.uint8]:
+    with Image.open(path) as image:
+        return np.asarray(image.convert(mode)).copy()
+
+
+def entry() -> store.Listed:
+    return next(listed for listed in store.listed() if listed.default)
+
+
+def filled(weights: str, picture: NDArray[np.uint8], hole: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    engine = Engine(store.load_network(weights), torch.device("cpu"), torch.float32, lambda _: None)
+    height, width = hole.shape
+    pixels: NDArray[np.uint8] = engine.fill([Tile(picture, ~hole)], (width, height))[0].pixels
+    return pixels
+
+
+def test_one_entry_is_the_default_and_every_file_is_as_listed() -> None:
+    assert sum(listed.default for listed in store.listed()) == 1
+    assert [store.verify(listed) for listed in store.listed()] == [None] * len(store.listed())
+
+
+def test_default_weights_fit_the_box_and_describe_themselves() -> None:
+    assert entry().path.stat().st_size <= LARGEST
+    header = store.read_header(entry().path)
+    assert {"format", "architecture", "name", "licence", "training", "metrics", "summary"} <= header.keys()
+    assert header["name"] == entry().name == entry().path.stem
+    assert "data" in header["training"] and "by_bucket" in header["metrics"]
+
+
+def test_golden_picture_through_the_command_line(tmp_path: Path) -> None:
+    """Rounding differs between machines: that may cost a pixel two of 255."""
+    damaged, mask = EXAMPLES / "damaged" / "night.tif", EXAMPLES / "masks" / "night.png"
+    out = tmp_path / "night.png"
+    assert app.run(["restore", str(damaged), str(mask), str(out), "--device", "cpu", "--precision", "fp32"]) == 0
+    hole = read(mask, "L") > 127
+    made, golden = read(out).astype(int), read(GOLDEN).astype(int)
+    assert (made[~hole] == read(damaged)[~hole]).all()
+    off = np.abs(made - golden)
+    worst = off.max()
+    assert worst <= 2, f"largest difference {worst}, histogram {np.bincount(off.ravel())[:12].tolist()}"
+
+
+@pytest.mark.parametrize("name", LOSSLESS)
+def test_default_network_comes_closer_to_the_truth_than_the_pyramid(name: str) -> None:
+    damaged, truth = read(EXAMPLES / "damaged" / name), read(EXAMPLES / "originals" / name).astype(float)
+    hole = read(EXAMPLES / "masks" / LOSSLESS[name], "L") > 127
+    network, pyramid = (
+        ((filled(weights, damaged, hole)[hole] - truth[hole]) ** 2).mean() for weights in (entry().name, store.NONE)
+    )
+    assert network < pyramid
+
+
+def test_default_network_answers_in_half_precision_without_going_astray() -> None:
+    damaged, hole = read(EXAMPLES / "damaged" / "night.tif"), read(EXAMPLES / "masks" / "night.png", "L") > 127
+    engine = Engine(store.load_network(None), torch.device("cpu"), torch.bfloat16, lambda _: None)
+    height, width = hole.shape
+    made = engine.fill([Tile(damaged, ~hole)], (width, height))[0].pixels.astype(int)
+    exact = filled(entry().name, damaged, hole).astype(int)
+    assert np.abs(made - exact)[hole].mean() < 1.5
