@@ -133,7 +133,7 @@ class PartialConvUNet(nn.Module):
         if self.head is not None:
             features, masks = self.head(features, masks)
         ratio, masks = self.out.ratio(masks)
-        out = self.out.convolve(features, ratio).float()
+        out = self.out.convolve(features, ratio, base is None).float()
         if base is not None:
             # Known pixels are answered already; without the gate, fear of touching them keeps the holes at the floor.
             out = base + out * (1 - known)
@@ -186,14 +186,14 @@ class _Block(nn.Module):
         )
         self.norm: nn.Module = nn.BatchNorm2d(width) if norm else nn.Identity()
         self.slope = slope
-        # Batch norm lifts holes off 0. With a floor there are none behind the first layer, which has no norm.
-        self.rezero = config.floor is None
+        # With a floor no window is ever empty, unless a whole image is: then nothing that comes out means anything.
+        self.some_empty = config.floor is None
 
     def forward(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
         """Take features that are 0 in their holes and give such features back."""
         ratio, masks = self.conv.ratio(masks)
-        features = F.leaky_relu(self.norm(self.conv.convolve(features, ratio)), self.slope)
-        if self.rezero and isinstance(self.norm, nn.BatchNorm2d):
+        features = F.leaky_relu(self.norm(self.conv.convolve(features, ratio, self.some_empty)), self.slope)
+        if self.some_empty and isinstance(self.norm, nn.BatchNorm2d):  # it lifts holes off 0
             features = torch.where(masks > 0, features, features.new_zeros(()))
         return features, masks
 
