@@ -68,7 +68,7 @@ def choose_device(name: str) -> torch.device:
             raise DeviceError(
                 "--device mps: this machine or this build of torch has no Metal device; use --device auto"
             )
-    elif device.type != "cpu":
+    elif device.type != "cpu" or device.index is not None:
         raise DeviceError(f"--device {name}: not supported; use auto, cpu, cuda, cuda:N or mps")
     return device
 

@@ -49,9 +49,10 @@ class ItemDone:
 
 @dataclass(frozen=True)
 class ItemFailed:
-    """A picture could not be restored: `reason` says why, and the way out."""
+    """A picture could not be restored: `path` is the file at fault, `reason` says why, and the way out."""
 
     name: str
+    image: str
     path: str
     reason: str
 

@@ -254,6 +254,11 @@ def lossless(path_or_format: Path | str) -> bool:
     return str(path_or_format).lower().rpartition(".")[2] not in ("jpg", "jpeg", "jpe")
 
 
+def same_format(source: Path, target: Path) -> bool:
+    """Whether two names stand for one format, however they spell it."""
+    return _BY_SUFFIX.get(source.suffix.lower()) == _BY_SUFFIX.get(target.suffix.lower())
+
+
 # ---------------------------------------------------------------- writing
 
 

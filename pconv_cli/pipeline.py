@@ -30,7 +30,10 @@ Done_co = TypeVar("Done_co", covariant=True)
 
 
 class Stages(Protocol[Item_contra, Loaded, Piece, Result, Done_co]):
-    """What happens to an item. An `ItemError` from a stage fails that item alone; any other error ends the run."""
+    """What happens to an item.
+
+    An `ItemError` from `cost`, `read`, `pieces` or `write` fails that item alone; any other error ends the run.
+    """
 
     def cost(self, item: Item_contra) -> int:
         """Bytes that the item holds from reading to writing. Called by a reader thread."""

@@ -38,6 +38,7 @@ from pconv_cli.images import (
     probe,
     read_mask,
     read_picture,
+    same_format,
     write_picture,
 )
 from pconv_cli.jobs import Job, JobList, find_jobs
@@ -145,7 +146,14 @@ def restore(
     return report
 
 
-def dry_run(source: Path, masks: Path, output: str, settings: RestoreSettings, emit: Listener) -> Report:
+def dry_run(
+    source: Path,
+    masks: Path,
+    output: str,
+    settings: RestoreSettings,
+    emit: Listener,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
     """Do everything but compute and write: pairs, masks, tiles to compute. Needs no weights and no device.
 
     Raises:
@@ -157,6 +165,9 @@ def dry_run(source: Path, masks: Path, output: str, settings: RestoreSettings, e
     stages = _Restoration(settings, None, emit)
     reports = []
     for job in todo.jobs:
+        if stop():
+            reports.append(_report_of(job, "not_done"))
+            continue
         try:
             work = stages.read(job)
             reports.append(_report(Outcome(job, work.reported("planned", len(stages.pieces(work))), None)))
@@ -164,7 +175,7 @@ def dry_run(source: Path, masks: Path, output: str, settings: RestoreSettings, e
             reports.append(_report(Outcome(job, None, error)))
         _tell(reports[-1], emit)
     stages.last_words()
-    return Report({"dry_run": True}, tuple(reports), time.monotonic() - started)
+    return Report({"dry_run": True}, tuple(reports), time.monotonic() - started, interrupted=stop())
 
 
 @dataclass(frozen=True, eq=False)
@@ -222,7 +233,7 @@ class _Restoration:
         hole = dilate(hole, self._settings.dilate)
         visible = picture.visible()
         known = ~hole if visible is None else ~hole & visible
-        if not known.any():
+        if hole.any() and not known.any():
             raise ItemError(
                 job.mask,
                 f"it marks the whole picture as damaged ({self._polarity()}), so nothing is left to restore from; "
@@ -258,7 +269,7 @@ class _Restoration:
 
     def write(self, work: _Work) -> ItemReport:
         job, overwrite = work.job, self._settings.overwrite
-        if not work.hole.any() and job.output.suffix.lower() == job.image.suffix.lower():
+        if not work.hole.any() and same_format(job.image, job.output):
             copy_file(job.image, job.output, overwrite=overwrite)
             return work.reported("copied", 0)
         _fill_unreached(work)
@@ -297,8 +308,6 @@ def _fill_unreached(work: _Work) -> None:
     if not work.by_pyramid:
         return
     known = (work.known | work.hole) & ~work.unreached
-    if not (known & work.hole).any():
-        known = work.known
     with torch.inference_mode():
         image = torch.from_numpy(work.fill).permute(2, 0, 1)[None].float() / 255
         filled = pyramid_fill(image, torch.from_numpy(known)[None, None].float())
@@ -358,7 +367,7 @@ def _with_notices(report: ItemReport, notices: tuple[str, ...]) -> ItemReport:
 
 def _tell(report: ItemReport, emit: Listener) -> None:
     if report.status == "failed":
-        emit(ItemFailed(report.name, report.path or report.image, report.reason or ""))
+        emit(ItemFailed(report.name, report.image, report.path or report.image, report.reason or ""))
     else:
         emit(
             ItemDone(report.name, report.output, report.status, report.hole_share or 0.0, report.tiles, report.notices)

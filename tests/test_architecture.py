@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pconv_cli"
 
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
-    {"__main__", "cli", "cli.app", "cli.restore", "cli.train", "cli.weights", "cli.ui"},
+    {"__main__", "cli", "cli.app", "cli.restore", "cli.train", "cli.weights", "cli.ui", "cli.text"},
     {"restore", "training.loop"},
     {"jobs", "pipeline", "engine", "images", "_carry", "weights", "report", "training.data", "training.damage"},
     {"nn", "nn.partial_conv", "nn.pyramid", "nn.unet", "masks", "metrics", "training.losses"},
@@ -41,7 +41,19 @@ DOORS = {  # library: the modules that may import it at all
     "rich": {"cli.ui"},
     "typer": {"cli.app", "cli.restore", "cli.train", "cli.weights"},
 }
-LIGHT = ("errors", "events", "tiles", "jobs", "images", "cli.app", "cli.restore", "cli.train", "cli.weights", "cli.ui")
+LIGHT = (
+    "errors",
+    "events",
+    "tiles",
+    "jobs",
+    "images",
+    "cli.app",
+    "cli.restore",
+    "cli.train",
+    "cli.weights",
+    "cli.ui",
+    "cli.text",
+)
 HEAVY = {"torch", "cv2", "safetensors"}
 IMPORTED_AS = {"pillow": "PIL", "opencv-python": "cv2"}
 

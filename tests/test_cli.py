@@ -157,7 +157,6 @@ def test_1_when_a_picture_fails_with_one_line_that_names_it_while_the_others_are
     assert line.startswith("failed bad.png") and says in line and "Traceback" not in line
 
 
-@pytest.mark.xfail(strict=True, reason="a mask of its picture's name is left out of the line, which blames the picture")
 @pytest.mark.parametrize("spoil", [mask_of_wrong_size, broken_mask])
 def test_a_line_about_a_mask_names_the_mask(work: Workplace, pconv: Pconv, spoil: Callable[[Workplace], None]) -> None:
     spoil(work)
@@ -293,7 +292,6 @@ def test_a_bug_is_raised_with_pconv_debug(work: Workplace, pconv: Pconv, monkeyp
         pconv.restore("--progress", "none")
 
 
-@pytest.mark.xfail(strict=True, reason="the text of an error is shown as it is, line breaks and all")
 def test_a_bug_is_one_line_even_if_its_message_has_several(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -389,13 +387,11 @@ def test_control_characters_in_names_come_through_json_unharmed(work: Workplace,
     assert "\x1b" not in pconv.out + pconv.err
 
 
-@pytest.mark.xfail(strict=True, reason="errors that end a run are shown as they are, control characters and all")
 def test_control_characters_in_arguments_are_shown_and_not_obeyed(work: Workplace, pconv: Pconv) -> None:
     assert pconv("restore", f"{work.root}/{NASTY}", str(work.masks), str(work.out)) == 2
     assert len(pconv.error_lines) == 1 and "\x1b" not in pconv.err
 
 
-@pytest.mark.xfail(strict=True, reason="a name that is no UTF-8 ends the run as a bug once all work is done")
 @pytest.mark.skipif(sys.platform != "linux", reason="other systems know no such names")
 def test_a_name_that_is_no_text_is_restored_and_reported(
     work: Workplace, pconv: Pconv, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -516,8 +512,8 @@ def test_a_line_of_a_terminal_holds_no_control_character() -> None:
         (ItemDone("a", "out/a", "restored", 0.125, 1), "restored a: 12.5% damaged, 1 tile"),
         (ItemDone("a", "out/a", "planned", 0.5, 2), "would restore a: 50.0% damaged, 2 tiles"),
         (ItemDone("a", "out/a", "copied", 0, 0, ("x",)), "copied a: the mask marks nothing; note: x"),
-        (ItemFailed("a", "in/a", "gone"), "failed a: gone"),
-        (ItemFailed("a", "masks/b", "gone"), "failed a (masks/b): gone"),
+        (ItemFailed("a", "in/a", "in/a", "gone"), "failed a: gone"),
+        (ItemFailed("a", "in/a", "masks/a", "gone"), "failed a (masks/a): gone"),
         (Notice("x"), "note: x"),
     ],
 )
@@ -557,7 +553,6 @@ def test_ctrl_c_once_asks_to_stop_the_same_press_again_is_ignored_and_a_second_p
     assert len(told) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the press is acknowledged only once all tiles of the picture are computed")
 def test_ctrl_c_is_acknowledged_while_a_large_picture_is_computed(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -782,7 +777,6 @@ def test_weights_verify_ends_with_4_where_a_file_is_not_what_the_manifest_says(
     assert "SHA-256" in pconv.err and len(pconv.error_lines) == 1
 
 
-@pytest.mark.xfail(strict=True, reason="the size of a listed file that is gone is asked for without a catch")
 def test_weights_list_with_a_file_gone_is_no_bug(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:

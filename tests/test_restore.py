@@ -294,7 +294,6 @@ def test_what_is_fully_transparent_is_no_context_for_a_fill_and_keeps_its_hidden
     np.testing.assert_array_equal(*fills)
 
 
-@pytest.mark.xfail(strict=True, reason="an empty mask over an invisible picture is called a mask of everything")
 def test_a_fully_transparent_picture_with_an_empty_mask_is_copied(work: Workplace) -> None:
     Image.new("RGBA", (48, 40), (9, 9, 9, 0)).save(work.pictures / "a.png")
     work.mask("a.png", np.zeros((40, 48), np.bool_))

@@ -13,6 +13,7 @@ import typer
 
 from pconv_cli import __version__
 from pconv_cli.cli import restore, train, weights
+from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
 
 app = typer.Typer(
@@ -57,10 +58,6 @@ def run(arguments: list[str] | None = None) -> int:
         return end.code if isinstance(end.code, int) else ExitCode.OK
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our standard output has gone; Python would complain about it once more at exit.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return ExitCode.OK
     except RunError as error:
         return _complain(str(error), error.exit_code)
     except PconvError as error:
@@ -74,5 +71,5 @@ def run(arguments: list[str] | None = None) -> int:
 def _complain(text: str, code: ExitCode) -> ExitCode:
     if os.environ.get("PCONV_DEBUG"):
         raise
-    typer.echo(f"pconv: {text}", err=True)
+    typer.echo(f"pconv: {one_line(text)}", err=True)
     return code

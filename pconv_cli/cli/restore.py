@@ -90,8 +90,8 @@ def command(
 ) -> None:
     """Restore damaged pictures; only pixels inside the masks change.
 
-    Pictures and masks are paired by relative path and name, whatever their formats. A picture that
-    fails is one line and exit code 1; the others are restored.
+    Pictures and masks are paired by relative path and name, whatever their formats.
+    A picture that fails is one line and exit code 1; the others are restored.
     """
     from pconv_cli import restore as use_case
     from pconv_cli.cli import ui
@@ -111,9 +111,9 @@ def command(
     )
     with ui.view(ui.ProgressMode(progress.value)) as show, ui.Stop(show) as stop:
         if dry_run:
-            report = use_case.dry_run(source, masks, output, settings, show)
+            report = use_case.dry_run(source, masks, output, settings, stop.listening, stop)
         else:
-            report = use_case.restore(source, masks, output, settings, show, stop)
+            report = use_case.restore(source, masks, output, settings, stop.listening, stop)
     if as_json:
         ui.out(report.as_json())
     raise typer.Exit(exit_code(report))

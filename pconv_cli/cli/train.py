@@ -60,6 +60,6 @@ def command(
         precision=precision.value,
     )
     with ui.view(ui.ProgressMode(progress.value)) as show, ui.Stop(show) as stop:
-        train(photos, out, settings, show, resume=resume, stop=stop)
+        train(photos, out, settings, stop.listening, resume=resume, stop=stop)
         interrupted = stop()
     raise typer.Exit(ExitCode.INTERRUPTED if interrupted else ExitCode.OK)

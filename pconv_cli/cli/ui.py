@@ -6,22 +6,25 @@ Knows events and how to show them. Does not know who makes them.
 from __future__ import annotations
 
 import json
+import os
 import re
 import signal
 import sys
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from enum import Enum
+from pathlib import Path
 from types import FrameType
-from typing import Protocol
+from typing import Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
 from rich.table import Table
 from rich.text import Text
 
+from pconv_cli.cli.text import one_line
 from pconv_cli.events import (
     Event,
     ItemDone,
@@ -92,6 +95,11 @@ class Stop:
             self._tell(Notice("stopping: finishing what is in flight; Ctrl-C again stops at once"))
         return self._asked_at is not None
 
+    def listening(self, event: Event) -> None:
+        """Pass an event on, and see at once whether a stop was asked for."""
+        self()
+        self._tell(event)
+
     def __enter__(self) -> Stop:
         """Take over the signal."""
         self._before = signal.signal(signal.SIGINT, self._on_signal)
@@ -110,9 +118,28 @@ class Stop:
 
 
 def out(text: str) -> None:
-    """Write a result to stdout."""
-    sys.stdout.write(text + "\n")
-    sys.stdout.flush()
+    """Write a result to stdout. File names that are no text are escaped; a reader that has gone is no error."""
+    try:
+        sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
+        sys.stdout.flush()
+    except BrokenPipeError:
+        sys.stdout = _nowhere(sys.stdout)
+
+
+def _tell(line: str) -> None:
+    """Write a line to stderr. A reader that has gone must not stop the work."""
+    try:
+        sys.stderr.write(line + "\n")
+        sys.stderr.flush()
+    except BrokenPipeError:
+        sys.stderr = _nowhere(sys.stderr)
+
+
+def _nowhere(stream: TextIO) -> TextIO:
+    """Point a stream's descriptor, which Python would flush and complain about at exit, at nothing."""
+    with suppress(OSError, ValueError):
+        os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
+    return Path(os.devnull).open("w", encoding="utf-8")
 
 
 def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
@@ -123,11 +150,6 @@ def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
     for row in rows:
         grid.add_row(*(Text(cell) for cell in row))
     Console().print(grid)
-
-
-def one_line(text: str) -> str:
-    """Make text safe for one line of a terminal: control characters in file names are shown, not obeyed."""
-    return re.sub(r"[\x00-\x1f\x7f-\x9f\ud800-\udfff]", lambda match: repr(match[0])[1:-1], text)
 
 
 def sentence(event: Event) -> str | None:
@@ -143,7 +165,7 @@ def sentence(event: Event) -> str | None:
             tiles = "tile" if event.tiles == 1 else "tiles"
             return f"{done} {event.name}: {event.hole_share:.1%} damaged, {event.tiles} {tiles}{_notes(event)}"
         case ItemFailed():
-            where = event.name if event.path.endswith(event.name) else f"{event.name} ({event.path})"
+            where = event.name if event.path == event.image else f"{event.name} ({event.path})"
             return f"failed {where}: {event.reason}"
         case Notice():
             return f"note: {event.text}"
@@ -178,11 +200,10 @@ class _Quiet:
         if isinstance(event, ItemFailed):
             self._write(event)
 
-    def _write(self, event: Event) -> None:
+    def _write(self, event: Event, prefix: str = "") -> None:
         text = sentence(event)
         if text is not None:
-            sys.stderr.write(one_line(text) + "\n")
-            sys.stderr.flush()
+            _tell(prefix + one_line(text))
 
     def close(self) -> None:
         pass
@@ -203,15 +224,15 @@ class _Plain(_Quiet):
             self._step(event)
         elif isinstance(event, ItemDone | ItemFailed) and self._items:
             self._done += 1
-            sys.stderr.write(f"[{self._done}/{self._items}] ")
-        self._write(event)
+            self._write(event, f"[{self._done}/{self._items}] ")
+        else:
+            self._write(event)
 
     def _step(self, event: TrainStep) -> None:
         """A line every half minute."""
         if time.monotonic() - self._step_shown > 30:
             self._step_shown = time.monotonic()
-            sys.stderr.write(f"step {event.step}: loss {event.loss:.4f}, rate {event.rate:.1e}\n")
-            sys.stderr.flush()
+            _tell(f"step {event.step}: loss {event.loss:.4f}, rate {event.rate:.1e}")
 
 
 class _Json:
@@ -219,8 +240,8 @@ class _Json:
 
     def __call__(self, event: Event) -> None:
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
-        sys.stderr.write(json.dumps({"event": name, **asdict(event)}, ensure_ascii=False) + "\n")
-        sys.stderr.flush()
+        text = json.dumps({"event": name, **asdict(event)}, ensure_ascii=False)
+        _tell(text.encode("utf-8", "backslashreplace").decode("utf-8"))
 
     def close(self) -> None:
         pass

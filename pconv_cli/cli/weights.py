@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Annotated
 
 import typer
@@ -27,12 +28,16 @@ def list_weights(as_json: Json = False) -> None:
         keys = [{"name": e.name, "file": str(e.path), "sha256": e.sha256, "default": e.default} for e in entries]
         ui.out(json.dumps(keys, indent=2))
         return
-    rows = [
-        [e.name + (" (default)" if e.default else ""), f"{e.path.stat().st_size / 1e6:.1f} MB", e.summary]
-        for e in entries
-    ]
+    rows = [[e.name + (" (default)" if e.default else ""), _size(e.path), e.summary] for e in entries]
     rows.append([store.NONE, "", "no network: a pyramid of fixed partial convolutions, smooth and fast"])
     ui.table("Weights", ["name", "size", "what it is"], rows)
+
+
+def _size(path: Path) -> str:
+    try:
+        return f"{path.stat().st_size / 1e6:.1f} MB"
+    except OSError:
+        return "missing"
 
 
 @app.command()
