@@ -39,12 +39,16 @@ class ItemReport:
 
 @dataclass(frozen=True)
 class Report:
-    """A finished run: the settings that matter, every picture in the order of the input, the time in seconds."""
+    """A finished run: the settings that matter, every picture in the order of the input, the time in seconds.
+
+    `notices` concern the run as a whole; what concerns one picture stands with it.
+    """
 
     settings: Mapping[str, Any]
     items: tuple[ItemReport, ...]
     seconds: float
     interrupted: bool = False
+    notices: tuple[str, ...] = ()
 
     def count(self, status: Status) -> int:
         """Pictures with a status."""
@@ -63,6 +67,7 @@ class Report:
                 "seconds": round(self.seconds, 3),
                 "interrupted": self.interrupted,
             },
+            "notices": list(self.notices),
             "items": [asdict(item) for item in self.items],
         }
         return json.dumps(document, ensure_ascii=False, indent=2)

@@ -20,6 +20,7 @@ from pconv_cli import weights as store
 from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
+    Event,
     ItemDone,
     ItemFailed,
     ItemStarted,
@@ -118,6 +119,7 @@ def restore(
         RunError: If the run cannot start or go on: usage, nothing to do, weights, output place, device.
     """
     started = time.monotonic()
+    notices, emit = _collecting(emit)
     todo = plan(source, masks, output, settings)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
@@ -136,7 +138,7 @@ def restore(
         _tell(reports[outcome.item.name], emit)
     stages.last_words()
     items = tuple(reports.get(job.name) or _report_of(job, "not_done") for job in todo.jobs)
-    report = Report(described, items, time.monotonic() - started, interrupted=stop())
+    report = Report(described, items, time.monotonic() - started, stop(), tuple(notices))
     emit(
         RunFinished(
             report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
@@ -160,6 +162,7 @@ def dry_run(
         RunError: As in `restore`.
     """
     started = time.monotonic()
+    notices, emit = _collecting(emit)
     todo = plan(source, masks, output, settings)
     _mention_unused(todo, emit)
     stages = _Restoration(settings, None, emit)
@@ -175,7 +178,7 @@ def dry_run(
             reports.append(_report(Outcome(job, None, error)))
         _tell(reports[-1], emit)
     stages.last_words()
-    return Report({"dry_run": True}, tuple(reports), time.monotonic() - started, interrupted=stop())
+    return Report({"dry_run": True}, tuple(reports), time.monotonic() - started, stop(), tuple(notices))
 
 
 @dataclass(frozen=True, eq=False)
@@ -223,7 +226,11 @@ class _Restoration:
 
     def read(self, job: Job) -> _Work:
         if job.mask is None:
-            raise ItemError(job.image, "no mask of that name (NAME.* or NAME_mask.*) in the masks folder")
+            raise ItemError(
+                job.image,
+                "no mask of that name (NAME.* or NAME_mask.*) in the masks folder; "
+                "give it one, all black if it is undamaged",
+            )
         if job.output.exists() and not self._settings.overwrite:
             raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
         picture = read_picture(job.image)
@@ -313,6 +320,18 @@ def _fill_unreached(work: _Work) -> None:
         filled = pyramid_fill(image, torch.from_numpy(known)[None, None].float())
         pixels = filled.clamp(0, 1).mul(255).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
     np.copyto(work.fill, pixels, where=work.unreached[..., None])
+
+
+def _collecting(emit: Listener) -> tuple[list[str], Listener]:
+    """Keep the notices of a run for its report, on their way to the listener."""
+    notices: list[str] = []
+
+    def listener(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+        emit(event)
+
+    return notices, listener
 
 
 def _writable(todo: JobList) -> None:

@@ -348,10 +348,14 @@ def test_without_a_terminal_progress_is_plain_numbered_lines(work: Workplace, pc
     assert not set(pconv.err) & {"\x1b", "\r"}
 
 
-def test_progress_none_shows_failures_only(work: Workplace, pconv: Pconv) -> None:
-    work.pair("a.png", hole=box(48, 40, 0, 0, 48, 39))
+def test_progress_none_shows_failures_and_notes_only(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
     assert pconv.restore("--progress", "none") == 0
     assert pconv.err == ""
+    work.pair("a.png", hole=box(48, 40, 0, 0, 48, 39))
+    assert pconv.restore("--progress", "none", "--json", "--overwrite") == 0
+    assert len(pconv.error_lines) == 1 and "--invert-mask" in pconv.err
+    assert any("--invert-mask" in notice for notice in json.loads(pconv.out)["notices"])
     assert pconv.restore("--progress", "none") == 1
     (line,) = pconv.error_lines
     assert "--overwrite" in line

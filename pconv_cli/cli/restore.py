@@ -85,10 +85,12 @@ def command(
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and pair everything, compute and write nothing.")
     ] = False,
-    progress: Annotated[ProgressChoice, typer.Option(help="What to show on stderr.")] = ProgressChoice.auto,
+    progress: Annotated[
+        ProgressChoice, typer.Option(help="What to show on stderr; none still tells failures and notes.")
+    ] = (ProgressChoice.auto),
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as one JSON object on stdout.")] = False,
 ) -> None:
-    """Restore damaged pictures; only pixels inside the masks change.
+    """Restore damaged pictures; only pixels inside the masks change (a JPEG is encoded again around them).
 
     Pictures and masks are paired by relative path and name, whatever their formats.
     A picture that fails is one line and exit code 1; the others are restored.

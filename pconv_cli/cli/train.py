@@ -22,7 +22,7 @@ def command(
     size: Annotated[
         int, typer.Option(min=64, help="Side of a crop in the second phase, pixels; half of it in the first.")
     ] = 256,
-    rate: Annotated[float, typer.Option(help="Adam's learning rate in the first phase.")] = 1e-3,
+    rate: Annotated[float, typer.Option(min=1e-8, help="Adam's learning rate in the first phase.")] = 1e-3,
     perceptual: Annotated[
         Path | None,
         typer.Option(help="SqueezeNet 1.1 as safetensors, for the perceptual and style losses (default: without)."),

@@ -194,10 +194,10 @@ def _summary(event: RunFinished) -> str:
 
 
 class _Quiet:
-    """Only what went wrong."""
+    """Only what went wrong or was lost: no progress is no silence."""
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, ItemFailed):
+        if isinstance(event, ItemFailed | Notice) or (isinstance(event, ItemDone) and event.notices):
             self._write(event)
 
     def _write(self, event: Event, prefix: str = "") -> None:
