@@ -339,9 +339,13 @@ def _targets(
     place = Path(output)
     kind = _kind(place)
     closed = os.fspath(output).endswith(_SEPARATORS)
-    if not source_is_folder and kind != "folder" and not closed and _is_picture(place, suffixes):
-        _check_format(place, out_suffix)
-        return [place]
+    if not source_is_folder and kind != "folder" and not closed:
+        if _is_picture(place, suffixes):
+            _check_format(place, out_suffix)
+            return [place]
+        if re.fullmatch(r"\.[A-Za-z]{2,5}", place.suffix):
+            known = _listed(suffixes)
+            raise UsageError(f"{place}: not a format that can be written: use {known}, or end a folder's name with /")
     if kind == "file":
         raise UsageError(f"{place}: is a file, but the results need a folder: give the name of a folder")
     if out_suffix is None:

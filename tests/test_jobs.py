@@ -494,3 +494,11 @@ def test_natural_order_examples() -> None:
     ordered = ["img.png", "IMG0.png", "img1.png", "IMG2.png", "img02.png", "img10.png", "img10b.png", "Ink.png"]
     start = list(reversed(ordered))
     assert sorted(start, key=natural_key) == ordered
+
+
+def test_an_output_name_of_an_unknown_format_is_refused_and_not_made_a_folder() -> None:
+    make("b.jpg", "m.png")
+    with pytest.raises(UsageError, match=r"o\.gif: not a format"):
+        find(source="b.jpg", masks="m.png", output="o.gif")
+    assert outputs(find(source="b.jpg", masks="m.png", output="o.gif/")) == ["o.gif/b.jpg"]
+    assert outputs(find(source="b.jpg", masks="m.png", output="scans.2026")) == ["scans.2026/b.jpg"]
