@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import ExitCode
 
 if TYPE_CHECKING:
@@ -29,16 +30,6 @@ class Precision(str, Enum):
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"
-
-
-class ProgressChoice(str, Enum):
-    """Values of `--progress`, here so that rich is not loaded for them."""
-
-    auto = "auto"
-    bar = "bar"
-    plain = "plain"
-    json = "json"
-    none = "none"
 
 
 Device = Annotated[
@@ -86,8 +77,8 @@ def command(
         bool, typer.Option("--dry-run", help="Read and pair everything, compute and write nothing.")
     ] = False,
     progress: Annotated[
-        ProgressChoice, typer.Option(help="What to show on stderr; none still tells failures and notes.")
-    ] = (ProgressChoice.auto),
+        ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")
+    ] = (ProgressMode.auto),
     as_json: Annotated[bool, typer.Option("--json", help="Print a report as one JSON object on stdout.")] = False,
 ) -> None:
     """Restore damaged pictures; only pixels inside the masks change (a JPEG is encoded again around them).
@@ -111,7 +102,7 @@ def command(
         format=None if format is None else format.lower().lstrip("."),
         overwrite=overwrite,
     )
-    with ui.view(ui.ProgressMode(progress.value)) as show, ui.Stop(show) as stop:
+    with ui.view(progress) as show, ui.Stop(show) as stop:
         if dry_run:
             report = use_case.dry_run(source, masks, output, settings, stop.listening, stop)
         else:

@@ -1,10 +1,24 @@
-"""Text for a terminal. Knows characters; does not know who writes them where, and imports nothing heavy."""
+"""What the terminal side shares and can have at once: safe lines, ways to show progress.
+
+Does not know who shows what, and imports nothing heavy, so options can be declared with it.
+"""
 
 from __future__ import annotations
 
 import re
+from enum import Enum
 
 _UNSAFE = re.compile(r"[\x00-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u2066-\u2069\ud800-\udfff]")
+
+
+class ProgressMode(str, Enum):
+    """Values of `--progress`."""
+
+    auto = "auto"
+    bar = "bar"
+    plain = "plain"
+    json = "json"
+    none = "none"
 
 
 def one_line(text: str) -> str:

@@ -7,7 +7,8 @@ from typing import Annotated
 
 import typer
 
-from pconv_cli.cli.restore import Device, Precision, ProgressChoice
+from pconv_cli.cli.restore import Device, Precision
+from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import ExitCode
 
 
@@ -35,7 +36,7 @@ def command(
     precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
         Precision.auto
     ),
-    progress: Annotated[ProgressChoice, typer.Option(help="What to show on stderr.")] = ProgressChoice.auto,
+    progress: Annotated[ProgressMode, typer.Option(help="What to show on stderr.")] = ProgressMode.auto,
 ) -> None:
     """Train a network on your own photographs; damage is made up on the way.
 
@@ -59,7 +60,7 @@ def command(
         device=device,
         precision=precision.value,
     )
-    with ui.view(ui.ProgressMode(progress.value)) as show, ui.Stop(show) as stop:
+    with ui.view(progress) as show, ui.Stop(show) as stop:
         train(photos, out, settings, stop.listening, resume=resume, stop=stop)
         interrupted = stop()
     raise typer.Exit(ExitCode.INTERRUPTED if interrupted else ExitCode.OK)

@@ -14,7 +14,6 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
-from enum import Enum
 from pathlib import Path
 from types import FrameType
 from typing import Protocol, TextIO
@@ -24,7 +23,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from pconv_cli.cli.text import one_line
+from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.events import (
     Event,
     ItemDone,
@@ -38,16 +37,6 @@ from pconv_cli.events import (
     TrainStep,
     Validated,
 )
-
-
-class ProgressMode(str, Enum):
-    """Values of `--progress`."""
-
-    auto = "auto"
-    bar = "bar"
-    plain = "plain"
-    json = "json"
-    none = "none"
 
 
 class View(Protocol):
