@@ -23,9 +23,11 @@ import numpy as np
 import torch
 
 from pconv_cli import weights as store
-from pconv_cli.engine import Engine, Tile, choose_device, choose_precision
+from pconv_cli.engine import Engine, choose_device, choose_precision
+from pconv_cli.filling import ArraySurface, Filling, fill
 from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture
 from pconv_cli.metrics import l1, psnr, ssim
+from pconv_cli.tiles import plan_tiles
 
 Fill = Callable[[np.ndarray, np.ndarray], np.ndarray]
 
@@ -34,11 +36,12 @@ def network(name: str, device: str, precision: str) -> Fill:
     where = choose_device(device)
     engine = Engine(store.load_network(name), where, choose_precision(precision, where), lambda _: None)
 
-    def fill(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
-        height, width = hole.shape
-        return engine.fill([Tile(picture, ~hole)], (width, height))[0].pixels
+    def filled(picture: np.ndarray, hole: np.ndarray) -> np.ndarray:
+        filling = Filling(ArraySurface(picture.copy()), plan_tiles(hole, 512))
+        fill(filling, engine)
+        return filling.surface.pixels
 
-    return fill
+    return filled
 
 
 def opencv(flag: str) -> Fill:
@@ -106,9 +109,9 @@ def main() -> None:
         for photo, mask in pairs(arguments.photos, bucket, arguments.per_bucket, i):
             truth, hole = read_picture(photo).rgb(), read_mask(mask).hole
             holed = np.where(hole[..., None], np.uint8(255), truth)
-            for name, fill in methods.items():
+            for name, method in methods.items():
                 started = time.perf_counter()
-                filled = fill(holed, hole)
+                filled = method(holed, hole)
                 took = time.perf_counter() - started
                 kind = mask.name.split("_")[0]
                 about = {"bucket": bucket.name, "method": name, "kind": kind, "seconds": took}

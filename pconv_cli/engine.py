@@ -18,8 +18,11 @@ from torch import Tensor, nn
 
 from pconv_cli.errors import DeviceError
 from pconv_cli.events import Listener, Notice
+from pconv_cli.nn.pyramid import GUIDE_LEVELS
 
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+GUIDED: int = 2**GUIDE_LEVELS
+"""Pixels of a tile that one of its guide stands for, along each side."""
 SMALLEST_SPLIT = 64
 """A tile is not halved below this side when memory runs out, pixels."""
 
@@ -31,10 +34,12 @@ class Tile:
     Attributes:
         pixels: `(h, w, 3)` RGB, uint8, or float32 in [0, 1].
         known: `(h, w)` bool, True = known.
+        guide: `(ceil(h / 8), ceil(w / 8), 3)` float32 in [0, 1], the tile reduced, holes filled; or None.
     """
 
     pixels: NDArray[Any]
     known: NDArray[np.bool_]
+    guide: NDArray[np.float32] | None = None
 
 
 @dataclass(frozen=True)
@@ -101,7 +106,10 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
 
 
 class Engine:
-    """Fills tiles. `network(image, known) -> (output, known)` as in `nn/unet.py`; any module of that shape will do."""
+    """Fills tiles with a network of the shape of those in `nn/unet.py`.
+
+    `network(image, known) -> (output, known)`, or `network(image, known, guide)` where tiles bring guides.
+    """
 
     def __init__(self, network: nn.Module, device: torch.device, precision: torch.dtype, emit: Listener) -> None:
         self.device = device
@@ -115,7 +123,7 @@ class Engine:
         """Fill one batch.
 
         Args:
-            tiles: Tiles of one pixel type.
+            tiles: Tiles of one pixel type, all with a guide or all without.
             canvas: Width and height of the shared shape; what a tile leaves of it is a hole like any other.
 
         Returns:
@@ -162,7 +170,12 @@ class Engine:
             # (n, h, w, 3) seen as (n, 3, h, w) is channels_last already; bytes travel, floats are made there.
             image = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
             mask = torch.from_numpy(known).to(self.device)[:, None].float()
-            output, reached = self._network(_to_float(image), mask)
+            guides = [tile.guide for tile in tiles if tile.guide is not None]
+            inputs = [_to_float(image), mask]
+            if guides:
+                guide = torch.from_numpy(_stacked(guides, width, height)).to(self.device)
+                inputs.append(guide.permute(0, 3, 1, 2))
+            output, reached = self._network(*inputs)
             filled = _from_float(output.float(), image.dtype).permute(0, 2, 3, 1).cpu().numpy()
             covered = (reached[:, 0] > 0).cpu().numpy()
         sizes = [tile.known.shape for tile in tiles]
@@ -180,12 +193,31 @@ class Engine:
             self._too_large.add(canvas)
             self._emit(Notice(f"{self.device} ran out of memory: halving tiles of {width} x {height} px"))
         pixels, reached = np.empty_like(tile.pixels), np.empty_like(tile.known)
-        for rows in (slice(0, height // 2), slice(height // 2, height)):
-            for cols in (slice(0, width // 2), slice(width // 2, width)):
-                part = Tile(tile.pixels[rows, cols], tile.known[rows, cols])
-                done = self.fill([part], ((canvas[0] + 1) // 2, (canvas[1] + 1) // 2))[0]
+        # Whole pixels of the guide on both sides.
+        half_width, half_height = (-(-side // (2 * GUIDED)) * GUIDED for side in canvas)
+        for rows in (slice(0, half_height), slice(half_height, height)):
+            for cols in (slice(0, half_width), slice(half_width, width)):
+                if not tile.known[rows, cols].size:
+                    continue
+                part = Tile(tile.pixels[rows, cols], tile.known[rows, cols], _part_of(tile.guide, rows, cols))
+                down, across = (-(-side // GUIDED) * GUIDED for side in part.known.shape)
+                done = self.fill([part], (across, down))[0]
                 pixels[rows, cols], reached[rows, cols] = done.pixels, done.reached
         return Filled(pixels, reached)
+
+
+def _stacked(guides: Sequence[NDArray[np.float32]], width: int, height: int) -> NDArray[np.float32]:
+    """Lay guides into one batch; where a tile leaves something of the shared shape, the guide's edge goes on."""
+    rows, columns = -(-height // GUIDED), -(-width // GUIDED)
+    edges = [((0, rows - g.shape[0]), (0, columns - g.shape[1]), (0, 0)) for g in guides]
+    return np.stack([np.pad(guide, edge, mode="edge") for guide, edge in zip(guides, edges, strict=True)])
+
+
+def _part_of(guide: NDArray[np.float32] | None, rows: slice, columns: slice) -> NDArray[np.float32] | None:
+    if guide is None:
+        return None
+    top, left = rows.start // GUIDED, columns.start // GUIDED
+    return guide[top : -(-rows.stop // GUIDED), left : -(-columns.stop // GUIDED)]
 
 
 def _to_float(image: Tensor) -> Tensor:

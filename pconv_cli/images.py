@@ -1,7 +1,7 @@
 """Picture files: read them, lay masks over them, write them back faithful outside the hole. The only door to Pillow.
 
-It knows formats, modes, EXIF orientation, metadata and how to put a file in place without ever leaving half of one.
-It knows nothing of tiles, networks, batches or what a caller shows to people. Bytes of tags and chunks: `_carry`.
+It knows formats, modes, EXIF orientation and metadata. It knows nothing of tiles, networks, batches or what a caller
+shows to people. Bytes of tags and chunks: `_carry`; how a file gets its place: `files`.
 
 Pixels stay as they are stored. A picture that its EXIF tag turns is restored lying on its side, and the tag goes into
 the output, so that the output is displayed as the input is; a BMP has no such tag, there the pixels are turned.
@@ -14,14 +14,9 @@ tables and subsampling its second encoding stays close to the first (mean change
 
 from __future__ import annotations
 
-import errno
 import io
 import logging
-import os
-import secrets
 import shutil
-import threading
-import warnings
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
@@ -32,9 +27,10 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
 
-from pconv_cli import _carry
+from pconv_cli import _carry, files
 from pconv_cli._carry import Carried, Tags
 from pconv_cli.errors import ItemError
+from pconv_cli.files import quietly
 
 # Honest scans are bigger than Pillow's idea of an attack, and so is the metadata of some.
 Image.MAX_IMAGE_PIXELS = None
@@ -61,9 +57,6 @@ _DEFLATE = "tiff_adobe_deflate"
 _TIFF_KEPT = {"raw", "tiff_lzw", _DEFLATE, "packbits"}
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # sides, by the formats' own rules
 _ROWS = 256  # rows looked at together where a whole big picture would need memory many times over
-
-# Pillow warns of damaged metadata through the process-wide filters: one thread at a time may bend them.
-_WARNINGS = threading.Lock()
 
 
 @dataclass(frozen=True, eq=False)
@@ -283,13 +276,25 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool) -> tuple[s
         pixels, mode = _for_format(picture, kind, target)
         widened = picture.mode in ("L", "LA") and mode in ("RGB", "RGBA")
         lost = _carry.losses(picture.carried, kind, widened)
-        _refuse_same(picture.path, target)
+        files.refuse_same(picture.path, target)
         _put(target, overwrite, lambda stream: _encode(picture, pixels, mode, kind, widened, stream))
     except ItemError:
         raise
     except Exception as error:  # an encoder may raise anything; one picture must not end the batch
         raise ItemError(target, _why_unwritable(error, kind)) from error
     return lost
+
+
+def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> None:
+    """Write a drawing, `(h, w, 3)`, as PNG whatever the name says, all of it or nothing.
+
+    Raises:
+        ItemError: The target exists, or the disk says no.
+    """
+    try:
+        _put(target, overwrite, lambda stream: Image.fromarray(pixels).save(stream, "PNG"))
+    except OSError as error:
+        raise ItemError(target, _why_unwritable(error, "PNG")) from error
 
 
 def copy_file(source: Path, target: Path, *, overwrite: bool) -> None:
@@ -303,54 +308,17 @@ def copy_file(source: Path, target: Path, *, overwrite: bool) -> None:
     except OSError as error:
         raise ItemError(source, _why_unreadable(source, error)) from error
     with stream:
-        _refuse_same(source, target)
         try:
+            files.refuse_same(source, target)
             _put(target, overwrite, lambda out: shutil.copyfileobj(stream, out, 1 << 20))
         except OSError as error:
             raise ItemError(target, _why_unwritable(error, "a copy")) from error
 
 
 def _put(target: Path, overwrite: bool, fill: Callable[[BinaryIO], object]) -> None:
-    """Let `fill` write a hidden file next to the target, then move it into place in one step."""
-    exists = "is there already: pass --overwrite to replace it, or choose another output folder"
     target.parent.mkdir(parents=True, exist_ok=True)
-    if not overwrite and os.path.lexists(target):
-        raise ItemError(target, exists)
-    part = target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
-    try:
-        with part.open("x+b") as stream:  # made with the user's own umask, unlike tempfile's
-            fill(stream)
-            stream.flush()
-            os.fsync(stream.fileno())
-        if overwrite:
-            part.replace(target)
-        else:
-            _link(part, target)
-    except FileExistsError as error:
-        raise ItemError(target, exists) from error
-    finally:
-        part.unlink(missing_ok=True)
-
-
-def _link(part: Path, target: Path) -> None:
-    """Give the finished file its name unless somebody else has taken it meanwhile: FileExistsError then."""
-    try:
-        os.link(part, target)
-    except FileExistsError:
-        raise
-    except (OSError, AttributeError):  # no hard links on this file system: hold the name with an empty file
-        target.open("xb").close()
-        try:
-            part.replace(target)
-        except BaseException:
-            target.unlink(missing_ok=True)
-            raise
-
-
-def _refuse_same(source: Path, target: Path) -> None:
-    with suppress(OSError):
-        if source.samefile(target):
-            raise ItemError(target, "would replace its own source: choose another output folder or name")
+    with files.whole(target, overwrite=overwrite) as stream:
+        fill(stream)
 
 
 def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[np.uint8], str]:
@@ -439,7 +407,7 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
     """Open a picture file; whatever goes wrong with it inside the block becomes an ItemError."""
     try:
         with path.open("rb") as stream:
-            with _quietly():
+            with quietly():
                 image = Image.open(stream, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF"))
             yield image, stream
     except ItemError:
@@ -448,19 +416,12 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
         raise ItemError(path, _why_unreadable(path, error)) from error
 
 
-@contextmanager
-def _quietly() -> Iterator[None]:
-    with _WARNINGS, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        yield
-
-
 def _pixels(image: Image.Image, mode: str = "") -> NDArray[Any]:
     """Decode to the stored frame, after a conversion if `mode` is given."""
     turned = 1
     if image.format == "TIFF":
         # Pillow turns a TIFF upright while it loads, and only a TIFF.
-        with _quietly():
+        with quietly():
             turned = image.getexif().get(_carry.ORIENTATION, 1)
             image.load()
     if mode:
@@ -494,7 +455,7 @@ def _refuse(path: Path, image: Image.Image, kind: str, stream: BinaryIO) -> None
 
 def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
     assert isinstance(image, TiffImagePlugin.TiffImageFile)
-    with _quietly():  # Pillow parses a tag, and complains of it, when it is first asked for
+    with quietly():  # Pillow parses a tag, and complains of it, when it is first asked for
         return image.tag_v2.get(tag, default)
 
 
@@ -505,7 +466,7 @@ def _refuse_several(path: Path, image: Image.Image, kind: str) -> None:
     # No format here packs a gigabyte that tight; a damaged header would have the machine's memory filled with zeros.
     if promised > 2**30 and promised > 3000 * size:
         raise ItemError(path, f"damaged: {size} bytes cannot hold {width} x {height} pixels: fetch it again")
-    with _quietly():
+    with quietly():
         frames = getattr(image, "n_frames", 1)
     if frames > 1 and kind == "TIFF":
         raise ItemError(path, f"{frames} pages in one TIFF: split it into one file per page first")
@@ -697,10 +658,5 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def _why_unwritable(error: Exception, kind: str) -> str:
-    if isinstance(error, MemoryError):
-        return "too big for the memory of this machine: cut it into parts, or use a machine with more"
     cause = " ".join(str(error).split()) or type(error).__name__
-    if isinstance(error, OSError) and error.errno is not None:
-        room = "free some room there, or " if error.errno in (errno.ENOSPC, errno.EDQUOT) else ""
-        return f"cannot be written ({error.strerror}): {room}choose another output folder"
-    return f"cannot be written as {kind} ({cause}): choose another format"
+    return files.why_unwritable(error) or f"cannot be written as {kind} ({cause}): choose another format"

@@ -5,9 +5,9 @@ Knows: planes of True (damaged) and False. Does not know: files, polarity in fil
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
+
 import numpy as np
-import torch
-import torch.nn.functional as F
 from numpy.typing import NDArray
 
 
@@ -21,11 +21,44 @@ def dilate(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
     Returns:
         `(h, w)`; the picture's border does not grow inwards.
     """
-    if radius <= 0:
+    if radius <= 0 or not hole.any():
         return hole
-    plane = torch.from_numpy(np.ascontiguousarray(hole)).to(torch.uint8)[None].float()
-    side = 2 * radius + 1
-    # A square is a row of columns: two thin passes instead of one of side squared.
-    plane = F.max_pool2d(plane, (1, side), stride=1, padding=(0, radius))
-    plane = F.max_pool2d(plane, (side, 1), stride=1, padding=(radius, 0))
-    return np.asarray(plane[0].numpy() > 0)
+    return _grown(_grown(hole.T, radius).T, radius)  # a square is a row of columns
+
+
+def _grown(plane: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
+    """Grow up and down, in leaps that double."""
+    reach = 0
+    while reach < radius:
+        leap = min(reach + 1, radius - reach)  # a longer one would leave gaps beside the border
+        before, plane = plane, plane.copy()
+        plane[leap:] |= before[:-leap]
+        plane[:-leap] |= before[leap:]
+        reach += leap
+    return plane
+
+
+def dilated_strips(strips: Iterable[NDArray[np.bool_]], radius: int) -> Iterator[NDArray[np.bool_]]:
+    """Grow damage that comes in strips, as `dilate` would grow the whole.
+
+    Args:
+        strips: `(rows, w)`, top to bottom, True = damaged; any number of rows each.
+        radius: Pixels, 0 or more.
+
+    Yields:
+        `(rows, w)`, top to bottom, as many rows in all as came in, up to `radius` of them later.
+    """
+    if radius <= 0:
+        yield from strips
+        return
+    held: NDArray[np.bool_] | None = None  # rows that wait for what lies below, and above them what they still need
+    above = 0
+    for strip in strips:
+        held = strip if held is None else np.concatenate([held, strip])
+        ready = len(held) - radius
+        if ready > above:
+            yield dilate(held, radius)[above:ready]
+            drop = max(0, ready - radius)
+            held, above = held[drop:], ready - drop
+    if held is not None:
+        yield dilate(held, radius)[above:]

@@ -44,7 +44,11 @@ class Stages(Protocol[Item_contra, Loaded, Piece, Result, Done_co]):
         ...
 
     def pieces(self, loaded: Loaded) -> Sequence[tuple[Hashable, Piece]]:
-        """Cut an item into pieces with the shape of each: only pieces of one shape share a batch."""
+        """Cut an item into pieces with the shape of each: only pieces of one shape share a batch.
+
+        Called by the caller's thread, again each time all pieces given before have landed; an item that has none to
+        give is ready to be written.
+        """
         ...
 
     def compute(self, shape: Hashable, pieces: Sequence[Piece]) -> Sequence[Result]:
@@ -199,8 +203,9 @@ class _Stream(Generic[Item, Loaded, Piece, Result, Done]):
     def outcomes(self) -> Iterator[Outcome[Item, Done]]:
         while True:
             self._admit()
-            self._compute(partial=not self._reads or self._budget.waiting > 0)
-            if not self._reads and not self._writing:
+            while self._compute(partial=not self._reads or self._budget.waiting > 0):
+                pass  # what has landed may have given further pieces
+            if not self._reads and not self._writing and self._inbox.empty():
                 return
             outcome = self._inbox.get()()
             if outcome is not None:
@@ -234,6 +239,14 @@ class _Stream(Generic[Item, Loaded, Piece, Result, Done]):
         self._reads.discard(future)
         try:
             flight.loaded = future.result()
+        except ItemError as error:
+            return self._failed(flight, error)
+        return self._go_on(flight)
+
+    def _go_on(self, flight: _Flight[Item, Loaded]) -> Outcome[Item, Done] | None:
+        """Give the next pieces of an item to the batches, or the item to the writers when there are none."""
+        assert flight.loaded is not None
+        try:
             pieces = self._stages.pieces(flight.loaded)
         except ItemError as error:
             return self._failed(flight, error)
@@ -244,15 +257,21 @@ class _Stream(Generic[Item, Loaded, Piece, Result, Done]):
             self._write(flight)
         return None
 
-    def _compute(self, partial: bool) -> None:
+    def _compute(self, partial: bool) -> bool:
+        """Run the batches that are ready; tells whether there were any."""
+        ran = False
         for shape, batch in self._batches.take(partial):
+            ran = True
             results = self._stages.compute(shape, [piece for _, piece in batch])
             for (flight, piece), result in zip(batch, results, strict=True):
                 assert flight.loaded is not None
                 self._stages.land(flight.loaded, piece, result)
                 flight.open_pieces -= 1
                 if not flight.open_pieces:
-                    self._write(flight)
+                    outcome = self._go_on(flight)
+                    if outcome is not None:
+                        self._inbox.put(lambda outcome=outcome: outcome)  # type: ignore[misc]
+        return ran
 
     def _write(self, flight: _Flight[Item, Loaded]) -> None:
         assert flight.loaded is not None

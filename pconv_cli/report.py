@@ -6,8 +6,11 @@ Knows: the outcome of each picture and how the run was set. Does not know: how i
 from __future__ import annotations
 
 import json
+import sys
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import asdict, dataclass
+from pathlib import Path
 from typing import Any, Literal
 
 from pconv_cli import __version__
@@ -15,11 +18,40 @@ from pconv_cli import __version__
 Status = Literal["restored", "copied", "failed", "not_done", "planned"]
 
 
+def peak_memory() -> int | None:
+    """Most bytes of memory that this process has held at once, or None where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):  # Linux: unlike `resource`, not inherited from a parent
+        status = Path("/proc/self/status").read_text("ascii", "replace")
+        return int(status.partition("VmHWM:")[2].split()[0]) * 1024
+    with suppress(ImportError):
+        import resource
+
+        most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+        return most if sys.platform == "darwin" else most * 1024
+    return None
+
+
+def rounded(figure: float | None) -> float | None:
+    """A figure as reports show it, to four digits."""
+    return None if figure is None else float(f"{figure:.4g}")
+
+
 @dataclass(frozen=True)
 class ItemReport:
     """One picture: `status`, and for a failed one `reason` with the file at fault in `path`.
 
     `copied` means that the mask marks nothing; `not_done` that the run was stopped before; `planned` is a dry run.
+
+    Attributes:
+        tiles: Tiles that the network computed, those of the guide and of healing included.
+        pixels_computed: Pixels in them.
+        crossings: Cuts that run through a hole.
+        seam_ratio: Mean step across those cuts over the mean step 6 to 14 px beside them; None without such cuts.
+        by_pyramid: Pixels that the network could not reach and the pyramid filled.
+        unfilled: Damaged pixels that nothing was written to: 0, or something is wrong.
+        seconds: From reading to written.
+        megapixels_per_second: Size of the picture over that time.
+        peak_memory_bytes: Most memory that the process has held so far; None where the system does not tell.
     """
 
     name: str
@@ -33,7 +65,14 @@ class ItemReport:
     height: int = 0
     hole_share: float | None = None
     tiles: int = 0
+    pixels_computed: int = 0
+    crossings: int = 0
+    seam_ratio: float | None = None
     by_pyramid: int = 0
+    unfilled: int = 0
+    seconds: float = 0.0
+    megapixels_per_second: float | None = None
+    peak_memory_bytes: int | None = None
     notices: tuple[str, ...] = ()
 
 

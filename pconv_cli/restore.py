@@ -7,8 +7,8 @@ their workings. Does not know: the terminal, options' spelling, exit codes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Hashable, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -30,6 +30,7 @@ from pconv_cli.events import (
     RunStarted,
     TilesDone,
 )
+from pconv_cli.filling import ArraySurface, Filling, Piece
 from pconv_cli.images import (
     FORMATS,
     READ_SUFFIXES,
@@ -44,10 +45,10 @@ from pconv_cli.images import (
 )
 from pconv_cli.jobs import Job, JobList, find_jobs
 from pconv_cli.masks import dilate
-from pconv_cli.nn.pyramid import pyramid_fill
+from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Limits, Outcome, run
-from pconv_cli.report import ItemReport, Report
-from pconv_cli.tiles import Window, canvas, plan_tiles
+from pconv_cli.report import ItemReport, Report, peak_memory, rounded
+from pconv_cli.tiles import plan_tiles
 
 SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
@@ -64,7 +65,9 @@ class RestoreSettings:
         weights: A name, a file, `none` for the pyramid alone, or None for the default.
         device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
-        tile_size: Longest side that one forward pass sees, pixels; larger pictures are tiled.
+        tile_size: Longest side that one forward pass sees, pixels.
+        padding: What lies beyond a tile, or None for what the network was trained with.
+        overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
         batch_size: Tiles in a batch, or None: 1 on a CPU, which gains nothing from more, 8 elsewhere.
         jobs: Threads that read, and as many that write, or None for a number that suits the machine.
         invert_mask: Masks are black where damaged instead of white.
@@ -78,6 +81,8 @@ class RestoreSettings:
     device: str = "auto"
     precision: str = "auto"
     tile_size: int = 512
+    padding: PaddingMode | None = None
+    overlap: int = 0
     batch_size: int | None = None
     jobs: int | None = None
     invert_mask: bool = False
@@ -99,6 +104,8 @@ def plan(source: Path, masks: Path, output: str, settings: RestoreSettings) -> J
         raise UsageError(f"--format {settings.format}: not a format; use {', '.join(sorted(FORMATS))}")
     if settings.tile_size < SMALLEST_TILE:
         raise UsageError(f"--tile-size {settings.tile_size}: must be {SMALLEST_TILE} or more")
+    if not 0 <= settings.overlap <= settings.tile_size // 2:
+        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.tile_size // 2}, half a tile")
     suffix = None if settings.format is None else FORMATS[settings.format][0]
     return find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix)
 
@@ -123,7 +130,7 @@ def restore(
     todo = plan(source, masks, output, settings)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
-    network = store.load_network(settings.weights)
+    network = store.load_network(settings.weights, settings.padding)
     _writable(todo)
     described = _described(settings, device, precision)
     emit(RunStarted(len(todo.jobs), str(described["weights"]), str(device), precision_name(precision)))
@@ -172,19 +179,12 @@ def dry_run(
             reports.append(_report_of(job, "not_done"))
             continue
         try:
-            work = stages.read(job)
-            reports.append(_report(Outcome(job, work.reported("planned", len(stages.pieces(work))), None)))
+            reports.append(_report(Outcome(job, stages.planned(stages.read(job)), None)))
         except ItemError as error:
             reports.append(_report(Outcome(job, None, error)))
         _tell(reports[-1], emit)
     stages.last_words()
     return Report({"dry_run": True}, tuple(reports), time.monotonic() - started, stop(), tuple(notices))
-
-
-@dataclass(frozen=True, eq=False)
-class _Piece:
-    window: Window
-    tile: Tile
 
 
 @dataclass(eq=False)
@@ -194,22 +194,26 @@ class _Work:
     job: Job
     picture: Picture
     hole: NDArray[np.bool_]
-    known: NDArray[np.bool_]
-    fill: NDArray[np.uint8] = field(init=False)
-    unreached: NDArray[np.bool_] = field(init=False)
-    tiles: int = 0
-    by_pyramid: int = 0
+    filling: Filling
+    started: float
+    rounds: Iterator[Sequence[Piece]] | None = None
 
-    def __post_init__(self) -> None:
-        colours = self.picture.rgb()
-        self.fill = colours.copy() if np.may_share_memory(colours, self.picture.pixels) else colours
-        self.unreached = np.zeros_like(self.hole)
-
-    def reported(self, status: Literal["restored", "copied", "planned"], tiles: int) -> ItemReport:
-        return ItemReport(
+    def reported(self, status: Literal["restored", "copied", "planned"]) -> ItemReport:
+        filling, seconds = self.filling, time.monotonic() - self.started
+        report = ItemReport(
             self.job.name, str(self.job.image), str(self.job.mask), str(self.job.output), status,
             width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
-            tiles=tiles, by_pyramid=self.by_pyramid, notices=self.picture.notices,
+            crossings=filling.plan.crossings, notices=self.picture.notices,
+        )  # fmt: skip
+        if status == "planned":
+            plans = (filling.plan, *filling.plan.heals)
+            return replace(
+                report, tiles=sum(len(p.windows) for p in plans), pixels_computed=filling.plan.pixels_to_compute
+            )
+        return replace(
+            report, tiles=filling.windows, pixels_computed=filling.pixels, by_pyramid=filling.by_pyramid,
+            seam_ratio=rounded(filling.seams().ratio()), unfilled=filling.unfilled, seconds=round(seconds, 3),
+            megapixels_per_second=rounded(self.hole.size / 1e6 / seconds), peak_memory_bytes=peak_memory(),
         )  # fmt: skip
 
 
@@ -233,6 +237,7 @@ class _Restoration:
             )
         if job.output.exists() and not self._settings.overwrite:
             raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
+        started = time.monotonic()
         picture = read_picture(job.image)
         hole = align_mask(read_mask(job.mask), picture, self._settings.mask_on)
         if self._settings.invert_mask:
@@ -246,42 +251,46 @@ class _Restoration:
                 f"it marks the whole picture as damaged ({self._polarity()}), so nothing is left to restore from; "
                 f"{self._way_out()}",
             )
-        return _Work(job, picture, hole, known)
+        colours = picture.rgb()
+        fill = colours.copy() if np.may_share_memory(colours, picture.pixels) else colours
+        plan = plan_tiles(hole, self._settings.tile_size)
+        filling = Filling(ArraySurface(fill, visible), plan, self._settings.overlap)
+        return _Work(job, picture, hole, filling, started)
 
-    def pieces(self, work: _Work) -> Sequence[tuple[Hashable, _Piece]]:
+    def planned(self, work: _Work) -> ItemReport:
+        """Say what would be done: the tiles of all rounds, counted but not computed."""
         self._look_at(work)
-        size = self._settings.tile_size
-        windows = plan_tiles(work.hole, size).windows
-        work.tiles = len(windows)
-        if self._engine is not None:
-            self._emit(ItemStarted(work.job.name, work.tiles))
-        return [
-            (
-                canvas(window.width, window.height, size),
-                _Piece(window, Tile(work.fill[window.slices], work.known[window.slices])),
-            )
-            for window in windows
-        ]
+        for _ in work.filling.rounds():
+            pass
+        return work.reported("planned")
 
-    def compute(self, shape: Hashable, pieces: Sequence[_Piece]) -> Sequence[Filled]:
-        assert self._engine is not None and isinstance(shape, tuple)
-        results = self._engine.fill([piece.tile for piece in pieces], shape)
+    def pieces(self, work: _Work) -> Sequence[tuple[Hashable, Piece]]:
+        if work.rounds is None:
+            self._look_at(work)
+            work.rounds = work.filling.rounds()
+            self._emit(ItemStarted(work.job.name, len(work.filling.plan.windows)))
+        pieces = next((pieces for pieces in work.rounds if pieces), ())
+        return [(piece.shape, piece) for piece in pieces]
+
+    def compute(self, shape: Hashable, pieces: Sequence[Piece]) -> Sequence[tuple[Tile, Filled]]:
+        assert self._engine is not None
+        tiles = [piece.load() for piece in pieces]
+        results = self._engine.fill(tiles, pieces[0].canvas)
         self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
-        return results
+        return list(zip(tiles, results, strict=True))
 
-    def land(self, work: _Work, piece: _Piece, result: Filled) -> None:
-        hole = work.hole[piece.window.slices]
-        work.unreached[piece.window.slices] = hole & ~result.reached
-        np.copyto(work.fill[piece.window.slices], result.pixels, where=(hole & result.reached)[..., None])
+    def land(self, work: _Work, piece: Piece, result: tuple[Tile, Filled]) -> None:
+        piece.land(*result)
 
     def write(self, work: _Work) -> ItemReport:
         job, overwrite = work.job, self._settings.overwrite
         if not work.hole.any() and same_format(job.image, job.output):
             copy_file(job.image, job.output, overwrite=overwrite)
-            return work.reported("copied", 0)
-        _fill_unreached(work)
-        notices = write_picture(work.picture.filled(work.fill, work.hole), job.output, overwrite=overwrite)
-        report = work.reported("restored" if work.hole.any() else "copied", work.tiles)
+            return work.reported("copied")
+        surface = work.filling.surface
+        assert isinstance(surface, ArraySurface)
+        notices = write_picture(work.picture.filled(surface.pixels, work.hole), job.output, overwrite=overwrite)
+        report = work.reported("restored" if work.hole.any() else "copied")
         return report if not notices else _with_notices(report, notices)
 
     def _look_at(self, work: _Work) -> None:
@@ -307,19 +316,6 @@ class _Restoration:
 
     def _way_out(self) -> str:
         return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
-
-
-def _fill_unreached(work: _Work) -> None:
-    """Fill what no tile could reach from everything known by now: the picture's own pixels and what was filled."""
-    work.by_pyramid = int(work.unreached.sum())
-    if not work.by_pyramid:
-        return
-    known = (work.known | work.hole) & ~work.unreached
-    with torch.inference_mode():
-        image = torch.from_numpy(work.fill).permute(2, 0, 1)[None].float() / 255
-        filled = pyramid_fill(image, torch.from_numpy(known)[None, None].float())
-        pixels = filled.clamp(0, 1).mul(255).round().to(torch.uint8)[0].permute(1, 2, 0).numpy()
-    np.copyto(work.fill, pixels, where=work.unreached[..., None])
 
 
 def _collecting(emit: Listener) -> tuple[list[str], Listener]:

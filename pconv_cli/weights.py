@@ -10,9 +10,8 @@ from __future__ import annotations
 
 import hashlib
 import json
-import os
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -21,7 +20,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor, nn
 
+from pconv_cli import files
 from pconv_cli.errors import WeightsError
+from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.nn.pyramid import PyramidFill
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 
@@ -86,8 +87,12 @@ def find(name: str | None) -> Path | None:
     raise WeightsError(f"{name}: neither a weights file nor a name; the names are: {names}")
 
 
-def load_network(name: str | None) -> nn.Module:
+def load_network(name: str | None, padding: PaddingMode | None = None) -> nn.Module:
     """Build the network that `--weights` names, for inference: on the CPU, float32, batch norm folded.
+
+    Args:
+        name: A name, a file, `none` for the pyramid (which has no padding to choose), or None for the default.
+        padding: What lies beyond the border, see `partial_conv2d`; None: what the network was trained with.
 
     Raises:
         WeightsError: If it cannot be found, read or rebuilt, or a shipped file is not what the manifest says.
@@ -100,6 +105,8 @@ def load_network(name: str | None) -> nn.Module:
             _check(entry)
     header, state = read(path)
     config = config_from(header, path)
+    if padding is not None:
+        config = replace(config, padding_mode=padding)
     try:
         network = PartialConvUNet(config)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -168,15 +175,8 @@ def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str,
     Raises:
         OSError: If the place cannot be written.
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.part")
-    try:
-        with temporary.open("xb") as file:
-            file.write(save(dict(tensors), metadata))
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-    finally:
-        temporary.unlink(missing_ok=True)
+    with files.whole(path, overwrite=True) as file:
+        file.write(save(dict(tensors), metadata))
 
 
 def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:

@@ -20,35 +20,43 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pconv_cli"
 
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
-    {"__main__", "cli", "cli.app", "cli.restore", "cli.train", "cli.weights", "cli.ui", "cli.text"},
-    {"restore", "training.loop"},
-    {"jobs", "pipeline", "engine", "images", "_carry", "weights", "report", "training.data", "training.damage"},
-    {"nn", "nn.partial_conv", "nn.pyramid", "nn.unet", "masks", "metrics", "training.losses"},
-    {"tiles", "events", "errors"},
+    {"__main__", "cli", "cli.app", "cli.restore", "cli.tile", "cli.train", "cli.weights", "cli.ui", "cli.text"},
+    {"restore", "tile", "training.loop"},
+    {"jobs", "pipeline", "engine", "filling", "weights", "report", "training.data", "training.damage"}
+    | {"images", "_carry", "tiff", "_ifd"},
+    {"nn", "nn.partial_conv", "nn.pyramid", "nn.unet", "masks", "metrics", "seams", "sketch", "training.losses"},
+    {"tiles", "regions", "files", "events", "errors"},
 )
 # Packages that hold nothing but a docstring, and the root with the version: anyone may import those.
 EMPTY = {"", "training"}
 # The few that lean on a neighbour in their own band.
 NEIGHBOURS = {
     ("images", "_carry"),  # its private part
+    ("tiff", "_ifd"),  # and this one's
+    ("filling", "engine"),
+    ("tiles", "regions"),
     ("training.data", "training.damage"),
     ("nn.unet", "nn.partial_conv"),
     ("nn.unet", "nn.pyramid"),
 }
 DOORS = {  # library: the modules that may import it at all
     "PIL": {"images", "training.damage"},
+    "rasterio": {"tiff"},
     "safetensors": {"weights"},
     "rich": {"cli.ui"},
-    "typer": {"cli.app", "cli.restore", "cli.train", "cli.weights"},
+    "typer": {"cli.app", "cli.restore", "cli.tile", "cli.train", "cli.weights"},
 }
 LIGHT = (
     "errors",
     "events",
+    "files",
+    "regions",
     "tiles",
     "jobs",
     "images",
     "cli.app",
     "cli.restore",
+    "cli.tile",
     "cli.train",
     "cli.weights",
     "cli.ui",
@@ -189,6 +197,12 @@ def test_opencv_is_never_imported_when_a_module_loads(module: str) -> None:
     assert "cv2" not in libraries(module, on_load=True)
 
 
+def test_only_files_bends_the_filters_of_warnings_which_are_the_whole_process_s() -> None:
+    """With two locks for them, two threads would put back each other's filters."""
+    users = {m for m in MODULES if any(re.search(r"catch_warnings|simplefilter|filterwarnings", c) for c in calls(m))}
+    assert users == {"files"}
+
+
 def test_the_terminal_has_one_bar_and_it_is_not_tqdm() -> None:
     assert not [m for m in MODULES if m.startswith("cli") and "tqdm" in libraries(m, on_load=False)]
 
@@ -219,7 +233,7 @@ def test_version_and_help_are_answered_without_torch() -> None:
     program = f"""
 import runpy, sys
 import {light}
-for arguments in (["--version"], ["--help"], ["restore", "--help"], ["train", "--help"], ["weights", "--help"]):
+for arguments in (["--version"], ["--help"], *([name, "--help"] for name in ("restore", "tile", "train", "weights"))):
     sys.argv = ["pconv", *arguments]
     try:
         runpy.run_module("pconv_cli", run_name="__main__")

@@ -44,6 +44,7 @@ class Broken(Exception):
 class Loaded:
     task: Task
     results: dict[int, str] = field(default_factory=dict)
+    cut: bool = False
 
 
 @dataclass(frozen=True)
@@ -79,6 +80,9 @@ class Record:
 
     def pieces(self, loaded: Loaded) -> Sequence[tuple[str, Piece]]:
         self._enter("pieces", loaded.task)
+        if loaded.cut:
+            return []
+        loaded.cut = True
         return [(shape, Piece(loaded.task, index)) for index, shape in enumerate(loaded.task.shapes)]
 
     def compute(self, shape: str, pieces: Sequence[Piece]) -> Sequence[str]:

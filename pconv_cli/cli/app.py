@@ -12,7 +12,7 @@ from typing import Annotated
 import typer
 
 from pconv_cli import __version__
-from pconv_cli.cli import restore, train, weights
+from pconv_cli.cli import restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
 
@@ -26,6 +26,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command("restore")(restore.command)
+app.command("tile")(tile.command)
 app.command("train")(train.command)
 app.add_typer(weights.app, name="weights")
 

@@ -32,6 +32,23 @@ class Precision(str, Enum):
     fp16 = "fp16"
 
 
+class PaddingMode(str, Enum):
+    """Values of `--padding`."""
+
+    partial = "partial"
+    zero = "zero"
+    reflect = "reflect"
+    replicate = "replicate"
+
+
+Padding = Annotated[
+    PaddingMode | None,
+    typer.Option(help="What the network takes to lie beyond a tile, for comparison (default: as it was trained)."),
+]
+Overlap = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Share and blend N pixels between tiles of a plain grid, for comparison."),
+]
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute; auto takes a GPU if there is one.")
 ]
@@ -65,7 +82,9 @@ def command(
     precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
         Precision.auto
     ),
-    tile_size: Annotated[int, typer.Option(min=32, metavar="PX", help="Larger pictures are tiled.")] = 512,
+    tile_size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
+    padding: Padding = None,
+    overlap: Overlap = 0,
     batch_size: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Tiles in a batch (default: 1 on a CPU, 8 on a GPU).")
     ] = None,
@@ -94,6 +113,8 @@ def command(
         device=device,
         precision=precision.value,
         tile_size=tile_size,
+        padding=None if padding is None else padding.value,
+        overlap=overlap,
         batch_size=batch_size,
         jobs=jobs,
         invert_mask=invert_mask,

@@ -15,26 +15,31 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 SMOOTHING = 16
+GUIDE_LEVELS = 3
+"""How often a guide is halved against its image: one pixel of it stands for 8 x 8."""
 
 
-def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING) -> Tensor:
+def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING, guide: Tensor | None = None) -> Tensor:
     """Fill the holes of images from their known pixels.
 
     Args:
         image: `(n, c, h, w)`, float, any range; values in holes do not matter.
         known: `(n, 1, h, w)`, 1 = known, 0 = hole.
         smoothing: Steps of 3 x 3 box smoothing inside the holes at each level; more is smoother and slower.
+        guide: `(n, c, ceil(h / 8), ceil(w / 8))`: what the images look like when reduced, holes filled, from whoever
+            sees more of the picture than these images show. It takes the place of all coarser levels.
 
     Returns:
-        `(n, c, h, w)`: the image where known, a smooth continuation in the holes; 0 where an image has nothing known.
+        `(n, c, h, w)`: the image where known, a smooth continuation in the holes; 0 where an image has nothing known
+        and no guide.
     """
     holes = known <= 0
     level = torch.where(holes, image.new_zeros(()), image)
     levels = [(level, holes)]
-    while max(level.shape[-2:]) > 1:
+    while max(level.shape[-2:]) > 1 if guide is None else len(levels) <= GUIDE_LEVELS:
         level, holes = _pull(level, holes)
         levels.append((level, holes))
-    filled = levels[-1][0]
+    filled = level if guide is None else torch.where(holes, guide, level)
     for level, holes in reversed(levels[:-1]):
         height, width = level.shape[-2:]
         above = F.interpolate(filled, scale_factor=2, mode="bicubic", align_corners=False)[..., :height, :width]
@@ -45,18 +50,20 @@ def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING) -> Te
 
 
 class PyramidFill(nn.Module):
-    """`pyramid_fill` in the shape of a network: `forward(image, known) -> (output, known)`.
+    """`pyramid_fill` in the shape of a network: `forward(image, known, guide=None) -> (output, known)`.
 
-    The returned mask is 1 everywhere in an image that has a known pixel, 0 everywhere in one that has none.
+    The returned mask is 1 everywhere in an image that has a known pixel or a guide, 0 everywhere in one without.
     """
 
-    def forward(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, known: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """See `pyramid_fill`."""
-        return pyramid_fill(image, known), something_known(known)
+        return pyramid_fill(image, known, guide=guide), something_known(known, guide)
 
 
-def something_known(known: Tensor) -> Tensor:
-    """Return `(n, 1, h, w)` float32: 1 in every pixel of an image that has a known pixel, else 0."""
+def something_known(known: Tensor, guide: Tensor | None = None) -> Tensor:
+    """Return `(n, 1, h, w)` float32: 1 in every pixel of an image that has a known pixel or a guide, else 0."""
+    if guide is not None:
+        return torch.ones_like(known, dtype=torch.float32)
     return known.flatten(1).amax(1).gt(0).float()[:, None, None, None].expand(-1, 1, *known.shape[-2:])
 
 

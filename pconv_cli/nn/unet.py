@@ -74,10 +74,11 @@ COMPACT = UNetConfig(
 
 
 class PartialConvUNet(nn.Module):
-    """`forward(image, known) -> (output, known)`.
+    """`forward(image, known, guide=None) -> (output, known)`.
 
     Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] (the output is not clamped); masks are
     `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the output means nothing.
+    A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it.
     """
 
     mean: Tensor
@@ -119,9 +120,9 @@ class PartialConvUNet(nn.Module):
         if self.config.floor is not None:
             nn.init.zeros_(self.out.weight)
 
-    def forward(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, image: Tensor, known: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
         """Fill one batch; see the class for shapes and ranges."""
-        base, features, masks = self._input(image, known)
+        base, features, masks = self._input(image, known, guide)
         skips = [(features, masks)]
         for block in self.encoder:
             features, masks = block(features, masks)
@@ -139,14 +140,15 @@ class PartialConvUNet(nn.Module):
             out = base + out * (1 - known)
         return out * self.std + self.mean, masks
 
-    def _input(self, image: Tensor, known: Tensor) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _input(self, image: Tensor, known: Tensor, guide: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor]:
         """Normalise; with a floor, lay it under the picture. Returns the floor, the first features, their masks."""
         image = (image - self.mean) / self.std
         picture = torch.where(known > 0, image, image.new_zeros(()))
         if self.config.floor is None:
             return None, picture, known
-        base = pyramid_fill(picture, known, self.config.floor)
-        everywhere = something_known(known)
+        guide = None if guide is None else (guide - self.mean) / self.std
+        base = pyramid_fill(picture, known, self.config.floor, guide)
+        everywhere = something_known(known, guide)
         features = torch.cat([picture, base, known], dim=1).contiguous(memory_format=torch.channels_last)
         return base, features, torch.cat([known, everywhere], dim=1)
 

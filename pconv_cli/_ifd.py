@@ -1,0 +1,176 @@
+"""First directories of TIFF files as plain bytes: read their tags, give them further ones, and look into JPEG tables.
+
+It knows how a directory lies in a file, classic and BigTIFF, in both byte orders, and what tags are about the layout of
+one file alone. It does not know GDAL, pixels, or how a file gets its place: the private part of `tiff`.
+"""
+
+from __future__ import annotations
+
+import os
+import struct
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, TypeAlias
+
+Value: TypeAlias = tuple[int, int, bytes]  # type, count, and bytes in the file's own order
+
+_SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_LETTERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
+# How the pixels of one file lie in it: another file has its own way.
+_LAYOUT = frozenset(
+    [254, 255, *range(256, 260), 262, 266, 273, *range(277, 282), 284, 292, 293, 317, 320, *range(322, 326)]
+) | frozenset([332, 334, 338, 339, 347, *range(512, 522), 529, 530, 531, 532])
+# What points elsewhere in its own file, or shows the picture once more, with its damage.
+_POINTERS = {330: "embedded previews", 34665: "EXIF", 34853: "GPS", 37724: "Photoshop layers"}
+
+
+@dataclass(frozen=True)
+class Directory:
+    """The first directory of a TIFF file.
+
+    Attributes:
+        path: The file.
+        order: "<" or ">".
+        big: Whether it is a BigTIFF.
+        entries: Tag to the rest of its entry as stored: type, count, and value or position.
+        following: Position of the next directory, 0 after the last.
+    """
+
+    path: Path
+    order: str
+    big: bool
+    entries: dict[int, bytes] = field(repr=False)
+    following: int
+
+    @classmethod
+    def first(cls, path: Path) -> Directory:
+        """Read it from a file that is known to be a TIFF."""
+        with path.open("rb") as stream:
+            head = stream.read(16)
+            order = "<" if head[:2] == b"II" else ">"
+            big = head[2:4] in (b"+\0", b"\0+")
+            counter, word, size = ("Q", "Q", 20) if big else ("H", "L", 12)
+            stream.seek(struct.unpack_from(order + word, head, 8 if big else 4)[0])
+            (count,) = struct.unpack(order + counter, stream.read(struct.calcsize(order + counter)))
+            table = stream.read(count * size)
+            (following,) = struct.unpack(order + word, stream.read(struct.calcsize(order + word)))
+        entries: dict[int, bytes] = {}
+        for at in range(0, count * size, size):
+            (tag,) = struct.unpack_from(order + "H", table, at)
+            entries.setdefault(tag, table[at + 2 : at + size])
+        return cls(path, order, big, entries, following)
+
+    def value(self, tag: int, most: int = 2**20) -> Value:
+        """A tag's value; of a long one only the first `most` bytes."""
+        entry = self.entries[tag]
+        kind, count = struct.unpack_from(self.order + ("HQ" if self.big else "HL"), entry)
+        place = entry[10:] if self.big else entry[6:]
+        length = count * _SIZES.get(kind, 1)
+        if length <= len(place):
+            return kind, count, place[:length]
+        with self.path.open("rb") as stream:
+            stream.seek(struct.unpack(self.order + ("Q" if self.big else "L"), place)[0])
+            return kind, count, stream.read(min(length, most))
+
+    def numbers(self, tag: int) -> tuple[int, ...]:
+        """The first values of a tag of integers."""
+        kind, _, data = self.value(tag, 64)
+        letter = _LETTERS.get(kind, "B")
+        return struct.unpack(f"{self.order}{len(data) // struct.calcsize(self.order + letter)}{letter}", data)
+
+    def number(self, tag: int, default: int | None = None) -> int:
+        """The first value of a tag of integers, or what stands for it where the tag is missing."""
+        if tag not in self.entries and default is not None:
+            return default
+        return self.numbers(tag)[0]
+
+
+def graft(path: Path, tags: dict[int, Value]) -> None:
+    """Give a TIFF file's first directory further tags.
+
+    The directory is written once more at the file's end; all else stays where it is.
+
+    Args:
+        path: The file.
+        tags: Tag to its value, in the file's byte order.
+    """
+    if not tags:
+        return
+    directory = Directory.first(path)
+    order, big = directory.order, directory.big
+    counter, word, room = ("Q", "Q", 8) if big else ("H", "L", 4)
+    entries = dict(directory.entries)
+    with path.open("r+b") as stream:
+        for tag, (kind, count, data) in tags.items():
+            place = data.ljust(room, b"\0")
+            if len(data) > room:
+                place = struct.pack(order + word, _append(stream, data))
+            entries[tag] = struct.pack(order + "H" + word, kind, count) + place
+        table = b"".join(struct.pack(order + "H", tag) + entries[tag] for tag in sorted(entries))
+        head = struct.pack(order + counter, len(entries))
+        at = _append(stream, head + table + struct.pack(order + word, directory.following))
+        stream.seek(8 if big else 4)
+        stream.write(struct.pack(order + word, at))
+
+
+def graft_from(source: Directory, path: Path) -> list[str]:
+    """Give a TIFF file those tags of another one that it lacks and that are not about layout.
+
+    Returns:
+        The names of those that cannot be given.
+    """
+    target = Directory.first(path)
+    missing = source.entries.keys() - target.entries.keys() - _LAYOUT
+    same_order = source.order == target.order
+    values = {tag: source.value(tag, 2**32) for tag in missing - _POINTERS.keys()}
+    plain = {tag: value for tag, value in values.items() if same_order or _SIZES.get(value[0]) == 1}
+    graft(path, plain)
+    return [_POINTERS.get(tag, f"tag {tag}") for tag in sorted(missing - plain.keys())]
+
+
+def shared_jpeg_tables(tiff: Directory, tables_of: Callable[[int], bytes]) -> bytes | None:
+    """JPEG tables to give to a file whose blocks have quantisation tables of their own; those keep to their own.
+
+    Args:
+        tiff: Directory of a file that is JPEG-compressed.
+        tables_of: Makes the tables, a JPEG stream, of a quality from 1 to 100.
+
+    Returns:
+        Tables of the lowest quality that is nowhere coarser than the first block's, with what is shared already; None
+        if there are shared quantisation tables already.
+    """
+    shared = tiff.value(347)[2] if 347 in tiff.entries else b"\xff\xd8\xff\xd9"
+    if _quantisation(shared):
+        return None
+    offset, size = (324, 325) if 324 in tiff.entries else (273, 279)
+    with tiff.path.open("rb") as stream:
+        stream.seek(tiff.number(offset))
+        own = _quantisation(stream.read(min(tiff.number(size), 2**16)))
+    low, high = (1, 100) if own else (95, 95)
+    while low < high:
+        middle = (low + high) // 2
+        made = _quantisation(tables_of(middle))
+        pairs = [pair for key in made.keys() & own.keys() for pair in zip(made[key], own[key], strict=False)]
+        low, high = (low, middle) if all(value <= limit for value, limit in pairs) else (middle + 1, high)
+    return tables_of(low)[:-2] + shared[2:]
+
+
+def _append(stream: IO[bytes], data: bytes) -> int:
+    """Write at an even position at the end of a file, and return it."""
+    end = stream.seek(0, os.SEEK_END)
+    stream.write(b"\0" * (end % 2) + data)
+    return end + end % 2
+
+
+def _quantisation(stream: bytes) -> dict[int, bytes]:
+    """Quantisation tables of 8 bits in a JPEG stream, by number."""
+    found, at = {}, 2
+    while at + 4 <= len(stream) and stream[at] == 0xFF and stream[at + 1] not in (0xD9, 0xDA):
+        (length,) = struct.unpack_from(">H", stream, at + 2)
+        if stream[at + 1] == 0xDB:
+            tables = stream[at + 4 : at + 2 + length]
+            for start in range(0, len(tables), 65):
+                found[tables[start]] = tables[start + 1 : start + 65]
+        at += 2 + length
+    return found

@@ -1,0 +1,95 @@
+"""`pconv tile`: options in, exit code out. Heavy modules are imported when the command runs, not before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pconv_cli.cli.restore import Device, Overlap, Padding, Precision, exit_code
+from pconv_cli.cli.text import ProgressMode
+
+
+def command(
+    big: Annotated[Path, typer.Argument(metavar="BIG", help="The picture; a TIFF keeps all that it carries.")],
+    mask: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FILE",
+            help="White = damaged. Default: BIG_mask.* or BIG.mask.* beside BIG, else what BIG itself marks "
+            "(alpha = 0, mask band, nodata).",
+        ),
+    ] = None,
+    size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
+    output: Annotated[
+        Path | None, typer.Option("--output", "-o", metavar="OUT", help="The result (default: BIG_restored.tif).")
+    ] = None,
+    plan: Annotated[bool, typer.Option("--plan", help="Print the plan as one JSON object, compute nothing.")] = False,
+    plan_image: Annotated[
+        Path | None, typer.Option(metavar="FILE.png", help="Draw the plan over the picture, compute nothing.")
+    ] = None,
+    invert_mask: Annotated[
+        bool, typer.Option("--invert-mask", help="The mask is black where damaged (default: white = damaged).")
+    ] = False,
+    dilate: Annotated[int, typer.Option(min=0, metavar="N", help="Grow the damage by N pixels.")] = 0,
+    weights: Annotated[
+        str | None,
+        typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),
+    ] = None,
+    device: Device = "auto",
+    precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
+        Precision.auto
+    ),
+    padding: Padding = None,
+    overlap: Overlap = 0,
+    batch_size: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Tiles in a batch (default: 1 on a CPU, 8 on a GPU).")
+    ] = None,
+    jobs: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")
+    ] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    progress: Annotated[
+        ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")
+    ] = ProgressMode.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print a report as one JSON object on stdout.")] = False,
+) -> None:
+    """Restore one picture of any size, in tiles without overlap; only pixels inside the mask change.
+
+    The output is a copy of BIG in which only the blocks that hold damage are written anew, so it keeps everything.
+    Memory does not grow with the picture, and time goes by the damage.
+    """
+    from pconv_cli import tile as use_case
+    from pconv_cli.cli import ui
+
+    settings = use_case.TileSettings(
+        weights=weights,
+        device=device,
+        precision=precision.value,
+        size=size,
+        padding=None if padding is None else padding.value,
+        overlap=overlap,
+        batch_size=batch_size,
+        jobs=jobs,
+        invert_mask=invert_mask,
+        dilate=dilate,
+        overwrite=overwrite,
+    )
+    if plan or plan_image is not None:
+        planned = use_case.plan(big, mask, settings, thumbnail=1024 if plan_image is not None else 1)
+        if plan_image is not None:
+            use_case.refuse_loss(plan_image, big, planned.mask_file)
+            from pconv_cli.images import write_png
+            from pconv_cli.sketch import sketch
+
+            write_png(sketch(planned.thumbnail, planned.plan), plan_image, overwrite=overwrite)
+        if plan:
+            ui.out(json.dumps(planned.document()))
+        return
+    with ui.view(progress) as show, ui.Stop(show) as stop:
+        report = use_case.tile(big, mask, output, settings, stop.listening, stop)
+    if as_json:
+        ui.out(report.as_json())
+    raise typer.Exit(exit_code(report))

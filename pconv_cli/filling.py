@@ -1,0 +1,436 @@
+"""Fills one picture: which tiles in which rounds, what each sees, and what becomes of the results.
+
+Knows: the plan, the picture as a surface that gives and takes windows, the guide, the cuts. Does not know: files,
+networks, devices, or who computes the tiles of a round.
+
+The rounds, each begun when the one before has landed (what each is worth: benchmarks/README.md):
+
+1. Where a hole is so deep that whole cells of 8 x 8 px are lost, the picture is reduced to such cells and filled first,
+   by these same rounds. All windows then stand on one guide, so neighbours agree, and a hole larger than a window is
+   filled with something coherent.
+2. The windows of the plan.
+3. The cuts that run through holes are levelled (see `seams`), then healed: a band on both sides of them is filled once
+   more, everything else known.
+"""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from numpy.typing import NDArray
+
+from pconv_cli.engine import GUIDED, Engine, Filled, Tile
+from pconv_cli.nn.pyramid import pyramid_fill
+from pconv_cli.regions import Damage, Window
+from pconv_cli.seams import REACH, SeamMeter, level
+from pconv_cli.tiles import TilePlan, canvas, plan_overlapping, plan_tiles
+
+BLOCK = 512  # pixels read at once where a picture is reduced; a multiple of every factor
+STRIP = 512  # pixels of a cut looked at together
+LARGEST_GUIDE = 1 << 24  # pixels of a reduced picture
+
+
+class Unfillable(ValueError):
+    """No pixel of the picture is known."""
+
+
+class Surface(Protocol):
+    """A picture that gives and takes windows. Its methods may be called from several threads at once."""
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        ...
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        ...
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Give colours, `(h, w, 3)`, uint8, or float32 in [0, 1]: what has been laid so far included."""
+        ...
+
+    def shown(self, window: Window) -> NDArray[np.bool_] | None:
+        """Tell which pixels hold something, `(h, w)`; None where all do. A constant for a surface."""
+        ...
+
+    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """Take pixels, `(h, w, 3)` of the type that `read` gives, where `where` is True."""
+        ...
+
+
+@dataclass(eq=False)
+class ArraySurface:
+    """A picture in memory: `pixels` `(height, width, 3)`, changed in place, `visible` `(height, width)` or None."""
+
+    pixels: NDArray[Any]
+    visible: NDArray[np.bool_] | None = None
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return int(self.pixels.shape[1])
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Give a view: see `Surface`."""
+        view: NDArray[Any] = self.pixels[window.slices]
+        return view
+
+    def shown(self, window: Window) -> NDArray[np.bool_] | None:
+        """Give a view: see `Surface`."""
+        return None if self.visible is None else self.visible[window.slices]
+
+    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """See `Surface`."""
+        np.copyto(self.pixels[window.slices], pixels, where=where[..., None])
+
+
+@dataclass(frozen=True, eq=False)
+class Piece:
+    """One tile to be computed: `load` it, compute it, `land` the result. Pieces of one `shape` may share a batch."""
+
+    filling: Filling
+    window: Window
+    damage: Damage
+    shape: tuple[int, int, bool]
+    owned: NDArray[np.bool_] | tuple[TilePlan, int]
+    weight: NDArray[np.float32] | None = None
+
+    @property
+    def canvas(self) -> tuple[int, int]:
+        """Width and height of the shape shared with others."""
+        return self.shape[:2]
+
+    def load(self) -> Tile:
+        """Read what the network sees."""
+        return self.filling.tile(self)
+
+    def land(self, tile: Tile, filled: Filled) -> None:
+        """Lay what the network made of `tile` into the picture, where this piece is the writer."""
+        self.filling.take(self, tile, filled)
+
+    def writes(self) -> NDArray[np.bool_]:
+        """Tell which pixels of the window this piece writes, `(h, w)`."""
+        return self.owned[0].owned(self.owned[1]) if isinstance(self.owned, tuple) else self.owned
+
+
+@dataclass(eq=False)
+class Filling:
+    """One picture being filled.
+
+    Attributes:
+        surface: The picture.
+        plan: Which windows, which cuts.
+        overlap: Pixels that neighbouring windows of a plain grid share and blend, instead of the plan's windows and
+            healing; for comparison. 0: the plan.
+        guided: Whether deep holes are filled coarse to fine.
+        healed: Whether cuts are levelled and healed.
+        windows: Tiles computed so far, those of the guide and of healing included.
+        pixels: Pixels in them.
+        by_pyramid: Pixels that the network could not reach and the pyramid filled.
+        laid: Pixels of the plan's own pass that have been written.
+    """
+
+    surface: Surface
+    plan: TilePlan
+    overlap: int = 0
+    guided: bool = True
+    healed: bool = True
+    windows: int = field(default=0, init=False)
+    pixels: int = field(default=0, init=False)
+    by_pyramid: int = field(default=0, init=False)
+    laid: int = field(default=0, init=False)
+    _guide: _Guide | None = field(default=None, init=False)
+    _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    def rounds(self) -> Iterator[Sequence[Piece]]:
+        """Give the tiles round by round; ask for the next round when all of one have landed.
+
+        Raises:
+            Unfillable: If no pixel of the picture is known.
+        """
+        if self.guided and self.plan.windows:
+            yield from self._make_guide()
+        if self.overlap:
+            yield from self._overlapping()
+            return
+        for plan in (self.plan, *self.plan.heals) if self.healed else (self.plan,):
+            yield [self._piece(window, plan.damage, (plan, i)) for i, window in enumerate(plan.windows)]
+            if self.healed:
+                for strip, cut, across in self._strips(plan, REACH):
+                    self._level(plan, strip, cut, across)
+
+    @property
+    def unfilled(self) -> int:
+        """Damaged pixels that nothing has been written to so far."""
+        return self.plan.damage.area - self.laid
+
+    def seams(self) -> SeamMeter:
+        """Measure the steps across the plan's cuts, once all rounds have landed."""
+        meter = SeamMeter()
+        for strip, cut, across in self._strips(self.plan, 16):
+            pixels, hole = self.surface.read(strip), self.plan.damage.window(strip)
+            meter.add(pixels if across else pixels.swapaxes(0, 1), hole if across else hole.T, cut)
+        return meter
+
+    def tile(self, piece: Piece) -> Tile:
+        """Read what the network sees of a piece's window."""
+        pixels, known = self._seen(piece.window, piece.damage)
+        guide = self._guide.crop(piece.window) if piece.shape[2] and self._guide is not None else None
+        return Tile(pixels, known, guide)
+
+    def take(self, piece: Piece, tile: Tile, filled: Filled) -> None:
+        """Lay a result into the picture."""
+        where, pixels = piece.writes(), filled.pixels
+        missing = where & ~filled.reached
+        if missing.any():
+            pixels = np.where(missing[..., None], _floor(tile), pixels)
+        if piece.weight is not None:
+            pixels = _blended(self.surface.read(piece.window), pixels, piece.weight)
+        with self._lock:
+            self.by_pyramid += int(missing.sum())
+            if piece.weight is None and piece.damage is self.plan.damage:
+                self.laid += int(where.sum())
+        self.surface.lay(piece.window, pixels, where)
+
+    def _piece(
+        self, window: Window, damage: Damage, owned: NDArray[np.bool_] | tuple[TilePlan, int],
+        weight: NDArray[np.float32] | None = None,
+    ) -> Piece:  # fmt: skip
+        self.windows += 1
+        self.pixels += window.area
+        guided = damage is self.plan.damage and self._guide is not None
+        if guided and self._guide is not None:
+            guided = self._guide.wanted(window) or self._sees_nothing(window)
+        shape = (*canvas(window.width, window.height, self.plan.size), guided)
+        return Piece(self, window, damage, shape, owned, weight)
+
+    def _seen(self, window: Window, damage: Damage) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        known, shown = ~damage.window(window), self.surface.shown(window)
+        return self.surface.read(window), known if shown is None else known & shown
+
+    def _overlapping(self) -> Iterator[Sequence[Piece]]:
+        """Windows of a grid that share borders: every second row and column first, then those between, blended in."""
+        placed = plan_overlapping(self.plan.damage, self.plan.size, self.overlap)
+        height, width = self.surface.height, self.surface.width
+        for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
+            pieces = []
+            for at in placed:
+                if (at.row % 2, at.column % 2) == (row, column):
+                    down = _ramps(at.window.y, at.window.height, height, self.overlap if row else 0)
+                    across = _ramps(at.window.x, at.window.width, width, self.overlap if column else 0)
+                    owned = self.plan.damage.window(at.window)
+                    weight = down[:, None] * across if row or column else None
+                    pieces.append(self._piece(at.window, self.plan.damage, owned, weight))
+            yield pieces
+        self.laid = self.plan.damage.area
+
+    # ---------------------------------------------------------------- the guide
+
+    def _make_guide(self) -> Iterator[Sequence[Piece]]:
+        """Fill a reduced picture first, if there is a hole that it would show."""
+        everywhere = Window(0, 0, self.surface.width, self.surface.height)
+        if not (self._veiled or self.plan.damage.deep(GUIDED) or any(map(self._sees_nothing, self.plan.windows))):
+            return
+        reduced = self._reduced(_blocks(self.plan.windows))
+        if not reduced.known.any():
+            reduced = self._reduced(_blocks([everywhere]))
+            if not reduced.known.any():
+                raise Unfillable
+        empty = reduced.hole & ~reduced.known
+        inner = Filling(ArraySurface(reduced.pixels, reduced.hole | reduced.known), plan_tiles(empty, self.plan.size))
+        yield from inner.rounds()
+        self.windows += inner.windows
+        self.pixels += inner.pixels
+        self._guide = _Guide(reduced.pixels, empty, reduced.hole | reduced.known, reduced.factor)
+
+    @property
+    def _veiled(self) -> bool:
+        return self.surface.shown(Window(0, 0, 1, 1)) is not None
+
+    def _sees_nothing(self, window: Window) -> bool:
+        """Tell whether a window holds nothing known although no cell in it need be empty."""
+        if min(window.width, window.height) >= 2 * GUIDED and not self._veiled:
+            return False  # a whole cell lies in it, and that one is either empty or known
+        return not self._seen(window, self.plan.damage)[1].any()
+
+    def _reduced(self, blocks: Sequence[tuple[int, int]]) -> _Reduced:
+        height, width, factor = self.surface.height, self.surface.width, GUIDED
+        while -(-height // factor) * -(-width // factor) > LARGEST_GUIDE:
+            factor *= 2
+        rows, columns = -(-height // factor), -(-width // factor)
+        first = self.surface.read(Window(0, 0, 1, 1))
+        reduced = _Reduced(
+            factor, np.zeros((rows, columns, 3), first.dtype), np.zeros((rows, columns), np.bool_),
+            np.zeros((rows, columns), np.bool_),
+        )  # fmt: skip
+        for x, y in blocks:
+            window = Window(x, y, min(BLOCK, width - x), min(BLOCK, height - y))
+            pixels, known = self._seen(window, self.plan.damage)
+            reduced.put(window, pixels, known, self.plan.damage.window(window))
+        return reduced
+
+    # ---------------------------------------------------------------- cuts
+
+    def _strips(self, plan: TilePlan, reach: int) -> Iterator[tuple[Window, int, bool]]:
+        """Give the surroundings of each cut, where in them it lies, and whether it has a left and a right side."""
+        for x0, y0, x1, y1 in plan.cuts.tolist():
+            across = x0 == x1
+            middle, limit = (x0, self.surface.width) if across else (y0, self.surface.height)
+            low, high = max(0, middle - reach), min(limit, middle + reach)
+            start, stop = (y0, y1) if across else (x0, x1)
+            for at in range(start, stop, STRIP):
+                length = min(STRIP, stop - at)
+                window = Window(low, at, high - low, length) if across else Window(at, low, length, high - low)
+                yield window, middle - low, across
+
+    def _level(self, plan: TilePlan, strip: Window, cut: int, across: bool) -> None:
+        before, hole = self.surface.read(strip), plan.damage.window(strip)
+        scale = np.float32(255 if before.dtype == np.uint8 else 1)
+        pixels: NDArray[np.float32] = before.astype(np.float32) / scale
+        pixels = level(pixels, hole, cut) if across else level(pixels.swapaxes(0, 1), hole.T, cut).swapaxes(0, 1)
+        self.surface.lay(strip, _as(pixels, before.dtype), hole)
+
+
+def fill(filling: Filling, engine: Engine) -> None:
+    """Go through all rounds here and now, tile by tile: what a run does, without its threads and batches.
+
+    Raises:
+        Unfillable: If no pixel of the picture is known.
+    """
+    for pieces in filling.rounds():
+        for piece in pieces:
+            tile = piece.load()
+            piece.land(tile, engine.fill([tile], piece.canvas)[0])
+
+
+@dataclass(frozen=True, eq=False)
+class _Reduced:
+    """A picture of cells: the mean of what is known in each, whether anything is, and whether any of it is a hole."""
+
+    factor: int
+    pixels: NDArray[Any]
+    known: NDArray[np.bool_]
+    hole: NDArray[np.bool_]
+
+    def put(self, window: Window, pixels: NDArray[Any], known: NDArray[np.bool_], hole: NDArray[np.bool_]) -> None:
+        """Reduce one aligned window."""
+        down, across = -window.height % self.factor, -window.width % self.factor
+        spread = ((0, down), (0, across))
+        weight = np.pad(known, spread).astype(np.float32)[..., None]
+        colours = np.pad(pixels, (*spread, (0, 0))).astype(np.float32) * weight
+        count, total = self._summed(weight), self._summed(colours)
+        top, left = window.y // self.factor, window.x // self.factor
+        place = np.s_[top : top + count.shape[0], left : left + count.shape[1]]
+        mean = total / np.maximum(count, 1)
+        self.pixels[place] = mean.round() if self.pixels.dtype == np.uint8 else mean
+        self.known[place] = count[..., 0] > 0
+        self.hole[place] = self._summed(np.pad(hole, spread).astype(np.float32)[..., None])[..., 0] > 0
+
+    def _summed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
+        height, width, channels = values.shape
+        cells = values.reshape(height // self.factor, self.factor, width // self.factor, self.factor, channels)
+        total: NDArray[np.float32] = cells.sum(axis=(1, 3))
+        return total
+
+
+@dataclass(frozen=True, eq=False)
+class _Guide:
+    """The reduced picture, filled: `pixels` `(rows, columns, 3)`, which were `empty`, and which mean something."""
+
+    pixels: NDArray[Any]
+    empty: NDArray[np.bool_]
+    valid: NDArray[np.bool_]
+    factor: int
+
+    def wanted(self, window: Window) -> bool:
+        """Tell whether a window has a hole that the guide shows."""
+        rows = slice(window.y // self.factor, -(-window.bottom // self.factor))
+        columns = slice(window.x // self.factor, -(-window.right // self.factor))
+        return bool(self.empty[rows, columns].any())
+
+    def crop(self, window: Window) -> NDArray[np.float32]:
+        """Give the guide of one tile, `(ceil(h / 8), ceil(w / 8), 3)`, float32 in [0, 1], at the tile's own cells."""
+        rows = self._places(window.y, -(-window.height // GUIDED))
+        columns = self._places(window.x, -(-window.width // GUIDED))
+        top, bottom = _between(rows, self.pixels.shape[0])
+        left, right = _between(columns, self.pixels.shape[1])
+        part = torch.from_numpy(self.pixels[top:bottom, left:right]).permute(2, 0, 1)[None].float()
+        if self.pixels.dtype == np.uint8:
+            part /= 255
+        valid = self.valid[top:bottom, left:right]
+        if not valid.all():  # sampling looks a little beyond
+            part = pyramid_fill(part, torch.from_numpy(valid)[None, None].float())
+        y, x = (
+            torch.from_numpy((places - low) / max(high - low - 1, 1) * 2 - 1).float()
+            for places, low, high in ((rows, top, bottom), (columns, left, right))
+        )
+        grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
+        sampled = F.grid_sample(part, grid, mode="bicubic", padding_mode="border", align_corners=True)
+        return np.asarray(sampled[0].permute(1, 2, 0).clamp(0, 1).numpy())
+
+    def _places(self, start: int, count: int) -> NDArray[np.float64]:
+        """Where the centres of a tile's cells lie among the guide's pixels."""
+        centres = start + GUIDED * np.arange(count) + (GUIDED - 1) / 2
+        return np.asarray((centres - (self.factor - 1) / 2) / self.factor)
+
+
+def _between(places: NDArray[np.float64], limit: int) -> tuple[int, int]:
+    """The pixels that bicubic sampling at `places` needs, and never none."""
+    low = min(max(int(np.floor(places[0])) - 1, 0), limit - 1)
+    return low, max(min(int(np.ceil(places[-1])) + 3, limit), low + 1)
+
+
+def _blocks(windows: Sequence[Window]) -> list[tuple[int, int]]:
+    """The aligned blocks that windows touch, as left and top edges, row by row."""
+    touched = {
+        (y, x)
+        for window in windows
+        for y in range(window.y // BLOCK * BLOCK, window.bottom, BLOCK)
+        for x in range(window.x // BLOCK * BLOCK, window.right, BLOCK)
+    }
+    return [(x, y) for y, x in sorted(touched)]
+
+
+def _ramps(start: int, length: int, limit: int, overlap: int) -> NDArray[np.float32]:
+    """Weights of a window's rows or columns that rise from each side on which it shares pixels with a neighbour."""
+    weights = np.ones(length, np.float32)
+    rise = (np.arange(overlap, dtype=np.float32) + 0.5) / max(overlap, 1)
+    if overlap and start > 0:
+        weights[:overlap] = rise
+    if overlap and start + length < limit:
+        weights[length - overlap :] = rise[::-1]
+    return weights
+
+
+def _blended(under: NDArray[Any], over: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[Any]:
+    mixed = under.astype(np.float32) * (1 - weight[..., None]) + over.astype(np.float32) * weight[..., None]
+    return np.asarray(mixed.round().astype(np.uint8) if under.dtype == np.uint8 else mixed)
+
+
+def _as(pixels: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype == np.uint8:
+        return np.asarray((pixels * 255).round().clip(0, 255).astype(np.uint8))
+    return pixels.astype(dtype)
+
+
+def _floor(tile: Tile) -> NDArray[Any]:
+    """What the pyramid alone makes of a tile."""
+    scale = 255 if tile.pixels.dtype == np.uint8 else 1
+    with torch.inference_mode():
+        image = torch.from_numpy(np.ascontiguousarray(tile.pixels)).permute(2, 0, 1)[None].float() / scale
+        guide = None if tile.guide is None else torch.from_numpy(tile.guide).permute(2, 0, 1)[None]
+        filled = pyramid_fill(image, torch.from_numpy(tile.known)[None, None].float(), guide=guide)
+        return _as(filled[0].permute(1, 2, 0).numpy().clip(0, 1), tile.pixels.dtype)

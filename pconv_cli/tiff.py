@@ -1,0 +1,985 @@
+"""Pictures larger than memory: read windows of them, put fills into a copy of the file. The only door to rasterio.
+
+It knows blocks, bands, masks and GDAL's habits. It knows nothing of networks, tiles' planning, batches, or what a
+caller shows to people. Bytes of TIFF directories: `_ifd`; how a file gets its place: `files`.
+
+Copy, then patch: the output begins as a byte copy of the input, so that every tag, page and pixel is there already, and
+only blocks (tiles or strips) that hold a fill are encoded again, each of them once. Until then the fills wait in a
+scratch file beside the output, and the input is only ever read. What GDAL cannot update soundly is written anew.
+
+GDAL can lose an error of a disk that is full when it closes a file. So nothing is taken to be written until it has been
+read back.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import shutil
+import struct
+import threading
+import zlib
+from collections.abc import Callable, Iterator
+from contextlib import closing, contextmanager, suppress
+from pathlib import Path
+from typing import IO, Any, Literal
+
+import numpy as np
+import rasterio
+from numpy.typing import NDArray
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.windows import Window as _Part
+
+from pconv_cli import files
+from pconv_cli._ifd import Directory, graft, graft_from, shared_jpeg_tables
+from pconv_cli.errors import ItemError
+from pconv_cli.files import quietly
+from pconv_cli.regions import Window
+
+# GDAL reports through Python's logging as well; without a handler of the caller's it would land on the terminal.
+logging.getLogger("rasterio").addHandler(logging.NullHandler())
+
+# In bytes: rasterio hands the number on as it is. PAM would write .aux.xml files beside pictures.
+_SETTINGS: dict[str, Any] = {
+    "GDAL_CACHEMAX": 64 * 2**20,
+    "GDAL_PAM_ENABLED": "NO",
+    "GDAL_TIFF_INTERNAL_MASK": "YES",
+}
+# Formats by how their files begin. Those that describe other files (VRT and its kin) are left out on purpose: a picture
+# must not make GDAL open anything else.
+_FORMATS = {
+    "GTiff": (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"),
+    "JPEG": (b"\xff\xd8\xff",),
+    "PNG": (b"\x89PNG",),
+    "BMP": (b"BM",),
+    "WEBP": (b"RIFF",),
+    "JP2OpenJPEG": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
+}
+
+# TIFF compressions by number that GDAL writes back without losing anything, and JPEG, which has a chapter of its own.
+_LOSSLESS = {1, 5, 8, 32773, 32946, 50000}  # none, LZW, deflate, PackBits, deflate's old number, Zstandard
+_JPEG = 7
+_SPACES = {0: "inverted", 1: "RGB", 2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
+_LARGEST_BLOCK = 64 * 2**20  # decoded bytes; beyond it a block at a time is no bounded memory
+_CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
+_STRIP = 32 * 2**20  # bytes of rows that are looked at together
+
+Validity = Literal["alpha", "mask band", "nodata"]
+
+
+# ---------------------------------------------------------------- reading
+
+
+class Source:
+    """A picture file that windows are read from. A context manager; read-only; safe to use from several threads.
+
+    Attributes:
+        path: The file.
+        width: Columns as stored.
+        height: Rows as stored.
+        bands: 1, 3 or 4; also 2 where the second is alpha.
+        dtype: uint8 or uint16.
+        alpha: Index of the alpha band, or None. A fourth band that the file does not call alpha is a band like others.
+        nodata: The value that stands for "nothing here", if the file names one.
+        validity: How the file itself says which pixels hold nothing, the best way first where it has several.
+        in_place: Whether a copy of the file can be patched block by block; if not, it is written anew as a TIFF.
+        notices: What of the file will not be as one might expect in the output, one line each.
+    """
+
+    def __init__(self, path: Path) -> None:
+        """Open the file and look at its head.
+
+        Args:
+            path: TIFF of any size, or another picture format that GDAL reads.
+
+        Raises:
+            ItemError: Missing, unreadable, or of a kind that would have to be changed to be restored.
+        """
+        self.path = path
+        self._idle: list[Any] = []
+        self._lock = threading.Lock()
+        self._closed = False
+        self._stamp = _stamp(path)
+        with _reading(path):
+            raster = _open(path)
+            try:
+                self._look(raster)
+            except BaseException:
+                raster.close()
+                raise
+            self._idle.append(raster)
+
+    def _look(self, raster: Any) -> None:
+        path = self.path
+        tiff = Directory.first(path) if raster.driver == "GTiff" else None
+        with quietly():
+            self._flags = raster.mask_flag_enums[0] if raster.count else []
+        _refuse(path, raster, tiff)
+        self.width: int = raster.width
+        self.height: int = raster.height
+        self.bands: int = raster.count
+        self.dtype: np.dtype[Any] = np.dtype(raster.dtypes[0])
+        kinds = list(raster.colorinterp)
+        self.alpha = kinds.index(ColorInterp.alpha) if ColorInterp.alpha in kinds else None
+        self.nodata: float | None = raster.nodata
+        beside = [Path(name).name for name in raster.files[1:]]
+        self.validity = self._validity()
+        self._own_mask = MaskFlags.per_dataset in self._flags and not any(name.endswith(".msk") for name in beside)
+        self._tiff = tiff
+        self._why_anew = "it is not a TIFF" if tiff is None else _why_not_in_place(tiff, raster)
+        self._tables = b""
+        if tiff is not None and not self._why_anew and tiff.number(259, 1) == _JPEG:
+            self._why_anew, self._tables = _jpeg_tables(raster, tiff)
+        self.in_place = not self._why_anew
+        self._notices_anew = tuple(self._find_notices(raster, beside, in_place=False))
+        self.notices = tuple(self._find_notices(raster, beside, in_place=self.in_place))
+
+    def _validity(self) -> Validity | None:
+        if self.alpha is not None:
+            return "alpha"
+        if MaskFlags.per_dataset in self._flags and MaskFlags.nodata not in self._flags:
+            return "mask band"
+        return "nodata" if self._nothing is not None else None
+
+    @property
+    def _nothing(self) -> int | None:
+        """The nodata value, where pixels of this type can have it at all."""
+        value = self.nodata
+        if value is None or not 0 <= value <= np.iinfo(self.dtype).max or value != int(value):
+            return None
+        return int(value)
+
+    def _find_notices(self, raster: Any, beside: list[str], *, in_place: bool) -> Iterator[str]:
+        if beside:
+            yield f"beside the file and not carried over: {', '.join(beside)}"
+        if self._tiff is None:
+            return
+        pages = max(len(raster.subdatasets) - 1, 0)
+        if pages:
+            kept = "kept as they are" if in_place else "not carried over"
+            yield f"only the first of {pages + 1} pages is restored, the others are {kept}"
+        if in_place and 330 in self._tiff.entries:
+            yield "embedded previews (SubIFDs) still show the damage"
+        if in_place and 37724 in self._tiff.entries:
+            yield "Photoshop layers in the file still show the damage: open the output without them"
+        if in_place and raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG":
+            yield "a cloud-optimised GeoTIFF: the output is a GeoTIFF, no longer in the cloud-optimised order"
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Read a window.
+
+        Args:
+            window: Part of the picture; it must not reach beyond.
+
+        Returns:
+            (h, w, bands) in the file's own type.
+
+        Raises:
+            ItemError: The file is damaged there, or gone.
+            ValueError: The window reaches beyond the picture.
+        """
+        self._check(window)
+        with self._raster() as raster:
+            return np.ascontiguousarray(np.moveaxis(raster.read(window=_part(window)), 0, -1))
+
+    def valid(self, window: Window) -> NDArray[np.bool_] | None:
+        """Where the file says that there is a picture at all.
+
+        Args:
+            window: Part of the picture; it must not reach beyond.
+
+        Returns:
+            (h, w), False where alpha or the mask band is 0 or all bands have the nodata value; None if the file has no
+            way to say it.
+
+        Raises:
+            ItemError: The file is damaged there, or gone.
+            ValueError: The window reaches beyond the picture.
+        """
+        self._check(window)
+        if self.validity is None:
+            return None
+        if self.validity == "nodata":
+            return ~self._is_nothing(self.read(window))
+        if self.validity == "mask band":
+            return self._mask(window) > 0
+        assert self.alpha is not None
+        with self._raster() as raster:
+            return np.asarray(raster.read(self.alpha + 1, window=_part(window)) > 0)
+
+    def thumbnail(self, longest: int) -> NDArray[np.uint8]:
+        """A small view of the whole picture, to draw on.
+
+        Args:
+            longest: Longest side of the view, at least 1; a smaller picture is not enlarged.
+
+        Returns:
+            (h, w, 3): grey repeated, 16 bits brought down to 8, alpha and a fourth band left out.
+
+        Raises:
+            ItemError: The file is damaged, or gone.
+            ValueError: `longest` is below 1.
+        """
+        if longest < 1:
+            raise ValueError(f"longest must be at least 1, got {longest}")
+        scale = min(longest / max(self.width, self.height), 1.0)
+        shape = max(round(self.height * scale), 1), max(round(self.width * scale), 1)
+        bands = [1, 2, 3] if self.bands >= 3 else [1]
+        with self._raster() as raster:
+            # Nearest: it takes rows one at a time, where averaging would hold all that it averages.
+            small = raster.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
+        if self.dtype == np.uint16:
+            small = (small.astype(np.uint32) + 128) // 257
+        view: NDArray[np.uint8] = np.moveaxis(small, 0, -1).astype(np.uint8)
+        return np.ascontiguousarray(np.broadcast_to(view, (*shape, 3)))
+
+    def close(self) -> None:
+        """Close all handles. Reads after it are refused."""
+        with self._lock:
+            self._closed = True
+            idle, self._idle = self._idle, []
+        with _gdal():
+            for raster in idle:
+                raster.close()
+
+    def __enter__(self) -> Source:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _check(self, window: Window) -> None:
+        inside = min(window.x, window.y) >= 0 and window.right <= self.width and window.bottom <= self.height
+        if not inside or window.width < 1 or window.height < 1:
+            raise ValueError(f"{window} is not inside {self.width} x {self.height} pixels")
+
+    @contextmanager
+    def _raster(self) -> Iterator[Any]:
+        """A handle that nobody else uses meanwhile: GDAL's are not made for two threads at once."""
+        with _reading(self.path):
+            with self._lock:
+                if self._closed:
+                    raise ItemError(self.path, "is closed already: open it again")
+                raster = self._idle.pop() if self._idle else None
+            if raster is None:
+                raster = _open(self.path)
+            try:
+                yield raster
+            finally:
+                with self._lock:
+                    closed = self._closed
+                    if not closed:
+                        self._idle.append(raster)
+                if closed:
+                    raster.close()
+
+    def _mask(self, window: Window) -> NDArray[np.uint8]:
+        with self._raster() as raster:
+            return np.asarray(raster.read_masks(1, window=_part(window)))
+
+    def _is_nothing(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Where all colours of (h, w, bands) have the nodata value."""
+        return np.asarray((pixels[..., self._colours] == self._nothing).all(axis=-1))
+
+    @property
+    def _colours(self) -> list[int]:
+        return [band for band in range(self.bands) if band != self.alpha]
+
+
+def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
+    """Raise for what could only be restored by changing it first."""
+    kinds = list(raster.colorinterp)
+    if not raster.count:
+        raise ItemError(path, "holds several pictures and none of its own: save the one you mean as a TIFF")
+    bits = {int(raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 0)) for band in raster.indexes} - {0, 8, 16}
+    if bits == {1}:
+        raise ItemError(path, "black and white only (1 bit per pixel): convert a copy to 8-bit grey first")
+    if ColorInterp.palette in kinds:
+        raise ItemError(path, "colours are looked up in a palette: convert a copy to 8-bit RGB first")
+    types = set(raster.dtypes)
+    if bits or len(types) > 1 or not types <= {"uint8", "uint16"}:
+        what = f"{bits.pop()} bits" if bits else " and ".join(sorted(types))
+        raise ItemError(path, f"pixels are {what} per channel, not 8 or 16 bits: convert a copy to 16 bits first")
+    # GDAL turns some of these into RGB while it reads, and cannot turn them back.
+    space = raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "RGB")
+    if tiff is not None:
+        photometric = tiff.number(262, 1)
+        space = _SPACES.get(photometric, f"of TIFF number {photometric}")
+        if space == "YCbCr" and tiff.number(259, 1) == _JPEG:
+            space = "RGB"
+    elif space == "YCbCr":
+        space = "RGB"
+    if space == "inverted":
+        raise ItemError(path, "white is stored as 0: convert a copy to grey with black as 0 first")
+    if space != "RGB":
+        raise ItemError(path, f"colours are {space}, not RGB or grey: convert a copy to RGB first")
+    if raster.count not in (1, 3, 4) and not (raster.count == 2 and kinds[1] == ColorInterp.alpha):
+        what = f"{raster.count} bands; grey, RGB and four bands can be restored"
+        raise ItemError(path, f"{what}: save a copy with the bands that are to be restored first")
+
+
+def _why_not_in_place(tiff: Directory, raster: Any) -> str:
+    """Why a copy of the file cannot be patched; empty if it can."""
+    compression = tiff.number(259, 1)
+    if compression not in _LOSSLESS and compression != _JPEG:
+        return f"its compression (TIFF number {compression}) cannot be updated"
+    down, across = raster.block_shapes[0]
+    if compression != 1 and 322 not in tiff.entries:
+        # One big strip is shown as rows, but only to readers; one that is not compressed to writers as well.
+        down, across = min(tiff.number(278, raster.height), raster.height), raster.width
+    planes = 1 if tiff.number(284, 1) == 2 else raster.count
+    block = across * down * planes * np.dtype(raster.dtypes[0]).itemsize
+    return "" if block <= _LARGEST_BLOCK else f"its blocks are of {block >> 20} MiB each, too big to be patched"
+
+
+# ---------------------------------------------------------------- masks
+
+
+def mask_size(path: Path) -> tuple[int, int]:
+    """Width and height of a mask file as stored, from its head alone.
+
+    Raises:
+        ItemError: Not a picture that can be opened.
+    """
+    with _reading(path), closing(_open(path)) as raster:
+        return raster.width, raster.height
+
+
+def mask_strips(path: Path, rows: int = 256) -> Iterator[NDArray[np.bool_]]:
+    """Read a mask from top to bottom without holding more of it than a strip.
+
+    Args:
+        path: A picture of any format and size that GDAL reads, of any mode but floating point.
+        rows: Rows of a strip, at least 1.
+
+    Yields:
+        (rows or fewer, width) as stored, True where lighter than 50 % grey and not transparent: damaged. EXIF
+        orientation is not applied. The rule is that of `images.read_mask`.
+
+    Raises:
+        ItemError: Missing, unreadable, damaged, floating point, or with more than one picture in it.
+        ValueError: `rows` is below 1.
+    """
+    if rows < 1:
+        raise ValueError(f"rows must be at least 1, got {rows}")
+    with _reading(path):
+        raster = _open(path)
+    try:
+        with _reading(path):
+            white = _Whiteness(path, raster)
+        for y in range(0, raster.height, rows):
+            # The settings hold for a strip at a time: between two of them the caller is at work.
+            with _reading(path):
+                part = _Part(0, y, raster.width, min(rows, raster.height - y))
+                strip = white(raster.read(white.bands, window=part))
+            yield strip
+    finally:
+        with _gdal():
+            raster.close()
+
+
+class _Whiteness:
+    """How the pixels of one mask file say that they are lighter than 50 % grey."""
+
+    def __init__(self, path: Path, raster: Any) -> None:
+        kinds, types = list(raster.colorinterp), set(raster.dtypes)
+        if not types <= {"uint8", "uint16"}:
+            raise ItemError(path, "a mask of 32-bit or floating-point values has no 50 % grey: save it as 8-bit grey")
+        if len(raster.subdatasets) > 1:
+            raise ItemError(path, f"{len(raster.subdatasets)} pages in one TIFF: split it into one file per page first")
+        structure = raster.tags(1, ns="IMAGE_STRUCTURE")
+        self._bits = int(structure.get("NBITS", 8 * np.dtype(raster.dtypes[0]).itemsize))
+        self._inverted = "YES" in (structure.get("MINISWHITE"), raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE"))
+        self._table: NDArray[np.uint8] | None = None
+        if kinds[0] == ColorInterp.palette:
+            table = np.tile(np.array([0, 0, 0, 255], np.uint8), (256, 1))
+            for index, colour in raster.colormap(1).items():
+                table[index % 256] = colour
+            self._table, self._inverted = table, False
+        colours = 3 if kinds[0] == ColorInterp.red and raster.count >= 3 else 1
+        self._alpha = ColorInterp.alpha in kinds[colours:]
+        self.bands = [*range(1, colours + 1)] + ([kinds.index(ColorInterp.alpha) + 1] if self._alpha else [])
+        # The one transparent colour of a PNG, which GDAL shows as nodata; that of a TIFF means no transparency.
+        self._key = None
+        if raster.driver == "PNG" and self._table is None and raster.nodata is not None:
+            self._key = np.array(raster.nodatavals[:colours]).reshape(-1, 1, 1)
+
+    def __call__(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
+        """(bands, h, w) as stored to (h, w), True where white."""
+        key = None if self._key is None else (pixels == self._key).all(axis=0)
+        if self._table is not None:
+            pixels = np.moveaxis(self._table[pixels[0]], -1, 0)
+            return self._light(pixels[:3], pixels[3])
+        alpha = pixels[-1] if self._alpha else None
+        colours = pixels[:-1] if self._alpha else pixels
+        if self._bits != 8:
+            colours, alpha = self._as_8_bits(colours), None if alpha is None else self._as_8_bits(alpha)
+        if self._inverted:
+            colours = 255 - colours
+        light = self._light(colours, alpha)
+        return light if key is None else light & ~key
+
+    def _as_8_bits(self, values: NDArray[Any]) -> NDArray[np.uint8]:
+        wide = values.astype(np.uint32)
+        return (wide >> (self._bits - 8) if self._bits > 8 else wide * 255 // (2**self._bits - 1)).astype(np.uint8)
+
+    @staticmethod
+    def _light(colours: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
+        light = colours[0]
+        if len(colours) == 3:
+            # In Pillow's own integers, so that both ways to read a mask draw the line at the same pixel.
+            total = np.full(light.shape, 0x8000, np.uint32)
+            for colour, weight in zip(colours, (19595, 38470, 7471), strict=True):
+                total += colour * np.uint32(weight)
+            light = (total >> 16).astype(np.uint8)
+        white = light > 127 if alpha is None else light.astype(np.uint32) * alpha > 127 * 255
+        return np.asarray(white)
+
+
+# ---------------------------------------------------------------- what is laid on top
+
+
+class _Fills:
+    """Pixels that have been laid, kept in a file: block by block, only blocks that anything was laid in."""
+
+    side = 256
+
+    def __init__(self, stream: IO[bytes], bands: int, dtype: np.dtype[Any]) -> None:
+        self._stream = stream
+        self._record = np.dtype([("pixels", dtype, (bands,)), ("laid", "?")])
+        self._slots: dict[tuple[int, int], int] = {}
+        self._lock = threading.Lock()
+
+    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        for key, there, here in self._blocks(window):
+            wanted = where[here]
+            if not wanted.any():
+                continue
+            with self._lock:
+                known = key in self._slots
+                block = self._load(key, 0, self.side) if known else np.zeros((self.side, self.side), self._record)
+                block["pixels"][there][wanted] = pixels[here][wanted]
+                block["laid"][there] |= wanted
+                slot = self._slots.get(key, len(self._slots))
+                self._stream.seek(slot * block.nbytes)
+                self._stream.write(block.tobytes())
+                self._stream.flush()
+                self._slots[key] = slot
+
+    def over(self, window: Window, pixels: NDArray[Any]) -> NDArray[np.bool_]:
+        """Put what was laid into the pixels of a window, and return where, (h, w)."""
+        where = np.zeros((window.height, window.width), np.bool_)
+        for key, (rows, columns), here in self._blocks(window):
+            with self._lock:
+                if key not in self._slots:
+                    continue
+                block = self._load(key, rows.start, rows.stop)[:, columns]
+            laid = block["laid"]
+            pixels[here][laid] = block["pixels"][laid]
+            where[here] = laid
+        return where
+
+    def blocks(self) -> list[Window]:
+        """Where anything may have been laid; the last ones may reach beyond the picture."""
+        return [Window(x * self.side, y * self.side, self.side, self.side) for y, x in sorted(self._slots)]
+
+    def _load(self, key: tuple[int, int], first: int, last: int) -> NDArray[Any]:
+        row = self.side * self._record.itemsize
+        self._stream.seek(self._slots[key] * self.side * row + first * row)
+        data = self._stream.read((last - first) * row)
+        block: NDArray[Any] = np.frombuffer(data, self._record).reshape(last - first, self.side).copy()
+        return block
+
+    def _blocks(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]]:
+        """Blocks that a window touches: key, rows and columns in the block, and in the window."""
+        for y in range(window.y // self.side, -(-window.bottom // self.side)):
+            for x in range(window.x // self.side, -(-window.right // self.side)):
+                left, right = max(x * self.side, window.x), min((x + 1) * self.side, window.right)
+                top, bottom = max(y * self.side, window.y), min((y + 1) * self.side, window.bottom)
+                there = Window(left - x * self.side, top - y * self.side, right - left, bottom - top)
+                here = Window(left - window.x, top - window.y, right - left, bottom - top)
+                yield (y, x), there.slices, here.slices
+
+
+class Canvas:
+    """What a big picture is becoming: the source underneath, fills on top.
+
+    A context manager; leaving it without `commit` removes every temporary file. Reading and laying are safe from
+    several threads.
+    """
+
+    def __init__(self, source: Source, output: Path, *, overwrite: bool, mark_valid: bool = False) -> None:
+        """Make sure of the output's place, and hold it with a scratch file beside it.
+
+        Args:
+            source: What is restored; it must stay open until after `commit`.
+            output: Where to; folders are made.
+            overwrite: Whether a file that is there may be replaced.
+            mark_valid: Whether filled pixels are to count as picture from then on: alpha full, mask band 255, a fill
+                that happens to be the nodata value moved by one step.
+
+        Raises:
+            ItemError: The output exists, is the source, is no .tif or .tiff, or its folder cannot be written.
+        """
+        self._source, self._output, self._overwrite, self._mark = source, output, overwrite, mark_valid
+        self._done = False
+        if output.suffix.lower() not in (".tif", ".tiff"):
+            raise ItemError(output, f"pictures this big are written as TIFF, not '{output.suffix}': name it .tif")
+        self._scratch = files.hidden(output)
+        with _writing(output):
+            files.refuse_same(source.path, output)
+            files.refuse_taken(output, overwrite=overwrite)
+            output.parent.mkdir(parents=True, exist_ok=True)
+            self._stream = self._scratch.open("x+b")
+        self._fills = _Fills(self._stream, source.bands, source.dtype)
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """Read a window, what was laid included.
+
+        Args:
+            window: Part of the picture; it must not reach beyond.
+
+        Returns:
+            (h, w, bands) in the file's own type.
+
+        Raises:
+            ItemError: The source is damaged there or gone, or the scratch file is.
+            ValueError: The window reaches beyond the picture.
+        """
+        pixels = self._source.read(window)
+        with _writing(self._output):
+            self._fills.over(window, pixels)
+        return pixels
+
+    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """Lay pixels on top; what was laid there before is gone.
+
+        Args:
+            window: Part of the picture; it must not reach beyond.
+            pixels: (h, w, bands) in the file's own type.
+            where: (h, w), True where they are to be taken.
+
+        Raises:
+            ItemError: The disk says no.
+            ValueError: Shapes or types do not fit, or the window reaches beyond the picture.
+        """
+        self._source._check(window)
+        shape = (window.height, window.width)
+        if pixels.shape != (*shape, self._source.bands) or pixels.dtype != self._source.dtype:
+            wanted = f"{(*shape, self._source.bands)} {self._source.dtype}"
+            raise ValueError(f"need pixels {wanted}, got {pixels.shape} {pixels.dtype}")
+        if where.shape != shape or where.dtype != np.bool_:
+            raise ValueError(f"need where {shape} bool, got {where.shape} {where.dtype}")
+        with _writing(self._output):
+            self._fills.lay(window, pixels, where)
+
+    def commit(self, finished: Callable[[int, int], None] | None = None) -> tuple[str, ...]:
+        """Write the output, all of it or nothing.
+
+        Args:
+            finished: Called with how many blocks that may hold fills are done, and how many there are.
+
+        Returns:
+            What in the output is not as one might expect, one line each.
+
+        Raises:
+            ItemError: The source cannot be read or was changed meanwhile, somebody else has taken the output's name, or
+                the disk says no.
+            ValueError: It was committed already.
+        """
+        if self._done:
+            raise ValueError("committed already")
+        source, part = self._source, files.hidden(self._output)
+        if _stamp(source.path) != source._stamp:
+            raise ItemError(source.path, "was changed while it was being restored: run it again")
+        progress = finished or (lambda done, total: None)
+        try:
+            with _writing(self._output), _gdal():
+                why = source._why_anew or self._why_no_room()
+                notices = list(source._notices_anew if why else source.notices)
+                if why:
+                    written = self._write_anew(part, why, notices, progress)
+                else:
+                    written = self._patch_copy(part, notices, progress)
+                if written:
+                    self._rebuild_overviews(part, notices)
+                self._read_back(part, written)
+                with part.open("r+b") as stream:
+                    os.fsync(stream.fileno())
+                files.place(part, self._output, overwrite=self._overwrite)
+        finally:
+            part.unlink(missing_ok=True)
+        self._done = True
+        self.close()
+        return tuple(notices)
+
+    def close(self) -> None:
+        """Remove the scratch file; what was not committed is gone."""
+        with suppress(OSError):  # after a full disk there may be bytes left that still have no room
+            self._stream.close()
+        self._scratch.unlink(missing_ok=True)
+
+    def __enter__(self) -> Canvas:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def _merged(self, window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of a window as they were and as the output is to have them, and where they were filled."""
+        source = self._source
+        before = source.read(window)
+        pixels = before.copy()
+        where = self._fills.over(window, pixels)
+        if self._mark and where.any():
+            if source.alpha is not None:
+                pixels[where, source.alpha] = np.iinfo(source.dtype).max
+            if source._nothing is not None:
+                hit = where & source._is_nothing(pixels)
+                last = source._colours[-1]
+                pixels[hit, last] = source._nothing + (1 if source._nothing < np.iinfo(source.dtype).max else -1)
+        return before, pixels, where
+
+    def _touched(self, across: int, down: int) -> list[Window]:
+        """Blocks of a grid in which anything may have been laid, in the order of the file."""
+        width, height = self._source.width, self._source.height
+        found = {
+            (y, x)
+            for laid in self._fills.blocks()
+            for y in range(laid.y // down, -(-min(laid.bottom, height) // down))
+            for x in range(laid.x // across, -(-min(laid.right, width) // across))
+        }
+        return [
+            Window(x * across, y * down, min(across, width - x * across), min(down, height - y * down))
+            for y, x in sorted(found)
+        ]
+
+    def _why_no_room(self) -> str:
+        """Why a copy would grow beyond what its kind of TIFF can hold; empty if it will not."""
+        source = self._source
+        assert source._tiff is not None
+        if source._tiff.big:
+            return ""
+        with source._raster() as raster:
+            down, across = raster.block_shapes[0]
+            growth = sum(block.area for block in self._touched(across, down)) * source.bands * source.dtype.itemsize
+            size = source.path.stat().st_size
+            growth += size // 3 if raster.overviews(1) else 0
+        return "" if size + growth < _CLASSIC_LIMIT else "it would grow beyond the 4 GiB that a classic TIFF can hold"
+
+    def _patch_copy(
+        self, part: Path, notices: list[str], progress: Callable[[int, int], None]
+    ) -> dict[Window, int | None]:
+        """Copy the file and write the blocks that hold fills; what was written, with a checksum where it must agree."""
+        source = self._source
+        written: dict[Window, int | None] = {}
+        assert source._tiff is not None
+        with _reading(source.path):
+            source.path.open("rb").close()  # its absence is the source's fault, whatever else fails the output's
+        shutil.copyfile(source.path, part)
+        jpeg = source._tiff.number(259, 1) == _JPEG
+        if source._tables:
+            graft(part, {347: (7, len(source._tables), source._tables)})
+        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES")) as raster:
+            down, across = raster.block_shapes[0]
+            planar = source._tiff.number(284, 1) == 2
+            touched = self._touched(across, down)
+            for done, window in enumerate(touched, start=1):
+                before, pixels, where = self._merged(window)
+                # A plane has blocks of its own: those that do not change are left alone, as every block is.
+                changed = [band for band in range(source.bands) if (pixels[..., band] != before[..., band]).any()]
+                bands = changed if planar or not changed else list(range(source.bands))
+                if bands:
+                    planes = np.moveaxis(pixels[..., bands], -1, 0)
+                    raster.write(planes, [band + 1 for band in bands], window=_part(window))
+                    written[window] = None if jpeg else _checksum(np.moveaxis(pixels, -1, 0))
+                self._mark_mask(raster, window, where)
+                progress(done, len(touched))
+        if jpeg and written:
+            count = f"the {len(written)} blocks that hold" if len(written) > 1 else "the one block that holds"
+            notices.append(f"JPEG-compressed: pixels in {count} damage are encoded again")
+        return written
+
+    def _mark_mask(self, raster: Any, window: Window, where: NDArray[np.bool_]) -> None:
+        if self._mark and self._source._own_mask and where.any():
+            mask = self._source._mask(window)
+            if (mask[where] != 255).any():
+                mask[where] = 255
+                raster.write_mask(mask, window=_part(window))
+
+    def _write_anew(
+        self, part: Path, why: str, notices: list[str], progress: Callable[[int, int], None]
+    ) -> dict[Window, int | None]:
+        """Write a new TIFF with everything that can be kept, rows of blocks from top to bottom."""
+        source = self._source
+        row = source.width * source.bands * source.dtype.itemsize
+        side = next((side for side in (512, 256, 128, 64, 32) if side * row <= _STRIP), 16)
+        total = -(-source.width // side) * -(-source.height // side)
+        mask = source.validity == "mask band"
+        written: dict[Window, int | None] = {}
+        with source._raster() as raster:
+            profile, settings = _profile(raster, source, side), _settings(raster)
+        with closing(_open(part, "w", **profile)) as target:
+            settings(target)
+            for y in range(0, source.height, side):
+                strip = Window(0, y, source.width, min(side, source.height - y))
+                _, pixels, where = self._merged(strip)
+                shown = source._mask(strip) if mask else None
+                if shown is not None and self._mark:
+                    shown[where] = 255
+                # Block by block: of wider pieces GDAL may flush blocks half full, and encode them twice.
+                for x in range(0, source.width, side):
+                    window = Window(x, y, min(side, source.width - x), strip.height)
+                    block = np.moveaxis(pixels[:, x : window.right], -1, 0)
+                    target.write(block, window=_part(window))
+                    written[window] = _checksum(block)
+                if shown is not None:
+                    target.write_mask(shown, window=_part(strip))
+                progress(len(written), total)
+        lost = _carry_tags(source, part)
+        losses = f"; lost: {', '.join(lost)}" if lost else ""
+        notices.append(f"written anew as a deflate TIFF, because {why}{losses}")
+        return written
+
+    def _rebuild_overviews(self, part: Path, notices: list[str]) -> None:
+        """Smaller views inside the file still show the damage: make them again."""
+        source = self._source
+        with source._raster() as raster:
+            own = raster.driver == "GTiff" and not any(name.endswith(".ovr") for name in raster.files[1:])
+            factors = raster.overviews(1) if own else []
+        if not factors:
+            return
+        with _reading(source.path), closing(_open(source.path, OVERVIEW_LEVEL=0)) as raster:
+            name = raster.tags(1).get("RESAMPLING", "")
+        method = getattr(Resampling, name.lower(), None)
+        if method is None:
+            notices.append("overviews were made anew by averaging: the file does not say how they were made")
+        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES")) as raster:
+            raster.build_overviews(factors, Resampling.average if method is None else method)
+
+    def _read_back(self, part: Path, written: dict[Window, int | None]) -> None:
+        """Make sure that the file can be read and holds what was written."""
+        source = self._source
+        with closing(_open(part)) as raster:
+            if (raster.width, raster.height, raster.count) != (source.width, source.height, source.bands):
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            for window, checksum in written.items():
+                planes = raster.read(window=_part(window))
+                lost = checksum is not None and _checksum(planes) != checksum
+                if checksum is None or (self._mark and source._own_mask):
+                    before, wanted, where = self._merged(window)
+                if checksum is None:
+                    # The one thing to be told of a JPEG block: whether it is still the old one.
+                    unchanged = bool((np.moveaxis(planes, 0, -1) == before).all())
+                    lost = unchanged and _farthest(before, wanted) > 32
+                if self._mark and source._own_mask:
+                    lost = lost or bool((raster.read_masks(1, window=_part(window))[where] != 255).any())
+                if lost:
+                    raise OSError(errno.EIO, os.strerror(errno.EIO))
+            levels = len(raster.overviews(1))
+        for level in range(levels):
+            with closing(_open(part, OVERVIEW_LEVEL=level)) as raster:
+                rows = max(_STRIP // (raster.width * raster.count * source.dtype.itemsize), 1)
+                for y in range(0, raster.height, rows):
+                    raster.read(window=_Part(0, y, raster.width, min(rows, raster.height - y)))
+
+
+def _profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
+    """How a new file is created that is to hold the same picture."""
+    photometric = "RGB" if raster.colorinterp[0] == ColorInterp.red else "MINISBLACK"
+    kinds = () if source._tiff is None or 338 not in source._tiff.entries else source._tiff.numbers(338)
+    alpha = "NO" if source.alpha is None else "PREMULTIPLIED" if 1 in kinds else "NON-PREMULTIPLIED"
+    profile = {"width": source.width, "height": source.height, "count": source.bands, "dtype": source.dtype.name}
+    profile |= {"tiled": True, "blockxsize": side, "blockysize": side, "interleave": "pixel", "BIGTIFF": "IF_SAFER"}
+    profile |= {"compress": "deflate", "predictor": 2, "ZLEVEL": 1, "photometric": photometric, "ALPHA": alpha}
+    if source.nodata is not None:
+        profile["nodata"] = source.nodata
+    if raster.crs:
+        profile["crs"] = raster.crs
+    if not raster.transform.is_identity:
+        profile["transform"] = raster.transform
+    icc = raster.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE")
+    return profile | ({"SOURCE_ICC_PROFILE": icc} if icc else {})
+
+
+def _settings(raster: Any) -> Callable[[Any], None]:
+    """What a new file is told after it has been created: read from one file now, applied to another later."""
+    points, reference = raster.gcps
+    rpcs, described, names = raster.rpcs, raster.descriptions, raster.tag_namespaces()
+    skipped = {
+        "IMAGE_STRUCTURE",
+        "DERIVED_SUBDATASETS",
+        "COLOR_PROFILE",
+        "SUBDATASETS",
+        "RPC",
+        "TIFF",
+        "EXIF",
+        "xml:XMP",
+    }
+    tags = {name: raster.tags(ns=name) for name in names if name not in skipped}
+    own, of_bands = raster.tags(), {band: raster.tags(band) for band in raster.indexes}
+
+    def apply(target: Any) -> None:
+        if points:
+            target.gcps = points, reference
+        if rpcs:
+            target.rpcs = rpcs
+        if any(described):
+            target.descriptions = described
+        target.update_tags(**own)
+        for name, values in tags.items():
+            target.update_tags(ns=name, **values)
+        for band, values in of_bands.items():
+            target.update_tags(band, **values)
+
+    return apply
+
+
+def _carry_tags(source: Source, part: Path) -> list[str]:
+    """Give a new file the tags that GDAL did not; the names of those that cannot be given."""
+    if source._tiff is None:
+        with source._raster() as raster:
+            own, kind, texts = raster.tags(), raster.driver, raster.tags(ns="xml:XMP")
+        tags = {}
+        if own.get("EXIF_Orientation", "1") in "2345678":
+            tags[274] = (3, 1, struct.pack("<H", int(own["EXIF_Orientation"])))
+        if texts:
+            xmp = texts["xml:XMP"].encode()
+            tags[700] = (1, len(xmp), xmp)
+        graft(part, tags)
+        if kind == "JPEG":
+            return ["EXIF"] if any(name.startswith("EXIF_") for name in own) else []
+        return {"PNG": ["EXIF, if it had any"], "WEBP": ["EXIF and colour profile, if it had any"]}.get(kind, [])
+    return graft_from(source._tiff, part)
+
+
+def _jpeg_tables(raster: Any, tiff: Directory) -> tuple[str, bytes]:
+    """How the quality of a JPEG-compressed file can be kept: why it cannot be, and tables that it has to be given.
+
+    GDAL finds the quality out, and repeats it, where the tables that all blocks share are those of a quality of
+    libjpeg. Where each block has tables of its own, it takes 75. There, the file is given shared tables as well: blocks
+    with their own do not look at them.
+    """
+    if "JPEG_QUALITY" in raster.tags(ns="IMAGE_STRUCTURE"):
+        return "", b""
+    tables = shared_jpeg_tables(tiff, lambda quality: _libjpeg_tables(quality, raster))
+    return ("", tables) if tables else ("its JPEG tables are not those of any quality that could be repeated", b"")
+
+
+def _libjpeg_tables(quality: int, raster: Any) -> bytes:
+    """Quantisation tables of a quality, as GDAL itself writes them for such a picture."""
+    options: dict[str, Any] = {"driver": "GTiff", "width": 16, "height": 16, "count": raster.count, "dtype": "uint8"}
+    options |= {"compress": "jpeg", "JPEG_QUALITY": quality, "JPEGTABLESMODE": 1}
+    if raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE") == "YCbCr":
+        options["photometric"] = "YCBCR"
+    with rasterio.MemoryFile() as memory, quietly():
+        with memory.open(**options) as made:
+            made.write(np.zeros((raster.count, 16, 16), np.uint8))
+        with memory.open() as made:
+            return bytes.fromhex(made.get_tag_item("JPEGTABLES", "TIFF", bidx=1))
+
+
+# ---------------------------------------------------------------- GDAL and the disk
+
+_NOT_A_PICTURE = (
+    "not a TIFF, JPEG, PNG, WebP, BMP or JPEG 2000 picture, or its start is damaged: "
+    "open it elsewhere and export a copy"
+)
+
+
+@contextmanager
+def _gdal() -> Iterator[None]:
+    with rasterio.Env(**_SETTINGS):
+        yield
+
+
+def _open(path: Path, mode: str = "r", **options: Any) -> Any:
+    # An absolute path can be nothing but a path: GDAL takes "GTIFF_DIR:1:x.tif" and the like for more than a name.
+    driver = "GTiff"
+    if mode == "r":
+        with path.open("rb") as stream:
+            head = stream.read(8)
+        driver = next((name for name, starts in _FORMATS.items() if head.startswith(starts)), "")
+        if not driver:
+            raise ItemError(path, _NOT_A_PICTURE if head else "the file is empty (0 bytes): fetch it again")
+    with quietly():
+        return rasterio.open(path.absolute(), mode, driver=driver, **options)
+
+
+@contextmanager
+def _reading(path: Path) -> Iterator[None]:
+    """GDAL's settings; whatever goes wrong with a file that is read becomes an ItemError."""
+    try:
+        with _gdal():
+            yield
+    except ItemError:
+        raise
+    except Exception as error:  # a damaged file can make a decoder raise anything
+        raise ItemError(path, _why_unreadable(path, error)) from error
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    """What goes wrong with a file that is written becomes an ItemError; a caller's own errors pass."""
+    try:
+        yield
+    except Exception as error:
+        if not isinstance(error, (OSError, MemoryError, struct.error)) and "rasterio" not in type(error).__module__:
+            raise
+        raise ItemError(path, _why_unwritable(path, error)) from error
+
+
+def _part(window: Window) -> Any:
+    return _Part(window.x, window.y, window.width, window.height)
+
+
+def _checksum(pixels: NDArray[Any]) -> int:
+    return zlib.crc32(np.ascontiguousarray(pixels).data)
+
+
+def _farthest(one: NDArray[Any], other: NDArray[Any]) -> int:
+    """The largest difference of two arrays of integers."""
+    return int(np.abs(one.astype(np.int32) - other).max())
+
+
+def _stamp(path: Path) -> tuple[int, int]:
+    """What tells a file from a later state of it."""
+    with _reading(path):
+        if path.is_dir():
+            raise IsADirectoryError(path)
+        state = path.stat()
+        return state.st_size, state.st_mtime_ns
+
+
+def _why_unreadable(path: Path, error: Exception) -> str:
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file: check the name"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a picture: name the files in it"
+    if isinstance(error, PermissionError):
+        return "permission denied: give yourself the right to read it"
+    if isinstance(error, MemoryError):
+        return "too big for the memory of this machine: cut it into parts, or use a machine with more"
+    if not path.exists():
+        return "there is no such file any more: put it back and run it again"
+    cause = _cause(error)
+    if "libjpeg to allocate" in cause:
+        return "a progressive JPEG, and too big to be read part by part: save a copy as TIFF"
+    return f"damaged or cut short ({cause}): fetch it again"
+
+
+def _why_unwritable(path: Path, error: Exception) -> str:
+    why = files.why_unwritable(error)
+    with suppress(OSError):
+        if not why and shutil.disk_usage(path.parent).free < 2**20:
+            # GDAL tells no more than that a write has failed.
+            why = files.why_unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
+    return why or f"cannot be written ({_cause(error)}): choose another output folder"
+
+
+def _cause(error: BaseException) -> str:
+    """What GDAL said first: rasterio's own words are that the details are elsewhere."""
+    while error.__cause__ is not None:
+        error = error.__cause__
+    return " ".join(str(error).split()) or type(error).__name__

@@ -1,0 +1,499 @@
+"""Restore one picture of any size: what happens, in order.
+
+The mask is read in strips, the plan is made, windows are read, filled and laid back, and the output is put together
+from the input and the fills. Knows every step and none of their workings. Does not know: the terminal, options, exit
+codes.
+"""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import ExitStack, suppress
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconv_cli import weights as store
+from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
+from pconv_cli.errors import ItemError, OutputError, UsageError
+from pconv_cli.events import (
+    Event,
+    ItemDone,
+    ItemFailed,
+    ItemStarted,
+    Listener,
+    Notice,
+    RunFinished,
+    RunStarted,
+    TilesDone,
+)
+from pconv_cli.filling import Filling, Piece, Unfillable
+from pconv_cli.images import READ_SUFFIXES, copy_file
+from pconv_cli.masks import dilated_strips
+from pconv_cli.nn.partial_conv import PaddingMode
+from pconv_cli.pipeline import Limits, run
+from pconv_cli.regions import Damage, Window
+from pconv_cli.report import ItemReport, Report, peak_memory, rounded
+from pconv_cli.tiff import Canvas, Source, mask_size, mask_strips
+from pconv_cli.tiles import TilePlan, plan_tiles
+
+SMALLEST_TILE = 32
+MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
+SUSPICIOUS = 0.6
+"""A mask that marks a larger share than this was probably drawn with the other polarity."""
+
+ROWS = 256  # of a mask looked at together
+AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
+ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
+IN_FLIGHT = 256 << 20  # bytes of windows between reading and laying
+PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
+
+
+@dataclass(frozen=True)
+class TileSettings:
+    """How to restore one big picture; what it shares with `RestoreSettings` means the same."""
+
+    weights: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    size: int = 512
+    padding: PaddingMode | None = None
+    overlap: int = 0
+    batch_size: int | None = None
+    jobs: int | None = None
+    invert_mask: bool = False
+    dilate: int = 0
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Planned:
+    """What would be done.
+
+    Attributes:
+        image: The picture.
+        mask: Where the damage is written down, in words.
+        mask_file: The file, unless the picture itself says it.
+        plan: Windows, cuts, healing.
+        memory_bytes: The most memory that a run would hold, roughly.
+        thumbnail: A small view of the picture, `(h, w, 3)`.
+    """
+
+    image: Path
+    mask: str
+    mask_file: Path | None
+    plan: TilePlan
+    memory_bytes: int
+    thumbnail: NDArray[np.uint8]
+
+    def document(self) -> dict[str, Any]:
+        """Give the plan for JSON: windows as [x, y, width, height], cuts as [x0, y0, x1, y1], in pixels."""
+        plan = self.plan
+        return {
+            "image": str(self.image),
+            "mask": self.mask,
+            "width": plan.width,
+            "height": plan.height,
+            "size": plan.size,
+            "damaged_pixels": plan.damage.area,
+            "windows": [_listed(window) for window in plan.windows],
+            "cuts": plan.cuts.tolist(),
+            "crossings": plan.crossings,
+            "heal_windows": [_listed(window) for heal in plan.heals for window in heal.windows],
+            "pixels_to_compute": plan.pixels_to_compute,
+            "pixels_of_plain_grid": plan.grid_pixels,
+            "memory_bytes": self.memory_bytes,
+        }
+
+
+def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int = 1024) -> Planned:
+    """Plan and compute nothing. Needs no weights and no device.
+
+    Args:
+        big: The picture.
+        mask: Its mask, or None for the one that is found, see `tile`.
+        settings: How.
+        thumbnail: Longest side of the small view, pixels; a larger one takes more reading.
+
+    Raises:
+        UsageError: If there is no mask, or a setting makes no sense.
+        ItemError: If a file cannot be read.
+    """
+    _check(settings)
+    with Source(big) as source:
+        chosen = _Mask.choose(source, mask)
+        found = plan_tiles(chosen.damage(settings), settings.size)
+        return Planned(big, chosen.name, chosen.path, found, memory(found, settings), source.thumbnail(thumbnail))
+
+
+def memory(planned: TilePlan, settings: TileSettings) -> int:
+    """Estimate the most memory that a run will hold, in bytes."""
+    batch = (settings.batch_size or 1) * min(settings.size**2, planned.height * planned.width)
+    return AT_REST + ON_DEVICE * batch + min(IN_FLIGHT, planned.pixels * PER_PIXEL) + 48 * len(planned.damage.rows)
+
+
+def default_output(big: Path) -> Path:
+    """Where the result goes when nobody says: `BIG_restored.tif` beside the picture."""
+    return big.parent / f"{big.stem}_restored.tif"
+
+
+def refuse_loss(target: Path, *inputs: Path | None) -> None:
+    """Make sure that no input would be written over, `overwrite` or not.
+
+    Raises:
+        UsageError: The target is one of the inputs.
+    """
+    for path in inputs:
+        with suppress(OSError):  # what is not there, or cannot be looked at, is not the same
+            if path is not None and path.samefile(target):
+                raise UsageError(f"{target}: would replace {path}, which it is made from; choose another name")
+
+
+def tile(
+    big: Path,
+    mask: Path | None,
+    output: Path | None,
+    settings: TileSettings,
+    emit: Listener,
+    stop: Callable[[], bool] = lambda: False,
+) -> Report:
+    """Restore one picture, window by window; memory does not grow with its size.
+
+    The mask is `mask`, else `BIG_mask.*` or `BIG.mask.*` beside the picture, else its alpha channel (0 = damaged), else
+    its mask band or nodata value. When `stop` turns true, what is in flight is finished and nothing is written.
+
+    Raises:
+        UsageError: If there is no mask, or a setting makes no sense.
+        RunError: As in `restore.restore`.
+    """
+    started = time.monotonic()
+    _check(settings)
+    notices: list[str] = []
+
+    def listen(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+        emit(event)
+
+    big, output = Path(big), Path(output or default_output(big))
+    _check_name(output)
+    described: dict[str, Any] = {}
+    try:
+        with Source(big) as source:
+            chosen = _Mask.choose(source, mask)
+            refuse_loss(output, chosen.path)
+            job = _Big(source, chosen, output, settings, listen, stop)
+            item = job.restore(described)
+    except ItemError as error:
+        name = str(error.path)
+        item = ItemReport(big.name, str(big), None, str(output), "failed", path=name, reason=error.reason)
+    report = Report(described, (item,), time.monotonic() - started, item.status == "not_done", tuple(notices))
+    if item.status == "failed":
+        emit(ItemFailed(item.name, item.image, item.path or item.image, item.reason or ""))
+    elif item.status != "not_done":
+        emit(ItemDone(item.name, item.output, item.status, item.hole_share or 0.0, item.tiles, item.notices))
+    emit(
+        RunFinished(
+            report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
+            item.tiles, report.seconds,
+        )
+    )  # fmt: skip
+    return report
+
+
+class _Mask:
+    """Where the damage of one picture is written down."""
+
+    def __init__(self, source: Source, path: Path | None) -> None:
+        self._source = source
+        self.path = path
+        self.name = str(path) if path is not None else f"{source.validity} of {source.path}"
+
+    @classmethod
+    def choose(cls, source: Source, asked: Path | None) -> _Mask:
+        path = asked if asked is not None else _beside(source.path)
+        if path is None and source.validity is None:
+            stem = source.path.stem
+            raise UsageError(
+                f"{source.path}: no mask; give one with --mask FILE, or put {stem}_mask.* or {stem}.mask.* beside it, "
+                "or mark damage in the picture itself by alpha = 0, or by a mask band or nodata value"
+            )
+        if path is not None:
+            width, height = mask_size(path)
+            if (width, height) != (source.width, source.height):
+                raise ItemError(
+                    path,
+                    f"mask is {width} x {height}, the picture {source.width} x {source.height}: they must agree; "
+                    "masks are never stretched",
+                )
+        return cls(source, path)
+
+    @property
+    def own(self) -> bool:
+        """Whether the picture itself says what is damaged."""
+        return self.path is None
+
+    def damage(self, settings: TileSettings) -> Damage:
+        strips = self._own_strips() if self.path is None else mask_strips(self.path, ROWS)
+        if settings.invert_mask and not self.own:
+            strips = (~strip for strip in strips)
+        try:
+            return Damage.of_strips(dilated_strips(strips, settings.dilate), self._source.width)
+        except ValueError as error:
+            raise ItemError(self.path or self._source.path, str(error)) from error
+
+    def _own_strips(self) -> Iterator[NDArray[np.bool_]]:
+        source = self._source
+        for y in range(0, source.height, ROWS):
+            valid = source.valid(Window(0, y, source.width, min(ROWS, source.height - y)))
+            assert valid is not None
+            yield ~valid
+
+
+class _Big:
+    """One run of `tile`."""
+
+    def __init__(
+        self, source: Source, mask: _Mask, output: Path, settings: TileSettings, emit: Listener,
+        stop: Callable[[], bool],
+    ) -> None:  # fmt: skip
+        self._source, self._mask, self._output = source, mask, output
+        self._settings, self._emit, self._stop = settings, emit, stop
+        self._started = time.monotonic()
+
+    def restore(self, described: dict[str, Any]) -> ItemReport:
+        settings, source = self._settings, self._source
+        device = choose_device(settings.device)
+        precision = choose_precision(settings.precision, device)
+        network = store.load_network(settings.weights, settings.padding)
+        _make_folder(self._output.parent)
+        path = store.find(settings.weights)
+        described |= {
+            "weights": store.NONE if path is None else path.stem,
+            "weights_sha256": "" if path is None else store.sha256(path),
+            "device": str(device),
+            "precision": precision_name(precision),
+            "tile_size": settings.size,
+            "padding": settings.padding or "as trained",
+            "overlap": settings.overlap,
+            "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
+            "dilate": settings.dilate,
+        }
+        self._emit(RunStarted(1, str(described["weights"]), str(device), precision_name(precision)))
+        with ExitStack() as stack:
+            canvas = stack.enter_context(
+                Canvas(source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.own)
+            )
+            planned = plan_tiles(self._mask.damage(settings), settings.size)
+            if not planned.damage.area:
+                if source.in_place:
+                    stack.close()
+                    copy_file(source.path, self._output, overwrite=settings.overwrite)
+                    return self._reported("copied", planned, [], source.notices)
+                return self._reported("copied", planned, [], canvas.commit())
+            self._look_at(planned.damage)
+            engine = Engine(network, device, precision, self._emit)
+            limits = Limits(
+                batch_size=settings.batch_size or (1 if device.type == "cpu" else 8),
+                bytes=IN_FLIGHT,
+                **({} if settings.jobs is None else {"readers": settings.jobs}),
+            )
+            # What the picture itself marks is the damage, and all of it is known once it is filled.
+            veiled = source.validity is not None and not self._mask.own
+            fillings = [
+                Filling(_Bands(canvas, source, bands, veiled=veiled), planned, settings.overlap)
+                for bands in _groups(source)
+            ]
+            self._emit(ItemStarted(source.path.name, sum(len(p.windows) for p in (planned, *planned.heals))))
+            for filling in fillings:
+                self._fill(filling, engine, limits)
+                if self._stop():
+                    return self._reported("not_done", planned, fillings)
+            report = self._reported("restored", planned, fillings)
+            return self._finished(report, canvas.commit())
+
+    def _fill(self, filling: Filling, engine: Engine, limits: Limits) -> None:
+        stages = _Windows(engine, self._emit)
+        try:
+            for pieces in filling.rounds():
+                for outcome in run(pieces, stages, limits, self._stop):
+                    if outcome.error is not None:
+                        raise outcome.error
+                if self._stop():
+                    return
+        except Unfillable as error:
+            who = f"its {self._source.validity}" if self._mask.own else "it"
+            polarity = "" if self._mask.own else f" ({self._polarity()})"
+            raise ItemError(
+                self._mask.path or self._source.path,
+                f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; "
+                f"{self._way_out()}",
+            ) from error
+
+    def _reported(
+        self, status: Any, planned: TilePlan, fillings: Sequence[Filling], notices: tuple[str, ...] = ()
+    ) -> ItemReport:
+        source, area = self._source, self._source.width * self._source.height
+        ratio = fillings[0].seams().ratio() if status == "restored" else None
+        report = ItemReport(
+            source.path.name, str(source.path), self._mask.name, str(self._output), status,
+            width=source.width, height=source.height, hole_share=round(planned.damage.area / area, 6),
+            tiles=sum(f.windows for f in fillings), pixels_computed=sum(f.pixels for f in fillings),
+            crossings=planned.crossings, seam_ratio=rounded(ratio), by_pyramid=sum(f.by_pyramid for f in fillings),
+            unfilled=sum(f.unfilled for f in fillings),
+        )  # fmt: skip
+        return self._finished(report, notices)
+
+    def _finished(self, report: ItemReport, notices: tuple[str, ...]) -> ItemReport:
+        """Complete a report once the output is there."""
+        seconds, megapixels = time.monotonic() - self._started, report.width * report.height / 1e6
+        return replace(
+            report, seconds=round(seconds, 3), megapixels_per_second=rounded(megapixels / seconds),
+            peak_memory_bytes=peak_memory(), notices=notices,
+        )  # fmt: skip
+
+    def _look_at(self, damage: Damage) -> None:
+        share = damage.area / (damage.width * damage.height)
+        if share > SUSPICIOUS and not self._mask.own:
+            self._emit(
+                Notice(
+                    f"{self._mask.name}: marks {share:.0%} of the picture as damaged, read as {self._polarity()}; "
+                    f"if that is the wrong way round, {self._way_out()}"
+                )
+            )
+
+    def _polarity(self) -> str:
+        return "black = damaged" if self._settings.invert_mask else "white = damaged"
+
+    def _way_out(self) -> str:
+        if self._mask.own:
+            return "give a mask with --mask"
+        return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
+
+
+@dataclass(eq=False)
+class _Loaded:
+    piece: Piece
+    tile: Tile
+    filled: Filled | None = None
+
+
+class _Windows:
+    """The stages of `pipeline.run`, for the windows of one round: here a window is an item of its own."""
+
+    def __init__(self, engine: Engine, emit: Listener) -> None:
+        self._engine, self._emit = engine, emit
+
+    def cost(self, piece: Piece) -> int:
+        return piece.window.area * PER_PIXEL
+
+    def read(self, piece: Piece) -> _Loaded:
+        return _Loaded(piece, piece.load())
+
+    def pieces(self, loaded: _Loaded) -> Sequence[tuple[Hashable, _Loaded]]:
+        return [(loaded.piece.shape, loaded)] if loaded.filled is None else []
+
+    def compute(self, shape: Hashable, pieces: Sequence[_Loaded]) -> Sequence[Filled]:
+        results = self._engine.fill([loaded.tile for loaded in pieces], pieces[0].piece.canvas)
+        self._emit(TilesDone(len(pieces), sum(loaded.piece.window.area for loaded in pieces)))
+        return results
+
+    def land(self, loaded: _Loaded, piece: _Loaded, result: Filled) -> None:
+        loaded.filled = result
+
+    def write(self, loaded: _Loaded) -> None:
+        assert loaded.filled is not None
+        loaded.piece.land(loaded.tile, loaded.filled)
+
+
+class _Bands:
+    """Some bands of a picture on disk as a `filling.Surface`: three colours, or one band shown as grey."""
+
+    def __init__(self, canvas: Canvas, source: Source, bands: Sequence[int], *, veiled: bool) -> None:
+        self._canvas, self._source, self._bands, self._veiled = canvas, source, list(bands), veiled
+        self._lock = threading.Lock()
+
+    @property
+    def height(self) -> int:
+        return self._source.height
+
+    @property
+    def width(self) -> int:
+        return self._source.width
+
+    def read(self, window: Window) -> NDArray[Any]:
+        pixels = self._canvas.read(window)[..., self._bands]
+        if self._source.dtype != np.uint8:
+            pixels = pixels.astype(np.float32) / np.iinfo(self._source.dtype).max
+        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+
+    def shown(self, window: Window) -> NDArray[np.bool_] | None:
+        return self._source.valid(window) if self._veiled else None
+
+    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        if len(self._bands) == 1:
+            pixels = _grey(pixels)
+        if self._source.dtype != np.uint8:
+            limit = np.iinfo(self._source.dtype).max
+            pixels = (pixels * limit).round().clip(0, limit).astype(self._source.dtype)
+        with self._lock:  # windows lie over each other
+            whole = self._canvas.read(window)
+            whole[..., self._bands] = pixels
+            self._canvas.lay(window, whole, where)
+
+
+def _groups(source: Source) -> list[list[int]]:
+    """Bands that are filled together: colours by threes, any other but alpha alone, as grey."""
+    bands = [band for band in range(source.bands) if band != source.alpha]
+    if len(bands) < 3:
+        return [[band] for band in bands]
+    return [bands[:3], *([band] for band in bands[3:])]
+
+
+def _grey(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Rec. 601 luminance, `(h, w, 1)`, in the type of the colours."""
+    grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
+    return np.asarray((grey.round() if pixels.dtype == np.uint8 else grey)[..., None].astype(pixels.dtype))
+
+
+def _beside(big: Path) -> Path | None:
+    """The mask that lies beside a picture, if there is one."""
+    stems = (f"{big.stem}_mask", f"{big.stem}.mask")
+    found: list[Path] = []
+    with suppress(OSError):  # a folder that cannot be listed shows no mask
+        found = [path for path in big.parent.iterdir() if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
+    found = sorted(path for path in found if path.is_file())
+    if len(found) > 1:
+        names = ", ".join(path.name for path in found)
+        raise UsageError(f"{big}: several masks beside it ({names}); choose one with --mask")
+    return found[0] if found else None
+
+
+def _check(settings: TileSettings) -> None:
+    if settings.size < SMALLEST_TILE:
+        raise UsageError(f"--size {settings.size}: must be {SMALLEST_TILE} or more")
+    if not 0 <= settings.overlap <= settings.size // 2:
+        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.size // 2}, half a tile")
+
+
+def _check_name(output: Path) -> None:
+    if output.is_dir():
+        raise UsageError(f"-o {output}: is a folder; name the file to write in it")
+    if output.suffix.lower() not in (".tif", ".tiff"):
+        raise UsageError(f"-o {output}: big pictures are written as TIFF; choose a name that ends in .tif")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); choose another OUT") from error
+
+
+def _listed(window: Window) -> list[int]:
+    return [window.x, window.y, window.width, window.height]

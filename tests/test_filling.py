@@ -1,0 +1,221 @@
+"""Filling one picture: who writes what, what windows know of each other, and that no order of work shows."""
+
+from __future__ import annotations
+
+import random
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from conftest import box, texture
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from torch import Tensor, nn
+
+from pconv_cli.engine import Engine, Tile
+from pconv_cli.filling import ArraySurface, Filling, Unfillable, fill
+from pconv_cli.nn.pyramid import PyramidFill
+from pconv_cli.regions import Window
+from pconv_cli.tiles import plan_grid, plan_tiles
+
+
+class Stubborn(nn.Module):
+    """A network whose every window has a tone of its own: the worst that tiles can do to each other."""
+
+    def forward(self, image: Tensor, known: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        tone = (image * known).sum((1, 2, 3), keepdim=True).mul(7.31).remainder(1) * 0.6 + 0.2
+        grain = torch.linspace(0, 40 * torch.pi, image.shape[-1]).sin() * 0.02
+        return (tone + grain).expand_as(image), torch.ones_like(known)
+
+
+class Blind(nn.Module):
+    """A network that reaches nothing."""
+
+    def forward(self, image: Tensor, known: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        return torch.full_like(image, torch.nan), torch.zeros_like(known)
+
+
+def engine(network: nn.Module | None = None) -> Engine:
+    return Engine(network or PyramidFill(), torch.device("cpu"), torch.float32, lambda _: None)
+
+
+def filled(
+    pixels: NDArray[Any], hole: NDArray[np.bool_], size: int = 32, network: nn.Module | None = None, **options: Any
+) -> tuple[NDArray[Any], Filling]:
+    filling = Filling(ArraySurface(pixels.copy(), options.pop("visible", None)), plan_tiles(hole, size), **options)
+    fill(filling, engine(network))
+    return filling.surface.read(Window(0, 0, hole.shape[1], hole.shape[0])), filling
+
+
+@settings(max_examples=40, deadline=None)
+@given(
+    st.integers(0, 10**6), st.integers(20, 90), st.integers(20, 90), st.sampled_from([0.02, 0.3, 0.9]), st.booleans()
+)
+def test_every_damaged_pixel_is_written_and_no_other(
+    seed: int, width: int, height: int, share: float, coarse: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    if coarse:
+        hole = np.kron(rng.random((height // 10, width // 10)) < share, np.ones((10, 10), np.bool_))
+    else:
+        hole = rng.random((height, width)) < share
+    hole[0, 0] = False
+    before = np.full((*hole.shape, 3), 7, np.uint8)
+    before[~hole] = 200
+    after, filling = filled(before, hole)
+    np.testing.assert_array_equal(after, np.full_like(before, 200))
+    assert filling.unfilled == 0
+
+
+def test_a_picture_in_one_window_is_one_pass_of_the_engine() -> None:
+    pixels, hole = texture(64, 48), box(64, 48, 20, 20, 26, 24)
+    after, filling = filled(pixels, hole, size=64, guided=False)
+    (window,) = filling.plan.windows
+    alone = engine().fill([Tile(pixels[window.slices], ~hole[window.slices])], (64, 64))[0]
+    np.testing.assert_array_equal(after[hole], alone.pixels[hole[window.slices]])
+    assert (filling.windows, filling.pixels) == (1, window.area)
+
+
+def test_the_order_in_which_tiles_of_a_round_land_does_not_show() -> None:
+    rng = np.random.default_rng(3)
+    pixels, hole = texture(200, 160), np.kron(rng.random((16, 20)) < 0.5, np.ones((10, 10), np.bool_))
+    results = []
+    for seed in range(3):
+        filling = Filling(ArraySurface(pixels.copy()), plan_tiles(hole, 48))
+        runner = engine()
+        for pieces in filling.rounds():
+            for piece in random.Random(seed).sample(list(pieces), len(pieces)):
+                tile = piece.load()
+                piece.land(tile, runner.fill([tile], piece.canvas)[0])
+        results.append(filling.surface.read(Window(0, 0, 200, 160)))
+    assert all(np.array_equal(results[0], other) for other in results[1:])
+
+
+def test_bytes_and_floats_are_filled_alike() -> None:
+    pixels, hole = texture(120, 100), box(120, 100, 20, 30, 90, 80)
+    coarse, _ = filled(pixels, hole, size=48)
+    fine, _ = filled((pixels / 255).astype(np.float32), hole, size=48)
+    assert np.abs(coarse - fine * 255).max() < 3
+
+
+# ---------------------------------------------------------------- coarse to fine
+
+
+def slope(width: int, height: int) -> NDArray[np.uint8]:
+    """A picture that goes on evenly, so that any hole in it has one right content."""
+    y, x = np.mgrid[0:height, 0:width]
+    return np.stack([40 + 120 * x / width, 60 + 100 * y / height, 128 + 0 * x], axis=-1).round().astype(np.uint8)
+
+
+@pytest.mark.parametrize("shape", ["square", "left edge", "ring"])
+def test_a_hole_of_many_windows_is_filled_with_something_coherent(shape: str) -> None:
+    truth = slope(400, 400)
+    hole = box(400, 400, 60, 60, 340, 340)
+    if shape == "left edge":
+        hole = box(400, 400, 0, 60, 200, 340)
+    if shape == "ring":
+        hole[150:250, 150:250] = False
+    before = np.where(hole[..., None], 0, truth).astype(np.uint8)
+    after, filling = filled(before, hole, size=64)
+    error = np.abs(after.astype(int) - truth)[hole]
+    assert error.mean() < 12 and error.max() < 60
+    assert filling.unfilled == 0
+    steps = np.abs(np.diff(after.astype(int), axis=1)).max(), np.abs(np.diff(after.astype(int), axis=0)).max()
+    assert max(steps) < 12, "no tile shows"
+
+
+def test_windows_that_see_nothing_but_damage_are_filled_even_by_a_network_that_reaches_nothing() -> None:
+    truth, hole = slope(300, 300), box(300, 300, 40, 40, 260, 260)
+    after, filling = filled(truth, hole, size=64, network=Blind())
+    assert filling.by_pyramid >= hole.sum() and filling.unfilled == 0
+    assert np.abs(after.astype(int) - truth)[hole].mean() < 25
+
+
+def test_a_guide_lies_where_the_window_lies_whatever_the_offset() -> None:
+    truth = slope(320, 320)
+    for left in (37, 40, 43):
+        hole = box(320, 320, left, left, left + 200, left + 200)
+        after, _ = filled(np.where(hole[..., None], 0, truth).astype(np.uint8), hole, size=64)
+        assert np.abs((after.astype(int) - truth)[hole].mean()) < 3, "shifted by a cell it would lean to one side"
+
+
+def test_thin_damage_needs_no_guide() -> None:
+    hole = box(200, 200, 10, 50, 190, 57)
+    _, filling = filled(texture(200, 200), hole, size=64)
+    assert filling.windows == sum(len(p.windows) for p in (filling.plan, *filling.plan.heals))
+
+
+def test_what_shows_nothing_is_not_learnt_from() -> None:
+    pixels = np.full((96, 96, 3), 150, np.uint8)
+    visible = np.ones((96, 96), np.bool_)
+    visible[:, 40:] = False
+    pixels[~visible] = 0
+    hole = box(96, 96, 30, 30, 60, 60)
+    pixels[hole] = 9
+    after, _ = filled(pixels, hole, visible=visible)
+    assert (after[hole] == 150).all() and (after[:, 60:] == 0).all()
+
+
+def test_a_speck_in_a_desert_of_nothing_is_filled_from_far_away() -> None:
+    pixels = np.zeros((700, 700, 3), np.uint8)
+    visible = np.zeros((700, 700), np.bool_)
+    visible[680:, 680:] = True
+    pixels[visible] = 180
+    hole = box(700, 700, 5, 5, 8, 8)
+    after, _ = filled(pixels, hole, size=64, visible=visible)
+    assert (np.abs(after[hole].astype(int) - 180) <= 1).all()
+
+
+def test_a_picture_of_which_nothing_is_known_is_refused() -> None:
+    with pytest.raises(Unfillable):
+        filled(texture(64, 64), np.ones((64, 64), np.bool_))
+
+
+# ---------------------------------------------------------------- cuts
+
+
+def test_tones_that_differ_from_window_to_window_are_levelled_and_healed() -> None:
+    pixels, hole = texture(300, 300), box(300, 300, 20, 20, 280, 280)
+    hole[40::60, 40::60] = False  # so that every window sees something of its own
+    plain, rough = filled(pixels, hole, size=128, network=Stubborn(), guided=False, healed=False)
+    joined, smooth = filled(pixels, hole, size=128, network=Stubborn(), guided=False)
+    before, after = rough.seams().ratio(), smooth.seams().ratio()
+    assert before is not None and after is not None
+    assert before > 10 and after < 2
+    assert rough.plan.crossings == smooth.plan.crossings > 0
+    assert smooth.windows > rough.windows
+    assert (plain[~hole] == joined[~hole]).all() and smooth.unfilled == rough.unfilled == 0
+
+
+def test_a_plan_without_cuts_heals_nothing() -> None:
+    _, filling = filled(texture(300, 300), box(300, 300, 100, 100, 180, 180), size=256)
+    assert filling.plan.crossings == 0 and filling.seams().ratio() is None
+
+
+# ---------------------------------------------------------------- overlap, for comparison
+
+
+@pytest.mark.parametrize("overlap", [1, 8, 32])
+def test_overlapping_windows_fill_every_damaged_pixel_and_no_other(overlap: int) -> None:
+    pixels = np.full((150, 170, 3), 90, np.uint8)
+    hole = np.kron(np.random.default_rng(0).random((15, 17)) < 0.4, np.ones((10, 10), np.bool_))
+    before = pixels.copy()
+    before[hole] = 3
+    after, filling = filled(before, hole, size=64, overlap=overlap)
+    np.testing.assert_array_equal(after, pixels)
+    assert filling.unfilled == 0
+
+
+def test_the_wider_the_overlap_the_softer_the_step() -> None:
+    hole = np.ones((200, 200), np.bool_)
+    hole[10::50, 10::50] = False
+    pixels = texture(200, 200)
+    steps = []
+    for overlap in (0, 8, 32):
+        filling = Filling(ArraySurface(pixels.copy()), plan_grid(hole, 96), overlap, guided=False, healed=False)
+        fill(filling, engine(Stubborn()))
+        after = filling.surface.read(Window(0, 0, 200, 200)).astype(int)
+        steps.append(np.abs(np.diff(after[100], axis=0)).max())
+    assert steps[0] > 2 * steps[1] and steps[1] >= steps[2]

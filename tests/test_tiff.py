@@ -1,0 +1,1264 @@
+"""`tiff`: windows of big pictures, fills in a copy of the file, everything else as it was, and never half a file."""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import shutil
+import struct
+import subprocess
+import sys
+import threading
+import warnings
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import pytest
+import rasterio
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+from PIL import Image
+from rasterio.control import GroundControlPoint
+from rasterio.enums import Resampling
+from rasterio.rpc import RPC
+from rasterio.shutil import copy as rasterio_copy
+from rasterio.transform import from_origin
+
+from pconv_cli import images, tiff
+from pconv_cli.errors import ItemError
+from pconv_cli.regions import Window
+
+RNG = np.random.default_rng(11)
+WIDTH, HEIGHT = 200, 150
+XMP = b"<?xpacket begin=''?><x:xmpmeta xmlns:x='adobe:ns:meta/' x:x='a=b'/><?xpacket end='w'?>"
+HOLE = Window(70, 40, 20, 15)
+
+
+def picture(bands: int = 3, dtype: str = "uint8", width: int = WIDTH, height: int = HEIGHT) -> np.ndarray:
+    """(h, w, bands): smooth with some noise, so that codecs have something to do."""
+    y, x = np.mgrid[:height, :width]
+    waves = [100 + 60 * np.sin((x + 40 * band) / 23) + 40 * np.cos((y - 9 * band) / 17) for band in range(bands)]
+    smooth = np.stack(waves, axis=-1) + RNG.integers(0, 12, (height, width, bands))
+    return (smooth * (257 if dtype == "uint16" else 1)).astype(dtype)
+
+
+@contextlib.contextmanager
+def hushed() -> Iterator[None]:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield
+
+
+def save(path: Path, pixels: np.ndarray, after: Callable[[Any], None] = lambda raster: None, **options: Any) -> Path:
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    height, width, count = pixels.shape
+    options = {"driver": "GTiff", "photometric": "RGB" if count in (3, 4) else "MINISBLACK"} | options
+    if count == 4 and "ALPHA" not in options:
+        options["ALPHA"] = "NO"
+    with (
+        hushed(),
+        rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_TIFF_INTERNAL_MASK="YES"),
+        rasterio.open(path, "w", width=width, height=height, count=count, dtype=pixels.dtype.name, **options) as raster,
+    ):
+        raster.write(np.moveaxis(pixels, -1, 0))
+        after(raster)
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    return sorted(path.name for path in folder.iterdir())
+
+
+def load(path: Path, **options: Any) -> np.ndarray:
+    with hushed(), rasterio.Env(GDAL_PAM_ENABLED="NO"), rasterio.open(path, **options) as raster:
+        return np.moveaxis(raster.read(), 0, -1)
+
+
+def whole(source: Any) -> Window:
+    return Window(0, 0, source.width, source.height)
+
+
+def fill(source: Any, canvas: Any, window: Window = HOLE, value: int = 200) -> np.ndarray:
+    pixels = np.full((window.height, window.width, source.bands), value, source.dtype)
+    canvas.lay(window, pixels, np.ones((window.height, window.width), bool))
+    return pixels
+
+
+def restore(
+    path: Path, output: Path, window: Window = HOLE, value: int = 200, overwrite: bool = False, mark: bool = False
+) -> tuple[str, ...]:
+    with tiff.Source(path) as source, tiff.Canvas(source, output, overwrite=overwrite, mark_valid=mark) as canvas:
+        fill(source, canvas, window, value)
+        return canvas.commit()
+
+
+def filled(pixels: np.ndarray, window: Window = HOLE, value: int = 200) -> np.ndarray:
+    pixels = pixels.copy()
+    pixels[window.slices] = value
+    return pixels
+
+
+def refused(path: Path) -> str:
+    with pytest.raises(ItemError) as caught:
+        tiff.Source(path)
+    assert caught.value.path == str(path)
+    assert "\n" not in caught.value.reason
+    return caught.value.reason
+
+
+# ---------------------------------------------------------------- TIFF by hand
+
+
+class Tag(NamedTuple):
+    kind: int
+    count: int
+    data: bytes
+    numbers: tuple[int, ...]
+
+
+SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+POSITIONS = {273, 279, 324, 325}  # where the blocks lie and how long they are: what may change
+
+
+def directory(data: bytes, at: int | None = None) -> tuple[dict[int, Tag], int]:
+    """Tags of the directory at a position (the first one without), and the position of the next."""
+    order = "<" if data[:2] == b"II" else ">"
+    big = struct.unpack_from(order + "H", data, 2)[0] == 43
+    word, counter, entry = ("Q", "Q", 20) if big else ("L", "H", 12)
+    if at is None:
+        (at,) = struct.unpack_from(order + word, data, 8 if big else 4)
+    (count,) = struct.unpack_from(order + counter, data, at)
+    at += struct.calcsize(counter if not big else "<Q")
+    tags = {}
+    for _ in range(count):
+        tag, kind, number = struct.unpack_from(order + "HH" + word, data, at)
+        place = at + (12 if big else 8)
+        length = number * SIZES[kind]
+        if length > (8 if big else 4):
+            (place,) = struct.unpack_from(order + word, data, place)
+        value = data[place : place + length]
+        letter = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}.get(kind)
+        tags[tag] = Tag(kind, number, value, struct.unpack(f"{order}{number}{letter}", value) if letter else ())
+        at += entry
+    return tags, struct.unpack_from(order + word, data, at)[0]
+
+
+def directories(path: Path) -> list[dict[int, Tag]]:
+    data = path.read_bytes()
+    tags, following = directory(data)
+    found = [tags]
+    while following:
+        tags, following = directory(data, following)
+        found.append(tags)
+    return found
+
+
+def blocks(path: Path, page: int = 0) -> list[bytes]:
+    """Encoded bytes of each tile or strip."""
+    data, tags = path.read_bytes(), directories(path)[page]
+    starts, lengths = (tags[324], tags[325]) if 324 in tags else (tags[273], tags[279])
+    return [data[at : at + length] for at, length in zip(starts.numbers, lengths.numbers, strict=True)]
+
+
+def touched_blocks(path: Path, window: Window, bands: int) -> set[int]:
+    """Numbers of the blocks that a window lies in."""
+    tags = directories(path)[0]
+    width, height = tags[256].numbers[0], tags[257].numbers[0]
+    across, down = (tags[322].numbers[0], tags[323].numbers[0]) if 322 in tags else (width, tags[278].numbers[0])
+    columns, rows = -(-width // across), -(-height // down)
+    planes = bands if tags[284].numbers[0] == 2 else 1
+    return {
+        plane * columns * rows + y * columns + x
+        for plane in range(planes)
+        for y in range(window.y // down, -(-window.bottom // down))
+        for x in range(window.x // across, -(-window.right // across))
+    }
+
+
+def give_tags(path: Path, tags: dict[int, tuple[int, int, bytes]]) -> None:
+    """Write a file's first directory once more at its end, with further tags. Little-endian files only."""
+    data = path.read_bytes()
+    big = data[2] == 43
+    word, counter, room, size = ("Q", "Q", 8, 20) if big else ("L", "H", 4, 12)
+    (at,) = struct.unpack_from("<" + word, data, 8 if big else 4)
+    (count,) = struct.unpack_from("<" + counter, data, at)
+    at += struct.calcsize("<" + counter)
+    entries = {struct.unpack_from("<H", data, at + i * size)[0]: data[at + i * size :][:size] for i in range(count)}
+    following = data[at + count * size :][: struct.calcsize("<" + word)]
+    data += b"\0" * (len(data) % 2)
+    for tag, (kind, number, value) in tags.items():
+        place = value.ljust(room, b"\0")
+        if len(value) > room:
+            place = struct.pack("<" + word, len(data))
+            data += value + b"\0" * (len(value) % 2)
+        entries[tag] = struct.pack("<HH" + word, tag, kind, number) + place
+    head = struct.pack("<" + word, len(data))
+    data += struct.pack("<" + counter, len(entries)) + b"".join(entries[tag] for tag in sorted(entries)) + following
+    path.write_bytes(data[: 8 if big else 4] + head + data[16 if big else 8 :])
+
+
+def sub_directory(path: Path, values: dict[int, tuple[int, int, bytes]]) -> int:
+    """Append a directory (EXIF, GPS) to a little-endian file; its position."""
+    data = path.read_bytes()
+    data += b"\0" * (len(data) % 2)
+    big = data[2] == 43
+    word, counter, room = ("Q", "Q", 8) if big else ("L", "H", 4)
+    at, table, extra = len(data), struct.pack("<" + counter, len(values)), b""
+    base = at + len(table) + len(values) * (20 if big else 12) + struct.calcsize("<" + word)
+    for tag, (kind, number, value) in sorted(values.items()):
+        place = value.ljust(room, b"\0")
+        if len(value) > room:
+            place = struct.pack("<" + word, base + len(extra))
+            extra += value + b"\0" * (len(value) % 2)
+        table += struct.pack("<HH" + word, tag, kind, number) + place
+    path.write_bytes(data + table + struct.pack("<" + word, 0) + extra)
+    return at
+
+
+def decorated(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    """A file with everything that can hang on a picture."""
+
+    def after(raster: Any) -> None:
+        raster.update_tags(AREA_OR_POINT="Point", TIFFTAG_SOFTWARE="pen and ink", scale="1:25000")
+        raster.descriptions = [f"band {band}" for band in raster.indexes]
+
+    icc = "AAAAGHRlc3RtbnRyUkdCIFhZWiAAAAAA"
+    with hushed():
+        place = {"crs": "EPSG:25832", "transform": from_origin(500000, 5600000, 0.5, 0.5), "nodata": 7}
+    save(path, pixels, after, SOURCE_ICC_PROFILE=icc, **place, **options)
+    exif = sub_directory(path, {33434: (5, 1, struct.pack("<LL", 1, 250)), 37510: (7, 12, b"ASCII\0\0\0abcd")})
+    gps = sub_directory(path, {1: (2, 2, b"N\0"), 2: (5, 3, struct.pack("<6L", 50, 1, 7, 1, 30, 1))})
+    word, kind = ("<Q", 18) if path.read_bytes()[2] == 43 else ("<L", 4)
+    extra = {34665: (kind, 1, struct.pack(word, exif)), 34853: (kind, 1, struct.pack(word, gps))}
+    extra |= {
+        700: (1, len(XMP), XMP),
+        271: (2, 6, b"Leica\0"),
+        274: (3, 1, b"\6\0"),
+        282: (5, 1, struct.pack("<LL", 600, 1)),
+    }
+    give_tags(path, extra | {283: (5, 1, struct.pack("<LL", 600, 1)), 65000: (7, 9, b"private!!")})
+    return path
+
+
+# ---------------------------------------------------------------- copy, then patch
+
+
+@pytest.mark.parametrize("big", ["NO", "YES"], ids=["classic", "big"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(("bands", "interleave"), [(1, "pixel"), (3, "pixel"), (3, "band"), (4, "pixel"), (4, "band")])
+@pytest.mark.parametrize("layout", ["tiles", "strips"])
+@pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "zstd", "packbits"])
+def test_outside_the_fill_every_pixel_and_every_block_without_fill_stays(
+    tmp_path: Path, compress: str, layout: str, bands: int, interleave: str, dtype: str, big: str
+) -> None:
+    shape = {"tiled": True, "blockxsize": 64, "blockysize": 64} if layout == "tiles" else {"blockysize": 16}
+    predictor = {"predictor": 2} if compress in ("lzw", "zstd") else {}
+    pixels = picture(bands, dtype)
+    path = decorated(
+        tmp_path / "a.tif", pixels, compress=compress, interleave=interleave, BIGTIFF=big, **shape, **predictor
+    )
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    with tiff.Source(path) as source:
+        assert source.in_place and source.notices == () and source.dtype == dtype
+        assert (source.width, source.height, source.bands) == (WIDTH, HEIGHT, bands)
+    assert restore(path, tmp_path / "b.tif", value=201) == ()
+    assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, stamp)
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels, value=201))
+
+    touched = touched_blocks(path, HOLE, bands)
+    old, new = blocks(path), blocks(tmp_path / "b.tif")
+    assert {number for number, pair in enumerate(zip(old, new, strict=True)) if pair[0] != pair[1]} == touched
+    tags, kept = directories(path)[0], directories(tmp_path / "b.tif")[0]
+    assert tags.keys() == kept.keys() >= {271, 274, 282, 700, 34665, 34853, 34675, 33550, 34735, 42113, 65000}
+    for tag in tags.keys() - POSITIONS:
+        assert kept[tag] == tags[tag], tag
+    after = (tmp_path / "b.tif").read_bytes()
+    for tag in (34665, 34853):
+        assert directory(after, kept[tag].numbers[0]) == directory(before, tags[tag].numbers[0])
+    assert names(tmp_path) == ["a.tif", "b.tif"]
+
+
+def test_the_old_number_of_deflate_and_the_other_byte_order_are_patched_alike(tmp_path: Path) -> None:
+    pixels = picture(3, "uint16")
+    for endian in ("LITTLE", "BIG"):
+        path = save(tmp_path / "a.tif", pixels, compress="deflate", blockysize=16, ENDIANNESS=endian)
+        data = path.read_bytes()
+        order = "<" if endian == "LITTLE" else ">"
+        old = struct.pack(order + "HHL", 259, 3, 1) + struct.pack(order + "H", 8)
+        assert data.count(old) == 1
+        path.write_bytes(data.replace(old, old[:-2] + struct.pack(order + "H", 32946)))
+        restore(path, tmp_path / "b.tif", overwrite=True)
+        np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels))
+        assert (tmp_path / "b.tif").read_bytes()[:2] == path.read_bytes()[:2]
+        assert directories(tmp_path / "b.tif")[0][259].numbers == (32946,)
+
+
+def test_block_lengths_that_outgrow_their_16_bits_are_still_right(tmp_path: Path) -> None:
+    Image.fromarray(np.zeros((300, 300, 3), np.uint8)).save(
+        tmp_path / "a.tif", compression="tiff_adobe_deflate", strip_size=300 * 3 * 100
+    )
+    noise = RNG.integers(0, 256, (300, 300, 3), dtype=np.uint8)
+    with tiff.Source(tmp_path / "a.tif") as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        canvas.lay(whole(source), noise, np.ones((300, 300), bool))
+        canvas.commit()
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), noise)
+    np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "b.tif")), noise)
+
+
+def test_other_pages_are_kept_byte_for_byte(tmp_path: Path) -> None:
+    pages = [Image.fromarray(picture()[:, :, :3]) for _ in range(3)]
+    pages[0].save(tmp_path / "a.tif", save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    notices = restore(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert notices == ("only the first of 3 pages is restored, the others are kept as they are",)
+    for page in (1, 2):
+        assert blocks(tmp_path / "a.tif", page) == blocks(tmp_path / "b.tif", page)
+        assert directories(tmp_path / "a.tif")[page] == directories(tmp_path / "b.tif")[page]
+    with Image.open(tmp_path / "b.tif") as image:
+        np.testing.assert_array_equal(np.asarray(image), filled(np.asarray(pages[0])))
+        assert image.n_frames == 3
+        for page in (1, 2):
+            image.seek(page)
+            np.testing.assert_array_equal(np.asarray(image), np.asarray(pages[page]))
+
+
+def test_without_fills_the_output_is_the_input(tmp_path: Path) -> None:
+    path = decorated(tmp_path / "a.tif", picture(), compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        same = source.read(HOLE)
+        canvas.lay(HOLE, same, np.ones(same.shape[:2], bool))  # what is there already is no reason to encode again
+        assert canvas.commit() == ()
+    assert path.read_bytes() == (tmp_path / "b.tif").read_bytes()
+
+
+def test_a_plane_that_does_not_change_is_left_alone(tmp_path: Path) -> None:
+    pixels = picture(4)
+    path = save(
+        tmp_path / "a.tif", pixels, compress="deflate", interleave="band", tiled=True, blockxsize=64, blockysize=64
+    )
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        part = source.read(HOLE)
+        part[..., :3] = 200
+        canvas.lay(HOLE, part, np.ones(part.shape[:2], bool))
+        canvas.commit()
+    old, new = blocks(path), blocks(tmp_path / "b.tif")
+    assert old[len(old) * 3 // 4 :] == new[len(new) * 3 // 4 :] and old != new
+
+
+def test_missing_blocks_of_a_sparse_file_are_filled_where_needed(tmp_path: Path) -> None:
+    with (
+        hushed(),
+        rasterio.open(
+            tmp_path / "a.tif",
+            "w",
+            driver="GTiff",
+            width=256,
+            height=256,
+            count=3,
+            dtype="uint8",
+            SPARSE_OK=True,
+            tiled=True,
+            blockxsize=64,
+            blockysize=64,
+            compress="lzw",
+        ),
+    ):
+        pass
+    restore(tmp_path / "a.tif", tmp_path / "b.tif")
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(np.zeros((256, 256, 3), np.uint8)))
+    assert sum(1 for block in blocks(tmp_path / "b.tif") if block) == len(touched_blocks(tmp_path / "a.tif", HOLE, 3))
+
+
+def test_progress_counts_the_blocks(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(), compress="lzw", tiled=True, blockxsize=64, blockysize=64)
+    seen: list[tuple[int, int]] = []
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        fill(source, canvas)
+        canvas.commit(lambda done, total: seen.append((done, total)))
+    assert seen == [(done, len(seen)) for done in range(1, len(seen) + 1)] and len(seen) > 1
+
+
+def test_a_cloud_optimised_file_is_patched_and_says_what_it_is_no_longer(tmp_path: Path) -> None:
+    save(tmp_path / "plain.tif", picture(3, width=700, height=600))
+    with hushed():
+        rasterio_copy(tmp_path / "plain.tif", tmp_path / "a.tif", driver="COG", blocksize=128, overviews="NONE")
+    notices = restore(tmp_path / "a.tif", tmp_path / "b.tif")
+    assert len(notices) == 1 and "cloud-optimised" in notices[0]
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(tmp_path / "a.tif")))
+
+
+# ---------------------------------------------------------------- JPEG inside
+
+
+@pytest.mark.parametrize(("colours", "interleave"), [("YCBCR", "pixel"), ("RGB", "pixel"), ("RGB", "band")])
+@pytest.mark.parametrize("tables", [0, 1, 2, 3])
+@pytest.mark.parametrize("quality", [60, 75, 90, 98])
+def test_jpeg_blocks_are_encoded_again_at_their_own_quality(
+    tmp_path: Path, quality: int, tables: int, colours: str, interleave: str
+) -> None:
+    options = {"tiled": True, "blockxsize": 64, "blockysize": 64, "compress": "jpeg", "interleave": interleave}
+    path = save(
+        tmp_path / "a.tif", picture(), photometric=colours, JPEG_QUALITY=quality, JPEGTABLESMODE=tables, **options
+    )
+    small = Window(70, 70, 4, 4)
+    notices = restore(path, tmp_path / "b.tif", small, value=100)
+    assert notices == ("JPEG-compressed: pixels in the one block that holds damage are encoded again",)
+    old, new = load(path).astype(int), load(tmp_path / "b.tif").astype(int)
+    block = Window(64, 64, 64, 64)
+    difference = np.abs(new - old)
+    difference[small.y - 10 : small.bottom + 10, small.x - 10 : small.right + 10] = 0
+    # The same tables change next to nothing; those of another quality would show all over the block.
+    assert difference[block.slices].mean() < (0.6 if colours == "YCBCR" else 0.25)
+    difference[block.slices] = 0
+    assert not difference.any()
+    touched = touched_blocks(path, small, 3)
+    was, now = blocks(path), blocks(tmp_path / "b.tif")
+    assert {number for number, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1]} == touched
+    tags, kept = directories(path)[0], directories(tmp_path / "b.tif")[0]
+    assert kept.keys() - tags.keys() <= {347} and all(kept[tag] == tags[tag] for tag in tags.keys() - POSITIONS - {347})
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_jpeg_subsampling_is_kept(tmp_path: Path, subsampling: int) -> None:
+    path = jpeg_in_tiff(tmp_path / "a.tif", picture(), quality=90, subsampling=subsampling)
+    restore(path, tmp_path / "b.tif", Window(70, 70, 4, 4), value=100)
+    tags = directories(tmp_path / "b.tif")[0]
+    assert tags[530].numbers == {0: (1, 1), 1: (2, 1), 2: (2, 2)}[subsampling]
+    difference = np.abs(load(tmp_path / "b.tif").astype(int) - load(path))
+    assert np.median(difference) <= 1 and difference.mean() < 1
+    np.asarray(Image.open(tmp_path / "b.tif"))
+
+
+def jpeg_in_tiff(path: Path, pixels: np.ndarray, **options: Any) -> Path:
+    """One strip that is a whole JPEG stream with tables of its own, as scanners and tifffile write it."""
+    Image.fromarray(pixels).save(path.with_suffix(".jpg"), **options)
+    stream = path.with_suffix(".jpg").read_bytes()
+    path.with_suffix(".jpg").unlink()
+    at = stream.index(b"\xff\xc0") + 11
+    ratio = stream[at] >> 4, stream[at] & 15
+    height, width = pixels.shape[:2]
+    shorts = {256: (width,), 257: (height,), 258: (8, 8, 8), 259: (7,), 262: (6,), 277: (3,), 278: (height,)}
+    shorts |= {284: (1,), 530: ratio}
+    tags = {tag: (3, struct.pack(f"<{len(values)}H", *values)) for tag, values in shorts.items()}
+    tags |= {273: (4, struct.pack("<L", 8)), 279: (4, struct.pack("<L", len(stream)))}
+    stream += b"\0" * (len(stream) % 2)
+    base, table, extra = 8 + len(stream), b"", b""
+    for tag, (kind, value) in sorted(tags.items()):
+        place = value.ljust(4, b"\0")
+        if len(value) > 4:
+            place = struct.pack("<L", base + 6 + 12 * len(tags) + len(extra))
+            extra += value
+        table += struct.pack("<HHL", tag, kind, len(value) // SIZES[kind]) + place
+    head = b"II*\0" + struct.pack("<L", base)
+    path.write_bytes(head + stream + struct.pack("<H", len(tags)) + table + b"\0\0\0\0" + extra)
+    return path
+
+
+def test_tables_of_a_camera_are_repeated_no_coarser(tmp_path: Path) -> None:
+    """Tables that are of no libjpeg quality: the next finer one is taken."""
+    path = jpeg_in_tiff(tmp_path / "a.tif", picture(), qtables=[[3] * 64, [4] * 64], subsampling=0)
+    restore(path, tmp_path / "b.tif", Window(70, 70, 4, 4), value=100)
+    difference = np.abs(load(tmp_path / "b.tif").astype(int) - load(path))
+    difference[60:90, 60:90] = 0
+    assert difference.mean() < 0.6 and difference.max() < 8
+
+
+def test_shared_tables_of_no_known_quality_have_the_file_written_anew(tmp_path: Path) -> None:
+    path = jpeg_in_tiff(tmp_path / "a.tif", picture(), qtables=[[3] * 64, [4] * 64], subsampling=0)
+    give_tags(
+        path,
+        {
+            347: (
+                7,
+                138,
+                b"\xff\xd8"
+                + b"".join(
+                    b"\xff\xdb\0\x43" + bytes([number]) + bytes([value]) * 64 for number, value in ((0, 3), (1, 4))
+                )
+                + b"\xff\xd9",
+            )
+        },
+    )
+    with tiff.Source(path) as source:
+        assert not source.in_place
+    (notice,) = restore(path, tmp_path / "b.tif")
+    assert "tables" in notice
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(path)))
+
+
+# ---------------------------------------------------------------- what says that there is no picture
+
+
+def test_alpha_is_known_by_what_the_file_calls_it(tmp_path: Path) -> None:
+    pixels = picture(4)
+    pixels[:30, :, 3] = 0
+    for kind, alpha in (("YES", 3), ("PREMULTIPLIED", 3), ("NO", None)):
+        path = save(tmp_path / f"{kind}.tif", pixels, ALPHA=kind)
+        with tiff.Source(path) as source:
+            assert source.alpha == alpha and source.bands == 4
+            valid = source.valid(Window(0, 20, 50, 20))
+            if alpha is None:
+                assert valid is None and source.validity is None
+            else:
+                assert source.validity == "alpha" and valid is not None
+                np.testing.assert_array_equal(valid, pixels[20:40, :50, 3] > 0)
+    save(tmp_path / "grey.tif", picture(2), ALPHA="YES")
+    with tiff.Source(tmp_path / "grey.tif") as source:
+        assert (source.bands, source.alpha, source.validity) == (2, 1, "alpha")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_marking_makes_alpha_full_where_filled(tmp_path: Path, dtype: str) -> None:
+    pixels = picture(4, dtype)
+    pixels[..., 3] = 9
+    path = save(tmp_path / "a.tif", pixels, ALPHA="YES", compress="lzw")
+    restore(path, tmp_path / "b.tif", mark=True)
+    expected = filled(pixels)
+    expected[(*HOLE.slices, 3)] = np.iinfo(dtype).max
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), expected)
+    restore(path, tmp_path / "c.tif")
+    np.testing.assert_array_equal(load(tmp_path / "c.tif"), filled(pixels))
+
+
+@pytest.mark.parametrize("nodata", [0, 200, 255])
+def test_marking_moves_a_fill_off_the_nodata_value(tmp_path: Path, nodata: int) -> None:
+    pixels = picture()
+    pixels[:10] = nodata
+    pixels[10, :, 0] = nodata  # one band alone says nothing
+    path = save(tmp_path / "a.tif", pixels, nodata=nodata, compress="deflate")
+    with tiff.Source(path) as source:
+        assert (source.validity, source.nodata) == ("nodata", nodata)
+        valid = source.valid(whole(source))
+        np.testing.assert_array_equal(valid, ~(pixels == nodata).all(axis=2))
+    restore(path, tmp_path / "b.tif", Window(0, 0, 30, 30), value=nodata, mark=True)
+    with tiff.Source(tmp_path / "b.tif") as source:
+        assert source.valid(Window(0, 0, 30, 30)).all() and not source.valid(Window(40, 0, 30, 9)).any()
+        out = source.read(Window(0, 0, 30, 30)).astype(int)
+        assert np.abs(out - nodata).sum(axis=2).max() == 1
+    restore(path, tmp_path / "c.tif", Window(0, 0, 30, 30), value=nodata)
+    np.testing.assert_array_equal(load(tmp_path / "c.tif"), filled(pixels, Window(0, 0, 30, 30), nodata))
+
+
+def test_a_nodata_value_that_no_pixel_can_have_says_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(), compress="deflate")
+    give_tags(path, {42113: (2, 6, b"-9999\0")})
+    with tiff.Source(path) as source:
+        assert source.validity is None and source.valid(HOLE) is None
+    restore(path, tmp_path / "b.tif", mark=True)
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(path)))
+
+
+@pytest.mark.parametrize("compress", ["deflate", "jpeg"])
+def test_the_mask_band_is_read_and_marked(tmp_path: Path, compress: str) -> None:
+    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    mask[:60] = 0
+    path = save(
+        tmp_path / "a.tif",
+        picture(),
+        lambda raster: raster.write_mask(mask),
+        compress=compress,
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+    )
+    with tiff.Source(path) as source:
+        assert source.validity == "mask band" and source.notices == ()
+        np.testing.assert_array_equal(source.valid(whole(source)), mask > 0)
+    restore(path, tmp_path / "b.tif")
+    with tiff.Source(tmp_path / "b.tif") as source:
+        np.testing.assert_array_equal(source.valid(whole(source)), mask > 0)
+    restore(path, tmp_path / "c.tif", mark=True)
+    with tiff.Source(tmp_path / "c.tif") as source:
+        np.testing.assert_array_equal(source.valid(whole(source)), filled(mask, value=255) > 0)
+        assert np.abs(source.read(HOLE).astype(int) - 200).mean() < 3
+    assert names(tmp_path) == ["a.tif", "b.tif", "c.tif"]
+
+
+def test_files_beside_the_picture_are_read_but_not_carried_over_and_named(tmp_path: Path) -> None:
+    mask = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    mask[:60] = 0
+    path = save(tmp_path / "a.tif", picture(), compress="lzw")
+    with hushed(), rasterio.Env(GDAL_TIFF_INTERNAL_MASK="NO"):
+        with rasterio.open(path, "r+") as raster:
+            raster.write_mask(mask)
+        with rasterio.Env(TIFF_USE_OVR="YES"), rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2], Resampling.nearest)
+    assert {"a.tif.msk", "a.tif.ovr"} <= set(names(tmp_path))
+    beside = names(tmp_path)
+    notices = restore(path, tmp_path / "b.tif", mark=True)
+    assert len(notices) == 1 and "a.tif.msk" in notices[0] and "a.tif.ovr" in notices[0]
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(path)))
+    assert names(tmp_path) == sorted([*beside, "b.tif"])
+
+
+# ---------------------------------------------------------------- overviews
+
+
+@pytest.mark.parametrize("compress", ["deflate", "jpeg"])
+@pytest.mark.parametrize("method", ["average", "nearest", "cubic"])
+def test_overviews_are_made_again_the_way_they_were(tmp_path: Path, method: str, compress: str) -> None:
+    pixels = picture(3, width=600, height=500)
+    path = save(tmp_path / "a.tif", pixels, compress=compress, tiled=True, blockxsize=64, blockysize=64)
+    with hushed(), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4], Resampling[method])
+    before = path.read_bytes()
+    hole = Window(100, 100, 200, 200)
+    notices = restore(path, tmp_path / "b.tif", hole)
+    assert not any("overviews" in notice for notice in notices) and path.read_bytes() == before
+    with hushed(), rasterio.open(tmp_path / "b.tif") as raster:
+        assert raster.overviews(1) == [2, 4]
+    for level, factor in enumerate((2, 4)):
+        small = load(tmp_path / "b.tif", OVERVIEW_LEVEL=level)
+        rows, columns = (slice((100 + 40) // factor, (300 - 40) // factor),) * 2
+        assert np.abs(small[rows, columns].astype(int) - 200).max() <= (0 if compress == "deflate" else 6)
+        far = np.abs(small.astype(int) - load(path, OVERVIEW_LEVEL=level))[350 // factor :]
+        assert far.max() <= (0 if compress == "deflate" else 12)
+
+
+def test_overviews_of_unknown_making_are_averaged_and_that_is_said(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(3, width=600, height=500), compress="deflate")
+    with hushed(), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2], Resampling.average)
+    data = path.read_bytes()
+    assert data.count(b"RESAMPLING") == 1
+    path.write_bytes(data.replace(b"RESAMPLING", b"SOMETHINGX"))
+    (notice,) = restore(path, tmp_path / "b.tif", Window(100, 100, 100, 100))
+    assert "averaging" in notice
+    assert (load(tmp_path / "b.tif", OVERVIEW_LEVEL=0)[60:90, 60:90] == 200).all()
+
+
+# ---------------------------------------------------------------- written anew
+
+
+def test_a_codec_that_is_not_updated_is_written_anew_with_everything_that_can_be_kept(tmp_path: Path) -> None:
+    pixels = picture(4, "uint16")
+    path = decorated(tmp_path / "a.tif", pixels, compress="lzma", ALPHA="PREMULTIPLIED")
+    with tiff.Source(path) as source:
+        assert not source.in_place
+    (notice,) = restore(path, tmp_path / "b.tif", value=5000)
+    assert notice.startswith("written anew") and "compression" in notice and notice.endswith("lost: EXIF, GPS")
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels, value=5000))
+    with hushed(), rasterio.open(path) as old, rasterio.open(tmp_path / "b.tif") as new:
+        assert new.crs == old.crs and new.transform == old.transform and new.nodata == old.nodata == 7
+        assert new.descriptions == old.descriptions and new.colorinterp == old.colorinterp
+        assert new.tags() == old.tags()
+        assert new.tags(ns="COLOR_PROFILE") == old.tags(ns="COLOR_PROFILE") != {}
+        assert new.compression.name == "deflate" and new.block_shapes[0] == (512, 512)
+    old_tags, new_tags = directories(path)[0], directories(tmp_path / "b.tif")[0]
+    for tag in (262, 271, 274, 282, 283, 338, 700, 33550, 34675, 34735, 65000):
+        assert new_tags[tag] == old_tags[tag], tag
+
+
+def test_ground_control_points_and_rpcs_survive_being_written_anew(tmp_path: Path) -> None:
+    points = [GroundControlPoint(row, column, 10.0 + column, 50.0 - row) for row in (0, 99) for column in (0, 150)]
+    rpcs = RPC(
+        height_off=1, height_scale=2, lat_off=3, lat_scale=4, line_den_coeff=[1.0] * 20, line_num_coeff=[2.0] * 20,
+        line_off=5, line_scale=6, long_off=7, long_scale=8, samp_den_coeff=[3.0] * 20, samp_num_coeff=[4.0] * 20,
+        samp_off=9, samp_scale=10, err_bias=None, err_rand=None,
+    )  # fmt: skip
+
+    def with_points(raster: Any) -> None:
+        raster.gcps = points, rasterio.crs.CRS.from_epsg(4326)
+
+    def with_rpcs(raster: Any) -> None:
+        raster.rpcs = rpcs
+
+    for after in (with_points, with_rpcs):
+        path = save(tmp_path / "a.tif", picture(), after, compress="lzma")
+        restore(path, tmp_path / "b.tif", overwrite=True)
+        with hushed(), rasterio.open(path) as old, rasterio.open(tmp_path / "b.tif") as new:
+            assert [point.asdict() for point in new.gcps[0]] == [
+                point.asdict() | {"id": mine.id} for point, mine in zip(old.gcps[0], new.gcps[0], strict=True)
+            ]
+            assert new.gcps[1] == old.gcps[1] and bool(new.rpcs) == bool(old.rpcs)
+            assert new.rpcs is None or new.rpcs.to_gdal() == old.rpcs.to_gdal()
+    assert names(tmp_path) == ["a.tif", "b.tif"]
+
+
+def test_mask_band_and_overviews_survive_being_written_anew(tmp_path: Path) -> None:
+    mask = np.full((500, 600), 255, np.uint8)
+    mask[:60] = 0
+    pixels = picture(3, width=600, height=500)
+    path = save(tmp_path / "a.tif", pixels, lambda raster: raster.write_mask(mask), compress="lzma")
+    with hushed(), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2], Resampling.nearest)
+    hole = Window(50, 40, 100, 100)
+    (notice,) = restore(path, tmp_path / "b.tif", hole, mark=True)
+    assert "lost" not in notice
+    with tiff.Source(tmp_path / "b.tif") as source:
+        np.testing.assert_array_equal(source.valid(whole(source)), filled(mask, hole, 255) > 0)
+        np.testing.assert_array_equal(source.read(whole(source)), filled(pixels, hole))
+    assert (load(tmp_path / "b.tif", OVERVIEW_LEVEL=0)[25:65, 30:70] == 200).all()
+    assert names(tmp_path) == ["a.tif", "b.tif"]
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("a.jpg", {"quality": 90}), ("a.png", {}), ("a.bmp", {}), ("a.webp", {"lossless": True}), ("a.jp2", {})],
+)
+def test_other_formats_are_written_anew_as_tiff(tmp_path: Path, name: str, options: dict[str, Any]) -> None:
+    path = tmp_path / name
+    if name == "a.jp2":
+        save(path, picture(), driver="JP2OpenJPEG", photometric=None, QUALITY=100, REVERSIBLE="YES")
+    else:
+        exif = Image.Exif()
+        exif[274] = 6
+        Image.fromarray(picture()).save(path, **options, **({"exif": exif, "xmp": XMP} if name == "a.jpg" else {}))
+    pixels = load(path)
+    (notice,) = restore(path, tmp_path / "b.tif")
+    assert notice.startswith("written anew as a deflate TIFF, because it is not a TIFF")
+    assert ("lost: EXIF" in notice) == (name in ("a.jpg", "a.png", "a.webp"))
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels))
+    assert directories(tmp_path / "b.tif")[0].get(274, Tag(3, 1, b"", (1,))).numbers == (
+        (6,) if name == "a.jpg" else (1,)
+    )
+    assert name != "a.jpg" or directories(tmp_path / "b.tif")[0][700].data == XMP
+    assert names(tmp_path) == sorted([name, "b.tif"])
+
+
+def test_blocks_too_big_to_hold_have_the_file_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tiff, "_LARGEST_BLOCK", 50_000)
+    monkeypatch.setattr(tiff, "_STRIP", WIDTH * 3 * 40)  # rows of blocks of 32
+    pixels = picture()
+    path = save(tmp_path / "a.tif", pixels, compress="deflate", blockysize=HEIGHT)
+    (notice,) = restore(path, tmp_path / "b.tif")
+    assert "too big to be patched" in notice
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels))
+    with tiff.Source(save(tmp_path / "c.tif", pixels, compress="deflate", blockysize=16)) as source:
+        assert source.in_place
+    # What is not compressed has no blocks to speak of.
+    path = save(tmp_path / "d.tif", pixels, blockysize=HEIGHT)
+    assert restore(path, tmp_path / "e.tif") == ()
+    np.testing.assert_array_equal(load(tmp_path / "e.tif"), filled(pixels))
+    assert directories(path) == directories(tmp_path / "e.tif")
+
+
+def test_a_classic_file_near_its_limit_is_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    pixels = picture()
+    path = save(tmp_path / "a.tif", pixels, compress="deflate", blockysize=16)
+    monkeypatch.setattr(tiff, "_CLASSIC_LIMIT", path.stat().st_size + 100)
+    (notice,) = restore(path, tmp_path / "b.tif")
+    assert "4 GiB" in notice
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels))
+    pages = [Image.fromarray(pixels)] * 2
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    assert "the others are not carried over" in restore(path, tmp_path / "d.tif")[0]
+    save(path, pixels, compress="deflate", blockysize=16, BIGTIFF="YES")
+    assert restore(path, tmp_path / "c.tif") == ()
+
+
+# ---------------------------------------------------------------- what is refused
+
+
+def test_what_cannot_be_restored_is_refused_with_a_way_out(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    assert "no such file" in refused(path)
+    assert "folder" in refused(tmp_path)
+    path.touch()
+    assert "empty (0 bytes)" in refused(path)
+    path.write_text("hello")
+    assert "not a TIFF" in refused(path)
+    path.write_text('<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>')
+    assert "not a TIFF" in refused(path)
+    path.unlink()
+    for dtype in ("float32", "int16", "uint32", "int8"):
+        save(path, picture(1).astype(dtype))
+        assert dtype in refused(path) and "convert a copy" in refused(path)
+    save(path, picture(1) % 2, NBITS=1)
+    assert "1 bit" in refused(path)
+    save(path, picture(1, "uint16") % 4096, NBITS=12)
+    assert "12 bits" in refused(path)
+    for bands in (2, 5):
+        save(path, picture(bands), ALPHA="NO")
+        assert f"{bands} bands" in refused(path) and "save a copy" in refused(path)
+    Image.fromarray(picture(1)[..., 0]).convert("P").save(path)
+    assert "palette" in refused(path)
+    for mode, word in (("LAB", "Lab"), ("YCbCr", "YCbCr"), ("CMYK", "CMYK")):
+        Image.new(mode, (9, 9)).save(path)
+        assert f"colours are {word}" in refused(path)
+    save(path, picture(4, "uint16"), photometric="CMYK")
+    assert "colours are CMYK" in refused(path)
+    Image.new("CMYK", (9, 9)).save(tmp_path / "a.jpg")
+    assert "colours are CMYK" in refused(tmp_path / "a.jpg")
+    save(path, picture(1), photometric="MINISWHITE")
+    assert "white is stored as 0" in refused(path)
+
+
+@pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
+def test_a_truncated_file_is_an_item_error_that_names_it(tmp_path: Path, share: float) -> None:
+    data = save(tmp_path / "a.tif", picture(), compress="deflate", blockysize=16).read_bytes()
+    (tmp_path / "a.tif").write_bytes(data[: int(len(data) * share)])
+    with pytest.raises(ItemError, match="damaged") as caught, tiff.Source(tmp_path / "a.tif") as source:
+        source.read(whole(source))
+    assert caught.value.path == str(tmp_path / "a.tif") and "\n" not in caught.value.reason
+
+
+def test_an_output_that_cannot_be_is_refused_at_once(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture())
+    (tmp_path / "there.tif").write_bytes(b"old")
+    (tmp_path / "file").write_bytes(b"x")
+    with tiff.Source(path) as source:
+        for output, words in (
+            (tmp_path / "b.png", "name it .tif"),
+            (path, "its own source"),
+            (tmp_path / "there.tif", "--overwrite"),
+            (tmp_path / "file" / "b.tif", "cannot be written"),
+        ):
+            with pytest.raises(ItemError, match=words) as caught:
+                tiff.Canvas(source, output, overwrite=output == path)
+            assert caught.value.path == str(output)
+    assert names(tmp_path) == ["a.tif", "file", "there.tif"]
+
+
+def test_a_folder_without_the_right_to_write_is_refused_at_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", picture())
+    with tiff.Source(path) as source:
+        opened = Path.open
+
+        def denied(self: Path, mode: str = "r", *rest: Any, **more: Any) -> Any:
+            if "x" in mode:
+                raise PermissionError(errno.EACCES, "Permission denied")
+            return opened(self, mode, *rest, **more)
+
+        monkeypatch.setattr(Path, "open", denied)
+        with pytest.raises(ItemError, match="Permission denied"):
+            tiff.Canvas(source, tmp_path / "b.tif", overwrite=False)
+
+
+def test_nonsense_from_the_caller_is_a_value_error(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture())
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        for window in (Window(-1, 0, 5, 5), Window(0, 0, WIDTH + 1, 5), Window(0, 0, 0, 5)):
+            for ask in (source.read, source.valid, canvas.read):
+                with pytest.raises(ValueError, match="not inside"):
+                    ask(window)
+        pixels, where = np.zeros((15, 20, 3), np.uint8), np.ones((15, 20), bool)
+        for wrong in (pixels[..., :2], pixels.astype(np.uint16)):
+            with pytest.raises(ValueError, match="need pixels"):
+                canvas.lay(HOLE, wrong, where)
+        with pytest.raises(ValueError, match="need where"):
+            canvas.lay(HOLE, pixels, where[:3])
+        with pytest.raises(ValueError, match="at least 1"):
+            source.thumbnail(0)
+        canvas.commit()
+        with pytest.raises(ValueError, match="already"):
+            canvas.commit()
+    with pytest.raises(ItemError, match="closed"):
+        source.read(HOLE)
+    with pytest.raises(ValueError, match="rows"):
+        next(tiff.mask_strips(path, 0))
+
+
+# ---------------------------------------------------------------- faults
+
+
+@pytest.fixture(params=["copied", "anew"])
+def ready(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[tuple[Any, Any, Path]]:
+    """A canvas with a fill, for a file that is patched and for one that is written anew."""
+    compress = {"copied": "deflate", "anew": "lzma", "jpeg": "jpeg"}[request.param]
+    path = save(tmp_path / "a.tif", picture(), compress=compress, tiled=True, blockxsize=64, blockysize=64)
+    before, stamp = path.read_bytes(), path.stat().st_mtime_ns
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        fill(source, canvas)
+        yield source, canvas, tmp_path / "b.tif"
+    if path.exists():
+        assert (path.read_bytes(), path.stat().st_mtime_ns) == (before, stamp)
+    assert not [name for name in names(tmp_path) if name.endswith(".part")]
+
+
+def fails(canvas: Any, words: str, at: Path) -> None:
+    with pytest.raises(ItemError, match=words) as caught:
+        canvas.commit()
+    assert caught.value.path == str(at) and "\n" not in caught.value.reason
+
+
+def replace_writer(monkeypatch: pytest.MonkeyPatch, write: Callable[..., None]) -> None:
+    """Have all writing of pixels go elsewhere."""
+
+    class Handle:
+        def __init__(self, raster: Any) -> None:
+            self.raster, self.write = raster, write
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.raster, name)
+
+    opened = tiff._open
+
+    def stand_in(path: Path, mode: str = "r", **more: Any) -> Any:
+        raster = opened(path, mode, **more)
+        return raster if mode == "r" else Handle(raster)
+
+    monkeypatch.setattr(tiff, "_open", stand_in)
+
+
+@pytest.mark.parametrize("ready", ["copied"], indirect=True)
+def test_a_disk_that_fills_up_while_copying_leaves_nothing(
+    ready: tuple[Any, Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, canvas, output = ready
+
+    def full(*names: Any) -> None:
+        Path(names[1]).write_bytes(b"half")
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(shutil, "copyfile", full)
+    fails(canvas, "No space left on device.*free some room", output)
+    assert not output.exists() and len(names(output.parent)) == 2  # the input and the fills: another try is open
+    monkeypatch.undo()
+    canvas.commit()
+
+
+def test_a_write_that_gdal_refuses_leaves_nothing(
+    ready: tuple[Any, Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, canvas, output = ready
+
+    def write(*_: object, **__: object) -> None:
+        raise rasterio.errors.RasterioIOError("Write failed.\nSee previous") from RuntimeError("TIFF:\nWrite error")
+
+    replace_writer(monkeypatch, write)
+    fails(canvas, "TIFF: Write error", output)
+    assert not output.exists()
+
+
+@pytest.mark.parametrize("ready", ["copied", "anew", "jpeg"], indirect=True)
+def test_a_write_that_is_lost_without_a_word_is_found(
+    ready: tuple[Any, Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As happens when a disk fills up just as GDAL closes the file: rasterio does not tell."""
+    _, canvas, output = ready
+    lost: list[object] = []
+    replace_writer(monkeypatch, lambda *sent, **_: lost.append(sent))
+    fails(canvas, "Input/output error", output)
+    assert lost and not output.exists()
+
+
+def test_a_mark_that_is_lost_is_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    path = save(tmp_path / "a.tif", picture(), lambda raster: raster.write_mask(mask), compress="lzw")
+    monkeypatch.setattr(tiff.Canvas, "_mark_mask", lambda *_: None)
+    with pytest.raises(ItemError, match="Input/output error"):
+        restore(path, tmp_path / "b.tif", mark=True)
+    assert names(tmp_path) == ["a.tif"]
+
+
+@pytest.mark.parametrize("compress", ["deflate", "jpeg", "lzma"])
+def test_a_disk_that_is_really_full_leaves_nothing(tmp_path: Path, compress: str) -> None:
+    """In a process of its own that may write no bigger files: GDAL's own words go to its standard error."""
+    pytest.importorskip("resource")
+    path = save(tmp_path / "a.tif", picture(3, width=400, height=400) // 64, compress=compress, blockysize=16)
+    code = f"""
+import resource, signal, numpy as np
+from pathlib import Path
+from pconv_cli import tiff
+from pconv_cli.errors import ItemError
+from pconv_cli.regions import Window
+noise = np.random.default_rng(0).integers(0, 256, (160, 160, 3), dtype=np.uint8)
+with tiff.Source(Path({str(path)!r})) as source:
+    with tiff.Canvas(source, Path({str(tmp_path / "b.tif")!r}), overwrite=False) as canvas:
+        canvas.lay(Window(9, 9, 160, 160), noise, np.ones((160, 160), bool))
+        signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+        resource.setrlimit(resource.RLIMIT_FSIZE, ({path.stat().st_size + 2000}, -1))
+        try:
+            canvas.commit()
+        except ItemError as error:
+            assert "cannot be written" in error.reason, error
+            print("refused")
+"""
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=Path(__file__).parents[1])
+    assert ran.stdout == "refused\n", ran.stderr
+    assert names(tmp_path) == ["a.tif"]
+
+
+def test_a_disk_that_fills_up_while_laying_is_an_item_error(ready: tuple[Any, Any, Path]) -> None:
+    source, canvas, output = ready
+
+    class Full:
+        def __init__(self, stream: Any) -> None:
+            self.stream = stream
+
+        def write(self, *_: object) -> None:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+        def __getattr__(self, name: str) -> Any:
+            return getattr(self.stream, name)
+
+    canvas._stream = canvas._fills._stream = Full(canvas._stream)
+    with pytest.raises(ItemError, match="No space left on device") as caught:
+        fill(source, canvas, Window(0, 0, 10, 10))
+    assert caught.value.path == str(output)
+
+
+def test_a_source_that_vanishes_or_changes_is_named(ready: tuple[Any, Any, Path]) -> None:
+    source, canvas, output = ready
+    hidden = source.path.with_suffix(".away")
+    source.path.rename(hidden)
+    fails(canvas, "no such file", source.path)
+    hidden.rename(source.path)
+    stamp = source.path.stat()
+    os.utime(source.path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns + 10**9))
+    fails(canvas, "was changed while", source.path)
+    os.utime(source.path, ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
+    assert not output.exists()
+
+
+def test_an_output_that_appears_meanwhile_is_not_replaced(ready: tuple[Any, Any, Path]) -> None:
+    _, canvas, output = ready
+    output.write_bytes(b"somebody else's")
+    fails(canvas, "is there already", output)
+    assert output.read_bytes() == b"somebody else's"
+
+
+def test_without_hard_links_the_output_is_placed_all_the_same(
+    ready: tuple[Any, Any, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, canvas, output = ready
+
+    def none(*_: object) -> None:
+        raise OSError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "link", none)
+    canvas.commit()
+    assert load(output).shape == (HEIGHT, WIDTH, 3)
+
+
+def test_overwriting_replaces_the_old_output_only_when_all_is_done(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", picture(), compress="lzw")
+    (tmp_path / "b.tif").write_bytes(b"old")
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=True) as canvas:
+        fill(source, canvas)
+        with monkeypatch.context() as patched:
+            patched.setattr(os, "fsync", lambda _: (_ for _ in ()).throw(OSError(errno.EIO, "Input/output error")))
+            fails(canvas, "Input/output error", tmp_path / "b.tif")
+        assert (tmp_path / "b.tif").read_bytes() == b"old"
+        canvas.commit()
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(path)))
+    assert names(tmp_path) == ["a.tif", "b.tif"]
+
+
+def test_a_callers_own_error_and_an_interrupt_pass_and_leave_nothing(ready: tuple[Any, Any, Path]) -> None:
+    _, canvas, output = ready
+    for error in (KeyboardInterrupt, RuntimeError):
+
+        def stop(done: int, total: int, error: type[BaseException] = error) -> None:
+            raise error("enough")
+
+        with pytest.raises(error, match="enough"):
+            canvas.commit(stop)
+        assert not output.exists() and len(names(output.parent)) == 2
+
+
+def test_leaving_without_commit_leaves_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture())
+    output = tmp_path / "new" / "b.tif"
+    with tiff.Source(path) as source, tiff.Canvas(source, output, overwrite=False) as canvas:
+        fill(source, canvas)
+        assert len(names(tmp_path / "new")) == 1
+    assert names(tmp_path / "new") == []
+
+
+def test_nothing_of_gdals_reaches_the_terminal(tmp_path: Path, capfd: pytest.CaptureFixture[str]) -> None:
+    path = save(tmp_path / "a.tif", picture(), compress="deflate", blockysize=16)
+    restore(path, tmp_path / "b.tif")
+    data = bytearray(path.read_bytes())
+    offsets = directories(path)[0][273].numbers
+    data[offsets[3] : offsets[4]] = b"\xff" * (offsets[4] - offsets[3])
+    path.write_bytes(data)
+    with pytest.raises(ItemError, match="damaged"), tiff.Source(path) as source:
+        source.read(whole(source))
+    assert capfd.readouterr() == ("", "")
+
+
+# ---------------------------------------------------------------- threads, views
+
+
+def test_eight_threads_read_and_lay_what_one_does(tmp_path: Path) -> None:
+    pixels = picture(3, width=600, height=500)
+    path = save(tmp_path / "a.tif", pixels, compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    windows = [Window(x, y, 50, 50) for y in range(0, 451, 50) for x in range(0, 551, 50)]
+    start = threading.Barrier(8)
+
+    def work(number: int) -> None:
+        start.wait()
+        for window in windows[number::8]:
+            np.testing.assert_array_equal(source.read(window), pixels[window.slices])
+            fill(source, canvas, Window(window.x + 5, window.y + 5, 30, 30), number)
+            assert (canvas.read(window)[5:35, 5:35] == number).all()
+
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        with ThreadPoolExecutor(8) as pool:
+            list(pool.map(work, range(8)))
+        canvas.commit()
+    expected = pixels.copy()
+    for number in range(8):
+        for window in windows[number::8]:
+            expected[window.y + 5 : window.y + 35, window.x + 5 : window.x + 35] = number
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), expected)
+
+
+def test_a_thumbnail_is_a_small_8_bit_view(tmp_path: Path) -> None:
+    for bands, dtype in ((1, "uint8"), (3, "uint16"), (4, "uint8"), (1, "uint16")):
+        path = save(tmp_path / "a.tif", picture(bands, dtype))
+        with tiff.Source(path) as source:
+            view = source.thumbnail(50)
+            assert view.shape == (38, 50, 3) and view.dtype == np.uint8
+            full = source.thumbnail(10_000)
+            wanted = picture_8_bit(load(path))
+            np.testing.assert_array_equal(full, wanted)
+
+
+def picture_8_bit(pixels: np.ndarray) -> np.ndarray:
+    pixels = np.round(pixels / 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
+    return pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+
+
+def test_a_thumbnail_comes_from_the_overviews_where_there_are_any(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(3, width=600, height=500), compress="deflate", blockysize=16)
+    with hushed(), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4], Resampling.average)
+    data = bytearray(path.read_bytes())
+    tags = directories(path)[0]
+    for at, length in zip(tags[273].numbers, tags[279].numbers, strict=True):
+        data[at : at + length] = b"\xff" * length
+    path.write_bytes(data)  # the picture itself can be read no more
+    with tiff.Source(path) as source:
+        assert source.thumbnail(100).shape == (83, 100, 3)
+        with pytest.raises(ItemError):
+            source.read(whole(source))
+
+
+# ---------------------------------------------------------------- masks
+
+
+def grey_ramp(width: int = 256, height: int = 9) -> np.ndarray:
+    return np.tile(np.arange(width, dtype=np.uint8), (height, 1))
+
+
+def colour_noise(bands: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (37, 53, bands), dtype=np.uint8)
+
+
+def mask_files(folder: Path) -> Iterator[Path]:
+    def put(name: str, image: Image.Image, **options: Any) -> Path:
+        image.save(folder / name, **options)
+        return folder / name
+
+    ramp, rgb, rgba = (Image.fromarray(a) for a in (grey_ramp(), colour_noise(3), colour_noise(4)))
+    bits, cut = ramp.convert("1", dither=Image.Dither.NONE), Image.fromarray(colour_noise(2))
+    deep = Image.fromarray((np.arange(65536, dtype=np.uint16)).reshape(256, 256))
+    few = rgb.quantize(19)
+    for suffix in ("png", "tif", "bmp"):
+        yield put(f"grey.{suffix}", ramp)
+        yield put(f"rgb.{suffix}", rgb)
+        yield put(f"bits.{suffix}", bits)
+        yield put(f"palette.{suffix}", few)
+    yield put("rgba.png", rgba)
+    yield put("rgba.tif", rgba)
+    yield put("la.png", cut)
+    yield put("la.tif", cut)
+    yield put("deep.png", deep)
+    yield put("deep.tif", deep)
+    yield put("packed.png", few, bits=8)
+    yield put("clear.png", few, transparency=bytes(range(0, 190, 10)))
+    yield put("key.png", ramp, transparency=200)
+    yield put(
+        "rgbkey.png",
+        Image.fromarray(np.where(colour_noise(3) > 127, 255, 0).astype(np.uint8)),
+        transparency=(255, 255, 0),
+    )
+    yield put("rgb.webp", rgb, lossless=True)
+    yield put("rgba.webp", rgba, lossless=True, exact=True)
+    yield put("grey.jpg", ramp, quality=95)
+    yield put("turned.jpg", ramp, quality=95, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0")
+    yield save(folder / "white0.tif", grey_ramp(), photometric="MINISWHITE")
+    yield save(folder / "four.tif", grey_ramp(16) % 16, NBITS=4)
+    yield save(folder / "bit.tif", grey_ramp(16) % 2, NBITS=1, photometric="MINISWHITE")
+    yield save(folder / "nodata.tif", grey_ramp(), nodata=200)
+    yield save(folder / "tiled.tif", grey_ramp(256, 40), tiled=True, blockxsize=16, blockysize=16, compress="zstd")
+
+
+def test_a_mask_means_the_same_read_in_strips_and_read_whole(tmp_path: Path) -> None:
+    for path in mask_files(tmp_path):
+        # One of them is in a codec that Pillow does not read.
+        expected = load(path)[..., 0] > 127 if path.name == "tiled.tif" else images.read_mask(path).hole
+        height, width = expected.shape
+        assert tiff.mask_size(path) == (width, height), path.name
+        for rows in (1, 7, 256):
+            strips = list(tiff.mask_strips(path, rows))
+            assert {strip.dtype for strip in strips} == {np.dtype(bool)}
+            assert [len(strip) for strip in strips[:-1]] == [rows] * (len(strips) - 1) and len(strips[-1]) <= rows
+            np.testing.assert_array_equal(np.concatenate(strips), expected, err_msg=path.name)
+    assert not [name for name in names(tmp_path) if name.endswith(".xml")]
+
+
+def test_deep_colour_masks_draw_the_line_in_the_middle(tmp_path: Path) -> None:
+    values = np.array([0, 32767, 32768, 65535], np.uint16)
+    path = save(tmp_path / "a.tif", np.repeat(values[None, :, None], 3, axis=2))
+    np.testing.assert_array_equal(next(tiff.mask_strips(path)), [[False, False, True, True]])
+
+
+def test_masks_that_have_no_middle_or_no_one_picture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for dtype in ("float32", "int16", "uint32"):
+        save(path, picture(1).astype(dtype))
+        with pytest.raises(ItemError, match="no 50 % grey"):
+            next(tiff.mask_strips(path))
+    pages = [Image.fromarray(grey_ramp()) for _ in range(3)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(ItemError, match="3 pages"):
+        next(tiff.mask_strips(path))
+    for read in (tiff.mask_size, lambda path: next(tiff.mask_strips(path))):
+        with pytest.raises(ItemError, match="no such file"):
+            read(tmp_path / "missing.png")
+    whole_file = save(path, colour_noise(1), compress="deflate", blockysize=4).read_bytes()
+    path.write_bytes(whole_file[: len(whole_file) // 2])
+    with pytest.raises(ItemError, match="damaged"):
+        list(tiff.mask_strips(path))
+
+
+# ---------------------------------------------------------------- any lays in any order
+
+
+@st.composite
+def lays(draw: st.DrawFn) -> list[tuple[Window, int]]:
+    def one() -> tuple[Window, int]:
+        x, y = draw(st.integers(0, 329)), draw(st.integers(0, 289))
+        width, height = draw(st.integers(1, 330 - x)), draw(st.integers(1, 290 - y))
+        return Window(x, y, width, height), draw(st.integers(0, 2**32 - 1))
+
+    return [one() for _ in range(draw(st.integers(0, 6)))]
+
+
+@given(
+    plan=lays(),
+    bands=st.sampled_from([1, 3, 4]),
+    dtype=st.sampled_from(["uint8", "uint16"]),
+    layout=st.sampled_from(["tiles", "strips", "anew"]),
+)
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_lays_in_any_order_read_back_and_commit_as_a_plain_array_says(
+    tmp_path: Path, plan: list[tuple[Window, int]], bands: int, dtype: str, layout: str
+) -> None:
+    options: dict[str, Any] = {"compress": "lzma" if layout == "anew" else "lzw", "blockysize": 37}
+    if layout == "tiles":
+        options |= {"tiled": True, "blockxsize": 80, "blockysize": 48}
+    model = picture(bands, dtype, 330, 290)
+    path = save(tmp_path / "a.tif", model, **options)
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=True) as canvas:
+        for window, seed in plan:
+            rng = np.random.default_rng(seed)
+            pixels = rng.integers(0, np.iinfo(dtype).max + 1, (window.height, window.width, bands)).astype(dtype)
+            where = rng.random((window.height, window.width)) < rng.choice([0.0, 0.01, 0.5, 1.0])
+            canvas.lay(window, pixels, where)
+            model[window.slices][where] = pixels[where]
+            np.testing.assert_array_equal(canvas.read(window), model[window.slices])
+        np.testing.assert_array_equal(canvas.read(whole(source)), model)
+        canvas.commit()
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), model)
