@@ -10,14 +10,15 @@ The rounds, each begun when the one before has landed (what each is worth: bench
    filled with something coherent.
 2. The windows of the plan.
 3. The cuts that run through holes are levelled (see `seams`), then healed: a band on both sides of them is filled once
-   more, everything else known.
+   more, everything else known, and faded into what was there.
 """
 
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, Protocol
 
 import numpy as np
@@ -26,10 +27,11 @@ import torch.nn.functional as F
 from numpy.typing import NDArray
 
 from pconv_cli.engine import GUIDED, Engine, Filled, Tile
+from pconv_cli.masks import dilate
 from pconv_cli.nn.pyramid import pyramid_fill
 from pconv_cli.regions import Damage, Window
 from pconv_cli.seams import REACH, SeamMeter, level
-from pconv_cli.tiles import TilePlan, canvas, plan_overlapping, plan_tiles
+from pconv_cli.tiles import BAND, TilePlan, canvas, plan_overlapping, plan_tiles
 
 BLOCK = 512  # pixels read at once where a picture is reduced; a multiple of every factor
 STRIP = 512  # pixels of a cut looked at together
@@ -99,14 +101,23 @@ class ArraySurface:
 
 @dataclass(frozen=True, eq=False)
 class Piece:
-    """One tile to be computed: `load` it, compute it, `land` the result. Pieces of one `shape` may share a batch."""
+    """One tile to be computed: `load` it, compute it, `land` the result. Pieces of one `shape` may share a batch.
+
+    Attributes:
+        filling: What it is a part of.
+        window: What the network sees.
+        damage: What is unknown to it.
+        shape: Width and height of the shared shape, and whether it brings a guide.
+        owned: The plan and the number of the window in it, which say what it writes; None: all damage in the window.
+        weight: Gives `(h, w)` weights with which the result is mixed into what is there; None: it takes its place.
+    """
 
     filling: Filling
     window: Window
     damage: Damage
     shape: tuple[int, int, bool]
-    owned: NDArray[np.bool_] | tuple[TilePlan, int]
-    weight: NDArray[np.float32] | None = None
+    owned: tuple[TilePlan, int] | None
+    weight: Callable[[], NDArray[np.float32]] | None = None
 
     @property
     def canvas(self) -> tuple[int, int]:
@@ -123,7 +134,10 @@ class Piece:
 
     def writes(self) -> NDArray[np.bool_]:
         """Tell which pixels of the window this piece writes, `(h, w)`."""
-        return self.owned[0].owned(self.owned[1]) if isinstance(self.owned, tuple) else self.owned
+        if self.owned is None:
+            return self.damage.window(self.window)
+        plan, number = self.owned
+        return plan.owned(number)
 
 
 @dataclass(eq=False)
@@ -167,7 +181,13 @@ class Filling:
             yield from self._overlapping()
             return
         for plan in (self.plan, *self.plan.heals) if self.healed else (self.plan,):
-            yield [self._piece(window, plan.damage, (plan, i)) for i, window in enumerate(plan.windows)]
+            healing = plan is not self.plan
+            yield [
+                self._piece(
+                    window, plan.damage, (plan, i), partial(self._fade, window, plan.damage) if healing else None
+                )
+                for i, window in enumerate(plan.windows)
+            ]
             if self.healed:
                 for strip, cut, across in self._strips(plan, REACH):
                     self._level(plan, strip, cut, across)
@@ -198,7 +218,7 @@ class Filling:
         if missing.any():
             pixels = np.where(missing[..., None], _floor(tile), pixels)
         if piece.weight is not None:
-            pixels = _blended(self.surface.read(piece.window), pixels, piece.weight)
+            pixels = _blended(self.surface.read(piece.window), pixels, piece.weight())
         with self._lock:
             self.by_pyramid += int(missing.sum())
             if piece.weight is None and piece.damage is self.plan.damage:
@@ -206,8 +226,8 @@ class Filling:
         self.surface.lay(piece.window, pixels, where)
 
     def _piece(
-        self, window: Window, damage: Damage, owned: NDArray[np.bool_] | tuple[TilePlan, int],
-        weight: NDArray[np.float32] | None = None,
+        self, window: Window, damage: Damage, owned: tuple[TilePlan, int] | None,
+        weight: Callable[[], NDArray[np.float32]] | None = None,
     ) -> Piece:  # fmt: skip
         self.windows += 1
         self.pixels += window.area
@@ -216,6 +236,16 @@ class Filling:
             guided = self._guide.wanted(window) or self._sees_nothing(window)
         shape = (*canvas(window.width, window.height, self.plan.size), guided)
         return Piece(self, window, damage, shape, owned, weight)
+
+    def _fade(self, window: Window, band: Damage) -> NDArray[np.float32]:
+        """Weights of a healed band: 1 at the cut and at true pixels, less and less towards what was filled before."""
+        hole, healed = self.plan.damage.window(window), band.window(window)
+        near = hole & ~healed
+        steps = np.zeros(hole.shape, np.float32)
+        for _ in range(BAND):
+            steps += ~near
+            near = dilate(near, 1)
+        return steps / BAND
 
     def _seen(self, window: Window, damage: Damage) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         known, shown = ~damage.window(window), self.surface.shown(window)
@@ -229,11 +259,9 @@ class Filling:
             pieces = []
             for at in placed:
                 if (at.row % 2, at.column % 2) == (row, column):
-                    down = _ramps(at.window.y, at.window.height, height, self.overlap if row else 0)
-                    across = _ramps(at.window.x, at.window.width, width, self.overlap if column else 0)
-                    owned = self.plan.damage.window(at.window)
-                    weight = down[:, None] * across if row or column else None
-                    pieces.append(self._piece(at.window, self.plan.damage, owned, weight))
+                    shares = (self.overlap if row else 0, self.overlap if column else 0)
+                    weight = partial(_ramps, at.window, (height, width), shares) if row or column else None
+                    pieces.append(self._piece(at.window, self.plan.damage, None, weight))
             yield pieces
         self.laid = self.plan.damage.area
 
@@ -244,7 +272,8 @@ class Filling:
         everywhere = Window(0, 0, self.surface.width, self.surface.height)
         if not (self._veiled or self.plan.damage.deep(GUIDED) or any(map(self._sees_nothing, self.plan.windows))):
             return
-        reduced = self._reduced(_blocks(self.plan.windows))
+        windows = [window for window in self.plan.windows if self._veiled or self._deep(window)]
+        reduced = self._reduced(_blocks(windows))
         if not reduced.known.any():
             reduced = self._reduced(_blocks([everywhere]))
             if not reduced.known.any():
@@ -259,6 +288,15 @@ class Filling:
     @property
     def _veiled(self) -> bool:
         return self.surface.shown(Window(0, 0, 1, 1)) is not None
+
+    def _deep(self, window: Window) -> bool:
+        """Tell whether a window holds an aligned cell that is damaged entirely, or is too small to hold any cell."""
+        top, left = -(-window.y // GUIDED) * GUIDED, -(-window.x // GUIDED) * GUIDED
+        down, across = (window.bottom - top) // GUIDED, (window.right - left) // GUIDED
+        if min(window.width, window.height) < 2 * GUIDED or down < 1 or across < 1:
+            return True
+        cells = self.plan.damage.window(Window(left, top, across * GUIDED, down * GUIDED))
+        return bool(cells.reshape(down, GUIDED, across, GUIDED).all(axis=(1, 3)).any())
 
     def _sees_nothing(self, window: Window) -> bool:
         """Tell whether a window holds nothing known although no cell in it need be empty."""
@@ -327,23 +365,18 @@ class _Reduced:
 
     def put(self, window: Window, pixels: NDArray[Any], known: NDArray[np.bool_], hole: NDArray[np.bool_]) -> None:
         """Reduce one aligned window."""
-        down, across = -window.height % self.factor, -window.width % self.factor
-        spread = ((0, down), (0, across))
-        weight = np.pad(known, spread).astype(np.float32)[..., None]
-        colours = np.pad(pixels, (*spread, (0, 0))).astype(np.float32) * weight
-        count, total = self._summed(weight), self._summed(colours)
+        colours = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float()
+        weight, damage = (torch.from_numpy(plane)[None].float() for plane in (known, hole))
+        beyond = (0, -window.width % self.factor, 0, -window.height % self.factor)
+        planes = F.pad(torch.cat([colours * weight, weight, damage]), beyond)
+        sums = F.avg_pool2d(planes, self.factor).permute(1, 2, 0).numpy() * self.factor**2
         top, left = window.y // self.factor, window.x // self.factor
-        place = np.s_[top : top + count.shape[0], left : left + count.shape[1]]
-        mean = total / np.maximum(count, 1)
+        place = np.s_[top : top + sums.shape[0], left : left + sums.shape[1]]
+        count = sums[..., 3:4].round()
+        mean = sums[..., :3] / np.maximum(count, 1)
         self.pixels[place] = mean.round() if self.pixels.dtype == np.uint8 else mean
         self.known[place] = count[..., 0] > 0
-        self.hole[place] = self._summed(np.pad(hole, spread).astype(np.float32)[..., None])[..., 0] > 0
-
-    def _summed(self, values: NDArray[np.float32]) -> NDArray[np.float32]:
-        height, width, channels = values.shape
-        cells = values.reshape(height // self.factor, self.factor, width // self.factor, self.factor, channels)
-        total: NDArray[np.float32] = cells.sum(axis=(1, 3))
-        return total
+        self.hole[place] = sums[..., 4] > 0.5
 
 
 @dataclass(frozen=True, eq=False)
@@ -404,8 +437,13 @@ def _blocks(windows: Sequence[Window]) -> list[tuple[int, int]]:
     return [(x, y) for y, x in sorted(touched)]
 
 
-def _ramps(start: int, length: int, limit: int, overlap: int) -> NDArray[np.float32]:
-    """Weights of a window's rows or columns that rise from each side on which it shares pixels with a neighbour."""
+def _ramps(window: Window, picture: tuple[int, int], overlap: tuple[int, int]) -> NDArray[np.float32]:
+    """Weights that rise from each side on which a window shares rows or columns with a neighbour."""
+    down = _ramp(window.y, window.height, picture[0], overlap[0])
+    return down[:, None] * _ramp(window.x, window.width, picture[1], overlap[1])
+
+
+def _ramp(start: int, length: int, limit: int, overlap: int) -> NDArray[np.float32]:
     weights = np.ones(length, np.float32)
     rise = (np.arange(overlap, dtype=np.float32) + 0.5) / max(overlap, 1)
     if overlap and start > 0:

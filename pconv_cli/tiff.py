@@ -502,6 +502,59 @@ class _Fills:
                 yield (y, x), there.slices, here.slices
 
 
+class _Copying:
+    """A file that is copied by a thread of its own, so that the disk works while tiles are computed."""
+
+    def __init__(self, source: Path, target: Path) -> None:
+        self.target = target
+        self._source = source
+        self._lock = threading.Lock()
+        self._stopped = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._error: BaseException | None = None
+
+    def begin(self) -> None:
+        """Begin, unless that was done before."""
+        with self._lock:
+            if self._thread is None:
+                self._stopped.clear()
+                self._error = None
+                self._thread = threading.Thread(target=self._run, name="copy")
+                self._thread.start()
+
+    def wait(self) -> None:
+        """Wait until the copy is there.
+
+        Raises:
+            OSError: It cannot be made.
+        """
+        self.begin()
+        assert self._thread is not None
+        self._thread.join()
+        if self._error is not None:
+            raise self._error
+
+    def stop(self) -> None:
+        """Stop at once and remove the copy."""
+        self._stopped.set()
+        if self._thread is not None:
+            self._thread.join()
+            self._thread = None
+        self.target.unlink(missing_ok=True)
+
+    def _run(self) -> None:
+        try:
+            _copy(self._source, self.target, self._stopped.is_set)
+        except BaseException as error:
+            self._error = error
+
+
+def _copy(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
+    with source.open("rb") as stream, target.open("xb") as out:
+        while not stopped() and (chunk := stream.read(8 << 20)):
+            out.write(chunk)
+
+
 class Canvas:
     """What a big picture is becoming: the source underneath, fills on top.
 
@@ -533,6 +586,7 @@ class Canvas:
             output.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self._scratch.open("x+b")
         self._fills = _Fills(self._stream, source.bands, source.dtype)
+        self._copying = _Copying(source.path, files.hidden(output))
 
     def read(self, window: Window) -> NDArray[Any]:
         """Read a window, what was laid included.
@@ -571,6 +625,8 @@ class Canvas:
             raise ValueError(f"need pixels {wanted}, got {pixels.shape} {pixels.dtype}")
         if where.shape != shape or where.dtype != np.bool_:
             raise ValueError(f"need where {shape} bool, got {where.shape} {where.dtype}")
+        if self._source.in_place:
+            self._copying.begin()
         with _writing(self._output):
             self._fills.lay(window, pixels, where)
 
@@ -590,7 +646,7 @@ class Canvas:
         """
         if self._done:
             raise ValueError("committed already")
-        source, part = self._source, files.hidden(self._output)
+        source, part = self._source, self._copying.target
         if _stamp(source.path) != source._stamp:
             raise ItemError(source.path, "was changed while it was being restored: run it again")
         progress = finished or (lambda done, total: None)
@@ -599,6 +655,7 @@ class Canvas:
                 why = source._why_anew or self._why_no_room()
                 notices = list(source._notices_anew if why else source.notices)
                 if why:
+                    self._copying.stop()
                     written = self._write_anew(part, why, notices, progress)
                 else:
                     written = self._patch_copy(part, notices, progress)
@@ -609,7 +666,7 @@ class Canvas:
                     os.fsync(stream.fileno())
                 files.place(part, self._output, overwrite=self._overwrite)
         finally:
-            part.unlink(missing_ok=True)
+            self._copying.stop()
         self._done = True
         self.close()
         return tuple(notices)
@@ -619,6 +676,7 @@ class Canvas:
         with suppress(OSError):  # after a full disk there may be bytes left that still have no room
             self._stream.close()
         self._scratch.unlink(missing_ok=True)
+        self._copying.stop()
 
     def __enter__(self) -> Canvas:
         return self
@@ -677,7 +735,7 @@ class Canvas:
         assert source._tiff is not None
         with _reading(source.path):
             source.path.open("rb").close()  # its absence is the source's fault, whatever else fails the output's
-        shutil.copyfile(source.path, part)
+        self._copying.wait()
         jpeg = source._tiff.number(259, 1) == _JPEG
         if source._tables:
             graft(part, {347: (7, len(source._tables), source._tables)})

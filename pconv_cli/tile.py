@@ -81,7 +81,7 @@ class Planned:
         mask_file: The file, unless the picture itself says it.
         plan: Windows, cuts, healing.
         memory_bytes: The most memory that a run would hold, roughly.
-        thumbnail: A small view of the picture, `(h, w, 3)`.
+        thumbnail: A small view of the picture, `(h, w, 3)`, if one was asked for.
     """
 
     image: Path
@@ -89,7 +89,7 @@ class Planned:
     mask_file: Path | None
     plan: TilePlan
     memory_bytes: int
-    thumbnail: NDArray[np.uint8]
+    thumbnail: NDArray[np.uint8] | None
 
     def document(self) -> dict[str, Any]:
         """Give the plan for JSON: windows as [x, y, width, height], cuts as [x0, y0, x1, y1], in pixels."""
@@ -111,14 +111,14 @@ class Planned:
         }
 
 
-def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int = 1024) -> Planned:
+def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int | None = None) -> Planned:
     """Plan and compute nothing. Needs no weights and no device.
 
     Args:
         big: The picture.
         mask: Its mask, or None for the one that is found, see `tile`.
         settings: How.
-        thumbnail: Longest side of the small view, pixels; a larger one takes more reading.
+        thumbnail: Longest side of a small view, pixels, or None: of the picture only the head is read.
 
     Raises:
         UsageError: If there is no mask, or a setting makes no sense.
@@ -128,7 +128,8 @@ def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int
     with Source(big) as source:
         chosen = _Mask.choose(source, mask)
         found = plan_tiles(chosen.damage(settings), settings.size)
-        return Planned(big, chosen.name, chosen.path, found, memory(found, settings), source.thumbnail(thumbnail))
+        view = None if thumbnail is None else source.thumbnail(thumbnail)
+        return Planned(big, chosen.name, chosen.path, found, memory(found, settings), view)
 
 
 def memory(planned: TilePlan, settings: TileSettings) -> int:
@@ -456,9 +457,11 @@ def _groups(source: Source) -> list[list[int]]:
 
 
 def _grey(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Rec. 601 luminance, `(h, w, 1)`, in the type of the colours."""
-    grey = pixels.astype(np.float32) @ np.array([0.299, 0.587, 0.114], np.float32)
-    return np.asarray((grey.round() if pixels.dtype == np.uint8 else grey)[..., None].astype(pixels.dtype))
+    """Rec. 601 luminance, `(h, w, 1)`, in the type of the colours; of bytes in the integers that `restore` uses."""
+    if pixels.dtype == np.uint8:
+        total = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 0x8000
+        return np.asarray((total >> 16).astype(np.uint8)[..., None])
+    return np.asarray((pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None])
 
 
 def _beside(big: Path) -> Path | None:

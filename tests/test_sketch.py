@@ -45,7 +45,9 @@ def test_cuts_are_yellow_with_a_mark_in_their_middle_and_healing_is_blue() -> No
         assert where(out, colour).any()
     for x0, y0, x1, y1 in plan.cuts.tolist():
         y, x = (y0 + y1) // 2, (x0 + x1) // 2
-        mark = where(out, CROSSING)[y - CROSSING_SIDE : y + CROSSING_SIDE + 1, x - CROSSING_SIDE : x + CROSSING_SIDE + 1]
+        mark = where(out, CROSSING)[
+            y - CROSSING_SIDE : y + CROSSING_SIDE + 1, x - CROSSING_SIDE : x + CROSSING_SIDE + 1
+        ]
         assert mark.all()
         line = out[y0:y1, x0] if x0 == x1 else out[y0, x0:x1]
         assert (((line == CUT) | (line == CROSSING)).all(axis=1)).all()
@@ -57,7 +59,10 @@ def test_a_single_pixel_shows_in_a_view_a_hundred_times_smaller(y: int, x: int) 
     hole = np.zeros((700, 1000), np.bool_)
     hole[y, x] = True
     plan = plan_tiles(hole, 64)
-    out = sketch(np.zeros((7, 10, 3), np.uint8), TilePlan(64, plan.damage, (), plan.runs, plan.owners, plan.cuts, (), 0, 0, False))
+    out = sketch(
+        np.zeros((7, 10, 3), np.uint8),
+        TilePlan(64, plan.damage, (), plan.runs, plan.owners, plan.cuts, (), 0, 0, False),
+    )
     np.testing.assert_array_equal(np.argwhere(where(out, DAMAGE)), [[y // 100, x // 100]])
 
 

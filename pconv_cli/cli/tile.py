@@ -78,8 +78,8 @@ def command(
         overwrite=overwrite,
     )
     if plan or plan_image is not None:
-        planned = use_case.plan(big, mask, settings, thumbnail=1024 if plan_image is not None else 1)
-        if plan_image is not None:
+        planned = use_case.plan(big, mask, settings, thumbnail=None if plan_image is None else 1024)
+        if plan_image is not None and planned.thumbnail is not None:
             use_case.refuse_loss(plan_image, big, planned.mask_file)
             from pconv_cli.images import write_png
             from pconv_cli.sketch import sketch

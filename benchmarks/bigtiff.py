@@ -1,0 +1,193 @@
+"""What one picture larger than memory takes: time and peak memory of `pconv tile`, beside Pillow reading and writing it.
+
+    python benchmarks/bigtiff.py [--sides 4096 16384 40000] [--folder DIR] [--damage 0.01] [--batch-size 4]
+
+Makes square RGB TIFF files (tiles of 512, deflate, compressible) and masks with about the given share of damage:
+blotches of up to 700 px, and scratches across the whole picture. For each it measures, one after the other:
+copying the file and flushing it to disk; computing tiles of the plan's shapes in memory; `pconv tile`; and Pillow.
+`over_sum` is the time of `pconv tile` over start-up + copy + tiles. One JSON object last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import numpy as np
+import rasterio
+import torch
+from rasterio.windows import Window as Part
+
+from pconv_cli import weights as store
+from pconv_cli.engine import Engine, Tile, choose_device, choose_precision
+from pconv_cli.tile import TileSettings, plan
+from pconv_cli.tiles import canvas
+
+BLOCK = 512
+
+
+def make_picture(path: Path, side: int) -> None:
+    """Waves that differ from block to block and pack well."""
+    y, x = np.mgrid[0:BLOCK, 0:BLOCK]
+    profile = {
+        "driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint8", "tiled": True,
+        "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1, "photometric": "RGB",
+        "BIGTIFF": "YES",
+    }  # fmt: skip
+    kinds = []
+    for kind in range(16):
+        waves = [np.sin(x / (20 + 3 * kind + 5 * c)) + np.sin(y / (35 - kind + 4 * c)) for c in range(3)]
+        kinds.append((127 + 50 * np.stack(waves)).round().astype(np.uint8))
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20), rasterio.open(path, "w", **profile) as file:
+        for i, top in enumerate(range(0, side, BLOCK)):
+            for j, left in enumerate(range(0, side, BLOCK)):
+                height, width = min(BLOCK, side - top), min(BLOCK, side - left)
+                block = kinds[(i * 7 + j * 3) % 16][:, :height, :width]
+                file.write(block, window=Part(left, top, width, height))
+
+
+def make_mask(path: Path, side: int, share: float) -> None:
+    """Blotches and scratches, drawn strip by strip."""
+    rng = np.random.default_rng(16)
+    scratches = [(rng.uniform(0, side), rng.uniform(-0.3, 0.3), rng.uniform(3, 8)) for _ in range(3)]
+    left = share * side * side - sum(width * side for _, _, width in scratches)
+    blotches = []
+    while left > 0:
+        radius = min(350, side / 8) * rng.uniform(0.02, 1) ** 2 + 2
+        blotches.append((rng.uniform(0, side), rng.uniform(0, side), radius))
+        left -= np.pi * radius**2
+    blotches.sort(key=lambda blotch: blotch[1])
+    x = np.arange(side)
+    profile = {
+        "driver": "GTiff", "width": side, "height": side, "count": 1, "dtype": "uint8", "tiled": True,
+        "blockxsize": 256, "blockysize": 256, "compress": "deflate", "zlevel": 1,
+    }  # fmt: skip
+    with rasterio.Env(GDAL_CACHEMAX=64 * 2**20), rasterio.open(path, "w", **profile) as file:
+        for top in range(0, side, 256):
+            y = np.arange(top, min(side, top + 256))
+            strip = np.zeros((len(y), side), np.uint8)
+            for start, lean, width in scratches:
+                strip[np.abs(x[None, :] - start - lean * y[:, None]) < width / 2] = 255
+            for cx, cy, radius in blotches:
+                if cy + radius > top and cy - radius < top + 256:
+                    low, high = max(0, int(cx - radius)), min(side, int(cx + radius) + 1)
+                    near = (x[None, low:high] - cx) ** 2 + (y[:, None] - cy) ** 2 < radius**2
+                    strip[:, low:high][near] = 255
+            file.write(strip[None], window=Part(0, top, side, len(y)))
+
+
+def copy(source: Path, target: Path) -> float:
+    started = time.perf_counter()
+    shutil.copyfile(source, target)
+    with target.open("rb") as file:
+        os.fsync(file.fileno())
+    return time.perf_counter() - started
+
+
+def compute(planned, batch: int) -> float:
+    """Seconds for the plan's tiles, from a sample of them in memory; healing included."""
+    device = choose_device("auto")
+    engine = Engine(store.load_network(None), device, choose_precision("auto", device), lambda _: None)
+    rng = np.random.default_rng(0)
+    shapes = [canvas(w.width, w.height, planned.size) for p in (planned, *planned.heals) for w in p.windows]
+    picked = [shapes[i] for i in rng.choice(len(shapes), min(len(shapes), 60), replace=False)]
+    tiles = [Tile(rng.integers(0, 255, (h, w, 3), np.uint8), rng.random((h, w)) > 0.1) for w, h in [picked[0], *picked]]
+    engine.fill(tiles[:1], picked[0])
+    started = time.perf_counter()
+    for shape, tile in zip(picked, tiles[1:], strict=True):
+        engine.fill([tile], shape)
+    took = time.perf_counter() - started
+    return took * sum(w * h for w, h in shapes) / sum(w * h for w, h in picked)
+
+
+PILLOW = """
+import sys, time
+from PIL import Image
+from pconv_cli.report import peak_memory
+Image.MAX_IMAGE_PIXELS = None
+started = time.perf_counter()
+with Image.open(sys.argv[1]) as image:
+    image.load()
+    image.save(sys.argv[2], compression="tiff_adobe_deflate", big_tiff=True)
+print(time.perf_counter() - started, peak_memory())
+"""
+
+
+def measure(folder: Path, side: int, share: float, batch: int) -> dict[str, float]:
+    big, mask, out = folder / "big.tif", folder / "mask.tif", folder / "out.tif"
+    make_picture(big, side)
+    make_mask(mask, side, share)
+    copied = copy(big, out)
+    started = time.perf_counter()
+    planned = plan(big, mask, TileSettings(batch_size=batch), thumbnail=16)
+    planning = time.perf_counter() - started
+    tiles = compute(planned.plan, batch)
+    command = [sys.executable, "-m", "pconv_cli"]
+    started = time.perf_counter()
+    subprocess.run([sys.executable, "-c", "import torch, rasterio"], check=True)
+    start_up = time.perf_counter() - started
+    started = time.perf_counter()
+    done = subprocess.run(
+        [*command, "tile", str(big), "--mask", str(mask), "-o", str(out), "--overwrite", "--json",
+         "--batch-size", str(batch)], check=True, capture_output=True, text=True,
+    )  # fmt: skip
+    took = time.perf_counter() - started
+    item = json.loads(done.stdout)["items"][0]
+    found = {
+        "side": side,
+        "megapixels": round(side * side / 1e6, 1),
+        "file_mb": round(big.stat().st_size / 1e6, 1),
+        "hole_share": item["hole_share"],
+        "tiles": item["tiles"],
+        "pixels_computed": item["pixels_computed"],
+        "crossings": item["crossings"],
+        "seam_ratio": item["seam_ratio"],
+        "seconds": round(took, 2),
+        "peak_mib": round(item["peak_memory_bytes"] / 2**20),
+        "memory_planned_mib": round(planned.memory_bytes / 2**20),
+        "start_up_seconds": round(start_up, 2),
+        "copy_seconds": round(copied, 2),
+        "tiles_seconds": round(tiles, 2),
+        "planning_seconds": round(planning, 2),
+        "over_sum": round(took / (start_up + copied + tiles), 3),
+    }
+    out.unlink()
+    whole = subprocess.run(
+        [sys.executable, "-c", PILLOW, str(big), str(out)], capture_output=True, text=True, check=False
+    )
+    if whole.returncode == 0:
+        seconds, peak = whole.stdout.split()
+        found |= {"pillow_seconds": round(float(seconds), 2), "pillow_peak_mib": round(int(peak) / 2**20)}
+    return found
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--sides", type=int, nargs="+", default=[4096, 16384, 40000])
+    parser.add_argument("--folder", type=Path)
+    parser.add_argument("--damage", type=float, default=0.01)
+    parser.add_argument("--batch-size", type=int, default=4)
+    options = parser.parse_args()
+    rows = []
+    for side in options.sides:
+        with tempfile.TemporaryDirectory(dir=options.folder) as folder:
+            rows.append(measure(Path(folder), side, options.damage, options.batch_size))
+            print(rows[-1], file=sys.stderr, flush=True)
+    base = subprocess.run(
+        [sys.executable, "-c", "import torch; from pconv_cli.report import peak_memory; print(peak_memory())"],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    torch_alone = round(int(base.stdout) / 2**20)
+    document = {"benchmark": "bigtiff", "torch": torch.__version__, "torch_alone_mib": torch_alone, "sizes": rows}
+    print(json.dumps(document))
+
+
+if __name__ == "__main__":
+    main()

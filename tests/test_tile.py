@@ -1,0 +1,1180 @@
+"""`tile` end to end: only damage changes, all of it does, and nothing of the picture's size is held.
+
+Most tests run the command in this process, with the pyramid; two use the weights that are shipped.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+import warnings
+from collections.abc import Callable, Iterator
+from dataclasses import fields
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import rasterio
+from conftest import Workplace, box, texture
+from conftest import pixels as as_pillow_sees
+from numpy.typing import NDArray
+from PIL import Image
+from rasterio.transform import from_origin
+
+from pconv_cli import engine
+from pconv_cli import tile as use_case
+from pconv_cli.cli import app
+from pconv_cli.errors import UsageError
+from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
+from pconv_cli.report import ItemReport, Report
+from pconv_cli.restore import RestoreSettings, restore
+from pconv_cli.tile import TileSettings, tile
+
+PATIENCE = 60
+"""Seconds after which a process that should have ended is given up."""
+WIDTH, HEIGHT = 200, 150
+HOLE = box(WIDTH, HEIGHT, 70, 40, 110, 70)
+LARGE = box(WIDTH, HEIGHT, 20, 20, 180, 130)
+PAINT = 255
+"""Value that is painted where a picture is damaged; fills of a texture, at most 215, stay far below it."""
+
+
+def picture(bands: int = 3, dtype: str = "uint8", hole: NDArray[np.bool_] = HOLE) -> NDArray[Any]:
+    """(h, w, bands), damage painted in a colour that cannot come out."""
+    colours = texture(hole.shape[1], hole.shape[0], bands).astype(dtype)
+    colours[hole] = PAINT
+    return colours * 257 if dtype == "uint16" else colours
+
+
+@contextlib.contextmanager
+def gdal() -> Iterator[None]:
+    with warnings.catch_warnings(), rasterio.Env(GDAL_PAM_ENABLED="NO", GDAL_TIFF_INTERNAL_MASK="YES"):
+        warnings.simplefilter("ignore")
+        yield
+
+
+def save(path: Path, pixels: NDArray[Any], after: Callable[[Any], None] = lambda _: None, **options: Any) -> Path:
+    pixels = pixels.reshape(*pixels.shape[:2], -1)
+    height, width, count = pixels.shape
+    options = {"driver": "GTiff", "photometric": "RGB" if count in (3, 4) else "MINISBLACK"} | options
+    if count == 4 and "ALPHA" not in options:
+        options["ALPHA"] = "NO"
+    size = {"width": width, "height": height, "count": count, "dtype": pixels.dtype.name}
+    if options["driver"] != "GTiff":
+        options = {name: value for name, value in options.items() if name not in ("photometric", "ALPHA")}
+    with gdal(), rasterio.open(path, "w", **size, **options) as raster:
+        raster.write(np.moveaxis(pixels, -1, 0))
+        after(raster)
+    return path
+
+
+def load(path: Path | str) -> NDArray[Any]:
+    with gdal(), rasterio.open(path) as raster:
+        return np.moveaxis(raster.read(), 0, -1)
+
+
+def save_mask(path: Path, hole: NDArray[np.bool_], **options: Any) -> Path:
+    """A mask in any format, without loss where the format can."""
+    grey = np.where(hole, 255, 0).astype(np.uint8)
+    if path.suffix.lower() == ".jp2":
+        return save(path, grey, driver="JP2OpenJPEG", QUALITY="100", REVERSIBLE="YES")
+    kind = {".jpg": "JPEG", ".png": "PNG", ".tif": "TIFF", ".tiff": "TIFF", ".bmp": "BMP", ".webp": "WEBP"}
+    extra = {".webp": {"lossless": True}, ".jpg": {"quality": 98}}.get(path.suffix.lower(), {})
+    Image.fromarray(grey).save(path, kind[path.suffix.lower()], **extra)  # type: ignore[arg-type]
+    return path
+
+
+def names(folder: Path) -> list[str]:
+    """Everything in a folder, hidden files too."""
+    return sorted(path.name for path in folder.iterdir())
+
+
+class Place:
+    """A folder with a picture in it, and `pconv tile` run on that."""
+
+    def __init__(self, root: Path, capture: pytest.CaptureFixture[str]) -> None:
+        self.root, self._capture = root, capture
+        self.big, self.mask, self.output = root / "big.tif", root / "m.png", root / "big_restored.tif"
+        self.out = self.err = ""
+
+    def fill_in(self, pixels: NDArray[Any] | None = None, hole: NDArray[np.bool_] = HOLE, **options: Any) -> None:
+        """Write the picture and its mask; both are the usual ones unless given."""
+        save(self.big, picture(hole=hole) if pixels is None else pixels, **options)
+        save_mask(self.mask, hole)
+
+    def __call__(self, *arguments: str | Path, mask: Path | str | None = "", big: Path | None = None) -> int:
+        """Run the command with the mask, another one, or (None) without; gives the exit code."""
+        chosen = [] if mask is None else ["--mask", str(mask or self.mask)]
+        return self.pconv("tile", big or self.big, *chosen, "--weights", "none", "--device", "cpu", *arguments)
+
+    def pconv(self, *arguments: str | Path) -> int:
+        self._capture.readouterr()
+        try:
+            return app.run([str(argument) for argument in arguments])
+        finally:
+            self.out, self.err = self._capture.readouterr()
+
+    @property
+    def error_lines(self) -> list[str]:
+        return self.err.splitlines()
+
+    @property
+    def only_line(self) -> str:
+        (line,) = self.error_lines
+        assert "Traceback" not in line
+        return line
+
+    def document(self) -> Any:
+        return json.loads(self.out)
+
+    def item(self, *arguments: str | Path, **options: Any) -> dict[str, Any]:
+        """Run the command, which must do well, and give what is reported of the picture."""
+        assert self("--json", "--overwrite", *arguments, **options) == 0, self.err
+        (item,) = self.document()["items"]
+        return dict(item)
+
+    def restored(self) -> NDArray[Any]:
+        return load(self.output)
+
+
+@pytest.fixture
+def place(tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Place:
+    monkeypatch.delenv("PCONV_DEBUG", raising=False)
+    return Place(tmp_path, capsys)
+
+
+def go(
+    place: Place, stop: Callable[[], bool] = lambda: False, *, emit: Callable[[Event], None] = lambda _: None,
+    mask: bool = True, **settings: Any,
+) -> tuple[Report, list[Event]]:  # fmt: skip
+    """Run the use case itself."""
+    events: list[Event] = []
+
+    def listen(event: Event) -> None:
+        events.append(event)
+        emit(event)
+
+    chosen = TileSettings(**{"weights": "none", "device": "cpu", **settings})
+    return tile(place.big, place.mask if mask else None, place.output, chosen, listen, stop), events
+
+
+def check(before: NDArray[Any], after: NDArray[Any], hole: NDArray[np.bool_], *, kept: int | None = None) -> None:
+    """Outside the hole nothing has changed, inside everything has; a band that is kept has not changed anywhere."""
+    assert after.shape == before.shape and after.dtype == before.dtype
+    np.testing.assert_array_equal(after[~hole], before[~hole])
+    if kept is not None:
+        np.testing.assert_array_equal(after[..., kept], before[..., kept])
+        before, after = np.delete(before, kept, axis=-1), np.delete(after, kept, axis=-1)
+    scale = np.iinfo(before.dtype).max // 255
+    assert (before[hole] == PAINT * scale).all(), "the test itself should paint damage"
+    assert after[hole].max() <= 235 * scale and after[hole].min() >= 20 * scale
+
+
+# ---------------------------------------------------------------- which mask
+
+
+@pytest.mark.parametrize("link", ["_", "."])
+@pytest.mark.parametrize(
+    "suffix", [".png", ".PNG", ".Png", ".tif", ".TIF", ".tiff", ".jpg", ".JPG", ".bmp", ".webp", ".jp2"]
+)
+def test_a_mask_beside_the_picture_is_found_whatever_its_format(place: Place, link: str, suffix: str) -> None:
+    place.fill_in()
+    hole = box(WIDTH, HEIGHT, 72, 40, 112, 72)  # whole blocks of JPEG
+    save(place.big, picture(hole=hole))
+    beside = save_mask(place.root / f"big{link}mask{suffix}", hole)
+    item = place.item(mask=None)
+    assert item["mask"] == str(beside) and item["hole_share"] == round(hole.mean(), 6)
+    check(load(place.big), place.restored(), hole)
+
+
+def test_several_masks_beside_the_picture_are_a_choice_for_the_user(place: Place) -> None:
+    place.fill_in()
+    for name in ("big_mask.png", "big.mask.TIF"):
+        save_mask(place.root / name, HOLE)
+    before = names(place.root)
+    assert place(mask=None) == 2
+    assert "big_mask.png" in place.only_line and "big.mask.TIF" in place.only_line and "--mask" in place.only_line
+    assert names(place.root) == before
+    assert place(mask=place.root / "big_mask.png") == 0
+
+
+def test_names_that_only_look_like_a_mask_are_none(place: Place) -> None:
+    place.fill_in()
+    for name in ("big_mask.txt", "big_mask_2.png", "xbig_mask.png", "big_maske.png", "big_mask"):
+        (place.root / name).write_bytes(b"")
+    (place.root / "big_mask.png").mkdir()
+    assert place(mask=None) == 2
+
+
+def test_2_without_any_mask_with_one_line_that_lists_the_four_ways(place: Place) -> None:
+    place.fill_in()
+    before = names(place.root)
+    for arguments in ([], ["--plan"], ["--json"]):
+        assert place(*arguments, mask=None) == 2
+        line = place.only_line
+        assert all(way in line for way in ("--mask", "big_mask.*", "big.mask.*", "alpha", "mask band", "nodata"))
+        assert place.out == "" and names(place.root) == before
+
+
+def test_a_given_mask_comes_before_one_beside_and_that_before_what_the_picture_says_itself(place: Place) -> None:
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[:5, :5] = 0
+    place.fill_in(np.dstack([picture(), alpha]), ALPHA="YES")
+    beside = save_mask(place.root / "big_mask.png", box(WIDTH, HEIGHT, 0, 0, 20, 10))
+    assert place.item()["mask"] == str(place.mask)
+    assert place.item(mask=None)["mask"] == str(beside)
+    beside.unlink()
+    item = place.item(mask=None)
+    assert item["mask"] == f"alpha of {place.big}" and item["hole_share"] == round(25 / HOLE.size, 6)
+
+
+def test_a_mask_of_another_size_is_one_line_and_never_stretched(place: Place) -> None:
+    place.fill_in()
+    save_mask(place.mask, HOLE[:, :-1])
+    before = names(place.root)
+    assert place("--progress", "none") == 1
+    line = place.only_line
+    assert str(place.mask) in line and "199 x 150" in line and "200 x 150" in line and "never stretched" in line
+    assert place("--plan") == 1 and "never stretched" in place.only_line and place.out == ""
+    assert names(place.root) == before
+
+
+@pytest.mark.parametrize("gone", ["big", "mask"])
+def test_a_file_that_is_missing_is_one_line_that_names_it(place: Place, gone: str) -> None:
+    place.fill_in()
+    path: Path = getattr(place, gone)
+    path.unlink()
+    assert place("--progress", "none", "-o", place.root / "new" / "x.tif") == 1
+    assert path.name in place.only_line and "there is no such file" in place.only_line
+    assert place("--plan") == 1
+    assert str(path) in place.only_line
+    assert names(place.root) == [{"big": "m.png", "mask": "big.tif"}[gone]], "no folder either"
+
+
+def test_names_are_taken_as_they_are_and_shown_harmlessly(place: Place) -> None:
+    place.fill_in()
+    place.big = place.big.rename(place.root / "a[1]*.b c.tif")
+    beside = save_mask(place.root / "a[1]*.b c_mask.png", HOLE)
+    save_mask(place.root / "a1x.b c_mask.png", HOLE)
+    assert place("--json", mask=None) == 0
+    (item,) = place.document()["items"]
+    assert item["mask"] == str(beside) and Path(item["output"]).name == "a[1]*.b c_restored.tif"
+    for arguments in ((), ("--plan",)):
+        assert place("--progress", "none", *arguments, big=place.root / "line\nbreak\x1b[31mred.tif") == 1
+        assert "line\\nbreak\\x1b[31mred.tif" in place.only_line
+
+
+@pytest.mark.parametrize("big", [".", "..", "/"])
+def test_a_folder_is_no_picture(place: Place, big: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fill_in()
+    monkeypatch.chdir(place.root)
+    assert place("--progress", "none", big=Path(big)) == 1
+    assert "is a folder" in place.only_line
+
+
+# ---------------------------------------------------------------- the output's place
+
+
+def test_the_output_is_big_restored_tif_beside_the_picture_unless_another_is_named(place: Place) -> None:
+    place.fill_in()
+    assert place() == 0
+    assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+    assert place("-o", place.root / "a" / "b" / "x.TIFF") == 0
+    assert (place.root / "a" / "b" / "x.TIFF").read_bytes() == place.output.read_bytes()
+
+
+@pytest.mark.parametrize("name", ["x.png", "x", "x.tif.jpg", "folder", "folder.tif"])
+def test_2_for_an_output_that_is_no_tiff(place: Place, name: str) -> None:
+    place.fill_in()
+    (place.root / "folder").mkdir()
+    (place.root / "folder.tif").mkdir()
+    before = names(place.root)
+    assert place("-o", place.root / name) == 2
+    assert ("is a folder" if name.startswith("folder") else "TIFF") in place.only_line
+    assert names(place.root) == before
+
+
+def test_an_existing_output_is_not_touched_without_overwrite(place: Place) -> None:
+    place.fill_in()
+    place.output.write_bytes(b"mine")
+    before = place.output.stat()
+    assert place("--progress", "none") == 1
+    assert "--overwrite" in place.only_line and str(place.output) in place.only_line
+    after = place.output.stat()
+    assert place.output.read_bytes() == b"mine"
+    assert (after.st_mtime_ns, after.st_ino) == (before.st_mtime_ns, before.st_ino)
+    assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+    assert place("--overwrite") == 0
+    check(load(place.big), place.restored(), HOLE)
+
+
+@pytest.mark.parametrize("what", ["big", "mask", "link"])
+def test_neither_the_picture_nor_its_mask_is_ever_the_output(place: Place, what: str) -> None:
+    place.fill_in()
+    place.mask = save_mask(place.root / "m.tif", HOLE)
+    (place.root / "link.tif").symlink_to(place.big)
+    output = {"big": place.big, "mask": place.mask, "link": place.root / "link.tif"}[what]
+    before = {path: path.read_bytes() for path in (place.big, place.mask)}
+    for options in ((), ("--overwrite",)):
+        assert place("--progress", "none", "-o", output, *options) in (1, 2)
+        assert "would replace" in place.only_line
+    assert {path: path.read_bytes() for path in before} == before and (place.root / "link.tif").is_symlink()
+
+
+def test_5_where_the_output_folder_cannot_be_made(place: Place) -> None:
+    place.fill_in()
+    (place.root / "file").write_bytes(b"in the way")
+    assert place("-o", place.root / "file" / "x.tif") == 5
+    assert "choose another OUT" in place.only_line
+
+
+@pytest.mark.parametrize("arguments", [["--weights", "no-such-name"], ["--device", "nonsense"], ["--overlap", "300"]])
+def test_a_run_that_cannot_begin_makes_no_folder(place: Place, arguments: list[str]) -> None:
+    place.fill_in()
+    assert place("-o", place.root / "new" / "x.tif", *arguments) in (2, 4, 6)
+    assert len(place.error_lines) == 1 and names(place.root) == ["big.tif", "m.png"]
+
+
+# ---------------------------------------------------------------- the plan
+
+
+def inside(window: list[int], width: int, height: int, size: int) -> bool:
+    x, y, w, h = window
+    return min(x, y) >= 0 and x + w <= width and y + h <= height and 0 < w <= size and 0 < h <= size
+
+
+def test_the_plan_is_one_json_object_and_nothing_is_written_or_needed(place: Place) -> None:
+    place.fill_in(hole=LARGE)
+    before = {name: (place.root / name).read_bytes() for name in names(place.root)}
+    assert place("--plan", "--size", "64", "--weights", "no-such-name", "--device", "no-such-device") == 0
+    assert place.err == "" and place.out.count("\n") == 1
+    document = place.document()
+    assert {name: (place.root / name).read_bytes() for name in names(place.root)} == before
+    assert (document["width"], document["height"], document["size"]) == (WIDTH, HEIGHT, 64)
+    assert document["damaged_pixels"] == LARGE.sum() and document["memory_bytes"] > 0
+    assert document["image"] == str(place.big) and document["mask"] == str(place.mask)
+    windows = [*document["windows"], *document["heal_windows"]]
+    assert document["windows"] and document["heal_windows"]
+    assert all(inside(window, WIDTH, HEIGHT, 64) for window in windows)
+    assert document["pixels_to_compute"] == sum(w * h for _, _, w, h in windows)
+    assert document["crossings"] == len(document["cuts"]) > 0
+
+
+@pytest.mark.parametrize("shape", ["box", "blobs"])
+def test_the_cuts_of_a_plan_are_all_borders_between_two_writers_inside_a_hole_and_nothing_else(
+    place: Place, shape: str
+) -> None:
+    hole = LARGE
+    if shape == "blobs":
+        blocks = np.random.default_rng(1).random((15, 20)) < 0.6
+        hole = np.kron(blocks, np.ones((10, 10), np.bool_)).astype(np.bool_)
+    place.fill_in(hole=hole)
+    assert place("--plan", "--size", "64") == 0
+    planned = use_case.plan(place.big, place.mask, TileSettings(size=64)).plan
+    writer = np.full((HEIGHT, WIDTH), -1)
+    for i, window in enumerate(planned.windows):
+        writer[window.slices][planned.owned(i)] = i
+    np.testing.assert_array_equal(writer >= 0, hole)
+    vertical, horizontal = np.zeros((HEIGHT, WIDTH + 1), int), np.zeros((HEIGHT + 1, WIDTH), int)
+    for x0, y0, x1, y1 in place.document()["cuts"]:
+        assert (x0 == x1 and y0 < y1) or (y0 == y1 and x0 < x1)
+        if x0 == x1:
+            vertical[y0:y1, x0] += 1
+        else:
+            horizontal[y0, x0:x1] += 1
+    both = hole[:, 1:] & hole[:, :-1] & (writer[:, 1:] != writer[:, :-1])
+    np.testing.assert_array_equal(vertical[:, 1:-1], both)
+    both = hole[1:] & hole[:-1] & (writer[1:] != writer[:-1])
+    np.testing.assert_array_equal(horizontal[1:-1], both)
+    assert not vertical[:, [0, -1]].any() and not horizontal[[0, -1]].any()
+
+
+def test_a_plan_tells_what_a_run_computes(place: Place) -> None:
+    hole = np.zeros((HEIGHT, WIDTH), np.bool_)
+    hole[70:74, 10:190] = hole[20:140, 100:103] = True  # scratches: no guide
+    place.fill_in(hole=hole)
+    assert place("--plan", "--size", "64") == 0
+    plan = place.document()
+    item = place.item("--size", "64")
+    assert item["tiles"] == len(plan["windows"]) + len(plan["heal_windows"])
+    assert item["pixels_computed"] == plan["pixels_to_compute"] and item["crossings"] == plan["crossings"]
+
+
+def test_a_plan_of_no_damage_has_no_windows(place: Place) -> None:
+    place.fill_in(hole=np.zeros_like(HOLE))
+    assert place("--plan", "--plan-image", place.root / "p.png") == 0
+    plan = place.document()
+    assert (plan["windows"], plan["cuts"], plan["crossings"], plan["pixels_to_compute"]) == ([], [], 0, 0)
+
+
+def test_a_plan_reads_the_mask_and_not_the_picture(place: Place) -> None:
+    place.fill_in(compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    with Image.open(place.big) as image:
+        at, length = image.tag_v2[324][5], image.tag_v2[325][5]  # type: ignore[attr-defined]
+    data = bytearray(place.big.read_bytes())
+    data[at : at + length] = b"\xaa" * length
+    place.big.write_bytes(data)
+    assert place("--plan") == 0 and len(place.document()["windows"]) == 1
+    assert place("--plan-image", place.root / "p.png") == 1
+    assert "damaged" in place.only_line and names(place.root) == ["big.tif", "m.png"]
+
+
+def test_a_drawn_plan_shows_picture_damage_windows_cuts_and_crossings(place: Place) -> None:
+    from pconv_cli import sketch
+
+    place.fill_in(hole=LARGE)
+    drawing = place.root / "plan.png"
+    assert place("--plan-image", drawing, "--size", "64", "--weights", "no-such-name") == 0
+    assert place.out == place.err == "" and names(place.root) == ["big.tif", "m.png", "plan.png"]
+    shown = as_pillow_sees(drawing)
+    assert shown.shape == (HEIGHT, WIDTH, 3)
+    for colour in (sketch.DAMAGE, sketch.WINDOW, sketch.HEALED, sketch.CUT, sketch.CROSSING):
+        assert (shown == colour).all(axis=2).any()
+    np.testing.assert_array_equal(shown[:5, :5], load(place.big)[:5, :5] // 2 + 40)
+
+
+def test_a_drawn_plan_of_a_large_picture_is_small(place: Place) -> None:
+    hole = np.zeros((1500, 2400), np.bool_)
+    hole[700:720, 100:130] = True
+    place.fill_in(np.full((1500, 2400, 1), 90, np.uint8), hole)
+    assert place("--plan-image", place.root / "plan.png") == 0
+    assert as_pillow_sees(place.root / "plan.png").shape == (640, 1024, 3)
+
+
+def test_plan_and_drawing_may_be_asked_for_together(place: Place) -> None:
+    place.fill_in()
+    assert place("--plan", "--plan-image", place.root / "plan.png") == 0
+    assert place.document()["crossings"] == 0 and place.err == ""
+    assert names(place.root) == ["big.tif", "m.png", "plan.png"]
+
+
+def test_a_drawing_replaces_nothing_unasked_and_never_what_it_is_made_from(place: Place) -> None:
+    place.fill_in()
+    drawing = place.root / "plan.png"
+    drawing.write_bytes(b"mine")
+    assert place("--plan-image", drawing) == 1
+    assert "--overwrite" in place.only_line and drawing.read_bytes() == b"mine" and place.out == ""
+    assert place("--plan-image", drawing, "--overwrite") == 0 and drawing.read_bytes() != b"mine"
+    beside = save_mask(place.root / "big_mask.png", HOLE)
+    before = {path: path.read_bytes() for path in (place.big, place.mask, beside)}
+    for target, mask in ((place.big, place.mask), (place.mask, place.mask), (beside, None)):
+        assert place("--plan-image", target, "--overwrite", mask=mask) == 2
+        assert "would replace" in place.only_line
+    assert {path: path.read_bytes() for path in before} == before
+
+
+# ---------------------------------------------------------------- only damage changes, and all of it does
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", [1, 3, 4])
+@pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "zstd", "packbits"])
+def test_outside_the_mask_every_sample_stays_and_inside_none_of_the_damage_is_left(
+    place: Place, dtype: str, bands: int, compress: str
+) -> None:
+    layouts = [{"tiled": True, "blockxsize": 64, "blockysize": 64}, {"blockysize": 16}, {}]
+    number = ["none", "lzw", "deflate", "zstd", "packbits"].index(compress)
+    layout: dict[str, Any] = layouts[(number + bands) % 3]
+    interleave = ["pixel", "band"][(number + (dtype == "uint8")) % 2] if bands > 1 else "pixel"
+    big = ["NO", "YES"][(number + bands // 2) % 2]
+    place.fill_in(picture(bands, dtype), compress=compress, interleave=interleave, BIGTIFF=big, **layout)
+    item = place.item("--size", "64")
+    assert (item["status"], item["unfilled"], item["notices"]) == ("restored", 0, [])
+    check(load(place.big), place.restored(), HOLE)
+    with gdal(), rasterio.open(place.big) as before, rasterio.open(place.output) as after:
+        assert after.profile == before.profile and after.colorinterp == before.colorinterp
+    head = place.output.read_bytes()[2]
+    assert head == place.big.read_bytes()[2] == (43 if big == "YES" else 42)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_alpha_is_kept_with_a_mask_of_its_own(place: Place, dtype: str, bands: int) -> None:
+    ramp = np.tile(np.linspace(30, 255, WIDTH).astype(dtype), (HEIGHT, 1)) * np.array(
+        257 if dtype == "uint16" else 1, dtype
+    )
+    place.fill_in(np.dstack([picture(bands, dtype), ramp]), ALPHA="YES", compress="deflate")
+    place.item("--size", "64")
+    check(load(place.big), place.restored(), HOLE, kept=bands)
+
+
+def test_only_touched_blocks_of_a_jpeg_change(place: Place) -> None:
+    hole = box(256, 192, 70, 70, 120, 120)
+    whole = picture(hole=hole)
+    tiles = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+    place.fill_in(whole, hole, compress="jpeg", JPEG_QUALITY=95, photometric="YCBCR", **tiles)
+    item = place.item()
+    assert any("JPEG" in notice for notice in item["notices"])
+    before, after = load(place.big).astype(int), place.restored().astype(int)
+    block = box(256, 192, 64, 64, 128, 128)
+    np.testing.assert_array_equal(after[~block], before[~block])
+    assert np.abs(after - before)[block & ~hole].mean() < 6
+    assert np.abs(after - before)[hole].mean() > 40
+
+
+def test_other_pages_are_kept_and_that_is_said_once(place: Place) -> None:
+    pages = [
+        Image.fromarray(picture()),
+        Image.fromarray(texture(31, 17, seed=5)),
+        Image.fromarray(texture(8, 9, 1)[..., 0]),
+    ]
+    pages[0].save(place.big, save_all=True, append_images=pages[1:], compression="tiff_lzw")
+    save_mask(place.mask, HOLE)
+    (notice,) = place.item()["notices"]
+    assert "first of 3 pages" in notice
+    with Image.open(place.output) as after:
+        assert after.n_frames == 3
+        for number, page in enumerate(pages[1:], start=1):
+            after.seek(number)
+            np.testing.assert_array_equal(np.asarray(after), np.asarray(page))
+    check(load(place.big), place.restored(), HOLE)
+
+
+def test_where_on_earth_a_picture_lies_and_its_nodata_stay(place: Place) -> None:
+    with gdal():
+        earth: dict[str, Any] = {"crs": "EPSG:25832", "transform": from_origin(500000, 5600000, 0.5, 0.5), "nodata": 7}
+    place.fill_in(None, HOLE, after=lambda raster: raster.update_tags(scale="1:25000"), compress="deflate", **earth)
+    assert place() == 0
+    with gdal(), rasterio.open(place.big) as before, rasterio.open(place.output) as after:
+        assert after.profile == before.profile and after.tags() == before.tags()
+        assert after.nodata == 7 and after.crs is not None
+
+
+@pytest.mark.parametrize("name", ["big.png", "big.jpg", "deep.png"])
+def test_what_is_no_tiff_becomes_one_and_that_is_said(place: Place, name: str) -> None:
+    place.fill_in()
+    place.big, place.output = place.root / name, place.root / f"{Path(name).stem}_restored.tif"
+    if name == "deep.png":
+        save(place.big, picture(dtype="uint16"), driver="PNG")
+    else:
+        Image.fromarray(picture()).save(place.big, quality=100, subsampling=0)
+    item = place.item()
+    assert any("TIFF" in notice for notice in item["notices"])
+    assert len(set(item["notices"])) == len(item["notices"])
+    before, after = load(place.big), place.restored()
+    assert place.output.read_bytes()[:4] in (b"II*\0", b"II+\0") and after.dtype == before.dtype
+    np.testing.assert_array_equal(after[~HOLE], before[~HOLE])
+    assert after[HOLE].max() < 0.93 * np.iinfo(after.dtype).max
+    assert place("--overwrite", "--progress", "plain") == 0 and "note: written anew" in place.err
+
+
+# ---------------------------------------------------------------- what the picture itself marks
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+def test_pixels_with_alpha_0_are_filled_and_become_opaque(place: Place, dtype: str) -> None:
+    full = np.iinfo(dtype).max
+    alpha = np.where(HOLE, 0, full // 2).astype(dtype)
+    place.fill_in(np.dstack([picture(3, dtype), alpha]), ALPHA="YES")
+    item = place.item(mask=None)
+    assert item["mask"] == f"alpha of {place.big}" and item["unfilled"] == 0
+    after = place.restored()
+    assert (after[HOLE][:, 3] == full).all()
+    check(load(place.big)[..., :3], after[..., :3], HOLE)
+    np.testing.assert_array_equal(after[~HOLE], load(place.big)[~HOLE])
+
+
+def test_grey_with_alpha_is_filled_too(place: Place) -> None:
+    place.fill_in(np.dstack([picture(1), np.where(HOLE, 0, 255).astype(np.uint8)]), ALPHA="YES")
+    place.item(mask=None)
+    assert (place.restored()[HOLE][:, 1] == 255).all()
+    check(load(place.big)[..., :1], place.restored()[..., :1], HOLE)
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+def test_no_filled_pixel_is_nodata_even_where_the_fill_would_be(place: Place, bands: int) -> None:
+    whole = np.full((HEIGHT, WIDTH, bands), 100, np.uint8)
+    whole[:, WIDTH // 2 :] = 104
+    whole[HOLE] = 102
+    place.fill_in(whole, nodata=102)
+    assert place.item(mask=None)["mask"] == f"nodata of {place.big}"
+    after = place.restored()
+    assert not (after == 102).all(axis=-1).any() and after[HOLE].min() >= 99 and after[HOLE].max() <= 105
+    np.testing.assert_array_equal(after[~HOLE], whole[~HOLE])
+
+
+def test_filled_pixels_are_valid_in_the_mask_band(place: Place) -> None:
+    place.fill_in(after=lambda raster: raster.write_mask(~HOLE), compress="deflate")
+    assert place.item(mask=None)["mask"] == f"mask band of {place.big}"
+    check(load(place.big), place.restored(), HOLE)
+    with gdal(), rasterio.open(place.output) as after:
+        assert (after.dataset_mask() == 255).all()
+
+
+@pytest.mark.parametrize("how", ["alpha", "nodata", "mask band"])
+@pytest.mark.parametrize("size", [64, 512])
+def test_damage_is_filled_alike_whether_the_picture_or_a_file_marks_it(place: Place, how: str, size: int) -> None:
+    whole = picture(hole=LARGE)
+    place.fill_in(whole, LARGE)
+    with_file = place.item("--size", str(size))
+    expected = place.restored()
+    if how == "alpha":
+        save(place.big, np.dstack([whole, np.where(LARGE, 0, 255).astype(np.uint8)]), ALPHA="YES")
+    elif how == "nodata":
+        save(place.big, whole, nodata=PAINT)
+    else:
+        save(place.big, whole, after=lambda raster: raster.write_mask(~LARGE))
+    own = place.item("--size", str(size), mask=None)
+    np.testing.assert_array_equal(place.restored()[..., :3], expected)
+    for figure in ("tiles", "seam_ratio", "by_pyramid", "crossings"):
+        assert own[figure] == with_file[figure]
+
+
+def test_what_is_transparent_beside_a_mask_is_not_learnt_from_and_stays(place: Place) -> None:
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[:, 100:] = 0  # touches the hole and lies under a part of it
+    fills = []
+    for hidden in (0, 255):
+        whole = picture()
+        whole[:, 110:] = hidden
+        place.fill_in(np.dstack([whole, alpha]), ALPHA="YES")
+        place.item("--size", "64")
+        after = place.restored()
+        np.testing.assert_array_equal(after[~HOLE], load(place.big)[~HOLE])
+        np.testing.assert_array_equal(after[..., 3], alpha)
+        fills.append(after[HOLE])
+    np.testing.assert_array_equal(*fills)
+
+
+UNSEEN = "Filling takes what it has filled for unknown again when it heals, where the picture says nothing is there"
+
+
+@pytest.mark.xfail(strict=True, reason=UNSEEN)
+def test_damage_that_a_file_marks_is_filled_alike_whether_or_not_it_is_nodata_too(place: Place) -> None:
+    whole = picture(hole=LARGE)
+    place.fill_in(whole, LARGE)
+    place.item("--size", "64")
+    expected = place.restored()
+    save(place.big, whole, nodata=PAINT)
+    place.item("--size", "64")
+    np.testing.assert_array_equal(place.restored(), expected)
+
+
+# ---------------------------------------------------------------- options
+
+
+def test_an_inverted_mask_gives_what_its_opposite_gives(place: Place) -> None:
+    place.fill_in()
+    place.item()
+    expected = place.output.read_bytes()
+    save_mask(place.mask, ~HOLE)
+    assert place("--invert-mask", "--overwrite") == 0
+    assert place.output.read_bytes() == expected
+
+
+@pytest.mark.parametrize("radius", [1, 6, 300])
+def test_dilation_equals_a_mask_drawn_bigger(place: Place, radius: int) -> None:
+    hole = np.zeros((1200, 90), np.bool_)  # five strips, damage on both sides of where they meet
+    hole[254:258, 40:44] = hole[0, 0] = hole[511, 89] = True
+    grown = np.zeros_like(hole)
+    for y, x in np.argwhere(hole):
+        grown[max(0, y - radius) : y + radius + 1, max(0, x - radius) : x + radius + 1] = True
+    place.fill_in(texture(90, 1200), hole)
+    first = place.item("--dilate", str(radius), "--size", "128")
+    once = place.output.read_bytes()
+    save_mask(place.mask, grown)
+    second = place.item("--size", "128")
+    assert place.output.read_bytes() == once
+    assert first["hole_share"] == second["hole_share"] == round(grown.mean(), 6)
+
+
+def test_a_hole_larger_than_several_tiles_is_filled_to_the_end(place: Place) -> None:
+    place.fill_in(hole=LARGE)
+    item = place.item("--size", "32")
+    assert item["unfilled"] == 0 and item["crossings"] > 4 and item["seam_ratio"] is not None
+    check(load(place.big), place.restored(), LARGE)
+    steps = np.abs(np.diff(place.restored().astype(int)[30:120, 30:170], axis=1))
+    assert steps.max() < 40, "no tile shows"
+
+
+def test_a_hole_in_one_tile_has_no_seam_to_measure(place: Place) -> None:
+    place.fill_in()
+    item = place.item()
+    assert (item["crossings"], item["seam_ratio"], item["unfilled"]) == (0, None, 0)
+
+
+def test_overlap_changes_fills_and_nothing_else(place: Place) -> None:
+    place.fill_in(hole=LARGE)
+    place.item("--size", "64")
+    plain = place.restored()
+    item = place.item("--size", "64", "--overlap", "16")
+    assert item["unfilled"] == 0 and place.document()["settings"]["overlap"] == 16
+    check(load(place.big), place.restored(), LARGE)
+    assert (place.restored() != plain)[LARGE].any()
+
+
+@pytest.mark.parametrize("arguments", [["--overlap", "33", "--size", "64"], ["--overlap", "257"], ["--overlap", "-1"]])
+def test_2_for_an_overlap_of_more_than_half_a_tile(place: Place, arguments: list[str]) -> None:
+    place.fill_in()
+    for more in ([], ["--plan"]):
+        assert place(*arguments, *more) == 2
+        assert "--overlap" in place.err and place.out == "" and names(place.root) == ["big.tif", "m.png"]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--size", "31"], "--size"), (["--dilate", "-1"], "--dilate"), (["--jobs", "0"], "--jobs"),
+        (["--batch-size", "0"], "--batch-size"), (["--padding", "none"], "--padding"), (["--nonsense"], "--nonsense"),
+        (["--progress", "loud"], "--progress"), (["another.tif"], "another.tif"),
+    ],
+)  # fmt: skip
+def test_2_for_an_option_that_makes_no_sense(place: Place, arguments: list[str], says: str) -> None:
+    place.fill_in()
+    assert place(*arguments) == 2
+    assert says in place.err and "Traceback" not in place.err and names(place.root) == ["big.tif", "m.png"]
+
+
+def test_settings_that_make_no_sense_are_refused_without_the_command_line_too(place: Place) -> None:
+    place.fill_in()
+    for settings in ({"size": 16}, {"overlap": 300}, {"overlap": -1}):
+        with pytest.raises(UsageError):
+            go(place, **settings)
+
+
+def test_paddings_change_fills_and_nothing_else(place: Place) -> None:
+    """With the weights that are shipped: the pyramid has no padding."""
+    place.fill_in(hole=LARGE)
+    seen: list[NDArray[Any]] = []
+    for padding in ("partial", "zero", "reflect", "replicate"):
+        arguments = ("--device", "cpu", "--size", "64", "--padding", padding, "--overwrite", "--json")
+        assert place.pconv("tile", place.big, "--mask", place.mask, *arguments) == 0, place.err
+        assert place.document()["settings"]["padding"] == padding and place.document()["settings"]["weights_sha256"]
+        after = place.restored()
+        np.testing.assert_array_equal(after[~LARGE], load(place.big)[~LARGE])
+        assert not (after[LARGE] == PAINT).all(axis=1).any()
+        assert all((after != other).any() for other in seen)
+        seen.append(after)
+
+
+def test_every_option_reaches_its_setting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    got: list[Any] = []
+
+    def stand_in(*arguments: Any) -> Report:
+        got.extend(arguments)
+        return Report({}, (), 0.0)
+
+    monkeypatch.setattr(use_case, "tile", stand_in)
+    line = "tile big.tif --mask m.png --size 64 -o out.tif --weights w --device mps --precision bf16 --padding zero"
+    line += " --overlap 3 --batch-size 4 --jobs 5 --invert-mask --dilate 2 --overwrite"
+    assert place.pconv(*line.split()) == 0
+    assert got[:3] == [Path("big.tif"), Path("m.png"), Path("out.tif")]
+    assert got[3] == TileSettings(
+        weights="w", device="mps", precision="bf16", size=64, padding="zero", overlap=3, batch_size=4, jobs=5,
+        invert_mask=True, dilate=2, overwrite=True,
+    )  # fmt: skip
+    got.clear()
+    assert place.pconv("tile", "big.tif") == 0
+    assert got[:4] == [Path("big.tif"), None, None, TileSettings()]
+
+
+def test_help_names_every_way_to_a_mask(place: Place) -> None:
+    assert place.pconv("tile", "--help") == 0 and place.err == ""
+    words = " ".join(place.out.replace("│", " ").split())
+    for word in ("BIG_mask.*", "BIG.mask.*", "alpha", "mask band", "nodata", "BIG_restored.tif", "--plan-image"):
+        assert word in words
+
+
+# ---------------------------------------------------------------- one is a case of many
+
+
+COLOURED = "restore keeps the colours of grey fills between rounds, tile cannot: two levels apart at most"
+
+
+@pytest.mark.parametrize(
+    ("mode", "weights", "size"),
+    [
+        ("RGB", "none", 64), ("L", "none", 64), ("RGBA", "none", 64), ("RGB", None, 64), ("L", None, 512),
+        pytest.param("L", None, 64, marks=pytest.mark.xfail(strict=True, reason=COLOURED)),
+    ],
+)  # fmt: skip
+def test_tile_and_restore_give_the_same_pixels(
+    place: Place, work: Workplace, mode: str, weights: str | None, size: int
+) -> None:
+    source, hole = work.pair("a.png", mode, (WIDTH, HEIGHT), hole=LARGE)
+    settings: dict[str, Any] = {"weights": weights, "device": "cpu"}
+    report = restore(
+        source, work.masks / "a.png", str(work.out), RestoreSettings(tile_size=size, **settings), lambda _: None
+    )
+    colours = as_pillow_sees(source).reshape(HEIGHT, WIDTH, -1)
+    save(place.big, colours, **({"ALPHA": "YES"} if mode == "RGBA" else {}))
+    place.mask = work.masks / "a.png"
+    big, _ = go(place, size=size, **settings)
+    np.testing.assert_array_equal(place.restored(), as_pillow_sees(work.out / "a.png").reshape(colours.shape))
+    one, other = report.items[0], big.items[0]
+    for figure in ("tiles", "pixels_computed", "crossings", "seam_ratio", "by_pyramid", "unfilled", "hole_share"):
+        assert getattr(one, figure) == getattr(other, figure)
+    assert hole.any()
+
+
+CROWDED = "with an overlap near half a tile, windows of one round lie over each other"
+
+
+@pytest.mark.parametrize("overlap", [0, 8, pytest.param(32, marks=pytest.mark.xfail(strict=False, reason=CROWDED))])
+def test_no_result_depends_on_batch_size_or_threads(place: Place, overlap: int) -> None:
+    place.fill_in(hole=LARGE)
+    results = set()
+    for jobs, batch_size in ((1, 1), (8, 1), (1, 7), (8, 7)):
+        report, _ = go(place, size=64, overlap=overlap, jobs=jobs, batch_size=batch_size, overwrite=True)
+        assert report.items[0].unfilled == 0
+        results.add(place.output.read_bytes())
+    assert len(results) == 1
+
+
+@pytest.mark.parametrize("bands", [1, 3])
+@pytest.mark.parametrize("size", [64, 512])
+def test_16_bit_pixels_are_filled_as_their_8_bit_likes(place: Place, bands: int, size: int) -> None:
+    place.fill_in(picture(bands, hole=LARGE), LARGE)
+    go(place, size=size)
+    coarse = place.restored().astype(int)
+    save(place.big, picture(bands, "uint16", LARGE))
+    go(place, size=size, overwrite=True)
+    fine = place.restored().astype(int)
+    assert fine.max() <= 65535 and np.abs(fine - 257 * coarse).max() <= 257 * (1 if size == 512 else 4)
+    assert len(np.unique(fine[LARGE] % 257)) > 100, "finer than 8 bits"
+
+
+# ---------------------------------------------------------------- what is told
+
+
+def test_stdout_is_one_json_document_and_everything_else_is_on_stderr(place: Place) -> None:
+    place.fill_in(hole=LARGE)
+    assert place("--json", "--size", "64", "--progress", "plain") == 0
+    document = place.document()
+    (item,) = document["items"]
+    assert set(item) == {field.name for field in fields(ItemReport)}
+    assert item["tiles"] > 1 and item["pixels_computed"] > LARGE.sum() and item["crossings"] > 0
+    assert item["seam_ratio"] > 0 and item["unfilled"] == 0
+    assert item["peak_memory_bytes"] > 2**20 and item["megapixels_per_second"] > 0 and item["seconds"] > 0
+    assert (item["width"], item["height"], item["output"]) == (WIDTH, HEIGHT, str(place.output))
+    assert document["summary"]["tiles"] == item["tiles"] and not document["summary"]["interrupted"]
+    assert document["settings"] == {
+        "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32", "tile_size": 64,
+        "padding": "as trained", "overlap": 0, "mask_polarity": "white = damaged", "dilate": 0,
+    }  # fmt: skip
+    assert place.error_lines[1].startswith("[1/1] restored big.tif: ")
+    assert place("--progress", "plain", "--overwrite") == 0 and place.out == ""
+
+
+def test_a_failed_picture_is_reported_in_json_too(place: Place) -> None:
+    place.fill_in()
+    place.output.write_bytes(b"mine")
+    assert place("--json", "--progress", "none") == 1
+    (item,) = place.document()["items"]
+    assert item["status"] == "failed" and item["path"] == str(place.output) and "--overwrite" in item["reason"]
+
+
+def test_progress_json_is_one_event_a_line_on_stderr(place: Place) -> None:
+    place.fill_in(hole=LARGE)
+    assert place("--progress", "json", "--size", "64") == 0
+    events = [json.loads(line) for line in place.error_lines]
+    told = [event["event"] for event in events]
+    assert told[:2] == ["run_started", "item_started"] and told[-2:] == ["item_done", "run_finished"]
+    assert set(told[2:-2]) == {"tiles_done"}
+    assert sum(event["tiles"] for event in events[2:-2]) == events[-1]["tiles"] == events[-2]["tiles"]
+    assert place.out == ""
+
+
+def test_events_are_those_of_a_run(place: Place) -> None:
+    place.fill_in()
+    report, events = go(place)
+    assert [type(event) for event in (events[0], events[1], events[-2], events[-1])] == [
+        RunStarted, ItemStarted, ItemDone, RunFinished,
+    ]  # fmt: skip
+    assert sum(event.pixels for event in events if isinstance(event, TilesDone)) == report.items[0].pixels_computed
+    place.output.unlink()
+    place.big.unlink()
+    report, events = go(place)
+    assert [type(event) for event in events] == [ItemFailed, RunFinished] and report.count("failed") == 1
+
+
+# ---------------------------------------------------------------- nothing and everything
+
+
+@pytest.mark.parametrize("options", [{}, {"compress": "deflate", "tiled": True, "blockxsize": 64, "blockysize": 64}])
+def test_a_mask_without_damage_gives_a_byte_identical_copy(place: Place, options: dict[str, Any]) -> None:
+    place.fill_in(None, np.zeros_like(HOLE), **options)
+    item = place.item()
+    assert (item["status"], item["tiles"], item["unfilled"], item["seam_ratio"]) == ("copied", 0, 0, None)
+    assert place.output.read_bytes() == place.big.read_bytes()
+    assert place() == 1 and "--overwrite" in place.err
+    assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+
+
+def test_a_picture_without_damage_that_is_no_tiff_becomes_one(place: Place) -> None:
+    place.big = place.root / "big.png"
+    Image.fromarray(texture(WIDTH, HEIGHT)).save(place.big)
+    save_mask(place.mask, np.zeros_like(HOLE))
+    assert place.item()["status"] == "copied"
+    np.testing.assert_array_equal(place.restored(), texture(WIDTH, HEIGHT))
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_a_mask_of_everything_is_one_line_that_names_the_polarity(place: Place, invert: bool) -> None:
+    place.fill_in(None, np.full_like(HOLE, not invert))
+    assert place("--progress", "none", *(["--invert-mask"] if invert else [])) == 1
+    failed = [line for line in place.error_lines if line.startswith("failed")]
+    (line,) = failed
+    assert str(place.mask) in line and ("black = damaged" if invert else "white = damaged") in line
+    assert ("leave out --invert-mask" if invert else "use --invert-mask") in line
+    assert names(place.root) == ["big.tif", "m.png"]
+
+
+def test_a_picture_that_is_transparent_everywhere_names_what_says_so(place: Place) -> None:
+    place.fill_in(np.dstack([picture(), np.zeros((HEIGHT, WIDTH), np.uint8)]), ALPHA="YES")
+    assert place("--progress", "none", mask=None) == 1
+    assert "alpha marks the whole picture" in place.only_line and "--mask" in place.only_line
+    assert names(place.root) == ["big.tif", "m.png"]
+
+
+def test_a_mask_of_more_than_60_percent_is_mentioned(place: Place) -> None:
+    hole = box(WIDTH, HEIGHT, 0, 0, WIDTH, 120)
+    place.fill_in(hole=hole)
+    report, events = go(place)
+    (notice,) = [event.text for event in events if isinstance(event, Notice)]
+    assert "80%" in notice and "--invert-mask" in notice and report.notices == (notice,)
+
+
+@pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (1, 300), (300, 1)])
+def test_pictures_of_one_pixel_in_some_direction_are_restored(place: Place, width: int, height: int) -> None:
+    hole = np.zeros((height, width), np.bool_)
+    hole[: max(height // 2, 0) or None, : max(width // 2, 0) or None] = True
+    hole[-1, -1] = False
+    place.fill_in(hole=hole)
+    item = place.item("--size", "32")
+    after = place.restored()
+    np.testing.assert_array_equal(after[~hole], load(place.big)[~hole])
+    assert item["unfilled"] == 0 and not (after[hole] == PAINT).all(axis=1).any()
+
+
+# ---------------------------------------------------------------- stopping
+
+
+def test_after_a_stop_in_the_middle_nothing_is_written(place: Place) -> None:
+    place.fill_in(hole=LARGE)
+    tiles = 0
+
+    def count(event: Event) -> None:
+        nonlocal tiles
+        tiles += event.tiles if isinstance(event, TilesDone) else 0
+
+    whole, _ = go(place, size=32, jobs=1)
+    place.output.unlink()
+    report, events = go(place, lambda: tiles >= 3, emit=count, size=32, jobs=1)
+    assert [item.status for item in report.items] == ["not_done"] and report.interrupted
+    assert tiles < whole.items[0].tiles
+    last = events[-1]
+    assert isinstance(last, RunFinished) and (last.restored, last.not_done) == (0, 1)
+    assert not [event for event in events if isinstance(event, ItemDone | ItemFailed)]
+    assert names(place.root) == ["big.tif", "m.png"]
+
+
+def test_a_stop_keeps_the_output_that_was_to_be_replaced(place: Place) -> None:
+    place.fill_in()
+    place.output.write_bytes(b"mine")
+    report, _ = go(place, lambda: True, overwrite=True)
+    assert report.items[0].status == "not_done" and place.output.read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("presses", [1, 2])
+def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left(
+    place: Place, presses: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fill, count, threads = engine.Engine.fill, 0, threading.active_count()
+
+    def press(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 3:
+            signal.raise_signal(signal.SIGINT)
+            if presses == 2:
+                time.sleep(0.3)  # a second press comes later than the echo of a first
+                signal.raise_signal(signal.SIGINT)
+        return fill(*arguments)
+
+    monkeypatch.setattr(engine.Engine, "fill", press)
+    place.fill_in(hole=LARGE)
+    before = place.big.read_bytes()
+    assert place("--size", "32", "--json", "--progress", "json", "--jobs", "1") == 130
+    assert names(place.root) == ["big.tif", "m.png"] and place.big.read_bytes() == before
+    assert threading.active_count() == threads
+    told = [json.loads(line)["event"] for line in place.error_lines]
+    if presses == 1:
+        assert place.document()["summary"]["interrupted"] and place.document()["items"][0]["status"] == "not_done"
+        assert told.count("notice") == 1 and told[-1] == "run_finished"
+    else:
+        assert place.out == ""
+
+
+def test_an_interrupt_while_the_output_is_written_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    def press(*_: object) -> None:
+        raise KeyboardInterrupt
+
+    place.fill_in()
+    monkeypatch.setattr(os, "fsync", press)
+    assert place("--progress", "none", "--json") == 130
+    assert place.out == "" and names(place.root) == ["big.tif", "m.png"]
+
+
+SLOW = """
+import sys, time
+from pathlib import Path
+from pconv_cli import engine
+
+fill, count, here = engine.Engine.fill, 0, Path(sys.argv.pop(1))
+
+def slow(*args):
+    global count
+    count += 1
+    while count == 3:
+        here.touch()
+        time.sleep(0.01)
+    return fill(*args)
+
+engine.Engine.fill = slow
+from pconv_cli.cli.app import main
+main()
+"""
+"""`pconv`, except that its third batch never ends."""
+
+
+def test_130_for_a_process_that_gets_ctrl_c_twice(place: Place) -> None:
+    place.fill_in(hole=LARGE)
+    here = place.root / "here"
+    arguments = ["tile", str(place.big), "--mask", str(place.mask), "--weights", "none", "--size", "32", "--jobs", "1"]
+    command = [sys.executable, "-c", SLOW, str(here), *arguments, "--device", "cpu"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            while not here.exists():
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(signal.SIGINT)
+            time.sleep(0.5)
+            process.send_signal(signal.SIGINT)
+            out, err = process.communicate()
+        finally:
+            watchdog.cancel()
+            process.kill()
+    assert process.returncode == 130 and out == b"" and b"Traceback" not in err
+    assert names(place.root) == ["big.tif", "here", "m.png"]
+
+
+# ---------------------------------------------------------------- faults
+
+
+def test_a_damaged_block_in_the_middle_fails_the_picture_and_leaves_nothing(place: Place) -> None:
+    place.fill_in(compress="deflate", tiled=True, blockxsize=64, blockysize=64)
+    with Image.open(place.big) as image:
+        at, length = image.tag_v2[324][5], image.tag_v2[325][5]  # type: ignore[attr-defined]
+    data = bytearray(place.big.read_bytes())
+    data[at : at + length] = b"\xaa" * length
+    place.big.write_bytes(data)
+    assert place("--progress", "none", "--json") == 1
+    assert str(place.big.name) in place.only_line and "damaged" in place.only_line
+    (item,) = place.document()["items"]
+    assert (item["status"], item["path"]) == ("failed", str(place.big))
+    assert place.big.read_bytes() == data and names(place.root) == ["big.tif", "m.png"]
+
+
+SILENT = "GDAL does not complain of a PNG that is cut short where it is read in one go"
+
+
+@pytest.mark.parametrize(
+    ("which", "suffix"),
+    [(which, suffix) for which in ("big", "mask") for suffix in (".jpg", ".webp", ".tif")]
+    + [("big", ".png"), pytest.param("mask", ".png", marks=pytest.mark.xfail(strict=True, reason=SILENT))],
+)
+def test_a_file_that_is_cut_short_fails_the_picture(place: Place, which: str, suffix: str) -> None:
+    place.fill_in(hole=LARGE)
+    path = place.root / f"cut{suffix}"
+    Image.fromarray(np.random.default_rng(0).integers(0, 255, (HEIGHT, WIDTH, 3), np.uint8)).save(path)
+    path.write_bytes(path.read_bytes()[: path.stat().st_size // 2])
+    setattr(place, which, path)
+    before = names(place.root)
+    assert place("--progress", "none") == 1
+    assert path.name in place.only_line and "damaged or cut short" in place.only_line and names(place.root) == before
+
+
+def full(*_: object) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+
+@pytest.mark.parametrize("damage", [True, False])
+def test_a_full_disk_fails_the_picture_and_leaves_nothing(
+    place: Place, damage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.fill_in(hole=HOLE & damage)
+    place.output.write_bytes(b"mine")
+    before = place.big.read_bytes()
+    monkeypatch.setattr(os, "fsync", full)
+    assert place("--progress", "none", "--overwrite") == 1
+    assert "No space left" in place.only_line and "free some room" in place.only_line
+    assert place.output.read_bytes() == b"mine" and place.big.read_bytes() == before
+    assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+
+
+LIMITED = """
+import resource, signal, sys
+signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+resource.setrlimit(resource.RLIMIT_FSIZE, (int(sys.argv.pop(1)),) * 2)
+from pconv_cli.cli.app import main
+main()
+"""
+"""`pconv`, no file of which may grow beyond a number of bytes."""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no such limits there")
+@pytest.mark.parametrize("limit", [20_000, 300_000], ids=["while windows land", "while the output is written"])
+def test_a_disk_that_is_full_in_the_middle_fails_the_picture_and_leaves_nothing(place: Place, limit: int) -> None:
+    hole = box(400, 300, 10, 10, 40, 30)
+    place.fill_in(picture(hole=hole), hole)
+    before = place.big.read_bytes()
+    arguments = ["tile", str(place.big), "--mask", str(place.mask), "--weights", "none", "--progress", "none"]
+    command = [sys.executable, "-c", LIMITED, str(limit), *arguments, "--device", "cpu"]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 1 and done.stdout == ""
+    (line,) = done.stderr.splitlines()
+    assert "cannot be written" in line and str(place.output) in line
+    assert names(place.root) == ["big.tif", "m.png"] and place.big.read_bytes() == before
+
+
+# ---------------------------------------------------------------- memory
+
+
+def test_memory_does_not_grow_with_the_picture(place: Place) -> None:
+    side = 20_000  # 1.2 GB of pixels, 400 MB of mask
+    sparse: dict[str, Any] = {"driver": "GTiff", "width": side, "height": side, "dtype": "uint8", "compress": "deflate"}
+    sparse |= {"tiled": True, "blockxsize": 512, "blockysize": 512, "SPARSE_OK": "TRUE"}
+    specks = [(100, 300), (10_000, 9_990), (19_000, 700), (19_980, 19_985)]
+    mask = place.root / "big_mask.tif"
+    with gdal():
+        with rasterio.open(place.big, "w", count=3, photometric="RGB", **sparse) as raster:
+            for x, y in specks:
+                near = rasterio.windows.Window(x // 512 * 512, y // 512 * 512, 512, 512)
+                near = near.intersection(rasterio.windows.Window(0, 0, side, side))
+                raster.write(np.full((3, int(near.height), int(near.width)), 120, np.uint8), window=near)
+        with rasterio.open(mask, "w", count=1, **sparse) as raster:
+            for x, y in specks:
+                raster.write(np.full((1, 9, 12), 255, np.uint8), window=rasterio.windows.Window(x, y, 12, 9))
+    command = [sys.executable, "-m", "pconv_cli", "tile", str(place.big), "--weights", "none", "--device", "cpu"]
+    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    assert done.returncode == 0, done.stderr
+    (item,) = json.loads(done.stdout)["items"]
+    assert item["mask"] == str(mask) and item["peak_memory_bytes"] < 700 << 20
+    assert (item["tiles"], item["unfilled"], item["crossings"]) == (4, 0, 0)
+    assert item["pixels_computed"] < 4 * 80 * 80
+    with gdal(), rasterio.open(place.output) as raster:
+        for x, y in specks:
+            around = raster.read(window=rasterio.windows.Window(x - 5, y - 5, 20, 20))
+            assert set(np.unique(around)) <= {120, 0}
+            assert (raster.read(window=rasterio.windows.Window(x, y, 12, 9)) == 120).all()
