@@ -34,23 +34,20 @@ BLOCK = 512
 
 
 def make_picture(path: Path, side: int) -> None:
-    """Waves that differ from block to block and pack well."""
-    y, x = np.mgrid[0:BLOCK, 0:BLOCK]
+    """Waves that go on smoothly from block to block and pack well."""
+    y, x = np.mgrid[0:BLOCK, 0:BLOCK] * (2 * np.pi / BLOCK)
+    waves = [np.sin((3 + c) * x + c) + np.sin((5 - c) * y + 2 * x) + 0.2 * np.sin(40 * x - 31 * y) for c in range(3)]
+    block = (127 + 50 * np.stack(waves)).round().astype(np.uint8)
     profile = {
         "driver": "GTiff", "width": side, "height": side, "count": 3, "dtype": "uint8", "tiled": True,
         "blockxsize": BLOCK, "blockysize": BLOCK, "compress": "deflate", "zlevel": 1, "photometric": "RGB",
         "BIGTIFF": "YES",
     }  # fmt: skip
-    kinds = []
-    for kind in range(16):
-        waves = [np.sin(x / (20 + 3 * kind + 5 * c)) + np.sin(y / (35 - kind + 4 * c)) for c in range(3)]
-        kinds.append((127 + 50 * np.stack(waves)).round().astype(np.uint8))
     with rasterio.Env(GDAL_CACHEMAX=64 * 2**20), rasterio.open(path, "w", **profile) as file:
-        for i, top in enumerate(range(0, side, BLOCK)):
-            for j, left in enumerate(range(0, side, BLOCK)):
+        for top in range(0, side, BLOCK):
+            for left in range(0, side, BLOCK):
                 height, width = min(BLOCK, side - top), min(BLOCK, side - left)
-                block = kinds[(i * 7 + j * 3) % 16][:, :height, :width]
-                file.write(block, window=Part(left, top, width, height))
+                file.write(block[:, :height, :width], window=Part(left, top, width, height))
 
 
 def make_mask(path: Path, side: int, share: float) -> None:

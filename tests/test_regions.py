@@ -233,7 +233,8 @@ def cut_up(mask: Mask, seed: int) -> tuple[Runs, NDArray[np.int32], NDArray[np.i
     width = mask.shape[1]
     inner = np.unique(rng.integers(1, width, 4)) if width > 1 else []
     runs, part = Damage.of(mask).split((0, *(int(x) for x in inner), width))
-    owners = ((part + runs.rows // 7) % 3).astype(np.int32)
+    # Some parts that touch have the same owner.
+    owners = rng.integers(0, 3, (6, len(mask) // 7 + 1)).astype(np.int32)[part, runs.rows // 7]
     plane = np.full(mask.shape, -1, np.int64)
     for row, start, stop, owner in zip(runs.rows, runs.starts, runs.stops, owners, strict=True):
         plane[row, start:stop] = owner
