@@ -1,11 +1,12 @@
-"""What one picture larger than memory takes: time and peak memory of `pconv tile`, beside Pillow reading and writing it.
+"""What one picture larger than memory takes: time and peak memory of `pconv tile`, beside Pillow on the same file.
 
     python benchmarks/bigtiff.py [--sides 4096 16384 40000] [--folder DIR] [--damage 0.01] [--batch-size 4]
 
 Makes square RGB TIFF files (tiles of 512, deflate, compressible) and masks with about the given share of damage:
-blotches of up to 700 px, and scratches across the whole picture. For each it measures, one after the other:
-copying the file and flushing it to disk; computing tiles of the plan's shapes in memory; `pconv tile`; and Pillow.
-`over_sum` is the time of `pconv tile` over start-up + copy + tiles. One JSON object last.
+blotches of up to 700 px, and scratches across the whole picture. For each it measures, one after the other: copying the
+file and flushing it to disk; computing tiles of the plan's shapes in memory; `pconv tile` as it comes, and at a batch
+size for its memory; and Pillow. `over_sum` is the time of `pconv tile` over start-up + copy + tiles. One JSON object
+last.
 """
 
 from __future__ import annotations
@@ -19,6 +20,7 @@ import sys
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import rasterio
@@ -117,6 +119,12 @@ print(time.perf_counter() - started, peak_memory())
 """
 
 
+def run(big: Path, mask: Path, out: Path, *options: str) -> dict[str, Any]:
+    command = [sys.executable, "-m", "pconv_cli", "tile", str(big), "--mask", str(mask), "-o", str(out)]
+    done = subprocess.run([*command, "--overwrite", "--json", *options], check=True, capture_output=True, text=True)
+    return json.loads(done.stdout)["items"][0]
+
+
 def measure(folder: Path, side: int, share: float, batch: int) -> dict[str, float]:
     big, mask, out = folder / "big.tif", folder / "mask.tif", folder / "out.tif"
     make_picture(big, side)
@@ -126,17 +134,13 @@ def measure(folder: Path, side: int, share: float, batch: int) -> dict[str, floa
     planned = plan(big, mask, TileSettings(batch_size=batch), thumbnail=16)
     planning = time.perf_counter() - started
     tiles = compute(planned.plan, batch)
-    command = [sys.executable, "-m", "pconv_cli"]
     started = time.perf_counter()
     subprocess.run([sys.executable, "-c", "import torch, rasterio"], check=True)
     start_up = time.perf_counter() - started
     started = time.perf_counter()
-    done = subprocess.run(
-        [*command, "tile", str(big), "--mask", str(mask), "-o", str(out), "--overwrite", "--json",
-         "--batch-size", str(batch)], check=True, capture_output=True, text=True,
-    )  # fmt: skip
+    item = run(big, mask, out)
     took = time.perf_counter() - started
-    item = json.loads(done.stdout)["items"][0]
+    at_batch = run(big, mask, out, "--batch-size", str(batch))
     found = {
         "side": side,
         "megapixels": round(side * side / 1e6, 1),
@@ -148,6 +152,7 @@ def measure(folder: Path, side: int, share: float, batch: int) -> dict[str, floa
         "seam_ratio": item["seam_ratio"],
         "seconds": round(took, 2),
         "peak_mib": round(item["peak_memory_bytes"] / 2**20),
+        "peak_at_batch_mib": round(at_batch["peak_memory_bytes"] / 2**20),
         "memory_planned_mib": round(planned.memory_bytes / 2**20),
         "start_up_seconds": round(start_up, 2),
         "copy_seconds": round(copied, 2),

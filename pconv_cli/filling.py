@@ -26,6 +26,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
+from pconv_cli.colours import luminance
 from pconv_cli.engine import GUIDED, Engine, Filled, Tile
 from pconv_cli.masks import dilate
 from pconv_cli.nn.pyramid import pyramid_fill
@@ -70,10 +71,17 @@ class Surface(Protocol):
 
 @dataclass(eq=False)
 class ArraySurface:
-    """A picture in memory: `pixels` `(height, width, 3)`, changed in place, `visible` `(height, width)` or None."""
+    """A picture in memory.
+
+    Attributes:
+        pixels: `(height, width, 3)`, uint8, or float32 in [0, 1]; changed in place.
+        visible: `(height, width)`, False where the picture holds nothing; None: it does everywhere.
+        grey: Whether all three channels are one, and stay so.
+    """
 
     pixels: NDArray[Any]
     visible: NDArray[np.bool_] | None = None
+    grey: bool = False
 
     @property
     def height(self) -> int:
@@ -96,6 +104,8 @@ class ArraySurface:
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
         """See `Surface`."""
+        if self.grey:
+            pixels = luminance(pixels)[..., None]
         np.copyto(self.pixels[window.slices], pixels, where=where[..., None])
 
 
@@ -193,6 +203,11 @@ class Filling:
                     self._level(plan, strip, cut, across)
 
     @property
+    def planned(self) -> int:
+        """Tiles of the plan, healing included; those of a guide are not known before it is made."""
+        return sum(len(plan.windows) for plan in (self.plan, *self.plan.heals))
+
+    @property
     def unfilled(self) -> int:
         """Damaged pixels that nothing has been written to so far."""
         return self.plan.damage.area - self.laid
@@ -241,15 +256,17 @@ class Filling:
         """Weights of a healed band: 1 at the cut and at true pixels, less and less towards what was filled before."""
         hole, healed = self.plan.damage.window(window), band.window(window)
         near = hole & ~healed
-        steps = np.zeros(hole.shape, np.float32)
+        weights = np.zeros(hole.shape, np.float32)
         for _ in range(BAND):
-            steps += ~near
+            weights[~near] += 1 / BAND
             near = dilate(near, 1)
-        return steps / BAND
+        return weights
 
     def _seen(self, window: Window, damage: Damage) -> tuple[NDArray[Any], NDArray[np.bool_]]:
         known, shown = ~damage.window(window), self.surface.shown(window)
-        return self.surface.read(window), known if shown is None else known & shown
+        if shown is not None:
+            known &= shown if damage is self.plan.damage else shown | self.plan.damage.window(window)
+        return self.surface.read(window), known
 
     def _overlapping(self) -> Iterator[Sequence[Piece]]:
         """Windows of a grid that share borders: every second row and column first, then those between, blended in."""

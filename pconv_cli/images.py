@@ -29,6 +29,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, Unident
 
 from pconv_cli import _carry, files
 from pconv_cli._carry import Carried, Tags
+from pconv_cli.colours import luminance
 from pconv_cli.errors import ItemError
 from pconv_cli.files import quietly
 
@@ -125,7 +126,7 @@ class Picture:
         if self.mode == "P":
             pixels[hole] = _nearest(colours, _palette_table(self.carried)[: len(self.carried.palette) // 4])
         elif self.mode in ("L", "LA"):
-            pixels.reshape(*size, -1)[hole, 0] = _off_key(_luminance(colours)[:, None], self.carried)[:, 0]
+            pixels.reshape(*size, -1)[hole, 0] = _off_key(luminance(colours)[:, None], self.carried)[:, 0]
         else:
             pixels[hole, :3] = _off_key(colours, self.carried)
         return replace(self, pixels=pixels)
@@ -597,13 +598,6 @@ def _off_key(colours: NDArray[np.uint8], carried: Carried) -> NDArray[np.uint8]:
     return colours
 
 
-def _luminance(rgb: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Rec. 601 luminance of (..., 3), in Pillow's own integers: equal channels give exactly their value."""
-    wide = rgb.astype(np.uint32)
-    total = wide[..., 0] * 19595 + wide[..., 1] * 38470 + wide[..., 2] * 7471 + 0x8000
-    return (total >> 16).astype(np.uint8)
-
-
 def _nearest(colours: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
     """Index of the nearest opaque colour of a (k, 4) palette for each of (n, 3) colours."""
     candidates = np.flatnonzero(table[:, 3] == table[:, 3].max())
@@ -618,7 +612,7 @@ def _nearest(colours: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np
 
 def _is_white(pixels: NDArray[np.uint8], mode: str, carried: Carried) -> NDArray[np.bool_]:
     """Where 8-bit mask pixels are lighter than 50 % grey, transparency counted as black."""
-    light = pixels if mode == "L" else _luminance(_colours(pixels, mode, carried))
+    light = pixels if mode == "L" else luminance(_colours(pixels, mode, carried))
     alpha = _alpha(pixels, mode, carried)
     return light > 127 if alpha is None else light.astype(np.uint32) * alpha > 127 * 255
 

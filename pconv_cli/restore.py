@@ -104,8 +104,8 @@ def plan(source: Path, masks: Path, output: str, settings: RestoreSettings) -> J
         raise UsageError(f"--format {settings.format}: not a format; use {', '.join(sorted(FORMATS))}")
     if settings.tile_size < SMALLEST_TILE:
         raise UsageError(f"--tile-size {settings.tile_size}: must be {SMALLEST_TILE} or more")
-    if not 0 <= settings.overlap <= settings.tile_size // 2:
-        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.tile_size // 2}, half a tile")
+    if not 0 <= settings.overlap <= settings.tile_size // 3:
+        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.tile_size // 3}, a third of a tile")
     suffix = None if settings.format is None else FORMATS[settings.format][0]
     return find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix)
 
@@ -254,7 +254,8 @@ class _Restoration:
         colours = picture.rgb()
         fill = colours.copy() if np.may_share_memory(colours, picture.pixels) else colours
         plan = plan_tiles(hole, self._settings.tile_size)
-        filling = Filling(ArraySurface(fill, visible), plan, self._settings.overlap)
+        surface = ArraySurface(fill, visible, grey=picture.mode in ("L", "LA"))
+        filling = Filling(surface, plan, self._settings.overlap)
         return _Work(job, picture, hole, filling, started)
 
     def planned(self, work: _Work) -> ItemReport:
@@ -268,7 +269,7 @@ class _Restoration:
         if work.rounds is None:
             self._look_at(work)
             work.rounds = work.filling.rounds()
-            self._emit(ItemStarted(work.job.name, len(work.filling.plan.windows)))
+            self._emit(ItemStarted(work.job.name, work.filling.planned))
         pieces = next((pieces for pieces in work.rounds if pieces), ())
         return [(piece.shape, piece) for piece in pieces]
 

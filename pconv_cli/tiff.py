@@ -45,6 +45,7 @@ _SETTINGS: dict[str, Any] = {
     "GDAL_CACHEMAX": 64 * 2**20,
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_TIFF_INTERNAL_MASK": "YES",
+    "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # it does not tell of a file that is cut short
 }
 # Formats by how their files begin. Those that describe other files (VRT and its kin) are left out on purpose: a picture
 # must not make GDAL open anything else.
@@ -739,7 +740,7 @@ class Canvas:
         jpeg = source._tiff.number(259, 1) == _JPEG
         if source._tables:
             graft(part, {347: (7, len(source._tables), source._tables)})
-        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES")) as raster:
+        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")) as raster:
             down, across = raster.block_shapes[0]
             planar = source._tiff.number(284, 1) == 2
             touched = self._touched(across, down)
@@ -813,7 +814,7 @@ class Canvas:
         method = getattr(Resampling, name.lower(), None)
         if method is None:
             notices.append("overviews were made anew by averaging: the file does not say how they were made")
-        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES")) as raster:
+        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")) as raster:
             raster.build_overviews(factors, Resampling.average if method is None else method)
 
     def _read_back(self, part: Path, written: dict[Window, int | None]) -> None:

@@ -19,6 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli import weights as store
+from pconv_cli.colours import luminance
 from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
@@ -310,7 +311,7 @@ class _Big:
                 Filling(_Bands(canvas, source, bands, veiled=veiled), planned, settings.overlap)
                 for bands in _groups(source)
             ]
-            self._emit(ItemStarted(source.path.name, sum(len(p.windows) for p in (planned, *planned.heals))))
+            self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
             for filling in fillings:
                 self._fill(filling, engine, limits)
                 if self._stop():
@@ -438,7 +439,7 @@ class _Bands:
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
         if len(self._bands) == 1:
-            pixels = _grey(pixels)
+            pixels = luminance(pixels)[..., None]
         if self._source.dtype != np.uint8:
             limit = np.iinfo(self._source.dtype).max
             pixels = (pixels * limit).round().clip(0, limit).astype(self._source.dtype)
@@ -454,14 +455,6 @@ def _groups(source: Source) -> list[list[int]]:
     if len(bands) < 3:
         return [[band] for band in bands]
     return [bands[:3], *([band] for band in bands[3:])]
-
-
-def _grey(pixels: NDArray[Any]) -> NDArray[Any]:
-    """Rec. 601 luminance, `(h, w, 1)`, in the type of the colours; of bytes in the integers that `restore` uses."""
-    if pixels.dtype == np.uint8:
-        total = pixels.astype(np.uint32) @ np.array([19595, 38470, 7471], np.uint32) + 0x8000
-        return np.asarray((total >> 16).astype(np.uint8)[..., None])
-    return np.asarray((pixels @ np.array([0.299, 0.587, 0.114], np.float32))[..., None])
 
 
 def _beside(big: Path) -> Path | None:
@@ -480,8 +473,8 @@ def _beside(big: Path) -> Path | None:
 def _check(settings: TileSettings) -> None:
     if settings.size < SMALLEST_TILE:
         raise UsageError(f"--size {settings.size}: must be {SMALLEST_TILE} or more")
-    if not 0 <= settings.overlap <= settings.size // 2:
-        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.size // 2}, half a tile")
+    if not 0 <= settings.overlap <= settings.size // 3:
+        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.size // 3}, a third of a tile")
 
 
 def _check_name(output: Path) -> None:

@@ -25,7 +25,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
     {"jobs", "pipeline", "engine", "filling", "weights", "report", "training.data", "training.damage"}
     | {"images", "_carry", "tiff", "_ifd"},
     {"nn", "nn.partial_conv", "nn.pyramid", "nn.unet", "masks", "metrics", "seams", "sketch", "training.losses"},
-    {"tiles", "regions", "files", "events", "errors"},
+    {"tiles", "regions", "colours", "files", "events", "errors"},
 )
 # Packages that hold nothing but a docstring, and the root with the version: anyone may import those.
 EMPTY = {"", "training"}

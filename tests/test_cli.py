@@ -599,6 +599,9 @@ main()
 """
 """`pconv`, except that its third batch waits until a file exists."""
 
+ONE_BATCH = box(48, 40, 17, 17, 23, 23)
+"""A hole too small for a guide, so that a picture is a single tile."""
+
 
 @contextmanager
 def started(work: Workplace, pconv: Pconv, *options: str, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
@@ -618,7 +621,7 @@ def started(work: Workplace, pconv: Pconv, *options: str, stderr: int) -> Iterat
 def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workplace, pconv: Pconv) -> None:
     names = [f"{n:02}.png" for n in range(20)]
     for name in names:
-        work.pair(name)
+        work.pair(name, hole=ONE_BATCH)
     with started(work, pconv, "--progress", "json", stderr=subprocess.PIPE) as process:
         assert process.stderr is not None
         items = 0
@@ -644,7 +647,7 @@ def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workpla
 
 def test_130_ctrl_c_twice_ends_at_once_with_whole_outputs_and_a_visible_cursor(work: Workplace, pconv: Pconv) -> None:
     for n in range(20):
-        work.pair(f"{n:02}.png")
+        work.pair(f"{n:02}.png", hole=ONE_BATCH)
     master, slave = pty.openpty()
     shown = b""
 

@@ -377,7 +377,8 @@ def test_the_report_has_every_picture_in_the_order_of_the_input_with_all_fields(
     assert (unmasked["status"], unmasked["mask"], unmasked["path"]) == ("failed", None, unmasked["image"])
     counted = {key: value for key, value in document["summary"].items() if key != "seconds"}
     assert counted == {
-        "restored": 4, "copied": 0, "failed": 1, "not_done": 0, "planned": 0, "items": 5, "tiles": sum(item["tiles"] for item in document["items"]),
+        "restored": 4, "copied": 0, "failed": 1, "not_done": 0, "planned": 0, "items": 5,
+        "tiles": sum(item["tiles"] for item in document["items"]),
         "interrupted": False,
     }  # fmt: skip
     assert document["summary"]["seconds"] >= 0

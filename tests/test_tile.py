@@ -644,10 +644,6 @@ def test_what_is_transparent_beside_a_mask_is_not_learnt_from_and_stays(place: P
     np.testing.assert_array_equal(*fills)
 
 
-UNSEEN = "Filling takes what it has filled for unknown again when it heals, where the picture says nothing is there"
-
-
-@pytest.mark.xfail(strict=True, reason=UNSEEN)
 def test_damage_that_a_file_marks_is_filled_alike_whether_or_not_it_is_nodata_too(place: Place) -> None:
     whole = picture(hole=LARGE)
     place.fill_in(whole, LARGE)
@@ -711,8 +707,8 @@ def test_overlap_changes_fills_and_nothing_else(place: Place) -> None:
     assert (place.restored() != plain)[LARGE].any()
 
 
-@pytest.mark.parametrize("arguments", [["--overlap", "33", "--size", "64"], ["--overlap", "257"], ["--overlap", "-1"]])
-def test_2_for_an_overlap_of_more_than_half_a_tile(place: Place, arguments: list[str]) -> None:
+@pytest.mark.parametrize("arguments", [["--overlap", "22", "--size", "64"], ["--overlap", "171"], ["--overlap", "-1"]])
+def test_2_for_an_overlap_of_more_than_a_third_of_a_tile(place: Place, arguments: list[str]) -> None:
     place.fill_in()
     for more in ([], ["--plan"]):
         assert place(*arguments, *more) == 2
@@ -786,14 +782,11 @@ def test_help_names_every_way_to_a_mask(place: Place) -> None:
 # ---------------------------------------------------------------- one is a case of many
 
 
-COLOURED = "restore keeps the colours of grey fills between rounds, tile cannot: two levels apart at most"
-
-
 @pytest.mark.parametrize(
     ("mode", "weights", "size"),
     [
         ("RGB", "none", 64), ("L", "none", 64), ("RGBA", "none", 64), ("RGB", None, 64), ("L", None, 512),
-        pytest.param("L", None, 64, marks=pytest.mark.xfail(strict=True, reason=COLOURED)),
+        ("L", None, 64),
     ],
 )  # fmt: skip
 def test_tile_and_restore_give_the_same_pixels(
@@ -815,10 +808,7 @@ def test_tile_and_restore_give_the_same_pixels(
     assert hole.any()
 
 
-CROWDED = "with an overlap near half a tile, windows of one round lie over each other"
-
-
-@pytest.mark.parametrize("overlap", [0, 8, pytest.param(32, marks=pytest.mark.xfail(strict=False, reason=CROWDED))])
+@pytest.mark.parametrize("overlap", [0, 8, 21])
 def test_no_result_depends_on_batch_size_or_threads(place: Place, overlap: int) -> None:
     place.fill_in(hole=LARGE)
     results = set()
@@ -1086,13 +1076,9 @@ def test_a_damaged_block_in_the_middle_fails_the_picture_and_leaves_nothing(plac
     assert place.big.read_bytes() == data and names(place.root) == ["big.tif", "m.png"]
 
 
-SILENT = "GDAL does not complain of a PNG that is cut short where it is read in one go"
-
-
 @pytest.mark.parametrize(
     ("which", "suffix"),
-    [(which, suffix) for which in ("big", "mask") for suffix in (".jpg", ".webp", ".tif")]
-    + [("big", ".png"), pytest.param("mask", ".png", marks=pytest.mark.xfail(strict=True, reason=SILENT))],
+    [(which, suffix) for which in ("big", "mask") for suffix in (".jpg", ".webp", ".tif", ".png")],
 )
 def test_a_file_that_is_cut_short_fails_the_picture(place: Place, which: str, suffix: str) -> None:
     place.fill_in(hole=LARGE)

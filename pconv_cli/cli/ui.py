@@ -177,7 +177,7 @@ def _summary(event: RunFinished) -> str:
     parts = [f"{event.restored} restored"]
     parts += [f"{event.copied} copied without damage"] if event.copied else []
     parts += [f"{event.failed} failed"] if event.failed else []
-    parts += [f"{event.not_done} not begun"] if event.not_done else []
+    parts += [f"{event.not_done} not done"] if event.not_done else []
     rate = f", {event.tiles / event.seconds:.1f} tiles/s" if event.tiles and event.seconds else ""
     return f"{', '.join(parts)} in {event.seconds:.1f} s{rate}"
 
@@ -247,7 +247,7 @@ class _TileRate(ProgressColumn):
 
 
 class _Bar:
-    """A bar that counts pictures by their tiles, so that it moves inside a large one too."""
+    """A bar that counts pictures, or the tiles of a single one."""
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -264,6 +264,7 @@ class _Bar:
         self._items = 0
         self._done = 0
         self._tiles = 0
+        self._expected = 0
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -277,8 +278,14 @@ class _Bar:
             case TilesDone():
                 self._tiles += event.tiles
                 self._progress.update(self._task, tiles=self._tiles)
+                if self._items == 1:
+                    # A guide has tiles of its own, so the bar may come to its end a little early, and never beyond.
+                    self._progress.update(self._task, completed=self._tiles, total=max(self._expected, self._tiles))
                 return
             case ItemStarted():
+                self._expected += event.tiles
+                if self._items == 1:
+                    self._progress.update(self._task, total=event.tiles, count=f"{event.tiles} tiles")
                 return
             case TrainStep():
                 self._done = event.step
@@ -286,7 +293,8 @@ class _Bar:
                 return
             case ItemDone() | ItemFailed():
                 self._done += 1
-                self._advance(f"{self._done}/{self._items} pictures")
+                if self._items != 1:
+                    self._advance(f"{self._done}/{self._items} pictures")
             case RunFinished():
                 self.close()
             case _:
