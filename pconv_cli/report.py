@@ -43,7 +43,8 @@ class ItemReport:
     `copied` means that the mask marks nothing; `not_done` that the run was stopped before; `planned` is a dry run.
 
     Attributes:
-        tiles: Tiles that the network computed, those of the guide and of healing included.
+        windows: Windows of the plan.
+        tiles: Tiles that the network computed: windows, those of a guide, and those that heal.
         pixels_computed: Pixels in them.
         crossings: Cuts that run through a hole.
         seam_ratio: Mean step across those cuts over the mean step 6 to 14 px beside them; None without such cuts.
@@ -64,6 +65,7 @@ class ItemReport:
     width: int = 0
     height: int = 0
     hole_share: float | None = None
+    windows: int = 0
     tiles: int = 0
     pixels_computed: int = 0
     crossings: int = 0

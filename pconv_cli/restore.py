@@ -203,7 +203,7 @@ class _Work:
         report = ItemReport(
             self.job.name, str(self.job.image), str(self.job.mask), str(self.job.output), status,
             width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
-            crossings=filling.plan.crossings, notices=self.picture.notices,
+            windows=len(filling.plan.windows), crossings=filling.plan.crossings, notices=self.picture.notices,
         )  # fmt: skip
         if status == "planned":
             plans = (filling.plan, *filling.plan.heals)

@@ -345,6 +345,7 @@ class _Big:
         report = ItemReport(
             source.path.name, str(source.path), self._mask.name, str(self._output), status,
             width=source.width, height=source.height, hole_share=round(planned.damage.area / area, 6),
+            windows=len(planned.windows),
             tiles=sum(f.windows for f in fillings), pixels_computed=sum(f.pixels for f in fillings),
             crossings=planned.crossings, seam_ratio=rounded(ratio), by_pyramid=sum(f.by_pyramid for f in fillings),
             unfilled=sum(f.unfilled for f in fillings),

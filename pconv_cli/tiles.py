@@ -27,7 +27,7 @@ LEAST = 16
 """With less than this round it a hole does not count as fitting into a window."""
 
 BAND = 12
-"""Pixels on each side of a cut that healing fills anew."""
+"""Pixels on each side of a cut that healing fills anew; an eighth of the size at most."""
 
 _HEALING = 2 * (BAND + LEAST)  # pixels that healing computes for each pixel of a cut
 _ROUNDS = 8  # of healing: each round's own cuts are short and few, so two or three do; this ends what might go on
@@ -135,7 +135,7 @@ def plan_tiles(damage: Damage | NDArray[np.bool_], size: int, *, context: int = 
         size: Longest side of a window, at least 1.
         context: Pixels of surroundings that a window should see round its damage, at least 0; never more than a quarter
             of `size`.
-        heal: Whether to plan the second pass over the cuts.
+        heal: Whether to plan the second pass over the cuts. Windows of under 8 pixels have no room for one.
 
     Returns:
         The plan. Without damage it has no windows.
@@ -420,7 +420,7 @@ def _heals(plan: TilePlan) -> tuple[TilePlan, ...]:
     """
     band, least = min(BAND, plan.size // 8), min(LEAST, plan.size // 4)
     if not band:
-        return ()  # windows of under 8 pixels have no room for a band and enough known round it
+        return ()
     sheet = _Sheet(plan.size, plan.width, plan.height)
     heals: list[TilePlan] = []
     pending, axis = plan.cuts, 0

@@ -369,7 +369,8 @@ def test_the_report_has_every_picture_in_the_order_of_the_input_with_all_fields(
     assert first | vary == {
         "name": "p1.png", "image": str(work.pictures / "p1.png"), "mask": str(work.masks / "p1.png"),
         "output": str(work.out / "p1.png"), "status": "restored", "path": None, "reason": None,
-        "width": 20, "height": 21, "tiles": 1, "pixels_computed": 20 * 21, "crossings": 0, "seam_ratio": None,
+        "width": 20, "height": 21,
+        "windows": 1, "tiles": 1, "pixels_computed": 20 * 21, "crossings": 0, "seam_ratio": None,
         "by_pyramid": 0, "unfilled": 0, "notices": [], **vary,
     }  # fmt: skip
     assert all(first[figure] > 0 for figure in vary)

@@ -284,6 +284,7 @@ def test_more_damage_shrinks_the_context_before_it_takes_the_grid() -> None:
         plans.append(plan_tiles(mask, 512))
     assert [plan.context for plan in plans[:3]] == [32, 16, 8]
     assert [plan.fallback for plan in plans] == [False, False, False, True]
+    assert plans[-1].crossed < plan_grid(mask, 512).crossed  # its lines keep clear of damage where they can
 
 
 def test_a_diagonal_scratch_is_cut_across() -> None:
