@@ -116,7 +116,8 @@ class Engine:
         self.precision = precision
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._emit = emit
-        self._largest: int | None = None
+        # A CPU gains nothing from batches, they only take memory: at 512 px four tiles at once take 1.6 times as long.
+        self._largest: int | None = 1 if device.type == "cpu" else None
         self._too_large: set[tuple[int, int]] = set()
 
     def fill(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:

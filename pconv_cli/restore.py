@@ -68,7 +68,7 @@ class RestoreSettings:
         tile_size: Longest side that one forward pass sees, pixels.
         padding: What lies beyond a tile, or None for what the network was trained with.
         overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
-        batch_size: Tiles in a batch, or None: 1 on a CPU, which gains nothing from more, 8 elsewhere.
+        batch_size: Tiles in a batch, or None for 8; a CPU, which gains nothing from more, takes one by one.
         jobs: Threads that read, and as many that write, or None for a number that suits the machine.
         invert_mask: Masks are black where damaged instead of white.
         dilate: Pixels that damage is grown by.

@@ -444,7 +444,10 @@ class _Bands:
         if self._source.dtype != np.uint8:
             limit = np.iinfo(self._source.dtype).max
             pixels = (pixels * limit).round().clip(0, limit).astype(self._source.dtype)
-        with self._lock:  # windows lie over each other
+        if len(self._bands) == self._source.bands:
+            self._canvas.lay(window, pixels, where)
+            return
+        with self._lock:  # windows lie over each other, and the other bands must come through
             whole = self._canvas.read(window)
             whole[..., self._bands] = pixels
             self._canvas.lay(window, whole, where)

@@ -48,7 +48,9 @@ def copy(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 
 def start(network: nn.Module, precision: torch.dtype = torch.float32) -> tuple[Engine, list[Event]]:
     events: list[Event] = []
-    return Engine(network, CPU, precision, events.append), events
+    engine = Engine(network, CPU, precision, events.append)
+    engine._largest = None  # batches as on a GPU
+    return engine, events
 
 
 def tile(height: int, width: int, seed: int = 0, dtype: str = "uint8", share: float = 0.6) -> Tile:
@@ -58,6 +60,13 @@ def tile(height: int, width: int, seed: int = 0, dtype: str = "uint8", share: fl
     if dtype == "uint8":
         return Tile(rng.integers(0, 256, (height, width, 3), np.uint8), known)
     return Tile(rng.random((height, width, 3), np.float32), known)
+
+
+def test_a_cpu_computes_the_tiles_of_a_batch_one_by_one() -> None:
+    network = Fake(copy)
+    engine = Engine(network, CPU, torch.float32, lambda _: None)
+    engine.fill([tile(8, 8, seed=i) for i in range(3)], (8, 8))
+    assert [shape[0] for shape in network.shapes] == [1, 1, 1]
 
 
 def same(a: Filled, b: Filled) -> bool:

@@ -45,7 +45,8 @@ def command(
     padding: Padding = None,
     overlap: Overlap = 0,
     batch_size: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Tiles in a batch (default: 1 on a CPU, 8 on a GPU).")
+        int | None,
+        typer.Option(min=1, metavar="N", help="Tiles in a batch on a GPU (default: 8); a CPU takes one by one."),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")
