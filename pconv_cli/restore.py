@@ -68,7 +68,7 @@ class RestoreSettings:
         tile_size: Longest side that one forward pass sees, pixels.
         padding: What lies beyond a tile, or None for what the network was trained with.
         overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
-        batch_size: Tiles in a batch, or None for 8; a CPU, which gains nothing from more, takes one by one.
+        batch_size: Tiles computed at once, or None for a number that suits the device.
         jobs: Threads that read, and as many that write, or None for a number that suits the machine.
         invert_mask: Masks are black where damaged instead of white.
         dilate: Pixels that damage is grown by.
@@ -135,8 +135,9 @@ def restore(
     described = _described(settings, device, precision)
     emit(RunStarted(len(todo.jobs), str(described["weights"]), str(device), precision_name(precision)))
     _mention_unused(todo, emit)
-    stages = _Restoration(settings, Engine(network, device, precision, emit), emit)
-    limits = Limits(batch_size=settings.batch_size or (1 if device.type == "cpu" else 8))
+    engine = Engine(network, device, precision, emit)
+    stages = _Restoration(settings, engine, emit)
+    limits = Limits(batch_size=settings.batch_size or engine.batch_size)
     if settings.jobs is not None:
         limits = Limits(readers=settings.jobs, batch_size=limits.batch_size)
     reports: dict[str, ItemReport] = {}
@@ -271,12 +272,13 @@ class _Restoration:
             work.rounds = work.filling.rounds()
             self._emit(ItemStarted(work.job.name, work.filling.planned))
         pieces = next((pieces for pieces in work.rounds if pieces), ())
-        return [(piece.shape, piece) for piece in pieces]
+        assert self._engine is not None
+        return [(self._engine.company(piece.shape), piece) for piece in pieces]
 
     def compute(self, shape: Hashable, pieces: Sequence[Piece]) -> Sequence[tuple[Tile, Filled]]:
         assert self._engine is not None
         tiles = [piece.load() for piece in pieces]
-        results = self._engine.fill(tiles, pieces[0].canvas)
+        results = self._engine.fill_all(tiles, [piece.canvas for piece in pieces])
         self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
         return list(zip(tiles, results, strict=True))
 

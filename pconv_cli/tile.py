@@ -7,6 +7,7 @@ codes.
 
 from __future__ import annotations
 
+import os
 import threading
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
@@ -135,7 +136,7 @@ def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int
 
 def memory(planned: TilePlan, settings: TileSettings) -> int:
     """Estimate the most memory that a run will hold, in bytes."""
-    batch = (settings.batch_size or 1) * min(settings.size**2, planned.height * planned.width)
+    batch = (settings.batch_size or min(os.cpu_count() or 1, 8)) * min(settings.size**2, planned.height * planned.width)
     return AT_REST + ON_DEVICE * batch + min(IN_FLIGHT, planned.pixels * PER_PIXEL) + 48 * len(planned.damage.rows)
 
 
@@ -301,7 +302,7 @@ class _Big:
             self._look_at(planned.damage)
             engine = Engine(network, device, precision, self._emit)
             limits = Limits(
-                batch_size=settings.batch_size or (1 if device.type == "cpu" else 8),
+                batch_size=settings.batch_size or engine.batch_size,
                 bytes=IN_FLIGHT,
                 **({} if settings.jobs is None else {"readers": settings.jobs}),
             )
@@ -399,10 +400,11 @@ class _Windows:
         return _Loaded(piece, piece.load())
 
     def pieces(self, loaded: _Loaded) -> Sequence[tuple[Hashable, _Loaded]]:
-        return [(loaded.piece.shape, loaded)] if loaded.filled is None else []
+        return [(self._engine.company(loaded.piece.shape), loaded)] if loaded.filled is None else []
 
     def compute(self, shape: Hashable, pieces: Sequence[_Loaded]) -> Sequence[Filled]:
-        results = self._engine.fill([loaded.tile for loaded in pieces], pieces[0].piece.canvas)
+        tiles, canvases = [loaded.tile for loaded in pieces], [loaded.piece.canvas for loaded in pieces]
+        results = self._engine.fill_all(tiles, canvases)
         self._emit(TilesDone(len(pieces), sum(loaded.piece.window.area for loaded in pieces)))
         return results
 

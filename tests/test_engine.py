@@ -49,7 +49,7 @@ def copy(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 def start(network: nn.Module, precision: torch.dtype = torch.float32) -> tuple[Engine, list[Event]]:
     events: list[Event] = []
     engine = Engine(network, CPU, precision, events.append)
-    engine._largest = None  # batches as on a GPU
+    engine._largest, engine.cores = None, 0  # batches as on a GPU
     return engine, events
 
 
@@ -67,6 +67,23 @@ def test_a_cpu_computes_the_tiles_of_a_batch_one_by_one() -> None:
     engine = Engine(network, CPU, torch.float32, lambda _: None)
     engine.fill([tile(8, 8, seed=i) for i in range(3)], (8, 8))
     assert [shape[0] for shape in network.shapes] == [1, 1, 1]
+
+
+def test_tiles_side_by_side_on_several_cores_are_what_they_are_alone_and_may_differ_in_shape() -> None:
+    engine, _ = start(PyramidFill())
+    tiles = [tile(20 + i, 33 - i, seed=i) for i in range(9)]
+    alone = [engine.fill([one], (40, 40))[0] for one in tiles]
+    engine.cores = 3
+    assert engine.company((40, 40)) == engine.company((9, 9))
+    together = engine.fill_all(tiles, [(40, 40)] * 9)
+    torch.set_num_threads(1)
+    assert all(same(a, b) for a, b in zip(alone, together, strict=True))
+
+
+def test_on_a_gpu_only_tiles_of_one_shape_share_a_batch() -> None:
+    engine, _ = start(Fake(copy))
+    assert engine.company((40, 40, True)) == (40, 40, True)
+    assert engine.fill_all([tile(8, 8)], [(8, 8)])[0].pixels.shape == (8, 8, 3)
 
 
 def same(a: Filled, b: Filled) -> bool:

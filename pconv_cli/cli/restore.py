@@ -87,7 +87,7 @@ def command(
     overlap: Overlap = 0,
     batch_size: Annotated[
         int | None,
-        typer.Option(min=1, metavar="N", help="Tiles in a batch on a GPU (default: 8); a CPU takes one by one."),
+        typer.Option(min=1, metavar="N", help="Tiles given to the device at once (default: what suits it)."),
     ] = None,
     jobs: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")
