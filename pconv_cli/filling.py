@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Any, Protocol
@@ -35,6 +36,7 @@ from pconv_cli.seams import REACH, SeamMeter, level
 from pconv_cli.tiles import BAND, TilePlan, canvas, plan_overlapping, plan_tiles
 
 BLOCK = 512  # pixels read at once where a picture is reduced; a multiple of every factor
+READERS = 4  # threads that read where a picture is reduced
 STRIP = 512  # pixels of a cut looked at together
 LARGEST_GUIDE = 1 << 24  # pixels of a reduced picture
 
@@ -331,10 +333,16 @@ class Filling:
             factor, np.zeros((rows, columns, 3), first.dtype), np.zeros((rows, columns), np.bool_),
             np.zeros((rows, columns), np.bool_),
         )  # fmt: skip
-        for x, y in blocks:
+
+        def put(block: tuple[int, int]) -> None:
+            x, y = block
             window = Window(x, y, min(BLOCK, width - x), min(BLOCK, height - y))
             pixels, known = self._seen(window, self.plan.damage)
             reduced.put(window, pixels, known, self.plan.damage.window(window))
+
+        with ThreadPoolExecutor(READERS, "reduce") as pool:
+            for _ in pool.map(put, blocks):
+                pass
         return reduced
 
     # ---------------------------------------------------------------- cuts

@@ -232,11 +232,12 @@ class _Stream(Generic[Item, Loaded, Piece, Result, Done]):
         self._writers.shutdown(wait=True, cancel_futures=True)
 
     def _admit(self) -> None:
-        """Keep the readers busy, two items each; after a stop, drop what no reader has begun."""
+        """Keep two items for each reader and two batches on their way; after a stop, drop what no reader has begun."""
         if self._stop():
             self._reads -= {future for future in self._reads if future.cancel()}
             return
-        for item in islice(self._items, 2 * self._limits.readers - len(self._reads)):
+        ahead = 2 * max(self._limits.readers, self._limits.batch_size)
+        for item in islice(self._items, max(0, ahead - len(self._reads))):
             flight: _Flight[Item, Loaded] = _Flight(item)
             future = self._readers.submit(self._read, flight)
             self._reads.add(future)

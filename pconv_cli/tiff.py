@@ -20,8 +20,11 @@ import shutil
 import struct
 import threading
 import zlib
+from collections import deque
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any, Literal
 
@@ -550,6 +553,17 @@ class _Copying:
             self._error = error
 
 
+def _ahead(function: Callable[[Window], Any], windows: list[Window], ahead: int = 4) -> Iterator[tuple[Window, Any]]:
+    """Go through windows with what a function makes of each, worked out a little ahead by other threads."""
+    with ThreadPoolExecutor(2, "merge") as pool:
+        waiting = deque((window, pool.submit(function, window)) for window in windows[:ahead])
+        following = iter(windows[ahead:])
+        while waiting:
+            window, future = waiting.popleft()
+            yield window, future.result()
+            waiting.extend((one, pool.submit(function, one)) for one in islice(following, 1))
+
+
 def _copy(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
     with source.open("rb") as stream, target.open("xb") as out:
         while not stopped() and (chunk := stream.read(8 << 20)):
@@ -744,8 +758,8 @@ class Canvas:
             down, across = raster.block_shapes[0]
             planar = source._tiff.number(284, 1) == 2
             touched = self._touched(across, down)
-            for done, window in enumerate(touched, start=1):
-                before, pixels, where = self._merged(window)
+            for done, (window, merged) in enumerate(_ahead(self._merged, touched), start=1):
+                before, pixels, where = merged
                 # A plane has blocks of its own: those that do not change are left alone, as every block is.
                 changed = [band for band in range(source.bands) if (pixels[..., band] != before[..., band]).any()]
                 bands = changed if planar or not changed else list(range(source.bands))
