@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pconv_cli import __version__
+from pconv_cli.events import Event, Listener, Notice
 
 Status = Literal["restored", "copied", "failed", "not_done", "planned"]
 
@@ -29,6 +30,18 @@ def peak_memory() -> int | None:
         most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
         return most if sys.platform == "darwin" else most * 1024
     return None
+
+
+def collecting(emit: Listener) -> tuple[list[str], Listener]:
+    """Keep the notices of a run for its report, on their way to the listener."""
+    notices: list[str] = []
+
+    def listener(event: Event) -> None:
+        if isinstance(event, Notice):
+            notices.append(event.text)
+        emit(event)
+
+    return notices, listener
 
 
 def rounded(figure: float | None) -> float | None:

@@ -20,7 +20,6 @@ from pconv_cli import weights as store
 from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
-    Event,
     ItemDone,
     ItemFailed,
     ItemStarted,
@@ -47,7 +46,7 @@ from pconv_cli.jobs import Job, JobList, find_jobs
 from pconv_cli.masks import dilate
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Limits, Outcome, run
-from pconv_cli.report import ItemReport, Report, peak_memory, rounded
+from pconv_cli.report import ItemReport, Report, collecting, peak_memory, rounded
 from pconv_cli.tiles import plan_tiles
 
 SUSPICIOUS = 0.6
@@ -126,7 +125,7 @@ def restore(
         RunError: If the run cannot start or go on: usage, nothing to do, weights, output place, device.
     """
     started = time.monotonic()
-    notices, emit = _collecting(emit)
+    notices, emit = collecting(emit)
     todo = plan(source, masks, output, settings)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
@@ -170,7 +169,7 @@ def dry_run(
         RunError: As in `restore`.
     """
     started = time.monotonic()
-    notices, emit = _collecting(emit)
+    notices, emit = collecting(emit)
     todo = plan(source, masks, output, settings)
     _mention_unused(todo, emit)
     stages = _Restoration(settings, None, emit)
@@ -207,10 +206,7 @@ class _Work:
             windows=len(filling.plan.windows), crossings=filling.plan.crossings, notices=self.picture.notices,
         )  # fmt: skip
         if status == "planned":
-            plans = (filling.plan, *filling.plan.heals)
-            return replace(
-                report, tiles=sum(len(p.windows) for p in plans), pixels_computed=filling.plan.pixels_to_compute
-            )
+            return replace(report, tiles=filling.planned, pixels_computed=filling.plan.pixels_to_compute)
         return replace(
             report, tiles=filling.windows, pixels_computed=filling.pixels, by_pyramid=filling.by_pyramid,
             seam_ratio=rounded(filling.seams().ratio()), unfilled=filling.unfilled, seconds=round(seconds, 3),
@@ -260,10 +256,8 @@ class _Restoration:
         return _Work(job, picture, hole, filling, started)
 
     def planned(self, work: _Work) -> ItemReport:
-        """Say what would be done: the tiles of all rounds, counted but not computed."""
+        """Say what would be done; the tiles of a guide are not known before it is made."""
         self._look_at(work)
-        for _ in work.filling.rounds():
-            pass
         return work.reported("planned")
 
     def pieces(self, work: _Work) -> Sequence[tuple[Hashable, Piece]]:
@@ -319,18 +313,6 @@ class _Restoration:
 
     def _way_out(self) -> str:
         return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
-
-
-def _collecting(emit: Listener) -> tuple[list[str], Listener]:
-    """Keep the notices of a run for its report, on their way to the listener."""
-    notices: list[str] = []
-
-    def listener(event: Event) -> None:
-        if isinstance(event, Notice):
-            notices.append(event.text)
-        emit(event)
-
-    return notices, listener
 
 
 def _writable(todo: JobList) -> None:

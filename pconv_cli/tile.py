@@ -26,7 +26,6 @@ from pconv_cli.colours import luminance
 from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
-    Event,
     ItemDone,
     ItemFailed,
     ItemStarted,
@@ -42,7 +41,7 @@ from pconv_cli.masks import dilated_strips
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Limits, run
 from pconv_cli.regions import Damage, Window
-from pconv_cli.report import ItemReport, Report, peak_memory, rounded
+from pconv_cli.report import ItemReport, Report, collecting, peak_memory, rounded
 from pconv_cli.tiff import Canvas, Source, mask_size, mask_strips
 from pconv_cli.tiles import TilePlan, plan_tiles
 
@@ -179,13 +178,7 @@ def tile(
     started = time.monotonic()
     _share_heaps()
     _check(settings)
-    notices: list[str] = []
-
-    def listen(event: Event) -> None:
-        if isinstance(event, Notice):
-            notices.append(event.text)
-        emit(event)
-
+    notices, emit = collecting(emit)
     big, output = Path(big), Path(output or default_output(big))
     _check_name(output)
     described: dict[str, Any] = {}
@@ -193,7 +186,7 @@ def tile(
         with Source(big) as source:
             chosen = _Mask.choose(source, mask)
             refuse_loss(output, chosen.path)
-            job = _Big(source, chosen, output, settings, listen, stop)
+            job = _Big(source, chosen, output, settings, emit, stop)
             item = job.restore(described)
     except ItemError as error:
         name = str(error.path)

@@ -45,6 +45,15 @@ Padding = Annotated[
     PaddingMode | None,
     typer.Option(help="What the network takes to lie beyond a tile, for comparison (default: as it was trained)."),
 ]
+BatchSize = Annotated[
+    int | None, typer.Option(min=1, metavar="N", help="Tiles given to the device at once (default: what suits it).")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),
+]
+Dilate = Annotated[int, typer.Option(min=0, metavar="N", help="Grow the damage by N pixels.")]
 Overlap = Annotated[
     int,
     typer.Option(min=0, metavar="N", help="Share and blend N pixels between tiles of a plain grid, for comparison."),
@@ -65,7 +74,7 @@ def command(
     invert_mask: Annotated[
         bool, typer.Option("--invert-mask", help="Masks are black where damaged (default: white = damaged).")
     ] = False,
-    dilate: Annotated[int, typer.Option(min=0, metavar="N", help="Grow the damage by N pixels.")] = 0,
+    dilate: Dilate = 0,
     mask_on: Annotated[
         MaskOn,
         typer.Option(help="For pictures turned by EXIF: masks drawn as displayed or as stored; auto goes by size."),
@@ -74,10 +83,7 @@ def command(
         str | None,
         typer.Option(metavar="png|tiff|webp|jpg|bmp", help="Format of all outputs (default: that of each picture)."),
     ] = None,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),
-    ] = None,
+    weights: Weights = None,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
         Precision.auto
@@ -85,13 +91,8 @@ def command(
     tile_size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
     padding: Padding = None,
     overlap: Overlap = 0,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Tiles given to the device at once (default: what suits it)."),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")
-    ] = None,
+    batch_size: BatchSize = None,
+    jobs: Jobs = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
     dry_run: Annotated[
         bool, typer.Option("--dry-run", help="Read and pair everything, compute and write nothing.")

@@ -8,7 +8,17 @@ from typing import Annotated
 
 import typer
 
-from pconv_cli.cli.restore import Device, Overlap, Padding, Precision, exit_code
+from pconv_cli.cli.restore import (
+    BatchSize,
+    Device,
+    Dilate,
+    Jobs,
+    Overlap,
+    Padding,
+    Precision,
+    Weights,
+    exit_code,
+)
 from pconv_cli.cli.text import ProgressMode
 
 
@@ -33,24 +43,16 @@ def command(
     invert_mask: Annotated[
         bool, typer.Option("--invert-mask", help="The mask is black where damaged (default: white = damaged).")
     ] = False,
-    dilate: Annotated[int, typer.Option(min=0, metavar="N", help="Grow the damage by N pixels.")] = 0,
-    weights: Annotated[
-        str | None,
-        typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),
-    ] = None,
+    dilate: Dilate = 0,
+    weights: Weights = None,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
         Precision.auto
     ),
     padding: Padding = None,
     overlap: Overlap = 0,
-    batch_size: Annotated[
-        int | None,
-        typer.Option(min=1, metavar="N", help="Tiles given to the device at once (default: what suits it)."),
-    ] = None,
-    jobs: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")
-    ] = None,
+    batch_size: BatchSize = None,
+    jobs: Jobs = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     progress: Annotated[
         ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")
