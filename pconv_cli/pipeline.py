@@ -133,8 +133,8 @@ class Budget:
 def stand_back() -> None:
     """Let this thread give way to the one that computes, where the system knows priorities of threads (Linux).
 
-    On a CPU all of them share the same cores, and the threads of one convolution wait for the slowest of them: on two
-    cores this makes a run a sixth shorter.
+    On a CPU all of them share the same cores, and where threads share one convolution they wait for the slowest: with
+    all of two cores on each tile this made a run a sixth shorter.
     """
     if sys.platform == "linux":
         with suppress(OSError):
