@@ -146,7 +146,10 @@ class Engine:
 
         if self._pool is None:
             self._pool = ThreadPoolExecutor(self.cores, "compute")
-        return list(self._pool.map(one, tiles, canvases))
+        # The largest first, so that no core is left alone with one at the end.
+        order = sorted(range(len(tiles)), key=lambda i: -canvases[i][0] * canvases[i][1])
+        begun = {i: self._pool.submit(one, tiles[i], canvases[i]) for i in order}
+        return [begun[i].result() for i in range(len(tiles))]
 
     def fill(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         """Fill one batch.

@@ -390,18 +390,27 @@ class _Reduced:
 
     def put(self, window: Window, pixels: NDArray[Any], known: NDArray[np.bool_], hole: NDArray[np.bool_]) -> None:
         """Reduce one aligned window."""
-        colours = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1).float()
-        weight, damage = (torch.from_numpy(plane)[None].float() for plane in (known, hole))
-        beyond = (0, -window.width % self.factor, 0, -window.height % self.factor)
-        planes = F.pad(torch.cat([colours * weight, weight, damage]), beyond)
-        sums = F.avg_pool2d(planes, self.factor).permute(1, 2, 0).numpy() * self.factor**2
+        count = self._sums(known)
+        mean = self._sums(pixels * known[..., None]) / np.maximum(count, 1)[..., None]
         top, left = window.y // self.factor, window.x // self.factor
-        place = np.s_[top : top + sums.shape[0], left : left + sums.shape[1]]
-        count = sums[..., 3:4].round()
-        mean = sums[..., :3] / np.maximum(count, 1)
+        place = np.s_[top : top + count.shape[0], left : left + count.shape[1]]
         self.pixels[place] = mean.round() if self.pixels.dtype == np.uint8 else mean
-        self.known[place] = count[..., 0] > 0
-        self.hole[place] = sums[..., 4] > 0.5
+        self.known[place] = count > 0
+        self.hole[place] = self._sums(hole) > 0
+
+    def _sums(self, values: NDArray[Any]) -> NDArray[Any]:
+        """Sums of `(h, w, ...)` over cells; those at the right and bottom edge may be smaller."""
+        dtype = np.float32 if values.dtype == np.float32 else np.uint32
+        height, width = (-(-side // self.factor) for side in values.shape[:2])
+        rows = np.zeros((height, *values.shape[1:]), dtype)
+        for i in range(self.factor):  # several times faster than `np.add.reduceat`
+            part = values[i :: self.factor]
+            rows[: len(part)] += part
+        cells = np.zeros((height, width, *values.shape[2:]), dtype)
+        for i in range(self.factor):
+            part = rows[:, i :: self.factor]
+            cells[:, : part.shape[1]] += part
+        return cells
 
 
 @dataclass(frozen=True, eq=False)

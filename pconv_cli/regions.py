@@ -308,7 +308,7 @@ class Damage(Runs):
         last = np.where(self.stops == self.width, across, self.stops // cell)
         whole = np.flatnonzero(first < last)  # the runs that fill a row of a cell, or of several
         rows, first, last = self.rows[whole] // cell, first[whole], last[whole]
-        step = max(1, (1 << 22) // (across + 1))
+        step = max(1, (1 << 19) // (across + 1))  # a deep hole is often found early, and this much stays in a cache
         for top in range(0, down, step):
             part = slice(*_between(rows, top, top + step))
             full = np.zeros((min(step, down - top), across + 1), np.int32)

@@ -24,9 +24,11 @@ from collections import deque
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
-from itertools import islice
+from io import BufferedRandom
+from itertools import groupby, islice
+from operator import itemgetter
 from pathlib import Path
-from typing import IO, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 import rasterio
@@ -68,6 +70,7 @@ _SPACES = {0: "inverted", 1: "RGB", 2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9
 _LARGEST_BLOCK = 64 * 2**20  # decoded bytes; beyond it a block at a time is no bounded memory
 _CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
 _STRIP = 32 * 2**20  # bytes of rows that are looked at together
+_PAGE = 256  # pixels along the sides of what is kept decoded, at least
 
 Validity = Literal["alpha", "mask band", "nodata"]
 
@@ -84,6 +87,7 @@ class Source:
         height: Rows as stored.
         bands: 1, 3 or 4; also 2 where the second is alpha.
         dtype: uint8 or uint16.
+        block: Rows and columns that are decoded together.
         alpha: Index of the alpha band, or None. A fourth band that the file does not call alpha is a band like others.
         nodata: The value that stands for "nothing here", if the file names one.
         validity: How the file itself says which pixels hold nothing, the best way first where it has several.
@@ -124,6 +128,7 @@ class Source:
         self.height: int = raster.height
         self.bands: int = raster.count
         self.dtype: np.dtype[Any] = np.dtype(raster.dtypes[0])
+        self.block: tuple[int, int] = raster.block_shapes[0]
         kinds = list(raster.colorinterp)
         self.alpha = kinds.index(ColorInterp.alpha) if ColorInterp.alpha in kinds else None
         self.nodata: float | None = raster.nodata
@@ -444,64 +449,116 @@ class _Whiteness:
 # ---------------------------------------------------------------- what is laid on top
 
 
-class _Fills:
-    """Pixels that have been laid, kept in a file: block by block, only blocks that anything was laid in."""
+class _Pages:
+    """The picture where it has been looked at, decoded once and kept in a file, with what was laid on top.
 
-    side = 256
+    A page is a block of the source, or a few of them: what is decoded to see a part of it is kept whole.
+    """
 
-    def __init__(self, stream: IO[bytes], bands: int, dtype: np.dtype[Any]) -> None:
-        self._stream = stream
-        self._record = np.dtype([("pixels", dtype, (bands,)), ("laid", "?")])
+    def __init__(self, stream: BufferedRandom, source: Source) -> None:
+        self._stream, self._source = stream, source
+        # Blocks as wide as a picture are cut: few of their columns may be wanted.
+        self._down, self._across = (max(s, -(-_PAGE // s) * s) if s <= 4 * _PAGE else _PAGE for s in source.block)
+        self._row = self._across * source.bands * source.dtype.itemsize
         self._slots: dict[tuple[int, int], int] = {}
+        self._laid: set[tuple[int, int]] = set()
         self._lock = threading.Lock()
 
-    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        for key, there, here in self._blocks(window):
-            wanted = where[here]
-            if not wanted.any():
-                continue
+    def read(self, window: Window) -> NDArray[Any]:
+        """Give a window, what was laid included."""
+        self._source._check(window)
+        pages = list(self._parts(window))
+        self._fetch([key for key, _, _ in pages])
+        pixels = np.empty((window.height, window.width, self._source.bands), self._source.dtype)
+        for key, (rows, columns), here in pages:
             with self._lock:
-                known = key in self._slots
-                block = self._load(key, 0, self.side) if known else np.zeros((self.side, self.side), self._record)
-                block["pixels"][there][wanted] = pixels[here][wanted]
-                block["laid"][there] |= wanted
-                slot = self._slots.get(key, len(self._slots))
-                self._stream.seek(slot * block.nbytes)
-                self._stream.write(block.tobytes())
-                self._stream.flush()
-                self._slots[key] = slot
+                page = self._load(key, rows)
+            pixels[here] = page[:, columns]
+        return pixels
 
-    def over(self, window: Window, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-        """Put what was laid into the pixels of a window, and return where, (h, w)."""
+    def merged(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Give a window, what was laid included, and where that is, (h, w); keep nothing."""
+        pages = list(self._parts(window))
+        if all(key in self._slots for key, _, _ in pages):
+            pixels = np.empty((window.height, window.width, self._source.bands), self._source.dtype)
+        else:
+            pixels = self._source.read(window)
         where = np.zeros((window.height, window.width), np.bool_)
-        for key, (rows, columns), here in self._blocks(window):
+        for key, (rows, columns), here in pages:
+            if key in self._slots:
+                with self._lock:
+                    page, laid = self._load(key, rows), self._load_laid(key, rows)
+                pixels[here], where[here] = page[:, columns], laid[:, columns]
+        return pixels, where
+
+    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """Lay pixels on top where `where` is True."""
+        pages = [part for part in self._parts(window) if where[part[2]].any()]
+        self._fetch([key for key, _, _ in pages])
+        for key, (rows, columns), here in pages:
+            wanted = where[here]
             with self._lock:
-                if key not in self._slots:
-                    continue
-                block = self._load(key, rows.start, rows.stop)[:, columns]
-            laid = block["laid"]
-            pixels[here][laid] = block["pixels"][laid]
-            where[here] = laid
-        return where
+                page, laid = self._load(key, rows), self._load_laid(key, rows)
+                page[:, columns][wanted] = pixels[here][wanted]
+                laid[:, columns] |= wanted
+                self._store(key, rows.start, page, laid)
+                self._laid.add(key)
 
-    def blocks(self) -> list[Window]:
-        """Where anything may have been laid; the last ones may reach beyond the picture."""
-        return [Window(x * self.side, y * self.side, self.side, self.side) for y, x in sorted(self._slots)]
+    def laid(self) -> list[Window]:
+        """Pages in which anything was laid; the last ones may reach beyond the picture."""
+        down, across = self._down, self._across
+        return [Window(x * across, y * down, across, down) for y, x in sorted(self._laid)]
 
-    def _load(self, key: tuple[int, int], first: int, last: int) -> NDArray[Any]:
-        row = self.side * self._record.itemsize
-        self._stream.seek(self._slots[key] * self.side * row + first * row)
-        data = self._stream.read((last - first) * row)
-        block: NDArray[Any] = np.frombuffer(data, self._record).reshape(last - first, self.side).copy()
-        return block
+    def _fetch(self, keys: list[tuple[int, int]]) -> None:
+        """Read the pages that are not there yet from the source: those of one row together."""
+        for row, found in groupby((key for key in keys if key not in self._slots), itemgetter(0)):
+            columns = [x for _, x in found]
+            left, top = columns[0] * self._across, row * self._down
+            right = min((columns[-1] + 1) * self._across, self._source.width)
+            window = Window(left, top, right - left, min(self._down, self._source.height - top))
+            pixels = self._source.read(window)
+            for x in columns:
+                part = pixels[:, x * self._across - left :][:, : self._across]
+                page = np.zeros((window.height, self._across, self._source.bands), self._source.dtype)
+                page[:, : part.shape[1]] = part
+                with self._lock:
+                    if (row, x) not in self._slots:  # nor has another thread been here meanwhile, and laid something
+                        self._slots[row, x] = len(self._slots)
+                        self._store((row, x), 0, page, np.zeros(page.shape[:2], np.bool_))
 
-    def _blocks(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]]:
-        """Blocks that a window touches: key, rows and columns in the block, and in the window."""
-        for y in range(window.y // self.side, -(-window.bottom // self.side)):
-            for x in range(window.x // self.side, -(-window.right // self.side)):
-                left, right = max(x * self.side, window.x), min((x + 1) * self.side, window.right)
-                top, bottom = max(y * self.side, window.y), min((y + 1) * self.side, window.bottom)
-                there = Window(left - x * self.side, top - y * self.side, right - left, bottom - top)
+    def _load(self, key: tuple[int, int], rows: slice) -> NDArray[Any]:
+        page = np.empty((rows.stop - rows.start, self._across, self._source.bands), self._source.dtype)
+        self._stream.seek(self._start(key) + rows.start * self._row)
+        self._stream.readinto(page.data.cast("B"))
+        return page
+
+    def _load_laid(self, key: tuple[int, int], rows: slice) -> NDArray[np.bool_]:
+        laid = np.empty((rows.stop - rows.start, self._across), np.bool_)
+        self._stream.seek(self._start(key) + self._down * self._row + rows.start * self._across)
+        self._stream.readinto(laid.data.cast("B"))
+        return laid
+
+    def _store(self, key: tuple[int, int], first: int, page: NDArray[Any], laid: NDArray[np.bool_]) -> None:
+        start = self._start(key)
+        for at, data in (
+            (start + first * self._row, page),
+            (start + self._down * self._row + first * self._across, laid),
+        ):
+            self._stream.seek(at)
+            self._stream.write(data.data.cast("B"))
+        self._stream.flush()
+
+    def _start(self, key: tuple[int, int]) -> int:
+        return self._slots[key] * self._down * (self._row + self._across)
+
+    def _parts(self, window: Window) -> Iterator[tuple[tuple[int, int], tuple[slice, slice], tuple[slice, slice]]]:
+        """Pages that a window touches, row by row: key, rows and columns in the page, and in the window."""
+        down, across = self._down, self._across
+        for y in range(window.y // down, -(-window.bottom // down)):
+            for x in range(window.x // across, -(-window.right // across)):
+                left, right = max(x * across, window.x), min((x + 1) * across, window.right)
+                top, bottom = max(y * down, window.y), min((y + 1) * down, window.bottom)
+                there = Window(left - x * across, top - y * down, right - left, bottom - top)
                 here = Window(left - window.x, top - window.y, right - left, bottom - top)
                 yield (y, x), there.slices, here.slices
 
@@ -570,6 +627,11 @@ def _copy(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
             out.write(chunk)
 
 
+def _flush(path: Path) -> None:
+    with path.open("r+b") as stream:
+        os.fsync(stream.fileno())
+
+
 class Canvas:
     """What a big picture is becoming: the source underneath, fills on top.
 
@@ -600,7 +662,7 @@ class Canvas:
             files.refuse_taken(output, overwrite=overwrite)
             output.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self._scratch.open("x+b")
-        self._fills = _Fills(self._stream, source.bands, source.dtype)
+        self._pages = _Pages(self._stream, source)
         self._copying = _Copying(source.path, files.hidden(output))
 
     def read(self, window: Window) -> NDArray[Any]:
@@ -616,10 +678,8 @@ class Canvas:
             ItemError: The source is damaged there or gone, or the scratch file is.
             ValueError: The window reaches beyond the picture.
         """
-        pixels = self._source.read(window)
         with _writing(self._output):
-            self._fills.over(window, pixels)
-        return pixels
+            return self._pages.read(window)
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
         """Lay pixels on top; what was laid there before is gone.
@@ -643,7 +703,7 @@ class Canvas:
         if self._source.in_place:
             self._copying.begin()
         with _writing(self._output):
-            self._fills.lay(window, pixels, where)
+            self._pages.lay(window, pixels, where)
 
     def commit(self, finished: Callable[[int, int], None] | None = None) -> tuple[str, ...]:
         """Write the output, all of it or nothing.
@@ -676,9 +736,10 @@ class Canvas:
                     written = self._patch_copy(part, notices, progress)
                 if written:
                     self._rebuild_overviews(part, notices)
-                self._read_back(part, written)
-                with part.open("r+b") as stream:
-                    os.fsync(stream.fileno())
+                with ThreadPoolExecutor(1, "flush") as pool:
+                    flushed = pool.submit(_flush, part)
+                    self._read_back(part, written)
+                    flushed.result()
                 files.place(part, self._output, overwrite=self._overwrite)
         finally:
             self._copying.stop()
@@ -699,12 +760,10 @@ class Canvas:
     def __exit__(self, *_: object) -> None:
         self.close()
 
-    def _merged(self, window: Window) -> tuple[NDArray[Any], NDArray[Any], NDArray[np.bool_]]:
-        """Pixels of a window as they were and as the output is to have them, and where they were filled."""
+    def _merged(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
+        """Pixels of a window as the output is to have them, and where they were filled."""
         source = self._source
-        before = source.read(window)
-        pixels = before.copy()
-        where = self._fills.over(window, pixels)
+        pixels, where = self._pages.merged(window)
         if self._mark and where.any():
             if source.alpha is not None:
                 pixels[where, source.alpha] = np.iinfo(source.dtype).max
@@ -712,14 +771,14 @@ class Canvas:
                 hit = where & source._is_nothing(pixels)
                 last = source._colours[-1]
                 pixels[hit, last] = source._nothing + (1 if source._nothing < np.iinfo(source.dtype).max else -1)
-        return before, pixels, where
+        return pixels, where
 
     def _touched(self, across: int, down: int) -> list[Window]:
         """Blocks of a grid in which anything may have been laid, in the order of the file."""
         width, height = self._source.width, self._source.height
         found = {
             (y, x)
-            for laid in self._fills.blocks()
+            for laid in self._pages.laid()
             for y in range(laid.y // down, -(-min(laid.bottom, height) // down))
             for x in range(laid.x // across, -(-min(laid.right, width) // across))
         }
@@ -758,15 +817,17 @@ class Canvas:
             down, across = raster.block_shapes[0]
             planar = source._tiff.number(284, 1) == 2
             touched = self._touched(across, down)
-            for done, (window, merged) in enumerate(_ahead(self._merged, touched), start=1):
-                before, pixels, where = merged
-                # A plane has blocks of its own: those that do not change are left alone, as every block is.
-                changed = [band for band in range(source.bands) if (pixels[..., band] != before[..., band]).any()]
-                bands = changed if planar or not changed else list(range(source.bands))
+            for done, (window, (pixels, where)) in enumerate(_ahead(self._merged, touched), start=1):
+                bands = list(range(source.bands)) if where.any() else []
+                if bands and (jpeg or planar):
+                    # What is not encoded again cannot lose by it; and every plane has blocks of its own.
+                    before = source.read(window)
+                    changed = [band for band in bands if (pixels[..., band] != before[..., band]).any()]
+                    bands = changed if planar or not changed else bands
                 if bands:
                     planes = np.moveaxis(pixels[..., bands], -1, 0)
                     raster.write(planes, [band + 1 for band in bands], window=_part(window))
-                    written[window] = None if jpeg else _checksum(np.moveaxis(pixels, -1, 0))
+                    written[window] = None if jpeg else _checksum(pixels)
                 self._mark_mask(raster, window, where)
                 progress(done, len(touched))
         if jpeg and written:
@@ -797,15 +858,15 @@ class Canvas:
             settings(target)
             for y in range(0, source.height, side):
                 strip = Window(0, y, source.width, min(side, source.height - y))
-                _, pixels, where = self._merged(strip)
+                pixels, where = self._merged(strip)
                 shown = source._mask(strip) if mask else None
                 if shown is not None and self._mark:
                     shown[where] = 255
                 # Block by block: of wider pieces GDAL may flush blocks half full, and encode them twice.
                 for x in range(0, source.width, side):
                     window = Window(x, y, min(side, source.width - x), strip.height)
-                    block = np.moveaxis(pixels[:, x : window.right], -1, 0)
-                    target.write(block, window=_part(window))
+                    block = pixels[:, x : window.right]
+                    target.write(np.moveaxis(block, -1, 0), window=_part(window))
                     written[window] = _checksum(block)
                 if shown is not None:
                     target.write_mask(shown, window=_part(strip))
@@ -834,23 +895,30 @@ class Canvas:
     def _read_back(self, part: Path, written: dict[Window, int | None]) -> None:
         """Make sure that the file can be read and holds what was written."""
         source = self._source
-        with closing(_open(part)) as raster:
-            if (raster.width, raster.height, raster.count) != (source.width, source.height, source.bands):
-                raise OSError(errno.EIO, os.strerror(errno.EIO))
-            for window, checksum in written.items():
-                planes = raster.read(window=_part(window))
-                lost = checksum is not None and _checksum(planes) != checksum
-                if checksum is None or (self._mark and source._own_mask):
-                    before, wanted, where = self._merged(window)
-                if checksum is None:
-                    # The one thing to be told of a JPEG block: whether it is still the old one.
-                    unchanged = bool((np.moveaxis(planes, 0, -1) == before).all())
-                    lost = unchanged and _farthest(before, wanted) > 32
-                if self._mark and source._own_mask:
-                    lost = lost or bool((raster.read_masks(1, window=_part(window))[where] != 255).any())
-                if lost:
+        try:
+            with Source(part) as made:
+                if (made.width, made.height, made.bands) != (source.width, source.height, source.bands):
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
-            levels = len(raster.overviews(1))
+                for window, pixels in _ahead(made.read, list(written)):
+                    checksum = written[window]
+                    lost = checksum is not None and _checksum(pixels) != checksum
+                    if checksum is None or (self._mark and source._own_mask):
+                        wanted, where = self._merged(window)
+                    if checksum is None:
+                        # The one thing to be told of a JPEG block: whether it is still the old one.
+                        before = source.read(window)
+                        lost = bool((pixels == before).all()) and _farthest(before, wanted) > 32
+                    if self._mark and source._own_mask:
+                        lost = lost or bool((made._mask(window)[where] != 255).any())
+                    if lost:
+                        raise OSError(errno.EIO, os.strerror(errno.EIO))
+                with made._raster() as raster:
+                    levels = len(raster.overviews(1))
+        except ItemError as error:
+            # A file of ours that cannot be read was not written.
+            if error.path == str(part) and error.__cause__ is not None:
+                raise error.__cause__ from None
+            raise
         for level in range(levels):
             with closing(_open(part, OVERVIEW_LEVEL=level)) as raster:
                 rows = max(_STRIP // (raster.width * raster.count * source.dtype.itemsize), 1)

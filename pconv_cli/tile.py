@@ -3,6 +3,8 @@
 The mask is read in strips, the plan is made, windows are read, filled and laid back, and the output is put together
 from the input and the fills. Knows every step and none of their workings. Does not know: the terminal, options, exit
 codes.
+
+torch is imported when a run needs it, and while the mask is read: a plan needs none, and it takes a second.
 """
 
 from __future__ import annotations
@@ -12,18 +14,17 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import weights as store
 from pconv_cli.colours import luminance
-from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
     ItemDone,
@@ -35,15 +36,18 @@ from pconv_cli.events import (
     RunStarted,
     TilesDone,
 )
-from pconv_cli.filling import Filling, Piece, Unfillable
 from pconv_cli.images import READ_SUFFIXES, copy_file
 from pconv_cli.masks import dilated_strips
-from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Limits, run
 from pconv_cli.regions import Damage, Window
-from pconv_cli.report import ItemReport, Report, collecting, peak_memory, rounded
+from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.tiff import Canvas, Source, mask_size, mask_strips
 from pconv_cli.tiles import TilePlan, plan_tiles
+
+if TYPE_CHECKING:
+    from pconv_cli.engine import Engine, Filled, Tile
+    from pconv_cli.filling import Filling, Piece
+    from pconv_cli.nn.partial_conv import PaddingMode
 
 SMALLEST_TILE = 32
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
@@ -237,10 +241,12 @@ class _Mask:
         """Whether the picture itself says what is damaged."""
         return self.path is None
 
-    def damage(self, settings: TileSettings) -> Damage:
+    def damage(self, settings: TileSettings, stop: Callable[[], bool] = lambda: False) -> Damage:
+        """Read the mask. Raises `_Stopped` once `stop` turns true."""
         strips = self._own_strips() if self.path is None else mask_strips(self.path, ROWS)
         if settings.invert_mask and not self.own:
             strips = (~strip for strip in strips)
+        strips = _until(stop, strips)
         try:
             return Damage.of_strips(dilated_strips(strips, settings.dilate), self._source.width)
         except ValueError as error:
@@ -267,10 +273,49 @@ class _Big:
 
     def restore(self, described: dict[str, Any]) -> ItemReport:
         settings, source = self._settings, self._source
+        with ExitStack() as stack:
+            pool = stack.enter_context(ThreadPoolExecutor(1, "plan"))
+            given_up = threading.Event()
+            stack.callback(given_up.set)  # else an error here would wait for the rest of the mask
+            planning = pool.submit(self._plan, lambda: given_up.is_set() or self._stop())
+            engine = self._engine(described)
+            _make_folder(self._output.parent)
+            self._emit(RunStarted(1, *(str(described[key]) for key in ("weights", "device", "precision"))))
+            canvas = stack.enter_context(
+                Canvas(source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.own)
+            )
+            try:
+                planned = planning.result()
+            except _Stopped:
+                return self._finished(self._item("not_done"), ())
+            if not planned.damage.area:
+                if source.in_place:
+                    stack.close()
+                    copy_file(source.path, self._output, overwrite=settings.overwrite)
+                    return self._finished(self._reported("copied", planned), source.notices)
+                return self._finished(self._reported("copied", planned), canvas.commit())
+            self._look_at(planned.damage)
+            fillings = self._fillings(canvas, planned)
+            self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
+            for filling in fillings:
+                self._fill(filling, engine)
+                if self._stop():
+                    return self._finished(self._reported("not_done", planned, fillings), ())
+            report = self._reported("restored", planned, fillings)
+            return self._finished(report, canvas.commit())
+
+    def _plan(self, stop: Callable[[], bool]) -> TilePlan:
+        return plan_tiles(self._mask.damage(self._settings, stop), self._settings.size)
+
+    def _engine(self, described: dict[str, Any]) -> Engine:
+        """Load the network onto the device, and describe the run."""
+        from pconv_cli import weights as store
+        from pconv_cli.engine import Engine, choose_device, choose_precision, precision_name
+
+        settings = self._settings
         device = choose_device(settings.device)
         precision = choose_precision(settings.precision, device)
         network = store.load_network(settings.weights, settings.padding)
-        _make_folder(self._output.parent)
         path = store.find(settings.weights)
         described |= {
             "weights": store.NONE if path is None else path.stem,
@@ -283,41 +328,28 @@ class _Big:
             "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
             "dilate": settings.dilate,
         }
-        self._emit(RunStarted(1, str(described["weights"]), str(device), precision_name(precision)))
-        with ExitStack() as stack:
-            canvas = stack.enter_context(
-                Canvas(source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.own)
-            )
-            planned = plan_tiles(self._mask.damage(settings), settings.size)
-            if not planned.damage.area:
-                if source.in_place:
-                    stack.close()
-                    copy_file(source.path, self._output, overwrite=settings.overwrite)
-                    return self._reported("copied", planned, [], source.notices)
-                return self._reported("copied", planned, [], canvas.commit())
-            self._look_at(planned.damage)
-            engine = Engine(network, device, precision, self._emit)
-            limits = Limits(
-                batch_size=settings.batch_size or engine.batch_size,
-                bytes=IN_FLIGHT,
-                **({} if settings.jobs is None else {"readers": settings.jobs}),
-            )
-            # What the picture itself marks is the damage, and all of it is known once it is filled.
-            veiled = source.validity is not None and not self._mask.own
-            fillings = [
-                Filling(_Bands(canvas, source, bands, veiled=veiled), planned, settings.overlap)
-                for bands in _groups(source)
-            ]
-            self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
-            for filling in fillings:
-                self._fill(filling, engine, limits)
-                if self._stop():
-                    return self._reported("not_done", planned, fillings)
-            report = self._reported("restored", planned, fillings)
-            return self._finished(report, canvas.commit())
+        return Engine(network, device, precision, self._emit)
 
-    def _fill(self, filling: Filling, engine: Engine, limits: Limits) -> None:
+    def _fillings(self, canvas: Canvas, planned: TilePlan) -> list[Filling]:
+        from pconv_cli.filling import Filling
+
+        source = self._source
+        # What the picture itself marks is the damage, and all of it is known once it is filled.
+        veiled = source.validity is not None and not self._mask.own
+        return [
+            Filling(_Bands(canvas, source, bands, veiled=veiled), planned, self._settings.overlap)
+            for bands in _groups(source)
+        ]
+
+    def _fill(self, filling: Filling, engine: Engine) -> None:
+        from pconv_cli.filling import Unfillable
+
         stages = _Windows(engine, self._emit)
+        limits = Limits(
+            batch_size=self._settings.batch_size or engine.batch_size,
+            bytes=IN_FLIGHT,
+            **({} if self._settings.jobs is None else {"readers": self._settings.jobs}),
+        )
         try:
             for pieces in filling.rounds():
                 for outcome in run(pieces, stages, limits, self._stop):
@@ -334,20 +366,23 @@ class _Big:
                 f"{self._way_out()}",
             ) from error
 
-    def _reported(
-        self, status: Any, planned: TilePlan, fillings: Sequence[Filling], notices: tuple[str, ...] = ()
-    ) -> ItemReport:
-        source, area = self._source, self._source.width * self._source.height
-        ratio = fillings[0].seams().ratio() if status == "restored" else None
-        report = ItemReport(
+    def _item(self, status: Status, **found: Any) -> ItemReport:
+        source = self._source
+        return ItemReport(
             source.path.name, str(source.path), self._mask.name, str(self._output), status,
-            width=source.width, height=source.height, hole_share=round(planned.damage.area / area, 6),
+            width=source.width, height=source.height, **found,
+        )  # fmt: skip
+
+    def _reported(self, status: Status, planned: TilePlan, fillings: Sequence[Filling] = ()) -> ItemReport:
+        ratio = fillings[0].seams().ratio() if status == "restored" else None
+        return self._item(
+            status,
+            hole_share=round(planned.damage.area / (planned.width * planned.height), 6),
             windows=len(planned.windows),
             tiles=sum(f.windows for f in fillings), pixels_computed=sum(f.pixels for f in fillings),
             crossings=planned.crossings, seam_ratio=rounded(ratio), by_pyramid=sum(f.by_pyramid for f in fillings),
             unfilled=sum(f.unfilled for f in fillings),
         )  # fmt: skip
-        return self._finished(report, notices)
 
     def _finished(self, report: ItemReport, notices: tuple[str, ...]) -> ItemReport:
         """Complete a report once the output is there."""
@@ -374,6 +409,17 @@ class _Big:
         if self._mask.own:
             return "give a mask with --mask"
         return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
+
+
+class _Stopped(Exception):
+    """The run was stopped while the mask was read."""
+
+
+def _until(stop: Callable[[], bool], strips: Iterable[NDArray[np.bool_]]) -> Iterator[NDArray[np.bool_]]:
+    for strip in strips:
+        if stop():
+            raise _Stopped
+        yield strip
 
 
 @dataclass(eq=False)
@@ -416,7 +462,11 @@ class _Bands:
     """Some bands of a picture on disk as a `filling.Surface`: three colours, or one band shown as grey."""
 
     def __init__(self, canvas: Canvas, source: Source, bands: Sequence[int], *, veiled: bool) -> None:
-        self._canvas, self._source, self._bands, self._veiled = canvas, source, list(bands), veiled
+        self._canvas, self._source, self._veiled = canvas, source, veiled
+        self._grey = len(bands) == 1
+        # A slice is a view, a list copies; but alpha may lie between the colours.
+        together = bands[-1] - bands[0] == len(bands) - 1
+        self._bands = slice(bands[0], bands[-1] + 1) if together else list(bands)
         self._lock = threading.Lock()
 
     @property
@@ -437,12 +487,12 @@ class _Bands:
         return self._source.valid(window) if self._veiled else None
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        if len(self._bands) == 1:
+        if self._grey:
             pixels = luminance(pixels)[..., None]
         if self._source.dtype != np.uint8:
             limit = np.iinfo(self._source.dtype).max
             pixels = (pixels * limit).round().clip(0, limit).astype(self._source.dtype)
-        if len(self._bands) == self._source.bands:
+        if pixels.shape[2] == self._source.bands:
             self._canvas.lay(window, pixels, where)
             return
         with self._lock:  # windows lie over each other, and the other bands must come through

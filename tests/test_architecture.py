@@ -54,6 +54,8 @@ LIGHT = (
     "tiles",
     "jobs",
     "images",
+    "tiff",
+    "tile",
     "cli.app",
     "cli.restore",
     "cli.tile",
