@@ -4,8 +4,9 @@ It knows blocks, bands, masks and GDAL's habits. It knows nothing of networks, t
 caller shows to people. Bytes of TIFF directories: `_ifd`; how a file gets its place: `files`.
 
 Copy, then patch: the output begins as a byte copy of the input, so that every tag, page and pixel is there already, and
-only blocks (tiles or strips) that hold a fill are encoded again, each of them once. Until then the fills wait in a
-scratch file beside the output, and the input is only ever read. What GDAL cannot update soundly is written anew.
+only blocks (tiles or strips) that hold a fill are encoded again, each of them once. Until then, what was read of the
+input and what was laid on it wait in a scratch file beside the output, decoded; the input is only ever read, each block
+once. What GDAL cannot update soundly is written anew.
 
 GDAL can lose an error of a disk that is full when it closes a file. So nothing is taken to be written until it has been
 read back.
@@ -47,7 +48,7 @@ logging.getLogger("rasterio").addHandler(logging.NullHandler())
 
 # In bytes: rasterio hands the number on as it is. PAM would write .aux.xml files beside pictures.
 _SETTINGS: dict[str, Any] = {
-    "GDAL_CACHEMAX": 64 * 2**20,
+    "GDAL_CACHEMAX": 32 * 2**20,
     "GDAL_PAM_ENABLED": "NO",
     "GDAL_TIFF_INTERNAL_MASK": "YES",
     "GDAL_PNG_WHOLE_IMAGE_OPTIM": "NO",  # it does not tell of a file that is cut short
@@ -377,11 +378,14 @@ def mask_strips(path: Path, rows: int = 256) -> Iterator[NDArray[np.bool_]]:
     try:
         with _reading(path):
             white = _Whiteness(path, raster)
-        for y in range(0, raster.height, rows):
-            # The settings hold for a strip at a time: between two of them the caller is at work.
+        width, height = raster.width, raster.height
+
+        def read(strip: Window) -> NDArray[np.bool_]:
             with _reading(path):
-                part = _Part(0, y, raster.width, min(rows, raster.height - y))
-                strip = white(raster.read(white.bands, window=part))
+                return white(raster.read(white.bands, window=_part(strip)))
+
+        strips = [Window(0, y, width, min(rows, height - y)) for y in range(0, height, rows)]
+        for _, strip in _ahead(read, strips, threads=1, ahead=2):
             yield strip
     finally:
         with _gdal():
@@ -610,9 +614,11 @@ class _Copying:
             self._error = error
 
 
-def _ahead(function: Callable[[Window], Any], windows: list[Window], ahead: int = 4) -> Iterator[tuple[Window, Any]]:
+def _ahead(
+    function: Callable[[Window], Any], windows: list[Window], threads: int = 2, ahead: int = 4
+) -> Iterator[tuple[Window, Any]]:
     """Go through windows with what a function makes of each, worked out a little ahead by other threads."""
-    with ThreadPoolExecutor(2, "merge") as pool:
+    with ThreadPoolExecutor(threads, "ahead") as pool:
         waiting = deque((window, pool.submit(function, window)) for window in windows[:ahead])
         following = iter(windows[ahead:])
         while waiting:

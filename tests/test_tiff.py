@@ -1104,6 +1104,62 @@ def test_eight_threads_read_and_lay_what_one_does(tmp_path: Path) -> None:
     np.testing.assert_array_equal(load(tmp_path / "b.tif"), expected)
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"tiled": True, "blockxsize": 64, "blockysize": 64},
+        {"tiled": True, "blockxsize": 512, "blockysize": 512},
+        {"tiled": True, "blockxsize": 2048, "blockysize": 2048},
+        {"blockysize": 3},
+        {"blockysize": 700},
+    ],
+    ids=["small tiles", "tiles", "huge tiles", "strips", "one strip"],
+)
+def test_no_pixel_of_the_source_is_read_twice_however_often_it_is_looked_at(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any]
+) -> None:
+    pixels = picture(3, width=1200, height=700)
+    path = save(tmp_path / "a.tif", pixels, compress="deflate", **options)
+    read, times = tiff.Source.read, np.zeros((700, 1200), int)
+
+    def counted(source: Any, window: Window) -> Any:
+        if source.path == path:
+            times[window.slices] += 1
+        return read(source, window)
+
+    monkeypatch.setattr(tiff.Source, "read", counted)
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        for _ in range(2):
+            for window in (Window(300, 200, 100, 90), Window(390, 250, 300, 300), Window(0, 0, 1, 1)):
+                np.testing.assert_array_equal(canvas.read(window), filled(pixels, HOLE)[window.slices])
+                fill(source, canvas)
+        assert times.max() == 1 and times[699, 1199] == 0, "nor is what nobody looks at"
+
+
+def test_what_is_laid_while_another_thread_reads_the_block_is_not_lost(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(tmp_path / "a.tif", picture(3), compress="deflate")
+    read, begun, laid = tiff.Source.read, threading.Event(), threading.Event()
+
+    def slow(source: Any, window: Window) -> Any:
+        pixels = read(source, window)
+        if threading.current_thread() is reader:
+            begun.set()
+            assert laid.wait(60)
+        return pixels
+
+    monkeypatch.setattr(tiff.Source, "read", slow)
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        reader = threading.Thread(target=canvas.read, args=(HOLE,))
+        reader.start()
+        assert begun.wait(60)
+        fill(source, canvas)
+        laid.set()
+        reader.join()
+        assert (canvas.read(HOLE) == 200).all()
+
+
 def test_a_thumbnail_is_a_small_8_bit_view(tmp_path: Path) -> None:
     for bands, dtype in ((1, "uint8"), (3, "uint16"), (4, "uint8"), (1, "uint16")):
         path = save(tmp_path / "a.tif", picture(bands, dtype))

@@ -32,7 +32,7 @@ from rasterio.transform import from_origin
 from pconv_cli import engine
 from pconv_cli import tile as use_case
 from pconv_cli.cli import app
-from pconv_cli.errors import UsageError
+from pconv_cli.errors import UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, restore
@@ -972,6 +972,47 @@ def test_a_stop_keeps_the_output_that_was_to_be_replaced(place: Place) -> None:
     place.output.write_bytes(b"mine")
     report, _ = go(place, lambda: True, overwrite=True)
     assert report.items[0].status == "not_done" and place.output.read_bytes() == b"mine"
+
+
+def test_a_stop_is_seen_while_the_mask_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fill_in()
+    monkeypatch.setattr(use_case, "ROWS", 8)
+    planned: list[Any] = []
+    monkeypatch.setattr(use_case, "plan_tiles", lambda *arguments: planned.append(arguments))
+    report, events = go(place, lambda: True)
+    (item,) = report.items
+    assert (item.status, item.width, item.height, item.hole_share) == ("not_done", WIDTH, HEIGHT, None)
+    assert report.interrupted and not planned
+    assert not [event for event in events if isinstance(event, ItemStarted | ItemFailed)]
+    assert names(place.root) == ["big.tif", "m.png"]
+
+
+def test_what_fails_before_the_plan_is_there_does_not_wait_for_it(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The mask is read meanwhile: it is given up, and the error is the one that comes without it."""
+    place.fill_in()
+    read = 0
+    failed = threading.Event()
+
+    def strips(*_: object) -> Iterator[NDArray[np.bool_]]:
+        nonlocal read
+        for _ in range(1000):
+            read += 1
+            assert failed.wait(60)
+            time.sleep(0.01)
+            yield np.zeros((8, WIDTH), np.bool_)
+
+    def load(*_: object) -> Any:
+        failed.set()
+        raise WeightsError("no such weights")
+
+    monkeypatch.setattr(use_case, "mask_strips", strips)
+    monkeypatch.setattr("pconv_cli.weights.load_network", load)
+    with pytest.raises(WeightsError, match="no such weights"):
+        go(place)
+    assert read < 1000
+    assert names(place.root) == ["big.tif", "m.png"]
 
 
 @pytest.mark.parametrize("presses", [1, 2])

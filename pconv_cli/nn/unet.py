@@ -11,6 +11,7 @@ picture and predicts what the floor leaves out, so an untrained network already 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -164,15 +165,11 @@ class PartialConvUNet(nn.Module):
         Exact up to rounding: the ratio multiplies the linear part only, so `norm(conv)` is a convolution with scaled
         weights and another bias.
         """
-        twin = PartialConvUNet(self.config)
-        twin.to(self.mean.device)
-        for mine, other in zip(self._blocks(), twin._blocks(), strict=True):
-            other.take(mine)
-        twin.out.load_state_dict(self.out.state_dict())
+        twin = copy.deepcopy(self)
+        for module in twin.modules():
+            if isinstance(module, _Block):
+                module.fold()
         return twin.eval().requires_grad_(False)
-
-    def _blocks(self) -> list[_Block]:
-        return [module for module in self.modules() if isinstance(module, _Block)]
 
 
 class _Block(nn.Module):
@@ -200,15 +197,14 @@ class _Block(nn.Module):
         return features, masks
 
     @torch.no_grad()
-    def take(self, other: _Block) -> None:
-        """Become the folded twin of another block."""
-        norm = other.norm
+    def fold(self) -> None:
+        """Take batch norm into weights and bias."""
+        norm = self.norm
         if not isinstance(norm, nn.BatchNorm2d):
-            self.load_state_dict(other.state_dict())
             return
         assert norm.running_var is not None and norm.running_mean is not None
         scale = norm.weight / torch.sqrt(norm.running_var + norm.eps)
-        self.conv.weight = nn.Parameter(other.conv.weight * scale[:, None, None, None])
+        self.conv.weight = nn.Parameter(self.conv.weight * scale[:, None, None, None])
         self.conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
         self.norm = nn.Identity()
 
