@@ -78,10 +78,10 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class TrainStarted:
-    """Training begins."""
+    """Training begins, at the step `first`; `steps` is None where it goes by the clock."""
 
     photos: int
-    steps: int
+    steps: int | None
     first: int
     device: str
     precision: str
@@ -89,25 +89,73 @@ class TrainStarted:
 
 @dataclass(frozen=True)
 class TrainStep:
-    """One step of training is done; `losses` are the terms, unweighted."""
+    """A step of training is done; `losses` are the terms, unweighted, `progress` the share of the training."""
 
     step: int
     loss: float
     rate: float
     losses: dict[str, float]
+    progress: float
 
 
 @dataclass(frozen=True)
 class Validated:
-    """The network was measured on held-out pictures: PSNR in the holes, dB, and that of the pyramid alone."""
+    """The network was measured on held-out pictures, and beside it the pyramid alone (`floor_`).
+
+    Attributes:
+        step: After which step.
+        seconds: Of training so far.
+        psnr: In the holes, dB.
+        ssim: In the holes.
+        perceptual: Distance of whole pictures, see `metrics.perceptual_distance`.
+        scratch: PSNR in the holes, dB, where only thin scratches and hairs are damaged.
+    """
 
     step: int
+    seconds: float
     psnr: float
-    floor: float
+    ssim: float
+    perceptual: float
+    scratch: float
+    floor_psnr: float
+    floor_ssim: float
+    floor_perceptual: float
+    floor_scratch: float
+
+
+@dataclass(frozen=True)
+class EvaluationStarted:
+    """Holes are about to be filled and measured: how many pairs of a picture and a mask, by which methods."""
+
+    pairs: int
+    methods: tuple[str, ...]
+    device: str
+    precision: str
+
+
+@dataclass(frozen=True)
+class PairMeasured:
+    """Every method has filled one hole and was measured: `ratio` is the share of the picture that is damaged."""
+
+    name: str
+    mask: str
+    bucket: str
+    ratio: float
+
+
+@dataclass(frozen=True)
+class EvaluationFinished:
+    """The evaluation is over: counts of pairs and files, and the wall-clock time in seconds."""
+
+    measured: int
+    failed: int
+    not_done: int
+    seconds: float
 
 
 Event = (
     RunStarted | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
     | TrainStarted | TrainStep | Validated
+    | EvaluationStarted | PairMeasured | EvaluationFinished
 )  # fmt: skip
 Listener = Callable[[Event], None]

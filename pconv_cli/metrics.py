@@ -1,9 +1,11 @@
 """How far a filled picture is from the true one.
 
-Knows: images and masks as tensors. Does not know: files, methods, tables.
+Knows: images, masks and features as tensors. Does not know: files, methods, tables, whose features they are.
 """
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -68,6 +70,30 @@ def ssim(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
     c1, c2 = 0.01**2, 0.03**2
     similarity = ((2 * mu * nu + c1) * (2 * cov + c2)) / ((mu * mu + nu * nu + c1) * (var + war + c2))
     return _mean(similarity, where)
+
+
+def perceptual_distance(made: Sequence[Tensor], wanted: Sequence[Tensor]) -> Tensor:
+    """Distance of each image's features from the true picture's.
+
+    At every stage and position, features are scaled to unit length over their channels, and the squared differences
+    summed; that is averaged over the positions, and the stages are added up. Zhang et al., "The Unreasonable
+    Effectiveness of Deep Features as a Perceptual Metric", 2018, without learned weights of the channels.
+
+    Args:
+        made: Features of the images, one tensor `(n, c, h, w)` a stage, as of `nn.squeeze.SqueezeFeatures`.
+        wanted: Those of the true pictures, of the same shapes.
+
+    Returns:
+        `(n,)`, 0 = the same features; a stage adds at most 4, and 2 where features are never negative.
+
+    Raises:
+        ValueError: If the numbers of stages differ.
+    """
+    stages = [
+        (F.normalize(a, dim=1) - F.normalize(b, dim=1)).square().sum(1).mean((1, 2))
+        for a, b in zip(made, wanted, strict=True)
+    ]
+    return torch.stack(stages).sum(0)
 
 
 def _mean(values: Tensor, where: Tensor | None) -> Tensor:

@@ -1,6 +1,6 @@
 """Weights as self-describing safetensors: the only door to that library.
 
-Knows: where the shipped weights lie, their manifest of SHA-256 sums, and how a file's header says which network it is.
+Knows: where the shipped files lie, their manifest of SHA-256 sums, and how a file's header says which network it is.
 Does not know: devices, pictures, training. Nothing here reads a pickle.
 
 A file's header holds one JSON document under `pconv`: format version, architecture, recipe, metrics, licence.
@@ -27,13 +27,15 @@ from pconv_cli.nn.pyramid import PyramidFill
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 
 FORMAT = 1
+FEATURES = "squeezenet-1.1"
+"""The name of the shipped feature network."""
 NONE = "none"
 """The name that stands for the pyramid of fixed partial convolutions: no file at all."""
 
 
 @dataclass(frozen=True)
 class Listed:
-    """One line of the manifest: a weights file that ships with the tool."""
+    """One line of the manifest: a file that ships with the tool."""
 
     name: str
     path: Path
@@ -50,17 +52,30 @@ def shipped_folder() -> Path:
 
 
 def listed() -> tuple[Listed, ...]:
-    """Read the manifest.
+    """Read from the manifest which weights there are to restore with.
 
     Raises:
         WeightsError: If it is missing or unreadable.
     """
+    return _manifest("weights")
+
+
+def listed_features() -> tuple[Listed, ...]:
+    """Read from the manifest which networks there are that only look at pictures, for measures and losses.
+
+    Raises:
+        WeightsError: If it is missing or unreadable.
+    """
+    return _manifest("features")
+
+
+def _manifest(part: str) -> tuple[Listed, ...]:
     path = shipped_folder() / "manifest.json"
     try:
-        entries = json.loads(path.read_text("utf-8"))["weights"]
+        document = {"features": [], **json.loads(path.read_text("utf-8"))}
         return tuple(
             Listed(e["name"], path.parent / e["file"], e["sha256"], bool(e.get("default")), e.get("summary", ""))
-            for e in entries
+            for e in document[part]
         )
     except (OSError, ValueError, KeyError, TypeError) as error:
         raise WeightsError(f"{path}: the list of shipped weights cannot be read ({error}); reinstall pconv") from error
@@ -113,6 +128,22 @@ def load_network(name: str | None, padding: PaddingMode | None = None) -> nn.Mod
         raise WeightsError(f"{path}: its architecture cannot be rebuilt ({error})") from error
     load_strictly(network, state, path)
     return network.eval().folded()
+
+
+def feature_state() -> dict[str, Tensor]:
+    """Read the shipped feature network: SqueezeNet 1.1 without its classifier, for `nn.squeeze.SqueezeFeatures`.
+
+    Returns:
+        Its tensors in float32, under torchvision's key names.
+
+    Raises:
+        WeightsError: If it is missing or unreadable, or not what the manifest says.
+    """
+    for entry in listed_features():
+        if entry.name == FEATURES:
+            _check(entry)
+            return read(entry.path)[1]
+    raise WeightsError(f"{shipped_folder() / 'manifest.json'}: lists no {FEATURES}; reinstall pconv")
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:

@@ -23,7 +23,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import Workplace, box, pixels
+from conftest import Workplace, box, pixels, texture
 from PIL import Image
 
 from pconv_cli import __version__, engine, images
@@ -763,7 +763,8 @@ def test_weights_list_shows_what_is_shipped_and_none(pconv: Pconv) -> None:
 
 def test_weights_verify_agrees_with_the_manifest(pconv: Pconv) -> None:
     assert pconv("weights", "verify") == 0
-    assert pconv.out.splitlines() == [f"{entry.name}: as listed" for entry in store.listed()]
+    shipped = (*store.listed(), *store.listed_features())
+    assert pconv.out.splitlines() == [f"{entry.name}: as listed" for entry in shipped]
 
 
 def test_weights_verify_ends_with_4_where_a_file_is_not_what_the_manifest_says(
@@ -813,3 +814,83 @@ def test_train_does_not_replace_weights_unasked(work: Workplace, pconv: Pconv) -
     out.write_bytes(b"mine")
     assert pconv("train", str(work.pictures), "--out", str(out)) == 5
     assert len(pconv.error_lines) == 1 and out.read_bytes() == b"mine"
+
+
+def photographs(folder: Path, count: int = 3) -> Path:
+    folder.mkdir()
+    for i in range(count):
+        Image.fromarray(texture(80, 70, seed=i)).save(folder / f"{i}.png")
+    return folder
+
+
+def briefly(*more: str) -> list[str]:
+    """Options of the shortest training there is."""
+    return ["--size", "64", "--batch-size", "1", "--perceptual", "none", "--device", "cpu", *more]
+
+
+def test_train_makes_weights_that_restore_takes(work: Workplace, pconv: Pconv) -> None:
+    out = work.root / "mine" / "w.safetensors"
+    photos = photographs(work.root / "photos")
+    assert pconv("train", str(photos), "--out", str(out), "--steps", "2", *briefly()) == 0, pconv.err
+    assert "training on 3 photographs, 2 steps, on cpu in fp32" in pconv.err
+    assert "step 2: " in pconv.err and "perceptual distance" in pconv.err and pconv.out == ""
+    endings = ["", ".checkpoint", ".log.jsonl", ".sheet.png"]
+    assert sorted(path.name for path in out.parent.iterdir()) == [f"w.safetensors{ending}" for ending in endings]
+    assert pconv("train", str(photos), "--out", str(out), "--steps", "3", "--resume", *briefly()) == 0, pconv.err
+    assert "from step 2" in pconv.err
+    work.pair("a.png")
+    assert pconv.restore("--weights", str(out)) == 0, pconv.err
+
+
+def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workplace, pconv: Pconv) -> None:
+    out = work.root / "w.safetensors"
+    photos = photographs(work.root / "photos")
+    arguments = ["train", str(photos), "--out", str(out), "--from", "photo-1", "--minutes", "0.01"]
+    assert pconv(*arguments, "--progress", "json", *briefly()) == 0, pconv.err
+    events = [json.loads(line) for line in pconv.err.splitlines()]
+    assert events[0]["event"] == "train_started" and events[0]["steps"] is None
+    assert events[-1]["event"] == "validated" and events[-2]["progress"] == 1
+    assert pconv("weights", "info", str(out)) == 0
+    assert json.loads(pconv.out)["training"]["start_from"] == "photo-1"
+
+
+@pytest.mark.parametrize(
+    ("options", "code", "words"),
+    [
+        (["--steps", "2", "--minutes", "1"], 2, "give one of them"),
+        (["--recipe", "best"], 2, "choose default or paper"),
+        (["--network", "huge"], 2, "there are compact, wide, paper"),
+        (["--network", "wide", "--from", "photo-1"], 2, "give one of them"),
+        (["--from", "nowhere"], 4, "neither a weights file nor a name"),
+        (["--masks", "nowhere"], 2, "not a folder of masks"),
+        (["--resume"], 2, "no checkpoint to resume from"),
+    ],
+)
+def test_train_refuses_what_makes_no_sense_in_one_line(
+    work: Workplace, pconv: Pconv, options: list[str], code: int, words: str
+) -> None:
+    photos = photographs(work.root / "photos")
+    before = sorted(work.root.rglob("*"))
+    assert pconv("train", str(photos), "--out", str(work.root / "w.safetensors"), *briefly(*options)) == code
+    assert len(pconv.error_lines) == 1 and words in pconv.error_lines[0]
+    assert sorted(work.root.rglob("*")) == before
+
+
+def test_ctrl_c_while_training_saves_and_ends_with_130(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pconv_cli.training import loop
+
+    step = loop._step
+
+    def pressed(*arguments: Any) -> Any:
+        os.kill(os.getpid(), signal.SIGINT)
+        return step(*arguments)
+
+    monkeypatch.setattr(loop, "_step", pressed)
+    out = work.root / "w.safetensors"
+    photos = photographs(work.root / "photos")
+    assert pconv("train", str(photos), "--out", str(out), "--steps", "5", *briefly()) == 130
+    assert "step 1: " in pconv.err
+    monkeypatch.setattr(loop, "_step", step)
+    assert pconv("train", str(photos), "--out", str(out), "--steps", "2", "--resume", *briefly()) == 0, pconv.err

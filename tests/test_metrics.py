@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import math
 
 import numpy as np
@@ -12,7 +13,7 @@ from hypothesis import strategies as st
 from numpy.typing import NDArray
 from reference import one_thread  # noqa: F401 - a fixture
 
-from pconv_cli.metrics import l1, psnr, ssim
+from pconv_cli.metrics import l1, perceptual_distance, psnr, ssim
 
 Plane = NDArray[np.float64]
 
@@ -101,3 +102,65 @@ def test_constant_pictures_differ_in_luminance_only() -> None:
     a, b = (torch.full((1, 3, 8, 8), value, dtype=torch.float64) for value in (0.25, 0.75))
     expected = (2 * 0.25 * 0.75 + 1e-4) / (0.25**2 + 0.75**2 + 1e-4)
     assert float(ssim(a, b)) == pytest.approx(expected)
+
+
+# Features
+
+
+def ladder(seed: int, n: int = 3, noise: float = 0.0) -> list[torch.Tensor]:
+    """Two stages of features, some of whose positions hold nothing at all."""
+    rng = np.random.default_rng(seed)
+    stages = []
+    for channels, height, width in ((5, 6, 4), (7, 3, 2)):
+        values = np.maximum(rng.normal(0, 1, (n, channels, height, width)), 0)
+        values *= rng.random((n, 1, height, width)) < 0.9
+        stages.append(torch.from_numpy(values + noise * np.random.default_rng(seed + 1).random(values.shape)))
+    return stages
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 2))
+def test_perceptual_distance_is_0_for_the_same_symmetric_and_each_image_s_own(seed: int) -> None:
+    a, b = ladder(seed), ladder(seed + 1)
+    assert perceptual_distance(a, a).tolist() == [0, 0, 0]
+    distance = perceptual_distance(a, b)
+    assert torch.equal(distance, perceptual_distance(b, a))
+    single = [perceptual_distance([f[i : i + 1] for f in a], [f[i : i + 1] for f in b]) for i in range(3)]
+    torch.testing.assert_close(distance, torch.cat(single))
+    assert bool((distance > 0).all()) and bool((distance <= 2 * len(a)).all())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 2))
+def test_perceptual_distance_grows_with_noise(seed: int) -> None:
+    clean = ladder(seed)
+    distances = [perceptual_distance(ladder(seed, noise=noise), clean) for noise in (0.0, 0.1, 0.3, 1.0)]
+    for less, more in itertools.pairwise(distances):
+        assert bool((less < more).all())
+
+
+@settings(deadline=None, max_examples=30)
+@given(st.integers(0, 2**32 - 2))
+def test_perceptual_distance_is_the_sum_of_what_is_written_out(seed: int) -> None:
+    a, b = ladder(seed), ladder(seed + 1)
+    expected = np.zeros(3)
+    for p, q in zip(a, b, strict=True):
+        for i, y, x in np.ndindex(p.shape[0], *p.shape[2:]):
+            u, v = p[i, :, y, x].numpy(), q[i, :, y, x].numpy()
+            u, v = (w / max(np.linalg.norm(w), 1e-12) for w in (u, v))
+            expected[i] += ((u - v) ** 2).sum() / (p.shape[2] * p.shape[3])
+    assert perceptual_distance(a, b).tolist() == pytest.approx(expected.tolist())
+
+
+def test_perceptual_distance_does_not_see_how_strong_features_are() -> None:
+    a, b = ladder(0), ladder(1)
+    torch.testing.assert_close(perceptual_distance([3 * f for f in a], [f / 7 for f in b]), perceptual_distance(a, b))
+
+
+def test_perceptual_distance_by_hand() -> None:
+    made = [torch.tensor([[[[3.0, 0.0]], [[4.0, 0.0]]]]), torch.tensor([[[[2.0]], [[0.0]]]])]
+    wanted = [torch.tensor([[[[5.0, 0.0]], [[0.0, 1.0]]]]), torch.tensor([[[[0.0]], [[9.0]]]])]
+    # (0.6, 0.8) from (1, 0): 0.8; nothing from (0, 1): 1; averaged 0.9. Then (1, 0) from (0, 1): 2.
+    assert perceptual_distance(made, wanted).tolist() == pytest.approx([2.9])
+    with pytest.raises(ValueError):
+        perceptual_distance(made, wanted[:1])

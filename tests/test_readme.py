@@ -65,7 +65,7 @@ def test_every_option_of_a_shown_command_exists(line: str, capsys: pytest.Captur
 
 
 def test_every_option_in_the_text_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    text = help_of(capsys, "restore") + help_of(capsys, "train")
+    text = "".join(help_of(capsys, name) for name in ("restore", "train", "evaluate"))
     for option in re.findall(r"(?<=`)--[a-z-]+", README):
         assert option in text, option
 

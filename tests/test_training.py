@@ -2,32 +2,34 @@
 
 from __future__ import annotations
 
+import errno
+import json
 import math
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from PIL import Image
 from reference import one_thread  # noqa: F401 - a fixture
-from torch import Tensor
+from torch import Tensor, nn
 
+from pconv_cli import files
 from pconv_cli import weights as store
-from pconv_cli.errors import DeviceError, NothingToDo, UsageError, WeightsError
+from pconv_cli.errors import DeviceError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, Notice, TrainStarted, TrainStep, Validated
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
-from pconv_cli.training import damage, loop
-from pconv_cli.training.damage import LARGEST, SMALLEST, random_damage
-from pconv_cli.training.data import Photo, batches, make_batch
-from pconv_cli.training.loop import TrainSettings, load_photos, train
+from pconv_cli.training import loop
+from pconv_cli.training.data import Batch, make_batch
+from pconv_cli.training.loop import RECIPES, TrainSettings, load_photos, train
 from pconv_cli.training.losses import (
+    PAPER_LOSS,
     LossWeights,
-    SqueezeFeatures,
+    VggFeatures,
     inpainting_loss,
     perceptual_loss,
     style_loss,
@@ -37,112 +39,92 @@ from pconv_cli.training.losses import (
 TINY = UNetConfig(encoder=((4, 5), (6, 3)), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), floor=1, head=3)
 OTHER = UNetConfig(encoder=((4, 3), (6, 3)))
 
-# Damage
-
-
-@settings(deadline=None, max_examples=60)
-@given(st.integers(0, 2**32 - 1), st.integers(16, 72))
-def test_damage_is_decided_by_the_state_of_its_source(seed: int, size: int) -> None:
-    first, second = np.random.default_rng(seed), np.random.default_rng(seed)
-    hole = random_damage(size, first)
-    assert hole.shape == (size, size) and hole.dtype == np.bool_
-    assert hole.any() and not hole.all()
-    assert np.array_equal(hole, random_damage(size, second))
-    assert first.bit_generator.state == second.bit_generator.state
-    assert hole.flags.writeable
-
-
-def test_the_shares_of_damage_spread_over_the_whole_range() -> None:
-    rng = np.random.default_rng(7)
-    shares = np.array([random_damage(64, rng).mean() for _ in range(80)])
-    # A uniform share: a third of the draws in each third of the range; drawing stops a stroke after the share is met.
-    counts, _ = np.histogram(np.minimum(shares, LARGEST), bins=np.linspace(0, LARGEST, 4))
-    assert counts.min() >= 12, counts
-    assert shares.min() < 0.05 and shares.max() > 0.5
-    assert 0.2 < shares.mean() < 0.45
-    assert SMALLEST < LARGEST
-
-
-@pytest.mark.parametrize("share", [0.0, 1.0])
-def test_damage_never_takes_all_or_nothing(monkeypatch: pytest.MonkeyPatch, share: float) -> None:
-    monkeypatch.setattr(damage, "SMALLEST", share)
-    monkeypatch.setattr(damage, "LARGEST", share)
-    sums = [int(random_damage(16, np.random.default_rng(seed)).sum()) for seed in range(12)]
-    assert (min(sums) if share == 0 else 256 - max(sums)) == 1
-
-
-def test_damage_is_not_always_the_same_damage() -> None:
-    rng = np.random.default_rng(0)
-    holes = np.array([random_damage(48, rng) for _ in range(40)])
-    mean = holes.mean(0)
-    assert mean.min() > 0 and mean.max() < 0.9  # no place is spared, none is always hit
-
-
 # Batches
 
 
-def photos_of(*sides: tuple[int, int]) -> list[Photo]:
+def photos_of(*sides: tuple[int, int]) -> list[Tensor]:
     rng = np.random.default_rng(3)
-    return [rng.integers(0, 256, (height, width, 3), np.uint8) for height, width in sides]
+    return [torch.from_numpy(rng.integers(0, 256, (3, height, width), np.uint8)) for height, width in sides]
+
+
+def same(one: Batch, other: Batch) -> bool:
+    return all(torch.equal(getattr(one, name), getattr(other, name)) for name in ("image", "known", "beyond"))
 
 
 def test_a_batch_is_a_function_of_seed_and_step_alone() -> None:
     photos = photos_of((40, 70), (64, 33))
-    image, known = make_batch(photos, 5, 11, 3, 32)
+    batch = make_batch(photos, (), 5, 11, 3, 32)
     np.random.default_rng(0).random(100)
     torch.rand(5)
-    again, known_again = make_batch(photos, 5, 11, 3, 32)
-    assert torch.equal(image, again) and torch.equal(known, known_again)
+    assert same(batch, make_batch(photos, (), 5, 11, 3, 32))
     for seed, step in ((5, 12), (6, 11), (11, 5)):
-        other, other_known = make_batch(photos, seed, step, 3, 32)
-        assert not torch.equal(image, other) and not torch.equal(known, other_known)
+        other = make_batch(photos, (), seed, step, 3, 32)
+        assert not torch.equal(batch.image, other.image) and not torch.equal(batch.known, other.known)
 
 
+@pytest.mark.parametrize("thin", [False, True])
 @pytest.mark.parametrize("size", [32, 33])
-def test_a_batch_has_the_shapes_and_ranges_that_the_network_takes(size: int) -> None:
+def test_a_batch_has_the_shapes_and_ranges_that_the_network_takes(size: int, thin: bool) -> None:
     photos = photos_of((size, size), (size, 3 * size), (5 * size, 2 * size))
-    before = [photo.copy() for photo in photos]
+    before = [photo.clone() for photo in photos]
     for step in range(6):
-        image, known = make_batch(photos, 0, step, 4, size)
-        assert image.shape == (4, 3, size, size) and image.dtype == torch.float32
-        assert known.shape == (4, 1, size, size) and known.dtype == torch.float32
-        assert float(image.min()) >= 0 and float(image.max()) <= 1 and float(image.std()) > 0.05
-        assert set(known.unique().tolist()) == {0.0, 1.0}
-        assert bool((known.mean((1, 2, 3)) > 0.05).all())  # 1 = known
-    assert all(np.array_equal(a, b) for a, b in zip(before, photos, strict=True))
+        batch = make_batch(photos, (), 0, step, 4, size, thin=thin)
+        assert batch.image.shape == (4, 3, size, size) and batch.image.dtype == torch.float32
+        assert float(batch.image.min()) >= 0 and float(batch.image.max()) <= 1 and float(batch.image.std()) > 0.05
+        for plane in (batch.known, batch.beyond, batch.hole):
+            assert plane.shape == (4, 1, size, size) and plane.dtype == torch.float32
+            assert set(plane.unique().tolist()) <= {0.0, 1.0}
+        assert torch.equal(batch.known + batch.beyond + batch.hole, torch.ones(4, 1, size, size))  # each pixel is one
+        assert bool(batch.hole.flatten(1).any(1).all()) and bool(batch.known.flatten(1).any(1).all())
+    assert all(torch.equal(a, b) for a, b in zip(before, photos, strict=True))
 
 
-def test_a_crop_of_the_whole_photograph_is_the_photograph_or_its_mirror_or_its_grey() -> None:
+def test_a_crop_of_the_whole_photograph_is_the_photograph_turned_or_its_grey() -> None:
     (photo,) = photos_of((32, 32))
-    truth = torch.from_numpy(photo).permute(2, 0, 1).float() / 255
+    truth = photo.float() / 255
     kinds = {"as it is": truth, "mirrored": truth.flip(-1)}
+    kinds |= {f"{name}, turned {k}": image.rot90(k, (-2, -1)) for name, image in list(kinds.items()) for k in (1, 3)}
     kinds |= {f"{name}, grey": image.mean(0, keepdim=True).expand(3, -1, -1) for name, image in list(kinds.items())}
     seen = []
-    for image in make_batch([photo], 0, 0, 80, 32)[0]:
+    for image in make_batch([photo], (), 0, 0, 160, 32).image:
         seen += [name for name, candidate in kinds.items() if torch.allclose(image, candidate, atol=1e-6)]
-    assert len(seen) == 80
-    assert 20 < sum("mirrored" in name for name in seen) < 60
-    assert 0 < sum("grey" in name for name in seen) < 25
+    assert len(seen) == 160
+    assert 50 < sum("mirrored" in name for name in seen) < 110
+    assert 2 < sum("turned" in name for name in seen) < 40
+    assert 2 < sum("grey" in name for name in seen) < 40
 
 
 def test_every_photograph_is_used() -> None:
-    photos = [np.full((32, 32, 3), 40 * i, np.uint8) for i in range(6)]
-    values = {round(float(image.mean()) * 255) for image in make_batch(photos, 0, 0, 60, 32)[0]}
+    photos = [torch.full((3, 32, 32), 40 * i, dtype=torch.uint8) for i in range(6)]
+    values = {round(float(image.mean()) * 255) for image in make_batch(photos, (), 0, 0, 60, 32).image}
     assert values == {0, 40, 80, 120, 160, 200}
 
 
-@pytest.mark.filterwarnings("ignore:.*fork:DeprecationWarning")
-@pytest.mark.parametrize(
-    ("steps", "workers"),
-    [(range(0), 0), (range(0), 1), (range(1), 0), (range(3, 5), 1), (range(2, 11), 0), (range(2, 11), 1)],
-)
-def test_batches_come_in_the_order_of_their_steps_whoever_makes_them(steps: range, workers: int) -> None:
-    photos = photos_of((16, 16), (20, 20))
-    made = list(batches(photos, 9, steps, 1, 16, workers))
-    assert len(made) == len(steps)
-    for step, (image, known) in zip(steps, made, strict=True):
-        expected, expected_known = make_batch(photos, 9, step, 1, 16)
-        assert torch.equal(image, expected) and torch.equal(known, expected_known)
+def test_masks_of_the_user_s_take_the_place_of_about_half_of_the_drawn_ones() -> None:
+    photos = photos_of((40, 40))
+    half = torch.zeros(40, 40, dtype=torch.bool)
+    half[:, 20:] = True
+    halves = 0
+    for step in range(20):
+        drawn = make_batch(photos, (), 0, step, 8, 32)
+        batch = make_batch(photos, [half], 0, step, 8, 32)
+        assert torch.equal(batch.beyond, drawn.beyond)
+        assert bool(batch.hole.flatten(1).any(1).all()) and bool(batch.known.flatten(1).any(1).all())
+        for hole, old in zip(batch.hole, drawn.hole, strict=True):
+            # One straight border, across or down: every row is like the first, or constant.
+            across, down = (hole == hole[:, :1]).all(), (hole == hole[..., :1]).all()
+            straight = bool(across | down)
+            assert straight or torch.equal(hole, old) or bool(batch.beyond.any())
+            halves += straight and not torch.equal(hole, old)
+    assert 40 < halves < 110
+
+
+@pytest.mark.parametrize("value", [False, True])
+def test_a_mask_whose_part_marks_all_or_nothing_is_not_used(value: bool) -> None:
+    photos, flat = photos_of((40, 40)), torch.full((40, 40), value)
+    assert same(make_batch(photos, [flat], 0, 0, 8, 32), make_batch(photos, [flat], 0, 0, 8, 32))
+    holes = make_batch(photos, [flat], 0, 0, 8, 32).hole.flatten(1)
+    assert bool(holes.any(1).all()) and not bool(holes.all(1).any())
 
 
 # Losses
@@ -300,57 +282,66 @@ def test_the_known_part_of_the_composite_passes_no_gradient() -> None:
     assert torch.equal(output.grad != 0, (1 - known).expand_as(output) > 0)
 
 
-# The feature network
+# The paper's own terms
 
 
-def squeeze_state() -> dict[str, Tensor]:
-    """Random weights in the shapes of SqueezeNet 1.1's first stages, with a few keys that are not needed."""
+def test_the_paper_s_terms_are_sums_of_plain_differences() -> None:
+    """Equation 7: feature differences as they are, for output and composite, the two added up."""
+    truth = torch.full((1, 3, 2, 2), 0.5)
+    known = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])
+    output = truth + 0.2
+    total, terms = inpainting_loss(output, truth, known, PAPER_LOSS, ladder)
+    perceptual = (0.2 + 0.05) + (2.0 + 0.5)  # output and composite, on both stages
+    assert PAPER_LOSS.perceptual * float(terms["perceptual"]) == pytest.approx(0.05 * perceptual)
+    style = sum(
+        float((gram(a) - gram(b)).abs().mean())
+        for made in (output, known * truth + (1 - known) * output)
+        for a, b in zip(ladder(made), ladder(truth), strict=True)
+    )
+    assert PAPER_LOSS.style * float(terms["style"]) == pytest.approx(120 * style, rel=1e-5)
+    l1 = 0.2 * 3 / 4 + 6 * 0.2 / 4
+    # One pixel differs; each direction has one step into it from within the grown hole, of two.
+    variation = 0.1 * (0.2 / 2 + 0.2 / 2)
+    assert float(total) == pytest.approx(l1 + 0.05 * perceptual + 120 * style + variation, rel=1e-5)
+
+
+def gram(features: Tensor) -> Tensor:
+    flat = features[0].flatten(1)
+    return flat @ flat.T / flat.numel()
+
+
+def vgg_state() -> dict[str, Tensor]:
+    """Random weights in the shapes of VGG-16's first layers."""
     rng = torch.Generator().manual_seed(0)
-    shapes = {"features.0": (64, 3, 3), "classifier.1": (1000, 512, 1)}
-    for index, incoming, squeezed, expanded in (
-        (3, 64, 16, 64),
-        (4, 128, 16, 64),
-        (6, 128, 32, 128),
-        (7, 256, 32, 128),
-    ):
-        shapes[f"features.{index}.squeeze"] = (squeezed, incoming, 1)
-        shapes[f"features.{index}.expand1x1"] = (expanded, squeezed, 1)
-        shapes[f"features.{index}.expand3x3"] = (expanded, squeezed, 3)
-    state = {}
-    for name, (out, incoming, kernel) in shapes.items():
-        state[f"{name}.weight"] = torch.randn(out, incoming, kernel, kernel, generator=rng) / (incoming * kernel)
-        state[f"{name}.bias"] = torch.rand(out, generator=rng)
+    state, incoming = {}, 3
+    for index, width in ((0, 64), (2, 64), (5, 128), (7, 128), (10, 256), (12, 256), (14, 256)):
+        state[f"features.{index}.weight"] = torch.randn(width, incoming, 3, 3, generator=rng) / (incoming * 9) ** 0.5
+        state[f"features.{index}.bias"] = torch.zeros(width)
+        incoming = width
     return state
 
 
-@pytest.mark.parametrize(("height", "width"), [(64, 64), (40, 57)])
-def test_squeeze_features_lie_at_a_half_a_quarter_and_an_eighth(height: int, width: int) -> None:
-    features = SqueezeFeatures(squeeze_state())
-    taps = features(torch.rand(2, 3, height, width))
-    assert [tap.shape[:2] for tap in taps] == [(2, 64), (2, 128), (2, 256)]
-    for tap, scale in zip(taps, (2, 4, 8), strict=True):
-        assert abs(tap.shape[2] - height / scale) <= 1 and abs(tap.shape[3] - width / scale) <= 1
-        assert float(tap.min()) >= 0 and float(tap.max()) > 0
-    assert not any(p.requires_grad for p in features.parameters())
-
-
-def test_squeeze_features_take_bgr_bytes_minus_the_mean() -> None:
-    state = squeeze_state()
-    state["features.0.weight"].zero_()
-    state["features.0.bias"].zero_()
-    for channel in range(3):
-        state["features.0.weight"][channel, channel, 1, 1] = 1
-    image = torch.tensor([0.9, 0.8, 0.7])[None, :, None, None].expand(1, 3, 16, 16)
-    first = SqueezeFeatures(state)(image)[0]
-    assert first[0, :4, 0, 0].tolist() == pytest.approx(
-        [0.7 * 255 - 103.939, 0.8 * 255 - 116.779, 0.9 * 255 - 123.68, 0]
-    )
-
-
-def test_squeeze_features_pass_gradients_to_the_picture() -> None:
-    image = torch.rand(1, 3, 32, 32, requires_grad=True)
-    sum(tap.sum() for tap in SqueezeFeatures(squeeze_state())(image)).backward()  # type: ignore[union-attr]
-    assert image.grad is not None and float(image.grad.abs().sum()) > 0
+def test_vgg_features_lie_behind_the_first_three_pooling_layers() -> None:
+    state = vgg_state()
+    plain = nn.Sequential()
+    for stage in ((0, 2), (5, 7), (10, 12, 14)):
+        for index in stage:
+            weight = state[f"features.{index}.weight"]
+            layer = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
+            layer.load_state_dict({"weight": weight, "bias": state[f"features.{index}.bias"]})
+            plain.extend([layer, nn.ReLU()])
+        plain.append(nn.MaxPool2d(2))
+    image = torch.rand(2, 3, 32, 48)
+    mean, std = torch.tensor([[0.485, 0.456, 0.406], [0.229, 0.224, 0.225]])[..., None, None]
+    x = (image - mean) / std
+    wanted = []
+    for layer in plain:
+        x = layer(x)
+        wanted += [x] if isinstance(layer, nn.MaxPool2d) else []
+    made = VggFeatures(state)(image)
+    assert [tap.shape[1:] for tap in made] == [(64, 16, 24), (128, 8, 12), (256, 4, 6)]
+    for a, b in zip(made, wanted, strict=True):
+        torch.testing.assert_close(a, b)
 
 
 # Photographs
@@ -403,22 +394,23 @@ def short(monkeypatch: pytest.MonkeyPatch) -> TrainSettings:
         second_share=0.34,
         every=100,
         held_out=8,
-        workers=0,
+        perceptual="none",
         device="cpu",
         precision="fp32",
     )
 
 
 def run(
-    folder: Path, out: Path, settings: TrainSettings, *, resume: bool = False, after: int | None = None
-) -> list[Event]:
+    folder: Path, out: Path, settings: TrainSettings, *, resume: bool = False, after: int | None = None,
+    masks: Path | None = None,
+) -> list[Event]:  # fmt: skip
     """Train; stop once so many steps are done in all."""
     events: list[Event] = []
 
     def stop() -> bool:
         return after is not None and any(isinstance(event, TrainStep) and event.step >= after for event in events)
 
-    assert train(folder, out, settings, events.append, resume=resume, stop=stop) == out
+    assert train(folder, out, settings, events.append, masks=masks, resume=resume, stop=stop) == out
     return events
 
 
@@ -434,16 +426,29 @@ def test_training_writes_weights_that_load(tmp_path: Path, short: TrainSettings)
     assert [event.step for event in steps(events)] == [1, 2, 3, 4, 5, 6]
     assert all(set(event.losses) == {"valid", "hole", "tv"} and math.isfinite(event.loss) for event in steps(events))
     (measured,) = [event for event in events if isinstance(event, Validated)]
-    assert measured.step == 6 and 0 < measured.psnr < 60 and 0 < measured.floor < 60
-    assert abs(measured.psnr - measured.floor) < 3  # six steps from the floor
+    assert measured.step == 6 and 0 < measured.psnr < 60 and 0 < measured.scratch < 60
+    assert abs(measured.psnr - measured.floor_psnr) < 3  # six steps from the floor
+    assert -1 < measured.ssim < 1 and measured.perceptual > 0 and measured.floor_perceptual > 0
+    assert [event.progress for event in steps(events)] == pytest.approx([i / 6 for i in range(1, 7)])
     network = store.load_network(str(out))
     assert isinstance(network, PartialConvUNet) and network.config == TINY
     header = store.read_header(out)
     assert header["name"] == "w"
     assert header["training"]["photographs"] == 5 and header["training"]["step"] == 6
+    assert header["training"]["held_out"] == 0  # of five photographs, a tenth
     assert header["metrics"]["validation"]["psnr"] == measured.psnr
-    assert {path.name for path in out.parent.iterdir()} == {"w.safetensors", "w.safetensors.checkpoint"}
+    beside = {"", ".checkpoint", ".log.jsonl", ".sheet.png"}
+    assert {path.name for path in out.parent.iterdir()} == {f"w.safetensors{ending}" for ending in beside}
     assert str(tmp_path) not in str(header)
+    (line,) = (out.parent / "w.safetensors.log.jsonl").read_text("utf-8").splitlines()
+    assert json.loads(line) == asdict(measured)
+    with Image.open(out.parent / "w.safetensors.sheet.png") as sheet:
+        assert sheet.size == (4 * 32, 8 * 32) and sheet.mode == "RGB"
+        damaged, floor, filled, true = (np.asarray(sheet)[:, 32 * i : 32 * (i + 1)].astype(int) for i in range(4))
+    changed = (filled != true).any(-1)
+    assert changed.any() and not changed.all()
+    assert (damaged[changed] == 255).all() and (filled[~changed] == true[~changed]).all()
+    assert (floor != true).any()
 
 
 @pytest.mark.parametrize("first", [1, 3, 5])
@@ -459,8 +464,16 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path, short:
     for name in ("w.safetensors", "w.safetensors.checkpoint"):
         mine, my_header = store.read_tensors(parts.with_name(name))
         theirs, their_header = store.read_tensors(whole.with_name(name))
-        assert my_header == their_header and mine.keys() == theirs.keys()
+        assert timeless(my_header) == timeless(their_header) and mine.keys() == theirs.keys()
         assert [key for key in mine if not torch.equal(mine[key], theirs[key])] == []
+
+
+def timeless(header: dict[str, str]) -> dict[str, object]:
+    """What a header says, but for how long it took."""
+    document = {"seconds": None, **header, "pconv": json.loads(header["pconv"])}
+    del document["seconds"]
+    document["pconv"].get("metrics", {"validation": {"seconds": 0}})["validation"].pop("seconds")
+    return document
 
 
 def test_stopping_saves_what_was_done(tmp_path: Path, short: TrainSettings) -> None:
@@ -492,7 +505,6 @@ def test_the_second_phase_freezes_the_encoder_s_statistics_and_lowers_the_rate(
     tmp_path: Path, short: TrainSettings
 ) -> None:
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
-    assert short.first_steps == 4
     states = []
     for after in (3, 4, 6):
         run(folder, out, short, after=after, resume=after > 3)
@@ -506,23 +518,43 @@ def test_the_second_phase_freezes_the_encoder_s_statistics_and_lowers_the_rate(
     assert not torch.equal(states[1][key], states[2][key])
 
 
+def rates(settings: TrainSettings) -> list[float]:
+    """The rate of every step of a training that goes by steps."""
+    state = loop._State(None, {}, None)  # type: ignore[arg-type]
+    found = []
+    for state.step in range(settings.steps):
+        found.append(loop._rate(settings, loop._moment(state, settings)))
+    return found
+
+
 def test_the_rate_warms_up_and_falls_in_each_phase() -> None:
-    settings = TrainSettings(steps=4000, rate=1e-3, second_rate=2e-4, second_share=0.25)
-    assert settings.first_steps == 3000
-    rates = [loop._rate(settings, step) for step in range(4000)]
-    assert rates[0] == pytest.approx(1e-3 / 200)
-    assert max(rates[:3000]) == pytest.approx(1e-3, rel=0.02) and rates.index(max(rates)) == 199
-    assert rates[2999] == pytest.approx(5e-5, rel=0.01)
-    assert max(rates[3000:]) == pytest.approx(2e-4, rel=0.1)
-    assert rates[3999] == pytest.approx(1e-5, rel=0.01)
+    found = rates(TrainSettings(steps=4000, rate=1e-3, second_rate=2e-4, second_share=0.25))
+    assert found[0] == pytest.approx(1e-3 / 200)
+    assert max(found[:3000]) == pytest.approx(1e-3, rel=0.02) and found.index(max(found)) == 199
+    assert found[2999] == pytest.approx(5e-5, rel=0.01)
+    assert max(found[3000:]) == pytest.approx(2e-4, rel=0.1)
+    assert found[3999] == pytest.approx(1e-5, rel=0.01)
     for begin, end in ((199, 3000), (3199, 4000)):
-        assert all(a > b for a, b in zip(rates[begin : end - 1], rates[begin + 1 : end], strict=True))
-    assert all(rate > 0 for rate in rates)
+        assert all(a > b for a, b in zip(found[begin : end - 1], found[begin + 1 : end], strict=True))
+    assert all(rate > 0 for rate in found)
+
+
+def test_the_paper_s_rates_stay_where_they_are() -> None:
+    found = rates(replace(RECIPES["paper"], steps=1000))
+    assert found[199:750] == [2e-4] * 551 and found[949:] == [5e-5] * 51
+
+
+def test_the_paper_s_recipe_is_that_of_the_paper() -> None:
+    paper = RECIPES["paper"]
+    assert (paper.network, paper.batch_size, paper.size) == ("paper", 6, 512)
+    assert (paper.rate, paper.second_rate) == (2e-4, 5e-5)
+    assert loop._shape(paper, False) == loop._shape(paper, True) == (6, 512)
+    assert paper.features_first and not paper.loss.by_area and not paper.loss.relative
 
 
 def test_the_rate_of_a_step_is_the_rate_that_is_said(tmp_path: Path, short: TrainSettings) -> None:
     events = run(folder_of(tmp_path / "photos"), tmp_path / "w", replace(short, steps=3))
-    assert [event.rate for event in steps(events)] == [loop._rate(replace(short, steps=3), step) for step in range(3)]
+    assert [event.rate for event in steps(events)] == rates(replace(short, steps=3))
 
 
 def test_a_step_goes_as_far_as_its_rate_and_its_gradient_is_clipped(tmp_path: Path, short: TrainSettings) -> None:
@@ -550,29 +582,172 @@ def test_what_is_saved_is_the_average_not_the_last_step(tmp_path: Path, short: T
     assert torch.equal(store.read(tmp_path / "w")[1][key], tensors[f"averaged.{key}"].half().float())
 
 
+def test_batch_statistics_are_taken_anew_for_the_averaged_weights(tmp_path: Path, short: TrainSettings) -> None:
+    folder = folder_of(tmp_path / "photos")
+    run(folder, tmp_path / "w", replace(short, steps=3, second_share=0.0))
+    saved = store.read(tmp_path / "w")[1]
+    network = PartialConvUNet(TINY)
+    network.load_state_dict(saved, strict=False)
+    photos = [torch.tensor(photo).permute(2, 0, 1) for photo in load_photos(folder, 32)[0]]
+    sums, seen = torch.zeros(2, 6), []
+    norm = network.encoder[1].norm
+    hook = norm.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    for i in range(loop.CALIBRATION):
+        batch = make_batch(photos, (), loop.CALIBRATION_SEED, i, 8, 16)
+        network.train()(batch.image, batch.known)
+        values = seen[-1].transpose(0, 1).flatten(1)
+        sums += torch.stack([values.mean(1), values.var(1)]) / loop.CALIBRATION
+    hook.remove()
+    # The saved kernels are halves, those that were calibrated are not.
+    torch.testing.assert_close(saved["encoder.1.norm.running_mean"], sums[0], rtol=1e-2, atol=1e-3)
+    torch.testing.assert_close(saved["encoder.1.norm.running_var"], sums[1], rtol=1e-2, atol=1e-3)
+
+
 def test_feature_terms_join_in_the_second_phase_where_their_network_is_given(
     tmp_path: Path, short: TrainSettings
 ) -> None:
-    squeeze = tmp_path / "squeeze.safetensors"
-    store.write_tensors(squeeze, squeeze_state(), {})
+    vgg = tmp_path / "vgg.safetensors"
+    store.write_tensors(vgg, vgg_state(), {})
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
-    events = run(folder, out, replace(short, steps=2, second_share=0.5, perceptual=squeeze))
-    first, second = ({*event.losses} for event in steps(events))
-    assert first == {"valid", "hole", "tv"} and second == first | {"perceptual", "style"}
-    assert store.read_header(out)["training"]["perceptual"] == "squeeze.safetensors"
+    for which, said in (("squeeze", "squeeze"), (str(vgg), "vgg.safetensors")):
+        events = run(folder, out, replace(short, steps=2, second_share=0.5, perceptual=which))
+        first, second = ({*event.losses} for event in steps(events))
+        assert first == {"valid", "hole", "tv"} and second == first | {"perceptual", "style"}
+        assert store.read_header(out)["training"]["perceptual"] == said
+    events = run(folder, out, replace(short, steps=2, second_share=0.5, perceptual="squeeze", features_first=True))
+    assert all("style" in event.losses for event in steps(events))
 
 
-def test_the_first_phase_sees_many_small_crops_the_second_few_large_ones(short: TrainSettings) -> None:
-    photos = photos_of((40, 40))
-    shapes = [tuple(image.shape) for image, _ in loop._batches(photos, short, 2)]
-    assert shapes == [(8, 3, 16, 16)] * 2 + [(2, 3, 32, 32)] * 2
-    assert [tuple(image.shape) for image, _ in loop._batches(photos, short, 5)] == [(2, 3, 32, 32)]
-    other = next(loop._batches(photos, replace(short, seed=1), 5))
-    assert not torch.equal(other[0], next(loop._batches(photos, short, 5))[0])
-    late = [image for image, _ in loop._batches(photos, short, 3)]
-    assert all(
-        torch.equal(a, b) for a, b in zip(late, [x for x, _ in loop._batches(photos, short, 0)][3:], strict=True)
-    )
+def test_the_first_phase_sees_many_small_crops_the_second_few_large_ones(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = loop.make_batch
+    seen: list[tuple[int, int, int]] = []
+
+    def spy(photos: list[Tensor], masks: list[Tensor], seed: int, step: int, count: int, size: int, **more: Any) -> Any:
+        if seed == short.seed:
+            seen.append((step, count, size))
+        return made(photos, masks, seed, step, count, size, **more)
+
+    monkeypatch.setattr(loop, "make_batch", spy)
+    run(folder_of(tmp_path / "photos"), tmp_path / "w", short)
+    assert seen == [(0, 8, 16), (1, 8, 16), (2, 8, 16), (3, 8, 16), (4, 2, 32), (5, 2, 32)]
+    seen.clear()
+    run(folder_of(tmp_path / "photos"), tmp_path / "w", replace(short, small_first=False, steps=2))
+    assert seen == [(0, 2, 32), (1, 2, 32)]
+
+
+def test_by_the_clock_training_ends_with_its_time_and_has_both_phases(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    now = 0.0
+
+    def clock() -> float:
+        nonlocal now
+        now += 1.0
+        return now
+
+    monkeypatch.setattr(loop.time, "monotonic", clock)
+    folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
+    settings = replace(short, minutes=0.1, steps=1)  # 6 seconds, a step a second
+    events = run(folder, out, settings)
+    assert isinstance(events[0], TrainStarted) and events[0].steps is None
+    assert [event.step for event in steps(events)] == [1, 2, 3, 4, 5, 6]
+    assert [event.progress for event in steps(events)] == pytest.approx([i / 6 for i in range(1, 7)])
+    second = [event.rate > short.second_rate / 100 * 2 for event in steps(events)]
+    assert second[0] and steps(events)[4].rate < steps(events)[0].rate, "the second phase begins with its own warm-up"
+    begun = run(folder, out, settings, after=3)
+    assert [event.step for event in steps(begun)] == [1, 2, 3]
+    assert [event.step for event in steps(run(folder, out, settings, resume=True))] == [4, 5, 6]
+
+
+def test_training_starts_from_weights_of_any_architecture(tmp_path: Path, short: TrainSettings) -> None:
+    folder = folder_of(tmp_path / "photos")
+    torch.manual_seed(9)
+    network = PartialConvUNet(replace(TINY, head=5))
+    nn.init.normal_(network.out.weight, std=0.01)
+    start = tmp_path / "start.safetensors"
+    store.write(start, network, network.state_dict(), {})
+    run(folder, tmp_path / "w", replace(short, start_from=str(start), steps=1, rate=1e-6))
+    header, state = store.read(tmp_path / "w")
+    assert header["architecture"]["head"] == 5 and header["training"]["start_from"] == "start.safetensors"
+    for key, value in network.state_dict().items():
+        if "norm" not in key:
+            torch.testing.assert_close(state[key], value.half().float(), rtol=1e-2, atol=1e-5)
+    resumed = run(folder, tmp_path / "w", replace(short, start_from=str(start), steps=2), resume=True)
+    assert [event.step for event in steps(resumed)] == [2]
+
+
+def test_a_folder_of_masks_is_used(tmp_path: Path, short: TrainSettings) -> None:
+    folder, marks = folder_of(tmp_path / "photos"), tmp_path / "masks"
+    marks.mkdir()
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:20] = 255
+    Image.fromarray(mask).save(marks / "a.png")
+    Image.fromarray(mask * 0).save(marks / "empty.png")
+    plain = run(folder, tmp_path / "v", replace(short, steps=1))
+    events = run(folder, tmp_path / "w", replace(short, steps=1), masks=marks)
+    assert [event.text for event in events if isinstance(event, Notice)] == [
+        f"{marks / 'empty.png'}: marks everything or nothing as damaged; leave it out"
+    ]
+    assert steps(plain)[0].loss != steps(events)[0].loss
+    (marks / "a.png").unlink()
+    with pytest.raises(UsageError, match="no mask in it"):
+        run(folder, tmp_path / "x", short, masks=marks)
+
+
+def test_what_lies_beyond_a_tile_s_edge_is_not_asked_for(tmp_path: Path, short: TrainSettings) -> None:
+    """Whatever the photograph holds there, loss and gradient are the same."""
+    network, truth = PartialConvUNet(TINY), torch.rand(1, 3, 32, 32)
+    nn.init.normal_(network.out.weight, std=0.1)
+    known, beyond = torch.ones(1, 1, 32, 32), torch.zeros(1, 1, 32, 32)
+    known[..., 10:20, 10:20] = 0
+    known[..., 24:] = 0
+    beyond[..., 24:] = 1
+    other = torch.where(beyond > 0, 1 - truth, truth)
+    found = []
+    for image in (truth, other):
+        twin = PartialConvUNet(TINY)
+        twin.load_state_dict(network.state_dict())
+        state = loop._fresh(twin, short, torch.device("cpu"))
+        moment = loop._Moment(second=False, share=0.0, begun=0)
+        settings = replace(short, loss=LossWeights(tv=0.0))
+        loss, _, _ = loop._step(state, settings, moment, Batch(image, known, beyond), twin, None, torch.float32)
+        found.append((float(loss), twin.out.weight.detach()))
+    assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
+
+
+def test_a_training_that_comes_to_nothing_says_so_and_keeps_the_checkpoint(
+    tmp_path: Path, short: TrainSettings
+) -> None:
+    folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
+    run(folder, out, replace(short, steps=2))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
+    with pytest.raises(UsageError, match=r"come to nothing by step 3.*lower --rate"):
+        run(folder, out, replace(short, steps=3, loss=LossWeights(hole=math.nan)), resume=True)
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+@pytest.mark.parametrize("ending", [".checkpoint", "", ".sheet.png"])
+def test_a_disk_that_is_full_costs_nothing_that_was_saved(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch, ending: str
+) -> None:
+    folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
+    run(folder, out, replace(short, steps=2))
+    before = (tmp_path / f"w{ending}").read_bytes()
+    whole = files.whole
+
+    def full(target: Path, **options: Any) -> Any:
+        if target == tmp_path / f"w{ending}":
+            raise OSError(errno.ENOSPC, "No space left on device")
+        return whole(target, **options)
+
+    monkeypatch.setattr(files, "whole", full)
+    with pytest.raises(OutputError, match=f"w{ending}.*No space left.*--resume") as caught:
+        run(folder, out, replace(short, steps=3), resume=True)
+    assert "\n" not in str(caught.value) and (tmp_path / f"w{ending}").read_bytes() == before
+    monkeypatch.setattr(files, "whole", whole)
+    assert steps(run(folder, out, replace(short, steps=4), resume=True))[-1].step == 4
 
 
 def test_bfloat16_trains_to_finite_weights(tmp_path: Path, short: TrainSettings) -> None:
@@ -584,12 +759,13 @@ def test_bfloat16_trains_to_finite_weights(tmp_path: Path, short: TrainSettings)
 @pytest.mark.parametrize("held_out", [0, 1, 3, 8])
 def test_held_out_photographs_are_not_trained_on(tmp_path: Path, short: TrainSettings, held_out: int) -> None:
     photos = folder_of(tmp_path / "photos", count=24, side=32)
-    kept, held = loop._photos(photos, replace(short, held_out=held_out), lambda event: None)
+    cpu = torch.device("cpu")
+    kept, held = loop._photos(photos, replace(short, held_out=held_out), lambda event: None, cpu)
     count = min(held_out, 2)  # a tenth of the folder at most
     assert len(kept) == 24 - count
     if count:
         assert len(held) == count
-        assert not any(np.array_equal(a, b) for a in kept for b in held if a.shape == b.shape)
+        assert not any(torch.equal(a, b) for a in kept for b in held if a.shape == b.shape)
 
 
 def test_nothing_held_out_still_trains(tmp_path: Path, short: TrainSettings) -> None:
@@ -619,13 +795,16 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, short: TrainSet
     folder_of(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     refused(tmp_path, short, UsageError, "no checkpoint to resume from", resume=True)
-    refused(tmp_path, short, UsageError, "there are compact, paper", network="huge")
+    refused(tmp_path, short, UsageError, "there are compact, wide, paper", network="huge")
+    refused(tmp_path, short, UsageError, "--minutes 0", minutes=0.0)
+    refused(tmp_path, short, UsageError, "--from none", start_from="none")
+    refused(tmp_path, short, WeightsError, "neither a weights file nor a name", start_from="nowhere")
     refused(tmp_path, short, UsageError, "not a folder", folder=tmp_path / "nowhere")
     refused(tmp_path, short, NothingToDo, "no picture", folder=tmp_path / "empty")
     refused(tmp_path, short, NothingToDo, "64 px", size=64)
     refused(tmp_path, short, DeviceError, "--device meta", device="meta")
     refused(tmp_path, short, DeviceError, "--precision fp8", precision="fp8")
-    refused(tmp_path, short, WeightsError, "cannot be read", perceptual=tmp_path / "photos" / "0.png")
+    refused(tmp_path, short, WeightsError, "cannot be read", perceptual=str(tmp_path / "photos" / "0.png"))
 
 
 def without(key: str) -> Callable[[dict[str, Tensor]], object]:
@@ -635,26 +814,29 @@ def without(key: str) -> Callable[[dict[str, Tensor]], object]:
 @pytest.mark.parametrize(
     "change",
     [
-        lambda state: [state.pop(key) for key in list(state) if key != "classifier.1.weight"],
-        without("features.6.expand3x3.bias"),
+        lambda state: [state.pop(key) for key in list(state) if key != "features.0.weight"],
+        without("features.10.bias"),
         lambda state: state.update({"features.0.bias": torch.zeros(3)}),
-        lambda state: state.update({"features.3.squeeze.weight": torch.zeros(16, 64)}),
+        lambda state: state.update({"features.2.weight": torch.zeros(16, 64)}),
+        lambda state: state.update({"features.3.squeeze.weight": torch.zeros(16, 64, 1, 1)}),
     ],
-    ids=["almost nothing there", "one missing", "short bias", "flat weight"],
+    ids=["almost nothing there", "one missing", "short bias", "flat weight", "half of another"],
 )
-def test_other_weights_than_squeezenet_s_are_refused(
+def test_other_weights_than_those_of_a_feature_network_are_refused(
     tmp_path: Path, short: TrainSettings, change: Callable[[dict[str, Tensor]], object]
 ) -> None:
     folder_of(tmp_path / "photos")
-    state = squeeze_state()
+    state = vgg_state()
     change(state)
-    store.write_tensors(tmp_path / "squeeze", state, {})
-    refused(tmp_path, short, UsageError, r"not SqueezeNet 1\.1", perceptual=tmp_path / "squeeze")
+    store.write_tensors(tmp_path / "features", state, {})
+    refused(tmp_path, short, UsageError, r"neither SqueezeNet 1\.1 nor VGG-16", perceptual=str(tmp_path / "features"))
 
 
 def test_a_checkpoint_of_another_network_is_refused(tmp_path: Path, short: TrainSettings) -> None:
     folder = folder_of(tmp_path / "photos")
     run(folder, tmp_path / "w", replace(short, steps=1))
-    refused(tmp_path, short, WeightsError, "do not fit", network="paper", resume=True)
+    refused(tmp_path, short, UsageError, "is of the network compact, not of paper", network="paper", resume=True)
     (tmp_path / "w.checkpoint").write_bytes(b"broken")
     refused(tmp_path, short, WeightsError, "cannot be read", resume=True)
+    store.write_tensors(tmp_path / "w.checkpoint", {"a": torch.zeros(1)}, {"step": "3"})
+    refused(tmp_path, short, UsageError, "not a checkpoint that this version wrote", resume=True)

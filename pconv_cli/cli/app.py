@@ -13,7 +13,7 @@ from typing import Annotated
 import typer
 
 from pconv_cli import __version__
-from pconv_cli.cli import restore, tile, train, weights
+from pconv_cli.cli import evaluate, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
 
@@ -28,6 +28,7 @@ app = typer.Typer(
 )
 app.command("restore")(restore.command)
 app.command("tile")(tile.command)
+app.command("evaluate")(evaluate.command)
 app.command("train")(train.command)
 app.add_typer(weights.app, name="weights")
 

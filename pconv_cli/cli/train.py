@@ -15,23 +15,47 @@ from pconv_cli.errors import ExitCode
 def command(
     photos: Annotated[Path, typer.Argument(metavar="PHOTOS", help="A folder of undamaged photographs.")],
     out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="Weights to write.")],
-    network: Annotated[str, typer.Option(metavar="compact|paper", help="Which architecture.")] = "compact",
-    steps: Annotated[int, typer.Option(min=1, help="Batches in all; the last quarter is the second phase.")] = 20000,
-    batch_size: Annotated[
-        int, typer.Option(min=1, help="Crops in a batch of the second phase; four times as many in the first.")
-    ] = 4,
-    size: Annotated[
-        int, typer.Option(min=64, help="Side of a crop in the second phase, pixels; half of it in the first.")
-    ] = 256,
-    rate: Annotated[float, typer.Option(min=1e-8, help="Adam's learning rate in the first phase.")] = 1e-3,
-    perceptual: Annotated[
+    masks: Annotated[
         Path | None,
-        typer.Option(help="SqueezeNet 1.1 as safetensors, for the perceptual and style losses (default: without)."),
+        typer.Option(metavar="DIR", help="Masks to mix into the made-up damage; white = damaged."),
+    ] = None,
+    recipe: Annotated[str, typer.Option(metavar="default|paper", help="What other options begin with.")] = "default",
+    network: Annotated[
+        str | None, typer.Option(metavar="compact|wide|paper", help="Which architecture (default: the recipe's).")
+    ] = None,
+    start_from: Annotated[
+        str | None, typer.Option("--from", metavar="WEIGHTS", help="Start from weights: a name or a file.")
+    ] = None,
+    steps: Annotated[int | None, typer.Option(min=1, help="Batches in all.", show_default="20000")] = None,
+    minutes: Annotated[
+        float | None, typer.Option(min=0.01, help="Train for so long instead, whatever the number of steps.")
+    ] = None,
+    batch_size: Annotated[
+        int | None,
+        typer.Option(
+            min=1, help="Crops in a batch of the second phase; the default recipe has four times as many in the first."
+        ),
+    ] = None,
+    size: Annotated[
+        int | None,
+        typer.Option(min=64, help="Side of a crop in the second phase; the default recipe halves it in the first."),
+    ] = None,
+    rate: Annotated[float | None, typer.Option(min=1e-8, help="Adam's learning rate in the first phase.")] = None,
+    second_rate: Annotated[float | None, typer.Option(min=1e-8, help="The same in the second phase.")] = None,
+    perceptual: Annotated[
+        str | None,
+        typer.Option(
+            metavar="squeeze|none|FILE",
+            help="Feature network of the perceptual and style losses: the shipped one, or SqueezeNet 1.1 or VGG-16 as "
+            "safetensors.",
+        ),
     ] = None,
     seed: Annotated[int, typer.Option(help="Of the first weights, the crops and the damage.")] = 0,
-    every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints.")] = 500,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside OUT.")] = False,
+    every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints and validations.")] = 500,
+    held_out: Annotated[int, typer.Option(min=0, help="Photographs kept for validation, a tenth of all at most.")] = 32,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside FILE.")] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that exist.")] = False,
+    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network first; pays on GPUs.")] = False,
     device: Device = "auto",
     precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
         Precision.auto
@@ -40,27 +64,39 @@ def command(
 ) -> None:
     """Train a network on your own photographs; damage is made up on the way.
 
-    Ctrl-C finishes the step under way and saves; --resume goes on from there.
+    Beside FILE stand its checkpoint, a log with one JSON object a validation, and a sheet of sample fills. Ctrl-C
+    finishes the step under way and saves; --resume goes on from there.
     """
-    from pconv_cli.cli import ui
-    from pconv_cli.errors import OutputError
-    from pconv_cli.training.loop import TrainSettings, train
+    from dataclasses import replace
 
+    from pconv_cli.cli import ui
+    from pconv_cli.errors import OutputError, UsageError
+    from pconv_cli.training.loop import RECIPES, train
+
+    if recipe not in RECIPES:
+        raise UsageError(f"--recipe {recipe}: there is no such recipe; choose {' or '.join(RECIPES)}")
+    if steps is not None and minutes is not None:
+        raise UsageError("--steps and --minutes: give one of them")
+    if start_from is not None and network is not None:
+        raise UsageError("--from and --network: weights bring their own architecture; give one of them")
     if out.exists() and not (resume or overwrite):
         raise OutputError(f"{out}: exists already; use --resume to go on, or --overwrite to replace it")
-    settings = TrainSettings(
-        network=network,
-        steps=steps,
-        batch_size=batch_size,
-        size=size,
-        rate=rate,
-        perceptual=perceptual,
+    asked = {
+        "network": network, "steps": steps, "minutes": minutes, "batch_size": batch_size, "size": size, "rate": rate,
+        "second_rate": second_rate, "perceptual": perceptual,
+    }  # fmt: skip
+    settings = replace(
+        RECIPES[recipe],
+        start_from=start_from,
         seed=seed,
         every=every,
+        held_out=held_out,
+        compiled=compiled,
         device=device,
         precision=precision.value,
+        **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
     )
     with ui.view(progress) as show, ui.Stop(show) as stop:
-        train(photos, out, settings, stop.listening, resume=resume, stop=stop)
+        train(photos, out, settings, stop.listening, masks=masks, resume=resume, stop=stop)
         interrupted = stop()
     raise typer.Exit(ExitCode.INTERRUPTED if interrupted else ExitCode.OK)

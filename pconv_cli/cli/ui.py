@@ -11,7 +11,7 @@ import re
 import signal
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -25,11 +25,14 @@ from rich.text import Text
 
 from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.events import (
+    EvaluationFinished,
+    EvaluationStarted,
     Event,
     ItemDone,
     ItemFailed,
     ItemStarted,
     Notice,
+    PairMeasured,
     RunFinished,
     RunStarted,
     TilesDone,
@@ -131,13 +134,28 @@ def _nowhere(stream: TextIO) -> TextIO:
     return Path(os.devnull).open("w", encoding="utf-8")
 
 
-def table(title: str, columns: list[str], rows: list[list[str]]) -> None:
-    """Show a table on stdout."""
+def table(
+    title: str, columns: list[str], rows: list[list[str]], *,
+    figures: bool = False, bold: Container[tuple[int, int]] = (), heads: Container[int] = (),
+) -> None:  # fmt: skip
+    """Show a table on stdout.
+
+    Args:
+        title: What stands above it.
+        columns: Their names.
+        rows: A cell for each column.
+        figures: Whether all columns but the first hold figures, which stand at the right.
+        bold: Row and column of the cells that are to be seen first.
+        heads: Rows that begin a part of the table: a line stands above them.
+    """
     grid = Table(title=title, title_justify="left")
-    for column in columns:
-        grid.add_column(column, overflow="fold")
-    for row in rows:
-        grid.add_row(*(Text(cell) for cell in row))
+    for number, column in enumerate(columns):
+        grid.add_column(column, overflow="fold", justify="right" if figures and number else "left")
+    for number, row in enumerate(rows):
+        if number in heads:
+            grid.add_section()
+        cells = (Text(cell, "bold" if (number, place) in bold else "") for place, cell in enumerate(row))
+        grid.add_row(*cells, style="dim" if number in heads else "")
     Console().print(grid)
 
 
@@ -162,9 +180,22 @@ def sentence(event: Event) -> str | None:
             return _summary(event)
         case TrainStarted():
             start = f", from step {event.first}" if event.first else ""
-            return f"training on {event.photos} photographs, {event.steps} steps{start}, on {event.device}"
+            length = "by the clock" if event.steps is None else f"{event.steps} steps"
+            return f"training on {event.photos} photographs, {length}{start}, on {event.device} in {event.precision}"
         case Validated():
-            return f"step {event.step}: {event.psnr:.2f} dB in the holes, the pyramid alone {event.floor:.2f} dB"
+            return (
+                f"step {event.step}: {event.psnr:.2f} dB in the holes, perceptual distance {event.perceptual:.3f}; "
+                f"the pyramid alone {event.floor_psnr:.2f} dB, {event.floor_perceptual:.3f}"
+            )
+        case EvaluationStarted():
+            pairs = "pair" if event.pairs == 1 else "pairs"
+            return f"{event.pairs} {pairs}, by {', '.join(event.methods)}, on {event.device} in {event.precision}"
+        case PairMeasured():
+            return f"measured {event.name} under {event.mask}: {event.ratio:.1%} damaged"
+        case EvaluationFinished():
+            failed = f", {event.failed} failed" if event.failed else ""
+            left = f", {event.not_done} not done" if event.not_done else ""
+            return f"{event.measured} measured{failed}{left} in {event.seconds:.1f} s"
         case _:
             return None
 
@@ -207,11 +238,11 @@ class _Plain(_Quiet):
         self._step_shown = 0.0
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted):
-            self._items = event.items
+        if isinstance(event, RunStarted | EvaluationStarted):
+            self._items = event.items if isinstance(event, RunStarted) else event.pairs
         if isinstance(event, TrainStep):
             self._step(event)
-        elif isinstance(event, ItemDone | ItemFailed) and self._items:
+        elif isinstance(event, ItemDone | ItemFailed | PairMeasured) and self._items:
             self._done += 1
             self._write(event, f"[{self._done}/{self._items}] ")
         else:
@@ -241,6 +272,8 @@ class _TileRate(ProgressColumn):
 
     def render(self, task: Task) -> Text:
         tiles, elapsed = task.fields["tiles"], task.elapsed
+        if task.description != "restoring":
+            return Text("")
         if not tiles or not elapsed:
             return Text("  - tiles/s", style="dim")
         return Text(f"{tiles / elapsed:5.1f} tiles/s", style="cyan")
@@ -262,6 +295,7 @@ class _Bar:
         )
         self._task = self._progress.add_task("restoring", count="", tiles=0, total=None, visible=False)
         self._items = 0
+        self._unit = "pictures"
         self._done = 0
         self._tiles = 0
         self._expected = 0
@@ -269,12 +303,14 @@ class _Bar:
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted():
-                self._items = event.items
                 self._start("restoring", event.items, "pictures")
+            case EvaluationStarted():
+                self._start("measuring", event.pairs, "pairs")
             case TrainStarted():
-                self._items = event.steps
-                self._start("training", event.steps, "steps")
-                self._done = event.first
+                self._progress.update(
+                    self._task, description="training", total=1.0, count=f"step {event.first}", visible=True
+                )
+                self._progress.start()
             case TilesDone():
                 self._tiles += event.tiles
                 self._progress.update(self._task, tiles=self._tiles)
@@ -288,20 +324,21 @@ class _Bar:
                     self._progress.update(self._task, total=event.tiles, count=f"{event.tiles} tiles")
                 return
             case TrainStep():
-                self._done = event.step
-                self._advance(f"{event.step}/{self._items} steps, loss {event.loss:.3f}")
+                count = f"step {event.step}, loss {event.loss:.3f}"
+                self._progress.update(self._task, completed=event.progress, count=count)
                 return
-            case ItemDone() | ItemFailed():
+            case ItemDone() | ItemFailed() | PairMeasured():
                 self._done += 1
                 if self._items != 1:
-                    self._advance(f"{self._done}/{self._items} pictures")
-            case RunFinished():
+                    self._advance(f"{self._done}/{self._items} {self._unit}")
+            case RunFinished() | EvaluationFinished():
                 self.close()
             case _:
                 pass
         self._say(event)
 
     def _start(self, description: str, total: int, unit: str) -> None:
+        self._items, self._unit, self._done = total, unit, 0
         self._progress.update(self._task, description=description, total=total, count=f"0/{total} {unit}", visible=True)
         self._progress.start()
 
@@ -312,6 +349,8 @@ class _Bar:
         """Failures and notes stay above the bar; a picture that went well only moves it."""
         text = sentence(event)
         if text is None or (isinstance(event, ItemDone) and not event.notices and event.status != "planned"):
+            return
+        if isinstance(event, PairMeasured):
             return
         style = "red" if isinstance(event, ItemFailed) else "yellow" if isinstance(event, Notice) else ""
         self._console.print(Text(one_line(text), style=style))

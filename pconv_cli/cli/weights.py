@@ -58,12 +58,12 @@ def info(name: Name = None) -> None:
 
 @app.command()
 def verify() -> None:
-    """Compare every shipped weights file with its SHA-256; exit code 4 if one differs."""
+    """Compare every shipped file with its SHA-256; exit code 4 if one differs."""
     from pconv_cli import weights as store
     from pconv_cli.cli import ui
 
     faults = 0
-    for entry in store.listed():
+    for entry in (*store.listed(), *store.listed_features()):
         fault = store.verify(entry)
         faults += fault is not None
         ui.out(f"{entry.name}: {fault or 'as listed'}")

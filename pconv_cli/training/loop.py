@@ -1,10 +1,11 @@
 """Train a network on a folder of photographs: what happens, in order.
 
-Knows: the two phases, the averaged weights that are kept, checkpoints, validation. Does not know: the terminal.
+Knows: recipes, the two phases, the averaged weights that are kept, checkpoints, validation. Does not know: the
+terminal.
 
 As in the paper, the first phase trains everything, the second at a lower rate with the encoder's batch norm frozen.
-Ours differ in more: the first sees four times as many crops of half the side and pure L1, which is where learning is
-cheap; the second sees large crops and adds the perceptual and style terms.
+Our own recipe differs in more: the first phase sees four times as many crops of half the side and pure L1, which is
+where learning is cheap; the second sees large crops and adds the perceptual and style terms.
 
 Source: arXiv 1804.07723, sections 3.4 and 4.2 (losses; Adam at 2e-4, then 5e-5 with frozen statistics).
 """
@@ -13,28 +14,37 @@ from __future__ import annotations
 
 import json
 import math
-from collections.abc import Callable, Iterator
+import time
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, field
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
-from torch import Tensor
+from numpy.typing import NDArray
+from torch import Tensor, nn
 
 from pconv_cli import weights as store
 from pconv_cli.engine import autocast, choose_device, choose_precision, precision_name
-from pconv_cli.errors import ItemError, NothingToDo, UsageError
+from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
 from pconv_cli.events import Listener, Notice, TrainStarted, TrainStep, Validated
-from pconv_cli.images import READ_SUFFIXES, read_picture
-from pconv_cli.metrics import psnr
+from pconv_cli.files import why_unwritable
+from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture, write_png
+from pconv_cli.metrics import perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill
-from pconv_cli.nn.unet import COMPACT, PAPER, PartialConvUNet, UNetConfig
-from pconv_cli.training.data import Photo, batches, make_batch
-from pconv_cli.training.losses import LossWeights, SqueezeFeatures, inpainting_loss
+from pconv_cli.nn.squeeze import SqueezeFeatures
+from pconv_cli.nn.unet import COMPACT, PAPER, WIDE, PartialConvUNet, UNetConfig
+from pconv_cli.training.data import Batch, make_batch
+from pconv_cli.training.losses import PAPER_LOSS, Features, LossWeights, VggFeatures, inpainting_loss
 
-NETWORKS: dict[str, UNetConfig] = {"compact": COMPACT, "paper": PAPER}
-VALIDATION_SEED = 20181215
+NETWORKS: dict[str, UNetConfig] = {"compact": COMPACT, "wide": WIDE, "paper": PAPER}
+VALIDATION_SEED, CALIBRATION_SEED = 20181215, 20180420
+WARM_UP = 200  # steps at the start of a phase in which the rate rises
+CALIBRATION = 8  # batches that the averaged weights' batch statistics are taken from
+SHOWN = 8  # held-out crops on the sheet
 
 
 @dataclass(frozen=True)
@@ -42,60 +52,60 @@ class TrainSettings:
     """How to train.
 
     Attributes:
-        network: A name in `NETWORKS`.
+        network: A name in `NETWORKS`; with `start_from`, that file's own.
+        start_from: Weights to start from, as `restore --weights` takes them, or None: from nothing.
         steps: Batches in all, both phases.
-        batch_size: Crops in a batch of the second phase; four times as many in the first.
-        size: Side of a crop in the second phase, pixels; half of it in the first.
+        minutes: Train for so long instead, by the clock; runs are then not repeatable.
+        batch_size: Crops in a batch of the second phase; four times as many in the first where that has small crops.
+        size: Side of a crop in the second phase, pixels; half of it in the first where that has small crops.
+        small_first: Whether the first phase has small crops.
         rate: Adam's learning rate at the top of the first phase.
-        second_rate: Adam's learning rate at the start of the second phase; both fall along a cosine.
-        second_share: Share of the steps that the second phase takes, from 0 to 1.
+        second_rate: Adam's learning rate at the start of the second phase.
+        falling: Whether the rates fall along a cosine, to a twentieth.
+        second_share: Share of the training that the second phase takes, from 0 to 1.
         average: Decay of the averaged weights that are saved.
         seed: Of the first weights, the crops and the damage.
         every: Steps between checkpoints and validations.
         held_out: Photographs kept for validation, taken evenly from the folder.
         loss: Weights of the losses.
-        workers: Processes that make batches, where processes can be forked; 0 makes them in this one.
+        features_first: Whether the perceptual and style terms count in the first phase too.
+        perceptual: Which feature network: `squeeze`, which ships, a file with SqueezeNet 1.1 or VGG-16, or `none`.
         device: As in `restore`.
         precision: As in `restore`.
-        perceptual: SqueezeNet 1.1 weights as safetensors, or None: no perceptual and no style term.
+        compiled: Whether the network is compiled; it takes a minute or two to begin, and pays on GPUs.
     """
 
     network: str = "compact"
+    start_from: str | None = None
     steps: int = 20000
+    minutes: float | None = None
     batch_size: int = 4
     size: int = 256
+    small_first: bool = True
     rate: float = 1e-3
     second_rate: float = 2e-4
+    falling: bool = True
     second_share: float = 0.25
     average: float = 0.999
     seed: int = 0
     every: int = 500
     held_out: int = 32
     loss: LossWeights = field(default_factory=LossWeights)
-    workers: int = 1
+    features_first: bool = False
+    perceptual: str = "squeeze"
     device: str = "auto"
     precision: str = "auto"
-    perceptual: Path | None = None
-
-    @property
-    def first_steps(self) -> int:
-        """Steps of the first phase."""
-        return self.steps - int(self.steps * self.second_share)
-
-    def phases(self, step: int) -> tuple[_Phase, _Phase]:
-        """The two phases, without the steps before `step`."""
-        middle = max(step, self.first_steps)
-        return (
-            _Phase(range(step, self.first_steps), 4 * self.batch_size, self.size // 2),
-            _Phase(range(middle, self.steps), self.batch_size, self.size),
-        )
+    compiled: bool = False
 
 
-@dataclass(frozen=True)
-class _Phase:
-    steps: range
-    batch_size: int
-    size: int
+RECIPES: dict[str, TrainSettings] = {
+    "default": TrainSettings(),
+    "paper": TrainSettings(
+        network="paper", batch_size=6, size=512, small_first=False, rate=2e-4, second_rate=5e-5, falling=False,
+        loss=PAPER_LOSS, features_first=True,
+    ),
+}  # fmt: skip
+"""`paper`: arXiv 1804.07723, section 4.2 and equation 7."""
 
 
 @dataclass
@@ -106,51 +116,98 @@ class _State:
     averaged: dict[str, Tensor]
     optimiser: torch.optim.Adam
     step: int = 0
+    seconds: float = 0.0
+    second_from: int | None = None  # the step that the second phase began with
+
+
+@dataclass(frozen=True)
+class _Moment:
+    """Where in the training a step lies."""
+
+    second: bool
+    share: float  # of its phase that is over, by steps or by the clock
+    begun: int  # steps of its phase before it
 
 
 def train(
-    folder: Path, out: Path, settings: TrainSettings, emit: Listener, *, resume: bool, stop: Callable[[], bool]
-) -> Path:
+    folder: Path, out: Path, settings: TrainSettings, emit: Listener, *, masks: Path | None = None,
+    resume: bool = False, stop: Callable[[], bool] = lambda: False,
+) -> Path:  # fmt: skip
     """Train and write weights that `restore --weights` takes.
 
-    A checkpoint stands beside the weights (`OUT.checkpoint`); `resume` goes on from it. When `stop` turns true the
-    step under way is finished and everything is saved.
+    Beside the weights stand a checkpoint (`OUT.checkpoint`), from which `resume` goes on, a log with one JSON object a
+    validation (`OUT.log.jsonl`), and a sheet of held-out crops: damaged, the pyramid alone, filled, true
+    (`OUT.sheet.png`). When `stop` turns true the step under way is finished and everything is saved.
+
+    Args:
+        folder: Photographs, searched recursively.
+        out: The weights file to write.
+        settings: How.
+        emit: Takes the events.
+        masks: A folder of masks, white = damaged, that are mixed into the drawn damage; or None.
+        resume: Go on from the checkpoint.
+        stop: Asked after each step.
 
     Returns:
         The weights file.
 
     Raises:
         NothingToDo: If there is no photograph to train on.
-        UsageError: If the settings make no sense, or there is no checkpoint to resume.
+        UsageError: If the settings make no sense, there is no checkpoint to resume, or the loss is no number any more.
         DeviceError: If the device is not there.
-        WeightsError: If the checkpoint or the feature network cannot be read.
+        WeightsError: If weights, the checkpoint or the feature network cannot be read.
+        OutputError: If the disk says no; the checkpoint before is still there.
     """
-    if settings.network not in NETWORKS:
-        raise UsageError(f"no network is called {settings.network}; there are {', '.join(NETWORKS)}")
+    _check(settings)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     features = _features(settings.perceptual, device)
-    photos, held_out = _photos(folder, settings, emit)
-    checkpoint = out.with_name(out.name + ".checkpoint")
-    state = _start(settings, device)
-    if resume:
-        _restore(state, checkpoint)
-    if state.step >= settings.steps:
-        raise UsageError(f"{checkpoint}: already at step {state.step}; ask for more than that with --steps to go on")
-    emit(TrainStarted(len(photos), settings.steps, state.step, str(device), precision_name(precision)))
-    for image, known in _batches(photos, settings, state.step):
-        emit(_step(state, settings, image.to(device), known.to(device), features, precision))
-        last = state.step == settings.steps or stop()
-        if last or state.step % settings.every == 0:
-            event = _validate(state, settings, held_out, device)
+    checkpoint = beside(out, ".checkpoint")
+    state = _resumed(checkpoint, settings, device) if resume else _start(settings, device)
+    if _progress(state, settings) >= 1:
+        raise UsageError(f"{checkpoint}: is at step {state.step} already; ask for more to go on")
+    photos, held_out = _photos(folder, settings, emit, device)
+    marks = [] if masks is None else _masks(masks, emit, device)
+    judge = SqueezeFeatures(store.feature_state(), stages=7).to(device)
+    emit(
+        TrainStarted(
+            len(photos), None if settings.minutes else settings.steps, state.step, str(device),
+            precision_name(precision),
+        )
+    )  # fmt: skip
+    forward = torch.compile(state.network) if settings.compiled else state.network
+    started = time.monotonic() - state.seconds
+    while True:
+        moment = _moment(state, settings)
+        batch = make_batch(photos, marks, settings.seed, state.step, *_shape(settings, moment.second))
+        loss, terms, rate = _step(state, settings, moment, batch, forward, features, precision)
+        state.seconds = time.monotonic() - started
+        last, due = _progress(state, settings) >= 1, state.step % settings.every == 0
+        if last or due or device.type == "cpu" or state.step % 10 == 0:  # to read a number is to wait for the device
+            named = {name: float(term) for name, term in terms.items()}
+            emit(TrainStep(state.step, float(loss), rate, named, min(1.0, _progress(state, settings))))
+        last = last or stop()
+        if last or due:
+            averaged = _calibrated(state, settings, photos, marks, moment.second, device)
+            event, sheet = _validate(averaged, state, settings, held_out, judge)
+            if not math.isfinite(event.psnr + float(loss)):
+                raise UsageError(
+                    f"{out}: training has come to nothing by step {state.step} (the loss is no number); "
+                    "start again with a lower --rate; the last checkpoint is kept"
+                )
             emit(event)
-            _save(state, settings, checkpoint, out, len(photos), event)
+            kept_back = 0 if held_out[0] is photos[0] else len(held_out)
+            _save(state, settings, averaged, out, len(photos), kept_back, event, sheet)
         if last:
-            break
-    return out
+            return out
 
 
-def load_photos(folder: Path, smallest: int) -> tuple[list[Photo], list[ItemError]]:
+def beside(out: Path, ending: str) -> Path:
+    """Give the name of a file that training writes beside its weights."""
+    return out.with_name(out.name + ending)
+
+
+def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], list[ItemError]]:
     """Decode every picture of a folder, once.
 
     Args:
@@ -163,9 +220,8 @@ def load_photos(folder: Path, smallest: int) -> tuple[list[Photo], list[ItemErro
     Raises:
         NothingToDo: If no picture can be used.
     """
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READ_SUFFIXES)
 
-    def load(path: Path) -> Photo | ItemError:
+    def load(path: Path) -> NDArray[np.uint8] | ItemError:
         try:
             photo = read_picture(path).rgb()
         except ItemError as error:
@@ -174,130 +230,138 @@ def load_photos(folder: Path, smallest: int) -> tuple[list[Photo], list[ItemErro
             return ItemError(path, f"smaller than the {smallest} px crops; choose a smaller --size")
         return photo
 
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(load, paths))
-    photos = [result for result in results if not isinstance(result, ItemError)]
+    photos, unused = _loaded(folder, load)
     if not photos:
         raise NothingToDo(f"{folder}: no picture with a short side of {smallest} px or more to train on")
-    return photos, [result for result in results if isinstance(result, ItemError)]
+    return photos, unused
+
+
+def _loaded(
+    folder: Path, load: Callable[[Path], NDArray[Any] | ItemError]
+) -> tuple[list[NDArray[Any]], list[ItemError]]:
+    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READ_SUFFIXES)
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(load, paths))
+    errors = [result for result in results if isinstance(result, ItemError)]
+    return [result for result in results if not isinstance(result, ItemError)], errors
+
+
+def _check(settings: TrainSettings) -> None:
+    if settings.network not in NETWORKS:
+        raise UsageError(f"no network is called {settings.network}; there are {', '.join(NETWORKS)}")
+    if settings.minutes is not None and settings.minutes <= 0:
+        raise UsageError(f"--minutes {settings.minutes:g}: must be more than 0")
+
+
+# ---------------------------------------------------------------- one step
+
+
+def _progress(state: _State, settings: TrainSettings) -> float:
+    """Share of the training that is over."""
+    if settings.minutes is not None:
+        return state.seconds / (60 * settings.minutes)
+    return state.step / settings.steps
+
+
+def _moment(state: _State, settings: TrainSettings) -> _Moment:
+    progress, first = _progress(state, settings), 1 - settings.second_share
+    # In whole steps, where steps are planned: a share of them need not be one.
+    second = (
+        progress >= first
+        if settings.minutes
+        else state.step >= settings.steps - int(settings.steps * settings.second_share)
+    )
+    if not second:
+        return _Moment(False, progress / max(first, 1e-9), state.step)
+    if state.second_from is None:
+        state.second_from = state.step
+    return _Moment(True, (progress - first) / max(1 - first, 1e-9), state.step - state.second_from)
+
+
+def _rate(settings: TrainSettings, moment: _Moment) -> float:
+    """Warm up, then fall along a cosine to a twentieth, or stay; once in each phase."""
+    top = settings.second_rate if moment.second else settings.rate
+    share = min(max(moment.share, 0.0), 1.0)
+    level = 0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2 if settings.falling else 1.0
+    return top * min(1.0, (moment.begun + 1) / WARM_UP) * level
+
+
+def _shape(settings: TrainSettings, second: bool) -> tuple[int, int]:
+    """Crops of a batch and their side."""
+    if second or not settings.small_first:
+        return settings.batch_size, settings.size
+    return 4 * settings.batch_size, settings.size // 2
 
 
 def _step(
-    state: _State, settings: TrainSettings, image: Tensor, known: Tensor, features: SqueezeFeatures | None,
-    precision: torch.dtype,
-) -> TrainStep:  # fmt: skip
-    rate = _rate(settings, state.step)
+    state: _State, settings: TrainSettings, moment: _Moment, batch: Batch, forward: Callable[..., Any],
+    features: Features | None, precision: torch.dtype,
+) -> tuple[Tensor, dict[str, Tensor], float]:  # fmt: skip
+    rate = _rate(settings, moment)
     for group in state.optimiser.param_groups:
         group["lr"] = rate
     state.network.train()
-    second = state.step >= settings.first_steps
-    if second:
+    if moment.second:
         state.network.freeze_encoder_norm()
-    with autocast(image.device, precision):
-        output, _ = state.network(image, known)
+    with autocast(batch.image.device, precision):
+        output, _ = forward(batch.image, batch.known)
+        output = torch.where(batch.beyond > 0, batch.image, output)
         loss, terms = inpainting_loss(
-            output, image, known, settings.loss, features if second else None, twice=state.network.config.floor is None
-        )
+            output, batch.image, 1 - batch.hole, settings.loss,
+            features if moment.second or settings.features_first else None,
+            twice=state.network.config.floor is None,
+        )  # fmt: skip
     state.optimiser.zero_grad(set_to_none=True)
     loss.backward()  # type: ignore[no-untyped-call]
-    torch.nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
+    nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
     state.optimiser.step()
     state.step += 1
     # A short memory at first, or the random start would linger in the average.
     decay = min(settings.average, (1 + state.step) / (10 + state.step))
-    for key, value in state.network.state_dict().items():
-        if value.is_floating_point():
-            state.averaged[key].lerp_(value, 1 - decay)
-    return TrainStep(state.step, float(loss.detach()), rate, {name: float(term) for name, term in terms.items()})
+    current = state.network.state_dict()
+    torch._foreach_lerp_(list(state.averaged.values()), [current[key] for key in state.averaged], 1 - decay)
+    return loss.detach(), terms, rate
 
 
-def _batches(photos: list[Photo], settings: TrainSettings, step: int) -> Iterator[tuple[Tensor, Tensor]]:
-    for phase in settings.phases(step):
-        yield from batches(photos, settings.seed, phase.steps, phase.batch_size, phase.size, settings.workers)
-
-
-def _rate(settings: TrainSettings, step: int) -> float:
-    """Warm up over 200 steps, then fall along a cosine to a twentieth; once in each phase."""
-    first = settings.first_steps
-    top, begin, length = (
-        (settings.rate, 0, first) if step < first else (settings.second_rate, first, settings.steps - first)
-    )
-    share = (step - begin) / max(1, length)
-    return top * min(1.0, (step + 1) / 200) * (0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2)
+# ---------------------------------------------------------------- beginnings
 
 
 def _start(settings: TrainSettings, device: torch.device) -> _State:
     torch.manual_seed(settings.seed)
-    network = PartialConvUNet(NETWORKS[settings.network])
+    if settings.start_from is None:
+        return _fresh(PartialConvUNet(NETWORKS[settings.network]), settings, device)
+    path = store.find(settings.start_from)
+    if path is None:
+        raise UsageError(f"--from {settings.start_from}: has no weights to start from; name a file, or leave it out")
+    header, tensors = store.read(path)
+    network = PartialConvUNet(store.config_from(header, path))
+    store.load_strictly(network, tensors, path)
+    return _fresh(network, settings, device)
+
+
+def _fresh(network: PartialConvUNet, settings: TrainSettings, device: torch.device) -> _State:
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     averaged = {k: v.clone() for k, v in network.state_dict().items() if v.is_floating_point()}
     return _State(network, averaged, torch.optim.Adam(network.parameters(), lr=settings.rate))
 
 
-def _photos(folder: Path, settings: TrainSettings, emit: Listener) -> tuple[list[Photo], list[Photo]]:
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder of photographs")
-    photos, unused = load_photos(folder, settings.size)
-    for error in unused[:3]:
-        emit(Notice(str(error)))
-    if len(unused) > 3:
-        emit(Notice(f"{len(unused) - 3} more pictures cannot be used for the like reasons"))
-    count = min(settings.held_out, len(photos) // 10)
-    held = {round(i * len(photos) / max(1, count)) for i in range(count)}
-    return [p for i, p in enumerate(photos) if i not in held], [photos[i] for i in sorted(held)] or photos[:1]
-
-
-def _features(path: Path | None, device: torch.device) -> SqueezeFeatures | None:
-    if path is None:
-        return None
-    tensors, _ = store.read_tensors(path)
-    try:
-        return SqueezeFeatures(tensors).to(device)
-    except (KeyError, IndexError, RuntimeError) as error:
-        raise UsageError(f"{path}: not SqueezeNet 1.1 weights ({error!r})") from error
-
-
-@torch.no_grad()
-def _validate(state: _State, settings: TrainSettings, held_out: list[Photo], device: torch.device) -> Validated:
-    network = PartialConvUNet(state.network.config)
-    network.load_state_dict(state.averaged, strict=False)
-    network = network.eval().to(device).folded()
-    ours, floors = [], []
-    for i in range(0, max(1, settings.held_out), 8):
-        image, known = make_batch(held_out, VALIDATION_SEED, i, 8, settings.size)
-        image, known = image.to(device), known.to(device)
-        output, _ = network(image, known)
-        ours.append(psnr(output.clamp(0, 1), image, 1 - known))
-        floors.append(psnr(pyramid_fill(image, known).clamp(0, 1), image, 1 - known))
-    return Validated(state.step, float(torch.cat(ours).mean()), float(torch.cat(floors).mean()))
-
-
-def _save(state: _State, settings: TrainSettings, checkpoint: Path, out: Path, photos: int, event: Validated) -> None:
-    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
-    tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
-    for i, moments in state.optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{k}": v for k, v in moments.items()}
-    out.parent.mkdir(parents=True, exist_ok=True)
-    contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
-    store.write_tensors(checkpoint, contiguous, {"step": str(state.step), "network": settings.network})
-    about: dict[str, Any] = {
-        "name": out.stem,
-        "training": {
-            "photographs": photos,
-            "step": state.step,
-            **json.loads(json.dumps(asdict(settings), default=str)),
-        },
-        "metrics": {"validation": asdict(event)},
-    }
-    about["training"].pop("device")
-    about["training"]["perceptual"] = settings.perceptual.name if settings.perceptual else None
-    store.write(out, state.network, {k: v.detach().cpu() for k, v in state.averaged.items()}, about)
-
-
-def _restore(state: _State, checkpoint: Path) -> None:
+def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) -> _State:
     if not checkpoint.is_file():
         raise UsageError(f"{checkpoint}: no checkpoint to resume from; leave out --resume to start anew")
     tensors, metadata = store.read_tensors(checkpoint)
+    try:
+        config = store.config_from(json.loads(metadata["pconv"]), checkpoint)
+        step, seconds = int(metadata["step"]), float(metadata["seconds"])
+        second_from = json.loads(metadata["second_from"])
+    except (KeyError, ValueError) as error:
+        raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
+    if settings.start_from is None and config != NETWORKS[settings.network]:
+        names = [name for name, known in NETWORKS.items() if known == config]
+        raise UsageError(
+            f"{checkpoint}: is of {f'the network {names[0]}' if names else 'a network of its own'}, not of "
+            f"{settings.network}; give the same options as before to --resume"
+        )
+    state = _fresh(PartialConvUNet(config), settings, device)
     network = {k.removeprefix("network."): v for k, v in tensors.items() if k.startswith("network.")}
     store.load_strictly(state.network, network, checkpoint)
     state.network.load_state_dict(network)
@@ -310,4 +374,175 @@ def _restore(state: _State, checkpoint: Path) -> None:
             moments.setdefault(int(index), {})[name] = value
     document = state.optimiser.state_dict()
     state.optimiser.load_state_dict({**document, "state": moments})
-    state.step = int(metadata["step"])
+    return replace(state, step=step, seconds=seconds, second_from=second_from)
+
+
+def _photos(
+    folder: Path, settings: TrainSettings, emit: Listener, device: torch.device
+) -> tuple[list[Tensor], list[Tensor]]:
+    """Photographs to train on and to measure with, on the device; of too few, the first serves for both."""
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder of photographs")
+    photos, unused = load_photos(folder, settings.size)
+    _tell(unused, emit)
+    count = min(settings.held_out, len(photos) // 10)
+    held = {round(i * len(photos) / max(1, count)) for i in range(count)}
+    moved = [torch.tensor(photo, device=device).permute(2, 0, 1).contiguous() for photo in photos]
+    return [p for i, p in enumerate(moved) if i not in held], [moved[i] for i in sorted(held)] or moved[:1]
+
+
+def _masks(folder: Path, emit: Listener, device: torch.device) -> list[Tensor]:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: not a folder of masks")
+
+    def load(path: Path) -> NDArray[np.bool_] | ItemError:
+        try:
+            hole = read_mask(path).hole
+        except ItemError as error:
+            return error
+        if hole.any() and not hole.all():
+            return hole
+        return ItemError(path, "marks everything or nothing as damaged; leave it out")
+
+    found, unused = _loaded(folder, load)
+    _tell(unused, emit)
+    if not found:
+        raise UsageError(f"{folder}: no mask in it that can be used; white = damaged")
+    return [torch.tensor(mask, device=device) for mask in found]
+
+
+def _tell(unused: Sequence[ItemError], emit: Listener) -> None:
+    for error in unused[:3]:
+        emit(Notice(str(error)))
+    if len(unused) > 3:
+        emit(Notice(f"{len(unused) - 3} more cannot be used for the like reasons"))
+
+
+def _features(which: str, device: torch.device) -> Features | None:
+    if which == "none":
+        return None
+    if which == "squeeze":
+        return SqueezeFeatures(store.feature_state()).to(device)
+    tensors, _ = store.read_tensors(Path(which))
+    try:
+        kind = SqueezeFeatures if "features.3.squeeze.weight" in tensors else VggFeatures
+        return kind(tensors).to(device)
+    except (KeyError, IndexError, RuntimeError) as error:
+        raise UsageError(f"{which}: neither SqueezeNet 1.1 nor VGG-16 weights ({error!r})") from error
+
+
+# ---------------------------------------------------------------- what is kept
+
+
+@torch.no_grad()
+def _calibrated(
+    state: _State, settings: TrainSettings, photos: list[Tensor], masks: list[Tensor], second: bool,
+    device: torch.device,
+) -> dict[str, Tensor]:  # fmt: skip
+    """Take the batch statistics of the averaged weights anew: averaged ones belong to no weights there ever were."""
+    twin = PartialConvUNet(state.network.config).to(device)
+    twin.load_state_dict(state.averaged, strict=False)
+    twin.train()
+    if second:
+        twin.freeze_encoder_norm()
+    norms = [module for module in twin.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
+    for norm in norms:
+        norm.reset_running_stats()
+        norm.momentum = None  # the plain mean over what follows
+    if norms:
+        for i in range(CALIBRATION):
+            batch = make_batch(photos, masks, CALIBRATION_SEED, i, *_shape(settings, second))
+            twin(batch.image, batch.known)
+    return {k: v for k, v in twin.state_dict().items() if v.is_floating_point()}
+
+
+@torch.no_grad()
+def _validate(
+    averaged: dict[str, Tensor], state: _State, settings: TrainSettings, held_out: list[Tensor],
+    judge: SqueezeFeatures,
+) -> tuple[Validated, NDArray[np.uint8]]:  # fmt: skip
+    """Measure the averaged weights on held-out crops, and show some."""
+    network = PartialConvUNet(state.network.config)
+    network.load_state_dict(averaged, strict=False)
+    network = network.eval().to(held_out[0].device).folded()
+    found: dict[str, list[Tensor]] = {}
+    sheet: NDArray[np.uint8] | None = None
+    for i, batch in _held_out(held_out, settings):
+        filled = _composite(network(batch.image, batch.known)[0], batch)
+        floor = _composite(pyramid_fill(batch.image, batch.known), batch)
+        wanted = judge(batch.image)
+        thin = i < 0
+        for name, made in (("", filled), ("floor_", floor)):
+            measured = {"scratch" if thin else "psnr": psnr(made, batch.image, batch.hole)}
+            if not thin:
+                measured |= {
+                    "ssim": ssim(made, batch.image, batch.hole),
+                    "perceptual": perceptual_distance(judge(made), wanted),
+                }
+            for key, values in measured.items():
+                found.setdefault(name + key, []).append(values)
+        if sheet is None:
+            sheet = _sheet(batch, floor, filled)
+    means = {name: float(torch.cat(values).mean()) for name, values in found.items()}
+    assert sheet is not None
+    return Validated(state.step, round(state.seconds, 1), **means), sheet
+
+
+def _held_out(photos: list[Tensor], settings: TrainSettings) -> Iterator[tuple[int, Batch]]:
+    """The same crops and damage every time; those with thin scratches only come last, with numbers below 0."""
+    for i in range(0, max(1, settings.held_out), SHOWN):
+        yield i, make_batch(photos, (), VALIDATION_SEED, i, SHOWN, settings.size)
+    yield -1, make_batch(photos, (), VALIDATION_SEED, 1_000_000, SHOWN, settings.size, thin=True)
+
+
+def _composite(output: Tensor, batch: Batch) -> Tensor:
+    return torch.where(batch.hole > 0, output.float().clamp(0, 1), batch.image)
+
+
+def _sheet(batch: Batch, floor: Tensor, filled: Tensor) -> NDArray[np.uint8]:
+    """Crops below each other: damaged, the floor, filled, true."""
+    damaged = torch.where(batch.known > 0, batch.image, batch.image.new_tensor(1.0))
+    rows = torch.cat([damaged, floor, filled, batch.image], dim=3).permute(0, 2, 3, 1)
+    return np.asarray((rows.flatten(0, 1) * 255).round().to(torch.uint8).cpu().numpy())
+
+
+def _save(
+    state: _State, settings: TrainSettings, averaged: dict[str, Tensor], out: Path, photos: int, held_out: int,
+    event: Validated, sheet: NDArray[np.uint8],
+) -> None:  # fmt: skip
+    tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
+    tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
+    for i, moments in state.optimiser.state_dict()["state"].items():
+        tensors |= {f"adam.{i}.{k}": v for k, v in moments.items()}
+    contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
+    metadata = {
+        "pconv": json.dumps({"architecture": asdict(state.network.config)}),
+        "step": str(state.step),
+        "seconds": repr(state.seconds),
+        "second_from": json.dumps(state.second_from),
+    }
+    described = {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))}
+    described["held_out"] = held_out
+    described.pop("device")
+    for name in ("perceptual", "start_from"):  # a name, or a file whose folder is nobody's business
+        described[name] = described[name] and Path(described[name]).name
+    about = {"name": out.stem, "training": described, "metrics": {"validation": asdict(event)}}
+    with _writing(beside(out, ".checkpoint")):
+        out.parent.mkdir(parents=True, exist_ok=True)
+        store.write_tensors(beside(out, ".checkpoint"), contiguous, metadata)
+    with _writing(out):
+        store.write(out, state.network, {k: v.detach().cpu() for k, v in averaged.items()}, about)
+    with _writing(beside(out, ".sheet.png")):
+        write_png(sheet, beside(out, ".sheet.png"), overwrite=True)
+    with _writing(beside(out, ".log.jsonl")), beside(out, ".log.jsonl").open("a", encoding="utf-8") as log:
+        log.write(json.dumps(asdict(event)) + "\n")
+
+
+@contextmanager
+def _writing(path: Path) -> Iterator[None]:
+    try:
+        yield
+    except ItemError as error:
+        raise OutputError(f"{error}; --resume goes on from the last checkpoint") from error
+    except OSError as error:
+        raise OutputError(f"{path}: {why_unwritable(error)}; --resume goes on from the last checkpoint") from error

@@ -2,9 +2,9 @@
 
 Knows: images, masks, and a feature network given to it. Does not know: files, optimisers, schedules.
 
-Where the paper uses VGG-16, any ladder of features may stand; `SqueezeFeatures` is one that is small. So that the
-weights of the terms keep their meaning whatever the ladder's scale, each feature difference is taken relative to the
-mean magnitude of the true picture's features.
+Where the paper uses VGG-16 (`VggFeatures`), any ladder of features may stand; `nn/squeeze.py` has one that is small. So
+that the weights of the terms keep their meaning whatever the ladder's scale, our recipe takes each feature difference
+relative to the mean magnitude of the true picture's features.
 """
 
 from __future__ import annotations
@@ -31,6 +31,7 @@ class LossWeights:
         tv: Of the total variation.
         by_area: Average `valid` and `hole` over their own pixels in each image, so that a scratch counts as much as a
             lost corner; False averages over all pixels, as the paper does, where large holes decide everything.
+        relative: Take feature differences relative to the true picture's features; False: as they are, as in the paper.
     """
 
     valid: float = 0.5
@@ -39,6 +40,11 @@ class LossWeights:
     style: float = 0.002
     tv: float = 0.0
     by_area: bool = True
+    relative: bool = True
+
+
+PAPER_LOSS = LossWeights(valid=1, hole=6, perceptual=0.1, style=240, tv=0.1, by_area=False, relative=False)
+"""Equation 7. Output and composite are averaged here and summed there, so two of the weights are twice the paper's."""
 
 
 def inpainting_loss(
@@ -76,8 +82,8 @@ def inpainting_loss(
         with torch.no_grad():
             wanted = features(truth)
         made = features(torch.cat([output, composite]) if twice else composite)
-        terms["perceptual"] = perceptual_loss(made, wanted)
-        terms["style"] = style_loss(made, wanted)
+        terms["perceptual"] = perceptual_loss(made, wanted, relative=weights.relative)
+        terms["style"] = style_loss(made, wanted, relative=weights.relative)
     total = sum((getattr(weights, name) * term for name, term in terms.items()), output.new_zeros(()))
     return total, {name: term.detach() for name, term in terms.items()}
 
@@ -98,22 +104,21 @@ def total_variation(composite: Tensor, hole: Tensor) -> Tensor:
     return across.mean() + down.mean()
 
 
-def perceptual_loss(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """Mean absolute feature difference, relative to the wanted features; `made` stacks several candidates."""
-    terms = [
-        (a - b.repeat(a.shape[0] // b.shape[0], 1, 1, 1)).abs().mean() / b.abs().mean().clamp(min=1e-6)
-        for a, b in zip(made, wanted, strict=True)
-    ]
-    return torch.stack(terms).sum()
+def perceptual_loss(made: list[Tensor], wanted: list[Tensor], *, relative: bool = True) -> Tensor:
+    """Sum the mean absolute feature differences of all stages; `made` stacks several candidates for each `wanted`."""
+    return _distance(made, wanted, relative)
 
 
-def style_loss(made: list[Tensor], wanted: list[Tensor]) -> Tensor:
-    """Mean absolute difference of the Gram matrices, relative to the wanted ones."""
+def style_loss(made: list[Tensor], wanted: list[Tensor], *, relative: bool = True) -> Tensor:
+    """Sum the mean absolute differences of the Gram matrices of all stages."""
+    return _distance([_gram(a) for a in made], [_gram(b) for b in wanted], relative)
+
+
+def _distance(made: list[Tensor], wanted: list[Tensor], relative: bool) -> Tensor:
     terms = []
     for a, b in zip(made, wanted, strict=True):
-        target = _gram(b)
-        difference = (_gram(a) - target.repeat(a.shape[0] // b.shape[0], 1, 1)).abs().mean()
-        terms.append(difference / target.abs().mean().clamp(min=1e-12))
+        difference = (a - b.repeat(a.shape[0] // b.shape[0], *[1] * (b.ndim - 1))).abs().mean()
+        terms.append(difference / b.abs().mean().clamp(min=1e-12) if relative else difference)
     return torch.stack(terms).sum()
 
 
@@ -124,48 +129,40 @@ def _gram(features: Tensor) -> Tensor:
         return flat @ flat.transpose(1, 2) / (flat.shape[1] * flat.shape[2])
 
 
-class SqueezeFeatures(nn.Module):
-    """The first stages of SqueezeNet 1.1: features at 1/2, 1/4 and 1/8 of the picture's size.
+class VggFeatures(nn.Module):
+    """VGG-16 up to its third pooling layer, as in the paper: features at 1/2, 1/4 and 1/8 of the picture's size.
 
-    Built from a state dict with torchvision's key names; expects weights of the original Caffe network, whose input is
-    BGR in 0..255 minus the mean. `forward` takes RGB `(n, 3, h, w)` in [0, 1] and returns three tensors.
+    Built from a state dict with torchvision's key names and preprocessing. `forward` takes RGB `(n, 3, h, w)` in [0, 1]
+    and returns three tensors.
     """
 
     mean: Tensor
+    std: Tensor
 
     def __init__(self, state: Mapping[str, Tensor]) -> None:
-        """Raises KeyError if the state dict is not SqueezeNet 1.1."""
+        """Raises KeyError if the state dict is not VGG-16."""
         super().__init__()
-        self.stem = _conv(state, "features.0", stride=2)
-        self.fires = nn.ModuleList(_Fire(state, f"features.{i}") for i in (3, 4, 6, 7))
-        self.register_buffer("mean", torch.tensor([103.939, 116.779, 123.68])[:, None, None], persistent=False)
+        self.stages = nn.ModuleList(
+            nn.ModuleList(_conv(state, f"features.{i}") for i in stage) for stage in ((0, 2), (5, 7), (10, 12, 14))
+        )
+        self.register_buffer("mean", torch.tensor([0.485, 0.456, 0.406])[:, None, None], persistent=False)
+        self.register_buffer("std", torch.tensor([0.229, 0.224, 0.225])[:, None, None], persistent=False)
         self.requires_grad_(False)
 
     def forward(self, image: Tensor) -> list[Tensor]:
-        """Return the features after the first layer, after fire 3 and after fire 5."""
-        x = F.relu(self.stem(image.flip(1) * 255 - self.mean))
-        taps = [x]
-        for i in (0, 2):
-            x = F.max_pool2d(x, 3, stride=2, ceil_mode=True)
-            x = self.fires[i + 1](self.fires[i](x))
+        """Return the features after the first three pooling layers."""
+        x = (image - self.mean) / self.std
+        taps = []
+        for stage in self.stages:
+            for layer in stage:  # type: ignore[attr-defined]
+                x = F.relu(layer(x))
+            x = F.max_pool2d(x, 2)
             taps.append(x)
         return taps
 
 
-class _Fire(nn.Module):
-    def __init__(self, state: Mapping[str, Tensor], name: str) -> None:
-        super().__init__()
-        self.squeeze = _conv(state, f"{name}.squeeze")
-        self.expand1 = _conv(state, f"{name}.expand1x1")
-        self.expand3 = _conv(state, f"{name}.expand3x3", padding=1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        x = F.relu(self.squeeze(x))
-        return F.relu(torch.cat([self.expand1(x), self.expand3(x)], dim=1))
-
-
-def _conv(state: Mapping[str, Tensor], name: str, stride: int = 1, padding: int = 0) -> nn.Conv2d:
+def _conv(state: Mapping[str, Tensor], name: str) -> nn.Conv2d:
     weight = state[f"{name}.weight"].float()
-    conv = nn.Conv2d(weight.shape[1], weight.shape[0], (weight.shape[2], weight.shape[3]), stride, padding)
+    conv = nn.Conv2d(weight.shape[1], weight.shape[0], 3, padding=1)
     conv.load_state_dict({"weight": weight, "bias": state[f"{name}.bias"].float()})
     return conv

@@ -1,0 +1,696 @@
+"""Measure how close methods come to the truth: what happens, in order.
+
+Pairs undamaged pictures with masks, paints the holes over, lets every method fill the very same ones, measures, sums
+up. Knows every step and none of their workings. Does not know: the terminal, options' spelling, exit codes.
+
+**Buckets.** A mask counts by the share of the picture that it marks: more than 1 and up to 10 %, ... up to 60 %.
+Each bucket is split once more: *border* are holes of which any pixel lies within 50 px of the picture's border, *clear*
+those that keep 50 px away from it. Table 1 of arXiv 1804.07723 has two such halves: *clear* is what it calls "with
+border constraint"; its other half knows no such condition.
+
+**Means** are over the pairs that every method has filled. A PSNR is infinite where a fill is the truth itself; such a
+one does not enter a mean.
+"""
+
+from __future__ import annotations
+
+import csv
+import hashlib
+import io
+import json
+import math
+import time
+from bisect import bisect_left
+from collections import Counter, defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from functools import cached_property, partial
+from pathlib import Path, PurePosixPath
+from typing import Any, BinaryIO, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from torch import Tensor
+
+from pconv_cli import __version__, classical, files
+from pconv_cli import weights as store
+from pconv_cli.engine import Engine, choose_device, choose_precision, precision_name
+from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
+from pconv_cli.events import EvaluationFinished, EvaluationStarted, ItemFailed, Listener, Notice, PairMeasured
+from pconv_cli.filling import ArraySurface, Filling, fill
+from pconv_cli.images import READ_SUFFIXES, probe, read_mask, read_picture
+from pconv_cli.metrics import l1, perceptual_distance, psnr, ssim
+from pconv_cli.nn import squeeze
+from pconv_cli.report import collecting
+from pconv_cli.tiles import plan_tiles
+
+NETWORK = "pconv"
+"""The method's name that stands for all `weights`."""
+METHODS: tuple[str, ...] = (NETWORK, *classical.METHODS)
+
+EDGES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
+BUCKETS: tuple[str, ...] = tuple(f"{EDGES[i]:g}-{EDGES[i + 1]:g}" for i in range(len(EDGES) - 1))
+"""Shares of damaged pixels; the lower end does not belong to a bucket, the upper does."""
+
+BORDER = 50
+"""Pixels from the border within which a hole is one at the border."""
+
+SMALLEST_TILE = 32
+PAINT = 255  # stands in the holes that the methods see
+
+PLOTTED = ("psnr_hole", "ssim", "l1", "perceptual")
+COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # for every eye: Okabe and Ito
+
+T = TypeVar("T")
+Pixels = NDArray[np.uint8]
+Hole = NDArray[np.bool_]
+Size = tuple[int, int]  # height, width
+Method = Callable[[Pixels, Hole, bool], Pixels]  # the last says that the picture is grey
+
+
+@dataclass(frozen=True)
+class Measure:
+    """One figure of a fill.
+
+    Attributes:
+        name: The field of `Measured`.
+        title: For people, with the unit.
+        higher: Whether more is better.
+        digits: Worth showing behind the point.
+    """
+
+    name: str
+    title: str
+    higher: bool
+    digits: int
+
+
+MEASURES = (
+    Measure("psnr_hole", "PSNR inside the holes, dB", True, 2),
+    Measure("psnr", "PSNR, dB", True, 2),
+    Measure("ssim_hole", "SSIM inside the holes", True, 4),
+    Measure("ssim", "SSIM", True, 4),
+    Measure("l1_hole", "L1 inside the holes, %", False, 2),
+    Measure("l1", "L1, %", False, 3),
+    Measure("perceptual", "Perceptual distance", False, 4),
+    Measure("seconds", "Seconds for one fill", False, 3),
+)
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """What to measure, and how.
+
+    Attributes:
+        weights: Names or files of networks, `none` for the pyramid, None for the default: the method `pconv`.
+        methods: Of `METHODS`; None takes all, and leaves out with a note what has no package installed.
+        per_bucket: Most pairs in a bucket.
+        seed: Of the pairing.
+        size: Longest side of a tile, pixels, as in `restore`.
+        device: As in `restore`, for the networks; all else runs on the CPU.
+        precision: As in `restore`.
+        csv: File for one row a fill, or None.
+        plot: PNG file for the curves, or None.
+        overwrite: Replace such files if they exist.
+    """
+
+    weights: tuple[str | None, ...] = (None,)
+    methods: tuple[str, ...] | None = None
+    per_bucket: int = 20
+    seed: int = 0
+    size: int = 512
+    device: str = "auto"
+    precision: str = "auto"
+    csv: Path | None = None
+    plot: Path | None = None
+    overwrite: bool = False
+
+
+@dataclass(frozen=True)
+class Pair:
+    """A picture and the mask that is laid over it, by name, and the bucket that they fall into (its number)."""
+
+    bucket: int
+    picture: str
+    mask: str
+
+
+@dataclass(frozen=True)
+class Measured:
+    """One fill, measured against the true picture.
+
+    Attributes:
+        picture: Name, relative to the folder.
+        mask: Likewise.
+        ratio: Share of the pixels that are damaged, of the mask as it was cut.
+        bucket: One of `BUCKETS`.
+        border: Whether a pixel of the hole lies within 50 px of the border.
+        method: Who filled it: the weights' name, or one of `classical.METHODS`.
+        l1: Mean absolute difference of the whole picture, %, the hole filled and all else true.
+        psnr: Of the whole picture, dB; infinite where there is no difference.
+        ssim: Of the whole picture.
+        l1_hole: As `l1`, of the damaged pixels alone.
+        psnr_hole: Likewise.
+        ssim_hole: Likewise; its windows reach out of the hole.
+        perceptual: Distance of the whole picture, see `metrics.perceptual_distance`.
+        seconds: That the fill took.
+    """
+
+    picture: str
+    mask: str
+    ratio: float
+    bucket: str
+    border: bool
+    method: str
+    l1: float
+    psnr: float
+    ssim: float
+    l1_hole: float
+    psnr_hole: float
+    ssim_hole: float
+    perceptual: float
+    seconds: float
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """What was measured.
+
+    Attributes:
+        settings: Those that matter, by name.
+        weights: SHA-256 of the weights behind a method, or None for the pyramid.
+        methods: In the order that was asked for.
+        items: Every fill, pair by pair.
+        pairs: How many pairs were to be measured.
+        failures: What could not be read or filled.
+        seconds: Of the whole run.
+        interrupted: Whether it was stopped.
+        notices: What the user should know that is no failure.
+    """
+
+    settings: Mapping[str, Any]
+    weights: Mapping[str, str | None]
+    methods: tuple[str, ...]
+    items: tuple[Measured, ...]
+    pairs: int
+    failures: tuple[ItemFailed, ...]
+    seconds: float
+    interrupted: bool = False
+    notices: tuple[str, ...] = ()
+
+    @property
+    def measured(self) -> int:
+        """Pairs that all methods have filled."""
+        return len(self.items) // max(1, len(self.methods))
+
+    def count(self, bucket: str, border: bool | None = None) -> int:
+        """Pairs measured in a bucket: all, or those whose hole is, or is not, at the border."""
+        return len(self._of(self.methods[0], bucket, border))
+
+    def mean(self, measure: str, method: str, bucket: str, border: bool | None = None) -> float | None:
+        """Mean of a measure in a bucket, without infinite values; None where there is no value."""
+        values = [getattr(item, measure) for item in self._of(method, bucket, border)]
+        finite = [value for value in values if math.isfinite(value)]
+        return sum(finite) / len(finite) if finite else None
+
+    def best(self, measure: Measure, bucket: str, border: bool | None = None) -> tuple[str, ...]:
+        """The methods with the best mean, as it is shown: several where they are level."""
+        shown = {method: self.mean(measure.name, method, bucket, border) for method in self.methods}
+        rounded = {method: round(mean, measure.digits) for method, mean in shown.items() if mean is not None}
+        if not rounded:
+            return ()
+        best = (max if measure.higher else min)(rounded.values())
+        return tuple(method for method, mean in rounded.items() if mean == best)
+
+    def as_json(self) -> str:
+        """One JSON object, indented, UTF-8 as it is; an infinite PSNR is null."""
+        document = {
+            "pconv": __version__,
+            "settings": dict(self.settings),
+            "weights": dict(self.weights),
+            "methods": list(self.methods),
+            "summary": {
+                "pairs": self.pairs,
+                "measured": self.measured,
+                "failed": len(self.failures),
+                "seconds": round(self.seconds, 3),
+                "interrupted": self.interrupted,
+            },
+            "buckets": {
+                bucket: {
+                    **self._summed(bucket),
+                    "border": self._summed(bucket, True),
+                    "clear": self._summed(bucket, False),
+                }
+                for bucket in BUCKETS
+            },
+            "failures": [asdict(failure) for failure in self.failures],
+            "notices": list(self.notices),
+            "items": [{key: _finite(value) for key, value in asdict(item).items()} for item in self.items],
+        }
+        return json.dumps(document, ensure_ascii=False, indent=2)
+
+    def as_csv(self) -> str:
+        """One row a fill under a row of names; an infinite PSNR is `inf`, `border` is 1 or 0."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Measured))
+        writer.writerows(({**asdict(item), "border": int(item.border)}).values() for item in self.items)
+        return text.getvalue()
+
+    def _summed(self, bucket: str, border: bool | None = None) -> dict[str, Any]:
+        means = {
+            method: {measure.name: self.mean(measure.name, method, bucket, border) for measure in MEASURES}
+            for method in self.methods
+        }
+        return {"n": self.count(bucket, border), "means": means}
+
+    def _of(self, method: str, bucket: str, border: bool | None) -> list[Measured]:
+        parts = (True, False) if border is None else (border,)
+        return [item for part in parts for item in self._groups[method, bucket, part]]
+
+    @cached_property
+    def _groups(self) -> Mapping[tuple[str, str, bool], list[Measured]]:
+        groups: defaultdict[tuple[str, str, bool], list[Measured]] = defaultdict(list)
+        for item in self.items:
+            groups[item.method, item.bucket, item.border].append(item)
+        return groups
+
+
+# ---------------------------------------------------------------- the run
+
+
+def evaluate(
+    photos: Path,
+    masks: Path,
+    settings: EvaluateSettings,
+    emit: Listener,
+    stop: Callable[[], bool] = lambda: False,
+) -> Evaluation:
+    """Fill holes in known pictures by several methods, and measure them.
+
+    What cannot be read is reported and the others go on. When `stop` turns true, the pair in hand is finished.
+
+    Args:
+        photos: A folder of undamaged pictures (searched recursively), or one. Transparency is not looked at.
+        masks: A folder of masks, white = hole, or one. Where picture and mask differ in size both are cut to their
+            common centre; nothing is stretched.
+        settings: What to measure, and how.
+        emit: Hears what happens.
+        stop: Asked before each pair.
+
+    Raises:
+        UsageError: If the settings make no sense, or a package is missing.
+        NothingToDo: If there is no picture, no mask, or no mask in any bucket.
+        WeightsError: If weights cannot be loaded.
+        OutputError: If the files for the results cannot be written.
+        DeviceError: If the device is not there.
+    """
+    started = time.monotonic()
+    notices, emit = collecting(emit)
+    run = _Run(settings, emit, _found(photos, "pictures"), _found(masks, "masks"))
+    pairs = run.pairs(stop)
+    emit(EvaluationStarted(len(pairs), tuple(run.methods), str(run.device), precision_name(run.precision)))
+    items: list[Measured] = []
+    done = 0
+    for pair in pairs:
+        if stop():
+            break
+        items += run.measure(pair)
+        done += 1
+    described = {
+        "device": str(run.device),
+        "precision": precision_name(run.precision),
+        "tile_size": settings.size,
+        "per_bucket": settings.per_bucket,
+        "seed": settings.seed,
+        "border_px": BORDER,
+    }
+    evaluation = Evaluation(
+        described, run.weights, tuple(run.methods), tuple(items), len(pairs), tuple(run.failures),
+        time.monotonic() - started, stop(), tuple(notices),
+    )  # fmt: skip
+    emit(EvaluationFinished(evaluation.measured, len(run.failures), len(pairs) - done, evaluation.seconds))
+    return evaluation
+
+
+def save(evaluation: Evaluation, settings: EvaluateSettings) -> None:
+    """Write the files that the settings ask for, each whole or not at all.
+
+    Raises:
+        OutputError: If one cannot be written.
+    """
+    text = evaluation.as_csv().encode("utf-8", "backslashreplace")
+    _write(settings.csv, settings.overwrite, lambda stream: stream.write(text))
+    _write(settings.plot, settings.overwrite, lambda stream: _draw(evaluation, stream))
+
+
+def draw_pairs(
+    pictures: Mapping[str, Size], masks: Mapping[str, Mapping[Size, int | None]], per_bucket: int, seed: int
+) -> tuple[Pair, ...]:
+    """Choose which mask is laid over which picture.
+
+    In each bucket the kinds of masks take turns (a kind is what stands before the first "_" of a file's name), and
+    pictures take turns over all buckets. No pair comes twice; a mask may come again, with another picture.
+
+    Args:
+        pictures: Size of each picture, by name.
+        masks: For each mask the number of the bucket that it falls into when it is laid over a picture of a given
+            size, or None where there is none.
+        per_bucket: Most pairs in a bucket; there are fewer only where there are no more.
+        seed: Which of the possible pairs.
+
+    Returns:
+        The pairs, bucket by bucket. The same for the same names, sizes and seed, in whatever order they are given.
+    """
+    order = _shuffled(pictures, seed)
+    turn = 0
+    drawn: list[Pair] = []
+    for bucket in range(len(BUCKETS)):
+        kinds: dict[str, list[str]] = {}
+        for mask in _shuffled((name for name, of in masks.items() if bucket in of.values()), seed):
+            kinds.setdefault(_kind(mask), []).append(mask)
+        turns: Counter[str] = Counter()
+        times: Counter[str] = Counter()
+        used: set[tuple[str, str]] = set()
+        passed = 0
+        while len(used) < per_bucket and passed < len(order):
+            picture = order[turn % len(order)]
+            turn += 1
+            for kind in sorted(kinds, key=turns.__getitem__):
+                fits = [m for m in kinds[kind] if masks[m][pictures[picture]] == bucket and (picture, m) not in used]
+                if fits:
+                    mask = min(fits, key=times.__getitem__)
+                    turns[kind] += 1
+                    times[mask] += 1
+                    used.add((picture, mask))
+                    drawn.append(Pair(bucket, picture, mask))
+                    passed = -1
+                    break
+            passed += 1  # all pictures in a row without a mask: there is no other pair
+    return tuple(drawn)
+
+
+def bucket_of(ratio: float) -> int | None:
+    """Number of the bucket of a share of damaged pixels, or None where it is in none."""
+    number = bisect_left(EDGES, ratio) - 1
+    return number if 0 <= number < len(BUCKETS) else None
+
+
+def at_border(hole: Hole) -> bool:
+    """Tell whether a pixel of a hole, `(h, w)`, lies within 50 px of the border."""
+    return bool(hole.sum() > hole[BORDER:-BORDER, BORDER:-BORDER].sum())
+
+
+class _Run:
+    """What a run has in hand: files, methods, the feature network, and what has failed."""
+
+    def __init__(
+        self, settings: EvaluateSettings, emit: Listener, pictures: Mapping[str, Path], masks: Mapping[str, Path]
+    ) -> None:
+        self._settings, self._emit = settings, emit
+        self._masks, apart = masks, set(masks.values())
+        self._pictures = {name: path for name, path in pictures.items() if path not in apart}
+        if not self._pictures:
+            raise NothingToDo("no pictures but the masks: PHOTOS and MASKS must be two places")
+        self.failures: list[ItemFailed] = []
+        _refuse(settings, [*pictures.values(), *masks.values()])
+        self.device = choose_device(settings.device)
+        self.precision = choose_precision(settings.precision, self.device)
+        self.methods: dict[str, Method] = {}
+        self.weights: dict[str, str | None] = {}
+        for name in METHODS if settings.methods is None else dict.fromkeys(settings.methods):
+            if name == NETWORK:
+                self._add_networks()
+            else:
+                self._add_classical(name)
+        self._features = squeeze.SqueezeFeatures(store.feature_state(), squeeze.STAGES)
+
+    def _add_networks(self) -> None:
+        taken: set[Path | None] = set()
+        for given in self._settings.weights:
+            path = store.find(given)
+            if path in taken:
+                continue
+            taken.add(path)
+            name = store.NONE if path is None else path.stem
+            if name in self.methods or name in METHODS:
+                name = str(path)
+            engine = Engine(store.load_network(given), self.device, self.precision, self._emit)
+            self.methods[name] = _by_network(engine, self._settings.size)
+            self.weights[name] = None if path is None else store.sha256(path)
+
+    def _add_classical(self, name: str) -> None:
+        try:
+            method = classical.load(name)
+        except UsageError as error:
+            if self._settings.methods is not None:
+                raise
+            self._emit(Notice(f"left out: {error}"))
+        else:
+            self.methods[name] = lambda picture, hole, _: method(picture, hole)
+
+    def pairs(self, stop: Callable[[], bool]) -> tuple[Pair, ...]:
+        """Look at all sizes and masks, and draw the pairs."""
+        sizes = self._looked_at(self._pictures, _size)
+        different = set(sizes.values())
+        found = self._looked_at(self._masks, lambda path: {} if stop() else _buckets(path, different))
+        if stop():
+            return ()
+        outside = [name for name, seen in found.items() if not any(bucket is not None for bucket in seen.values())]
+        if outside:
+            more = f" and {len(outside) - 1} more" if len(outside) > 1 else ""
+            share = f"{EDGES[0]:.0%} or less, or more than {EDGES[-1]:.0%}"
+            self._emit(Notice(f"{outside[0]}{more}: marks {share} of the picture, so not used"))
+        pairs = draw_pairs(sizes, found, self._settings.per_bucket, self._settings.seed)
+        if not pairs and not self.failures:
+            raise NothingToDo(f"no mask marks between {EDGES[0]:.0%} and {EDGES[-1]:.0%} of a picture, white = hole")
+        return pairs
+
+    def _looked_at(self, paths: Mapping[str, Path], look: Callable[[Path], T]) -> dict[str, T]:
+        """Look at many files at once; those that cannot be read are reported and left out."""
+        found = {}
+        with ThreadPoolExecutor() as pool:
+            for (name, path), seen in zip(paths.items(), pool.map(partial(_tried, look), paths.values()), strict=True):
+                if isinstance(seen, ItemError):
+                    self._fail(name, path, seen)
+                else:
+                    found[name] = seen
+        return found
+
+    def measure(self, pair: Pair) -> list[Measured]:
+        """Fill one hole by every method and measure; nothing where one fails, so that all means are over one set."""
+        photo, mask = self._pictures[pair.picture], self._masks[pair.mask]
+        try:
+            picture, hole = read_picture(photo), read_mask(mask).hole
+            truth, hole = _common(picture.rgb(), hole)
+            measured = self._fills(pair, truth, hole, grey=picture.mode in ("L", "LA"))
+        except ItemError as error:
+            self._fail(pair.picture, photo, error)
+            return []
+        except MemoryError:
+            reason = "too big for the memory of this machine: choose fewer --methods, or a smaller picture"
+            self._fail(pair.picture, photo, ItemError(photo, reason))
+            return []
+        self._emit(PairMeasured(pair.picture, pair.mask, BUCKETS[pair.bucket], float(hole.mean())))
+        return measured
+
+    def _fills(self, pair: Pair, truth: Pixels, hole: Hole, grey: bool) -> list[Measured]:
+        holed = np.where(hole[..., None], np.uint8(PAINT), truth)
+        with torch.inference_mode():
+            wanted = self._features(_tensor(truth))
+        about = (pair.picture, pair.mask, float(hole.mean()), BUCKETS[pair.bucket], at_border(hole))
+        measured = []
+        for name, method in self.methods.items():
+            seen = holed.copy()  # whatever one does to it, the next begins with the same
+            started = time.perf_counter()
+            filled = method(seen, hole, grey)
+            seconds = time.perf_counter() - started
+            composite = np.where(hole[..., None], filled, truth)
+            with torch.inference_mode():
+                distance = perceptual_distance(self._features(_tensor(composite)), wanted)
+                figures = _figures(composite, truth, hole)
+            measured.append(Measured(*about, name, **figures, perceptual=float(distance), seconds=seconds))
+        return measured
+
+    def _fail(self, name: str, path: Path, error: ItemError) -> None:
+        self.failures.append(ItemFailed(name, str(path), error.path, error.reason))
+        self._emit(self.failures[-1])
+
+
+def _by_network(engine: Engine, size: int) -> Method:
+    """The road that `restore` takes, for one picture."""
+
+    def filled(picture: Pixels, hole: Hole, grey: bool) -> Pixels:
+        surface = ArraySurface(picture.copy(), grey=grey)
+        fill(Filling(surface, plan_tiles(hole, size)), engine)
+        return np.asarray(surface.pixels)
+
+    return filled
+
+
+def _figures(image: Pixels, truth: Pixels, hole: Hole) -> dict[str, Any]:
+    """Measures of one picture, and of its hole alone."""
+    a, b = _tensor(image), _tensor(truth)
+    where = torch.from_numpy(hole.copy())[None, None]
+    figures = {"ssim": float(ssim(a, b)), "ssim_hole": float(ssim(a, b, where))}
+    a, b = a.double(), b.double()  # long sums; for similarity it would take seven times as long and change nothing
+    figures |= {"l1": 100 * float(l1(a, b)), "l1_hole": 100 * float(l1(a, b, where))}
+    return figures | {"psnr": float(psnr(a, b)), "psnr_hole": float(psnr(a, b, where))}
+
+
+def _tensor(pixels: Pixels) -> Tensor:
+    return torch.from_numpy(np.array(pixels)).permute(2, 0, 1)[None].float() / 255
+
+
+# ---------------------------------------------------------------- files in
+
+
+def _found(root: Path, what: str) -> dict[str, Path]:
+    """Pictures by their name relative to a folder, sorted; hidden ones are left alone."""
+    if root.is_file():
+        return {root.name: root}
+    if not root.is_dir():
+        raise UsageError(f"{root}: not found; {what} are looked for there: check the path")
+    named = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
+    found = {
+        name: named[name]
+        for name in sorted(named)
+        if named[name].suffix.lower() in READ_SUFFIXES
+        and not any(part.startswith(".") for part in name.split("/"))
+        and not named[name].is_dir()
+    }
+    if not found:
+        raise NothingToDo(f"no {what} in {root}: looked for {', '.join(sorted(READ_SUFFIXES))}")
+    return found
+
+
+def _tried(look: Callable[[Path], T], path: Path) -> T | ItemError:
+    try:
+        return look(path)
+    except ItemError as error:
+        return error
+
+
+def _size(path: Path) -> Size:
+    width, height = probe(path)
+    _large_enough(path, height, width)
+    return height, width
+
+
+def _buckets(path: Path, sizes: Iterable[Size]) -> dict[Size, int | None]:
+    """The bucket of a mask over pictures of each size."""
+    hole = read_mask(path).hole
+    _large_enough(path, *hole.shape)
+    return {size: bucket_of(float(_centre(hole, size).mean())) for size in sizes}
+
+
+def _large_enough(path: Path, height: int, width: int) -> None:
+    if min(height, width) < squeeze.SMALLEST:
+        smallest = f"at least {squeeze.SMALLEST} px a side are needed"
+        raise ItemError(path, f"{width} x {height}: too small to be measured, {smallest}; leave it out")
+
+
+def _common(picture: Pixels, hole: Hole) -> tuple[Pixels, Hole]:
+    """Cut a picture and a mask to their common centre."""
+    return _centre(picture, hole.shape), _centre(hole, picture.shape)
+
+
+def _centre(array: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
+    """The centre of a picture, no larger than a size on each side."""
+    height, width = min(array.shape[0], size[0]), min(array.shape[1], size[1])
+    top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
+    return array[top : top + height, left : left + width]
+
+
+def _kind(mask: str) -> str:
+    return PurePosixPath(mask).stem.partition("_")[0]
+
+
+def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+    """Bring names into an order that looks random, and stays as it is when names are added or a library changes."""
+    return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest())
+
+
+# ---------------------------------------------------------------- files out
+
+
+def _refuse(settings: EvaluateSettings, inputs: Iterable[Path]) -> None:
+    """Refuse before any work what makes no sense or could not be written after it."""
+    if settings.size < SMALLEST_TILE:
+        raise UsageError(f"--size {settings.size}: must be {SMALLEST_TILE} or more")
+    if settings.per_bucket < 1:
+        raise UsageError(f"--per-bucket {settings.per_bucket}: must be 1 or more")
+    methods = METHODS if settings.methods is None else settings.methods
+    unknown = [name for name in methods if name not in METHODS]
+    if unknown or not methods:
+        named = f"{unknown[0]} is no method" if unknown else "none is named"
+        raise UsageError(f"--methods: {named}; there are {', '.join(METHODS)}")
+    if NETWORK not in methods and settings.weights != (None,):
+        raise UsageError(f"--weights are given, but --methods has no {NETWORK}: add it")
+    if settings.plot is not None:
+        _matplotlib()
+    targets = [path for path in (settings.csv, settings.plot) if path is not None]
+    for target in targets:
+        if not target.parent.is_dir() or target.is_dir():
+            raise OutputError(f"{target}: not a file in a folder that is there: choose another place")
+        try:
+            files.refuse_taken(target, overwrite=settings.overwrite)
+            for path in inputs if target.exists() else ():
+                files.refuse_same(path, target)
+        except files.Refused as error:
+            raise OutputError(f"{target}: {error}") from error
+    if len(targets) == 2 and targets[0].absolute() == targets[1].absolute():
+        raise OutputError(f"{targets[0]}: cannot hold both the table and the plot: choose two names")
+
+
+def _write(target: Path | None, overwrite: bool, put: Callable[[BinaryIO], object]) -> None:
+    if target is None:
+        return
+    try:
+        with files.whole(target, overwrite=overwrite) as stream:
+            put(stream)
+    except OSError as error:
+        raise OutputError(f"{target}: {files.why_unwritable(error) or error}") from error
+
+
+def _matplotlib() -> Any:
+    try:
+        import matplotlib.figure
+        import matplotlib.style
+    except ImportError as error:
+        raise UsageError(f"--plot: a package is missing ({error}); pip install 'pconv[evaluate]'") from error
+    return matplotlib
+
+
+def _draw(evaluation: Evaluation, stream: BinaryIO) -> None:
+    """Draw four measures over the buckets, a line for each method: networks drawn through, the others broken."""
+    matplotlib = _matplotlib()
+    buckets = [bucket for bucket in BUCKETS if evaluation.count(bucket)]
+    # Whatever the user's own style is; a "$" in a name is a "$", and a font may lack a letter of one.
+    with files.quietly(), matplotlib.style.context(["default", {"text.parse_math": False}]):
+        figure = matplotlib.figure.Figure(figsize=(11, 8), layout="constrained", facecolor="white")
+        figure.get_layout_engine().set(h_pad=0.1)
+        for axis, name in zip(figure.subplots(2, 2).flat, PLOTTED, strict=True):
+            measure = next(measure for measure in MEASURES if measure.name == name)
+            for number, method in enumerate(evaluation.methods):
+                means = [evaluation.mean(name, method, bucket) for bucket in buckets]
+                axis.plot(
+                    buckets, [math.nan if mean is None else mean for mean in means],
+                    color=COLOURS[number % len(COLOURS)], linestyle="-" if method in evaluation.weights else "--",
+                    marker="o", markersize=4,
+                )  # fmt: skip
+            axis.set_title(f"{measure.title} ({'higher' if measure.higher else 'lower'} is better)", fontsize=11)
+            axis.set_xlabel("share of the picture damaged")
+            axis.grid(color="0.9")
+            axis.spines[["top", "right"]].set_visible(False)
+        lines = figure.axes[0].get_lines()
+        labels = [method.encode("utf-8", "backslashreplace").decode() for method in evaluation.methods]
+        figure.legend(lines, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
+        figure.savefig(stream, format="png", dpi=120)
+
+
+def _finite(value: Any) -> Any:
+    return None if isinstance(value, float) and not math.isfinite(value) else value
