@@ -3,38 +3,30 @@
 Pairs undamaged pictures with masks, paints the holes over, lets every method fill the very same ones, measures, sums
 up. Knows every step and none of their workings. Does not know: the terminal, options' spelling, exit codes.
 
-**Buckets.** A mask counts by the share of the picture that it marks: more than 1 and up to 10 %, ... up to 60 %.
-Each bucket is split once more: *border* are holes of which any pixel lies within 50 px of the picture's border, *clear*
-those that keep 50 px away from it. Table 1 of arXiv 1804.07723 has two such halves: *clear* is what it calls "with
-border constraint"; its other half knows no such condition.
-
-**Means** are over the pairs that every method has filled. A PSNR is infinite where a fill is the truth itself; such a
+Means are over the pairs that every method has filled. A PSNR is infinite where a fill is the truth itself; such a
 one does not enter a mean.
 """
 
 from __future__ import annotations
 
 import csv
-import hashlib
 import io
 import json
 import math
 import time
-from bisect import bisect_left
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from functools import cached_property, partial
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
 
 import numpy as np
 import torch
-from numpy.typing import NDArray
 from torch import Tensor
 
-from pconv_cli import __version__, classical, files
+from pconv_cli import __version__, classical, curves, files
 from pconv_cli import weights as store
 from pconv_cli.engine import Engine, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
@@ -43,6 +35,20 @@ from pconv_cli.filling import ArraySurface, Filling, fill
 from pconv_cli.images import READ_SUFFIXES, probe, read_mask, read_picture
 from pconv_cli.metrics import l1, perceptual_distance, psnr, ssim
 from pconv_cli.nn import squeeze
+from pconv_cli.pairs import (
+    BORDER,
+    BUCKETS,
+    EDGES,
+    Hole,
+    Pair,
+    Pixels,
+    Size,
+    at_border,
+    buckets_over,
+    common_centre,
+    draw_pairs,
+    find_files,
+)
 from pconv_cli.report import collecting
 from pconv_cli.tiles import plan_tiles
 
@@ -50,23 +56,12 @@ NETWORK = "pconv"
 """The method's name that stands for all `weights`."""
 METHODS: tuple[str, ...] = (NETWORK, *classical.METHODS)
 
-EDGES = (0.01, 0.1, 0.2, 0.3, 0.4, 0.5, 0.6)
-BUCKETS: tuple[str, ...] = tuple(f"{EDGES[i]:g}-{EDGES[i + 1]:g}" for i in range(len(EDGES) - 1))
-"""Shares of damaged pixels; the lower end does not belong to a bucket, the upper does."""
-
-BORDER = 50
-"""Pixels from the border within which a hole is one at the border."""
-
 SMALLEST_TILE = 32
 PAINT = 255  # stands in the holes that the methods see
 
 PLOTTED = ("psnr_hole", "ssim", "l1", "perceptual")
-COLOURS = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9", "#000000")  # for every eye: Okabe and Ito
 
 T = TypeVar("T")
-Pixels = NDArray[np.uint8]
-Hole = NDArray[np.bool_]
-Size = tuple[int, int]  # height, width
 Method = Callable[[Pixels, Hole, bool], Pixels]  # the last says that the picture is grey
 
 
@@ -126,15 +121,6 @@ class EvaluateSettings:
     csv: Path | None = None
     plot: Path | None = None
     overwrite: bool = False
-
-
-@dataclass(frozen=True)
-class Pair:
-    """A picture and the mask that is laid over it, by name, and the bucket that they fall into (its number)."""
-
-    bucket: int
-    picture: str
-    mask: str
 
 
 @dataclass(frozen=True)
@@ -205,6 +191,11 @@ class Evaluation:
         """Pairs that all methods have filled."""
         return len(self.items) // max(1, len(self.methods))
 
+    @property
+    def buckets(self) -> tuple[str, ...]:
+        """Those of `BUCKETS` in which a pair was measured."""
+        return tuple(bucket for bucket in BUCKETS if self.count(bucket))
+
     def count(self, bucket: str, border: bool | None = None) -> int:
         """Pairs measured in a bucket: all, or those whose hole is, or is not, at the border."""
         return len(self._of(self.methods[0], bucket, border))
@@ -257,7 +248,7 @@ class Evaluation:
         text = io.StringIO()
         writer = csv.writer(text, lineterminator="\n")
         writer.writerow(field.name for field in fields(Measured))
-        writer.writerows(({**asdict(item), "border": int(item.border)}).values() for item in self.items)
+        writer.writerows({**asdict(item), "border": int(item.border)}.values() for item in self.items)
         return text.getvalue()
 
     def _summed(self, bucket: str, border: bool | None = None) -> dict[str, Any]:
@@ -310,7 +301,9 @@ def evaluate(
     """
     started = time.monotonic()
     notices, emit = collecting(emit)
-    run = _Run(settings, emit, _found(photos, "pictures"), _found(masks, "masks"))
+    pictures, holes = find_files(photos, masks, READ_SUFFIXES)
+    _refuse(settings, [*pictures.values(), *holes.values()])
+    run = _Run(settings, emit, pictures, holes)
     pairs = run.pairs(stop)
     emit(EvaluationStarted(len(pairs), tuple(run.methods), str(run.device), precision_name(run.precision)))
     items: list[Measured] = []
@@ -347,63 +340,6 @@ def save(evaluation: Evaluation, settings: EvaluateSettings) -> None:
     _write(settings.plot, settings.overwrite, lambda stream: _draw(evaluation, stream))
 
 
-def draw_pairs(
-    pictures: Mapping[str, Size], masks: Mapping[str, Mapping[Size, int | None]], per_bucket: int, seed: int
-) -> tuple[Pair, ...]:
-    """Choose which mask is laid over which picture.
-
-    In each bucket the kinds of masks take turns (a kind is what stands before the first "_" of a file's name), and
-    pictures take turns over all buckets. No pair comes twice; a mask may come again, with another picture.
-
-    Args:
-        pictures: Size of each picture, by name.
-        masks: For each mask the number of the bucket that it falls into when it is laid over a picture of a given
-            size, or None where there is none.
-        per_bucket: Most pairs in a bucket; there are fewer only where there are no more.
-        seed: Which of the possible pairs.
-
-    Returns:
-        The pairs, bucket by bucket. The same for the same names, sizes and seed, in whatever order they are given.
-    """
-    order = _shuffled(pictures, seed)
-    turn = 0
-    drawn: list[Pair] = []
-    for bucket in range(len(BUCKETS)):
-        kinds: dict[str, list[str]] = {}
-        for mask in _shuffled((name for name, of in masks.items() if bucket in of.values()), seed):
-            kinds.setdefault(_kind(mask), []).append(mask)
-        turns: Counter[str] = Counter()
-        times: Counter[str] = Counter()
-        used: set[tuple[str, str]] = set()
-        passed = 0
-        while len(used) < per_bucket and passed < len(order):
-            picture = order[turn % len(order)]
-            turn += 1
-            for kind in sorted(kinds, key=turns.__getitem__):
-                fits = [m for m in kinds[kind] if masks[m][pictures[picture]] == bucket and (picture, m) not in used]
-                if fits:
-                    mask = min(fits, key=times.__getitem__)
-                    turns[kind] += 1
-                    times[mask] += 1
-                    used.add((picture, mask))
-                    drawn.append(Pair(bucket, picture, mask))
-                    passed = -1
-                    break
-            passed += 1  # all pictures in a row without a mask: there is no other pair
-    return tuple(drawn)
-
-
-def bucket_of(ratio: float) -> int | None:
-    """Number of the bucket of a share of damaged pixels, or None where it is in none."""
-    number = bisect_left(EDGES, ratio) - 1
-    return number if 0 <= number < len(BUCKETS) else None
-
-
-def at_border(hole: Hole) -> bool:
-    """Tell whether a pixel of a hole, `(h, w)`, lies within 50 px of the border."""
-    return bool(hole.sum() > hole[BORDER:-BORDER, BORDER:-BORDER].sum())
-
-
 class _Run:
     """What a run has in hand: files, methods, the feature network, and what has failed."""
 
@@ -411,12 +347,8 @@ class _Run:
         self, settings: EvaluateSettings, emit: Listener, pictures: Mapping[str, Path], masks: Mapping[str, Path]
     ) -> None:
         self._settings, self._emit = settings, emit
-        self._masks, apart = masks, set(masks.values())
-        self._pictures = {name: path for name, path in pictures.items() if path not in apart}
-        if not self._pictures:
-            raise NothingToDo("no pictures but the masks: PHOTOS and MASKS must be two places")
+        self._pictures, self._masks = pictures, masks
         self.failures: list[ItemFailed] = []
-        _refuse(settings, [*pictures.values(), *masks.values()])
         self.device = choose_device(settings.device)
         self.precision = choose_precision(settings.precision, self.device)
         self.methods: dict[str, Method] = {}
@@ -485,7 +417,7 @@ class _Run:
         photo, mask = self._pictures[pair.picture], self._masks[pair.mask]
         try:
             picture, hole = read_picture(photo), read_mask(mask).hole
-            truth, hole = _common(picture.rgb(), hole)
+            truth, hole = common_centre(picture.rgb(), hole)
             measured = self._fills(pair, truth, hole, grey=picture.mode in ("L", "LA"))
         except ItemError as error:
             self._fail(pair.picture, photo, error)
@@ -548,25 +480,6 @@ def _tensor(pixels: Pixels) -> Tensor:
 # ---------------------------------------------------------------- files in
 
 
-def _found(root: Path, what: str) -> dict[str, Path]:
-    """Pictures by their name relative to a folder, sorted; hidden ones are left alone."""
-    if root.is_file():
-        return {root.name: root}
-    if not root.is_dir():
-        raise UsageError(f"{root}: not found; {what} are looked for there: check the path")
-    named = {path.relative_to(root).as_posix(): path for path in root.rglob("*")}
-    found = {
-        name: named[name]
-        for name in sorted(named)
-        if named[name].suffix.lower() in READ_SUFFIXES
-        and not any(part.startswith(".") for part in name.split("/"))
-        and not named[name].is_dir()
-    }
-    if not found:
-        raise NothingToDo(f"no {what} in {root}: looked for {', '.join(sorted(READ_SUFFIXES))}")
-    return found
-
-
 def _tried(look: Callable[[Path], T], path: Path) -> T | ItemError:
     try:
         return look(path)
@@ -584,34 +497,13 @@ def _buckets(path: Path, sizes: Iterable[Size]) -> dict[Size, int | None]:
     """The bucket of a mask over pictures of each size."""
     hole = read_mask(path).hole
     _large_enough(path, *hole.shape)
-    return {size: bucket_of(float(_centre(hole, size).mean())) for size in sizes}
+    return buckets_over(hole, sizes)
 
 
 def _large_enough(path: Path, height: int, width: int) -> None:
     if min(height, width) < squeeze.SMALLEST:
         smallest = f"at least {squeeze.SMALLEST} px a side are needed"
         raise ItemError(path, f"{width} x {height}: too small to be measured, {smallest}; leave it out")
-
-
-def _common(picture: Pixels, hole: Hole) -> tuple[Pixels, Hole]:
-    """Cut a picture and a mask to their common centre."""
-    return _centre(picture, hole.shape), _centre(hole, picture.shape)
-
-
-def _centre(array: NDArray[Any], size: Sequence[int]) -> NDArray[Any]:
-    """The centre of a picture, no larger than a size on each side."""
-    height, width = min(array.shape[0], size[0]), min(array.shape[1], size[1])
-    top, left = (array.shape[0] - height) // 2, (array.shape[1] - width) // 2
-    return array[top : top + height, left : left + width]
-
-
-def _kind(mask: str) -> str:
-    return PurePosixPath(mask).stem.partition("_")[0]
-
-
-def _shuffled(names: Iterable[str], seed: int) -> list[str]:
-    """Bring names into an order that looks random, and stays as it is when names are added or a library changes."""
-    return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest())
 
 
 # ---------------------------------------------------------------- files out
@@ -631,7 +523,7 @@ def _refuse(settings: EvaluateSettings, inputs: Iterable[Path]) -> None:
     if NETWORK not in methods and settings.weights != (None,):
         raise UsageError(f"--weights are given, but --methods has no {NETWORK}: add it")
     if settings.plot is not None:
-        _matplotlib()
+        curves.load()
     targets = [path for path in (settings.csv, settings.plot) if path is not None]
     for target in targets:
         if not target.parent.is_dir() or target.is_dir():
@@ -656,40 +548,17 @@ def _write(target: Path | None, overwrite: bool, put: Callable[[BinaryIO], objec
         raise OutputError(f"{target}: {files.why_unwritable(error) or error}") from error
 
 
-def _matplotlib() -> Any:
-    try:
-        import matplotlib.figure
-        import matplotlib.style
-    except ImportError as error:
-        raise UsageError(f"--plot: a package is missing ({error}); pip install 'pconv[evaluate]'") from error
-    return matplotlib
-
-
 def _draw(evaluation: Evaluation, stream: BinaryIO) -> None:
-    """Draw four measures over the buckets, a line for each method: networks drawn through, the others broken."""
-    matplotlib = _matplotlib()
-    buckets = [bucket for bucket in BUCKETS if evaluation.count(bucket)]
-    # Whatever the user's own style is; a "$" in a name is a "$", and a font may lack a letter of one.
-    with files.quietly(), matplotlib.style.context(["default", {"text.parse_math": False}]):
-        figure = matplotlib.figure.Figure(figsize=(11, 8), layout="constrained", facecolor="white")
-        figure.get_layout_engine().set(h_pad=0.1)
-        for axis, name in zip(figure.subplots(2, 2).flat, PLOTTED, strict=True):
-            measure = next(measure for measure in MEASURES if measure.name == name)
-            for number, method in enumerate(evaluation.methods):
-                means = [evaluation.mean(name, method, bucket) for bucket in buckets]
-                axis.plot(
-                    buckets, [math.nan if mean is None else mean for mean in means],
-                    color=COLOURS[number % len(COLOURS)], linestyle="-" if method in evaluation.weights else "--",
-                    marker="o", markersize=4,
-                )  # fmt: skip
-            axis.set_title(f"{measure.title} ({'higher' if measure.higher else 'lower'} is better)", fontsize=11)
-            axis.set_xlabel("share of the picture damaged")
-            axis.grid(color="0.9")
-            axis.spines[["top", "right"]].set_visible(False)
-        lines = figure.axes[0].get_lines()
-        labels = [method.encode("utf-8", "backslashreplace").decode() for method in evaluation.methods]
-        figure.legend(lines, labels, loc="outside lower center", ncols=min(len(labels), 6), frameon=False)
-        figure.savefig(stream, format="png", dpi=120)
+    buckets = evaluation.buckets
+    panels = {
+        f"{measure.title} ({'higher' if measure.higher else 'lower'} is better)": {
+            method: [evaluation.mean(measure.name, method, bucket) for bucket in buckets]
+            for method in evaluation.methods
+        }
+        for measure in MEASURES
+        if measure.name in PLOTTED
+    }
+    curves.draw(stream, panels, buckets, evaluation.weights)
 
 
 def _finite(value: Any) -> Any:

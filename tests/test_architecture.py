@@ -23,10 +23,10 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
     {"__main__", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
     | {"cli.ui", "cli.text"},
     {"restore", "tile", "evaluation", "training.loop"},
-    {"jobs", "pipeline", "engine", "filling", "weights", "report", "classical", "training.data", "training.damage"}
-    | {"images", "_carry", "tiff", "_ifd"},
+    {"jobs", "pairs", "pipeline", "engine", "filling", "weights", "report", "classical", "curves"}
+    | {"images", "_carry", "tiff", "_ifd", "training.data", "training.damage"},
     {"nn", "nn.partial_conv", "nn.pyramid", "nn.squeeze", "nn.unet", "masks", "metrics", "seams", "sketch"}
-    | {"training.losses"},
+    | {"training.losses", "training.adversary"},
     {"tiles", "regions", "colours", "files", "events", "errors"},
 )
 # Packages that hold nothing but a docstring, and the root with the version: anyone may import those.
@@ -45,7 +45,7 @@ DOORS = {  # library: the modules that may import it at all
     "PIL": {"images"},
     "rasterio": {"tiff", "classical"},
     "skimage": {"classical"},
-    "matplotlib": {"evaluation"},
+    "matplotlib": {"curves"},
     "safetensors": {"weights"},
     "rich": {"cli.ui"},
     "typer": {"cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"},

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import csv
 import io
-import itertools
 import json
 import math
 import os
 import re
 import signal
 import sys
-from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -20,28 +18,18 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Workplace, box, pixels
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from numpy.typing import NDArray
 from PIL import Image
 from reference import one_thread  # noqa: F401 - a fixture
 from rich.console import Console
 
-from pconv_cli import classical, evaluation
+from pconv_cli import classical, curves, evaluation
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
-from pconv_cli.evaluation import (
-    BUCKETS,
-    EvaluateSettings,
-    Evaluation,
-    Measured,
-    Pair,
-    at_border,
-    bucket_of,
-    draw_pairs,
-    evaluate,
-)
+from pconv_cli.errors import UsageError
+from pconv_cli.evaluation import EvaluateSettings, Evaluation, Measured, evaluate
 from pconv_cli.events import EvaluationFinished, EvaluationStarted, Event, ItemFailed, Notice, PairMeasured
+from pconv_cli.pairs import BORDER, BUCKETS
 
 Pixels = NDArray[np.uint8]
 Hole = NDArray[np.bool_]
@@ -100,126 +88,6 @@ def command(work: Workplace, *options: str) -> int:
 def truth_of(work: Workplace, seen: Pixels) -> Pixels:
     """The picture behind a damaged one: the one that agrees with it at most pixels."""
     return max((pixels(path) for path in work.pictures.iterdir()), key=lambda truth: int((truth == seen).sum()))
-
-
-# ---------------------------------------------------------------- pairing
-
-WORDS = st.text("abcdef", min_size=1, max_size=3)
-SIZES = st.sampled_from([(20, 30), (40, 40)])
-
-
-@st.composite
-def folders(draw: st.DrawFn) -> tuple[dict[str, tuple[int, int]], dict[str, dict[tuple[int, int], int | None]]]:
-    pictures = draw(st.dictionaries(WORDS, SIZES, min_size=1, max_size=7))
-    names = draw(st.sets(st.tuples(st.sampled_from(["obj", "film", "put"]), st.integers(0, 9)), max_size=12))
-    number = st.sampled_from([None, 0, 0, 1, 5])
-    masks = {f"{kind}_{i}.png": {size: draw(number) for size in ((20, 30), (40, 40))} for kind, i in sorted(names)}
-    return pictures, masks
-
-
-@settings(deadline=None, max_examples=200)
-@given(folders(), st.integers(1, 9), st.integers(0, 3))
-def test_pairs_are_all_there_are_or_as_many_as_asked_for_and_none_comes_twice(
-    given_: tuple[dict[str, Any], dict[str, Any]], per_bucket: int, seed: int
-) -> None:
-    pictures, masks = given_
-    pairs = draw_pairs(pictures, masks, per_bucket, seed)
-    assert len(set(pairs)) == len(pairs) and list(pairs) == sorted(pairs, key=lambda pair: pair.bucket)
-    assert all(masks[pair.mask][pictures[pair.picture]] == pair.bucket for pair in pairs)
-    possible = Counter(masks[m][size] for m in masks for size in pictures.values())
-    taken = Counter(pair.bucket for pair in pairs)
-    assert all(taken[bucket] == min(per_bucket, possible[bucket]) for bucket in range(len(BUCKETS)))
-
-
-@settings(deadline=None, max_examples=100)
-@given(folders(), st.integers(1, 9), st.integers(0, 3), st.randoms())
-def test_pairs_go_by_names_and_seed_and_not_by_the_order_of_files(
-    given_: tuple[dict[str, Any], dict[str, Any]], per_bucket: int, seed: int, random: Any
-) -> None:
-    pictures, masks = given_
-    mixed = [list(pictures.items()), list(masks.items())]
-    for items in mixed:
-        random.shuffle(items)
-    assert draw_pairs(pictures, masks, per_bucket, seed) == draw_pairs(*map(dict, mixed), per_bucket, seed)
-
-
-@settings(deadline=None, max_examples=100)
-@given(st.dictionaries(WORDS, SIZES, min_size=1, max_size=7), st.integers(1, 4), st.integers(1, 9), st.integers(0, 3))
-def test_kinds_and_pictures_take_turns_evenly_while_masks_last(
-    pictures: dict[str, tuple[int, int]], kinds: int, per_bucket: int, seed: int
-) -> None:
-    masks = {
-        f"{'abcd'[kind]}_{bucket}_{i}.png": dict.fromkeys([(20, 30), (40, 40)], bucket)
-        for kind in range(kinds)
-        for bucket in (0, 4)
-        for i in range(per_bucket)
-    }
-    pairs = draw_pairs(pictures, masks, per_bucket, seed)
-    for bucket in (0, 4):
-        turns = Counter(dict.fromkeys("abcd"[:kinds], 0))
-        turns.update(pair.mask[0] for pair in pairs if pair.bucket == bucket)
-        assert turns.total() == per_bucket and max(turns.values()) - min(turns.values()) <= 1
-    turns = Counter(dict.fromkeys(pictures, 0))
-    turns.update(pair.picture for pair in pairs)
-    assert max(turns.values()) - min(turns.values()) <= 1
-
-
-def test_pictures_and_masks_rotate() -> None:
-    pictures = {f"p{i}": (8, 8) for i in range(10)}
-    masks = {f"{kind}_{bucket}{i}": {(8, 8): bucket} for bucket in (0, 3) for kind in "ab" for i in range(5)}
-    pairs = draw_pairs(pictures, masks, 20, 0)
-    assert set(Counter(pair.picture for pair in pairs).values()) == {4}
-    assert set(Counter(pair.mask for pair in pairs).values()) <= {1, 2, 3}
-    assert {pair.mask for pair in pairs} == masks.keys()
-    assert all(a.picture != b.picture and a.mask != b.mask for a, b in itertools.pairwise(pairs))
-
-
-def test_another_seed_pairs_anew_and_a_new_mask_leaves_the_others_in_their_order() -> None:
-    pictures = {f"p{i}": (8, 8) for i in range(5)}
-    masks = {f"a_{i}": {(8, 8): 2} for i in range(20)}
-    first = draw_pairs(pictures, masks, 10, 0)
-    assert first != draw_pairs(pictures, masks, 10, 1)
-    more = [pair.mask for pair in draw_pairs(pictures, masks | {"a_new": {(8, 8): 2}}, 11, 0)]
-    assert [mask for mask in more if mask != "a_new"][:10] == [pair.mask for pair in first][: len(more)]
-
-
-def test_pairing_stays_as_it_is() -> None:
-    """Published figures name a seed, so a seed must mean the same for ever."""
-    pictures = {"a.png": (8, 8), "b.png": (8, 8), "c.png": (8, 8)}
-    masks = {f"{kind}_{i}.png": {(8, 8): 1} for kind in ("film", "obj") for i in range(3)}
-    assert draw_pairs(pictures, masks, 4, 0) == (
-        Pair(1, "b.png", "obj_0.png"),
-        Pair(1, "a.png", "film_0.png"),
-        Pair(1, "c.png", "obj_1.png"),
-        Pair(1, "b.png", "film_1.png"),
-    )
-
-
-@pytest.mark.parametrize(
-    ("ratio", "bucket"),
-    [
-        (0, None), (0.01, None), (0.0101, 0), (10 / 100, 0), (0.1001, 1), (30 / 100, 2), (3 / 10 + 1e-9, 3), (0.6, 5),
-        (0.6001, None), (1, None),
-    ],
-)  # fmt: skip
-def test_the_upper_end_belongs_to_a_bucket_and_the_lower_does_not(ratio: float, bucket: int | None) -> None:
-    assert bucket_of(ratio) == bucket
-
-
-@pytest.mark.parametrize(
-    ("hole", "border"),
-    [
-        (square(28), False),
-        (square(28, 49), True),
-        (square(28, 50, 49), True),
-        (square(28, 51), True),
-        (square(28, 50, 51), True),
-        (box(99, 300, 40, 140, 60, 160), True),
-        (box(101, 300, 50, 140, 51, 160), False),
-    ],
-)
-def test_a_hole_is_at_the_border_within_50_px(hole: Hole, border: bool) -> None:
-    assert at_border(hole) == border
 
 
 # ---------------------------------------------------------------- measures
@@ -551,23 +419,21 @@ def test_two_runs_agree_in_all_but_seconds(stock: Workplace) -> None:
     assert first == second
 
 
-def test_plot_is_a_light_png_with_a_colour_for_each_method(stock: Workplace) -> None:
-    target = stock.root / "curves.png"
-    assert command(stock, "--methods", "pconv,ns", "--weights", "none", "--plot", str(target)) == 0
-    picture = pixels(target)
-    assert (picture[0, 0, :3] == 255).all() and picture.shape[0] > 500
-    for colour in evaluation.COLOURS[:2]:
-        rgb = [int(colour[i : i + 2], 16) for i in (1, 3, 5)]
-        assert (picture[..., :3] == rgb).all(axis=2).sum() > 200
-    assert "matplotlib.pyplot" not in sys.modules, "no window, no state of the whole process"
-
-
-@pytest.mark.parametrize("name", ["_under", "$a^", "絵", "a\udcff"])
-def test_plot_takes_any_name(tmp_path: Path, name: str) -> None:
-    items = (Measured("a", "m", 0.05, BUCKETS[0], True, name, 0.0, math.inf, 1.0, 0.0, math.inf, 1.0, 0.0, 0.1),)
-    target = tmp_path / "p.png"
-    evaluation.save(result(items=items, methods=(name,)), EvaluateSettings(plot=target))
-    assert target.read_bytes().startswith(b"\x89PNG")
+def test_the_plot_shows_four_measures_over_the_buckets_that_hold_pairs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Any] = []
+    monkeypatch.setattr(curves, "draw", lambda stream, *arguments: drawn.extend(arguments))
+    done = result()
+    evaluation.save(done, EvaluateSettings(plot=tmp_path / "p.png"))
+    panels, buckets, through = drawn
+    assert tuple(buckets) == (BUCKETS[0], BUCKETS[4]) and set(through) == {"net"}
+    better = {"psnr_hole": "higher", "ssim": "higher", "l1": "lower", "perceptual": "lower"}
+    titles = {measure.name: measure.title for measure in evaluation.MEASURES}
+    assert list(panels) == [f"{titles[name]} ({side} is better)" for name, side in better.items()]
+    for name, panel in zip(better, panels.values(), strict=True):
+        means = {method: [done.mean(name, method, BUCKETS[number]) for number in (0, 4)] for method in done.methods}
+        assert panel == means and list(panel) == ["net", "telea"]
 
 
 def test_an_evaluation_without_items_is_saved_too(tmp_path: Path) -> None:
@@ -643,7 +509,7 @@ def test_2_for_a_place_that_is_not_there(work: Workplace, capsys: pytest.Capture
 
 @pytest.mark.parametrize("settings", [EvaluateSettings(size=31), EvaluateSettings(per_bucket=0)])
 def test_settings_that_make_no_sense_are_refused(stock: Workplace, settings: EvaluateSettings) -> None:
-    with pytest.raises(evaluation.UsageError, match="or more"):
+    with pytest.raises(UsageError, match="or more"):
         run(stock, settings)
 
 
@@ -762,7 +628,7 @@ def test_help_says_what_the_buckets_are(capsys: pytest.CaptureFixture[str]) -> N
     assert app.run(["evaluate", "--help"]) == 0
     shown = " ".join(capsys.readouterr().out.split())
     assert "within 50 px" in shown and "pconv,telea,ns,biharmonic,fillnodata" in shown
-    assert evaluation.BORDER == 50 and ",".join(evaluation.METHODS) == "pconv,telea,ns,biharmonic,fillnodata"
+    assert BORDER == 50 and ",".join(evaluation.METHODS) == "pconv,telea,ns,biharmonic,fillnodata"
 
 
 def test_the_default_weights_are_measured_unless_others_are_named(stock: Workplace) -> None:

@@ -476,6 +476,24 @@ def timeless(header: dict[str, str]) -> dict[str, object]:
     return document
 
 
+@pytest.mark.parametrize("first", [3, 4, 5])
+def test_a_run_with_a_judge_of_texture_resumes_bit_for_bit(tmp_path: Path, short: TrainSettings, first: int) -> None:
+    folder = folder_of(tmp_path / "photos")
+    judged = replace(short, adversarial_share=0.34)
+    whole, parts = tmp_path / "a" / "w", tmp_path / "b" / "w"
+    unbroken = run(folder, whole, judged)
+    kinds = [set(event.losses) - {"valid", "hole", "tv"} for event in steps(unbroken)]
+    assert kinds == [set()] * 4 + [{"adversarial", "judge"}] * 2
+    assert steps(run(folder, parts, judged, after=first)) + steps(run(folder, parts, judged, resume=True)) == steps(
+        unbroken
+    )
+    mine, theirs = (store.read_tensors(path.with_name("w.checkpoint"))[0] for path in (parts, whole))
+    assert mine.keys() == theirs.keys() and any(key.startswith("judge_adam.") for key in mine)
+    assert [key for key in mine if not torch.equal(mine[key], theirs[key])] == []
+    plain = run(folder, tmp_path / "c" / "w", short)
+    assert steps(plain)[:4] == steps(unbroken)[:4] and steps(plain)[4:] != steps(unbroken)[4:]
+
+
 def test_stopping_saves_what_was_done(tmp_path: Path, short: TrainSettings) -> None:
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w.safetensors"
     events = run(folder, out, short, after=2)

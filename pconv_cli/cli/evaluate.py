@@ -79,19 +79,19 @@ def command(
     if as_json:
         ui.out(evaluation.as_json())
     elif evaluation.items:
-        buckets = [bucket for bucket in use_case.BUCKETS if evaluation.count(bucket)]
         for measure in use_case.MEASURES:
-            _table(evaluation, measure, buckets)
+            _table(evaluation, measure)
     use_case.save(evaluation, settings)
     if evaluation.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     raise typer.Exit(ExitCode.SOME_FAILED if evaluation.failures else ExitCode.OK)
 
 
-def _table(evaluation: Evaluation, measure: Measure, buckets: list[str]) -> None:
+def _table(evaluation: Evaluation, measure: Measure) -> None:
     """Show one measure: methods down, buckets across; then the two halves, where there are two."""
     from pconv_cli.cli import ui
 
+    buckets = evaluation.buckets
     halves = [part for part in (True, False) if any(evaluation.count(bucket, part) for bucket in buckets)]
     halves = halves if len(halves) > 1 and measure.name != "seconds" else []
     rows: list[list[str]] = []

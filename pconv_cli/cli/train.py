@@ -50,6 +50,15 @@ def command(
             "safetensors.",
         ),
     ] = None,
+    adversarial: Annotated[
+        float,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of the training, at its end, with a judge of texture beside the network: sharper, less exact.",
+        ),
+    ] = 0.0,
     seed: Annotated[int, typer.Option(help="Of the first weights, the crops and the damage.")] = 0,
     every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints and validations.")] = 500,
     held_out: Annotated[int, typer.Option(min=0, help="Photographs kept for validation, a tenth of all at most.")] = 32,
@@ -92,6 +101,7 @@ def command(
         every=every,
         held_out=held_out,
         compiled=compiled,
+        adversarial_share=adversarial,
         device=device,
         precision=precision.value,
         **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]

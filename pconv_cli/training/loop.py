@@ -37,6 +37,7 @@ from pconv_cli.metrics import perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill
 from pconv_cli.nn.squeeze import SqueezeFeatures
 from pconv_cli.nn.unet import COMPACT, PAPER, WIDE, PartialConvUNet, UNetConfig
+from pconv_cli.training.adversary import Adversary, fill_loss, judge_loss
 from pconv_cli.training.data import Batch, make_batch
 from pconv_cli.training.losses import PAPER_LOSS, Features, LossWeights, VggFeatures, inpainting_loss
 
@@ -73,6 +74,9 @@ class TrainSettings:
         device: As in `restore`.
         precision: As in `restore`.
         compiled: Whether the network is compiled; it takes a minute or two to begin, and pays on GPUs.
+        adversarial_share: Share of the training, at its end, in which a judge of patches is trained beside the network
+            and counts with the loss weight `adversarial`; 0: none.
+        adversarial_rate: Adam's learning rate for the judge.
     """
 
     network: str = "compact"
@@ -96,6 +100,8 @@ class TrainSettings:
     device: str = "auto"
     precision: str = "auto"
     compiled: bool = False
+    adversarial_share: float = 0.0
+    adversarial_rate: float = 2e-4
 
 
 RECIPES: dict[str, TrainSettings] = {
@@ -116,6 +122,8 @@ class _State:
     averaged: dict[str, Tensor]
     optimiser: torch.optim.Adam
     step: int = 0
+    judge: Adversary | None = None
+    judge_optimiser: torch.optim.Adam | None = None
     seconds: float = 0.0
     second_from: int | None = None  # the step that the second phase began with
 
@@ -179,6 +187,8 @@ def train(
     started = time.monotonic() - state.seconds
     while True:
         moment = _moment(state, settings)
+        if state.judge is None and _progress(state, settings) >= 1 - settings.adversarial_share:
+            _appoint(state, settings, device)
         batch = make_batch(photos, marks, settings.seed, state.step, *_shape(settings, moment.second))
         loss, terms, rate = _step(state, settings, moment, batch, forward, features, precision)
         state.seconds = time.monotonic() - started
@@ -311,16 +321,38 @@ def _step(
             features if moment.second or settings.features_first else None,
             twice=state.network.config.floor is None,
         )  # fmt: skip
-    state.optimiser.zero_grad(set_to_none=True)
-    loss.backward()  # type: ignore[no-untyped-call]
-    nn.utils.clip_grad_norm_(state.network.parameters(), 1.0)
-    state.optimiser.step()
+        filled = torch.where(batch.hole > 0, output, batch.image)
+        if state.judge is not None:
+            adversarial = fill_loss(state.judge, filled, batch.hole)
+            loss = loss + settings.loss.adversarial * adversarial
+            terms["adversarial"] = adversarial.detach()
+    _descend(state.optimiser, loss)
+    if state.judge is not None and state.judge_optimiser is not None:
+        with autocast(batch.image.device, precision):
+            terms["judge"] = judge_loss(state.judge, batch.image, filled, batch.hole)
+        _descend(state.judge_optimiser, terms["judge"])
+        terms["judge"] = terms["judge"].detach()
     state.step += 1
     # A short memory at first, or the random start would linger in the average.
     decay = min(settings.average, (1 + state.step) / (10 + state.step))
     current = state.network.state_dict()
     torch._foreach_lerp_(list(state.averaged.values()), [current[key] for key in state.averaged], 1 - decay)
     return loss.detach(), terms, rate
+
+
+def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
+    optimiser.zero_grad(set_to_none=True)
+    loss.backward()  # type: ignore[no-untyped-call]
+    nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
+    optimiser.step()
+
+
+def _appoint(state: _State, settings: TrainSettings, device: torch.device) -> None:
+    """Take a judge that knows nothing yet."""
+    torch.manual_seed(settings.seed)
+    state.judge = Adversary().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    assert state.judge is not None
+    state.judge_optimiser = torch.optim.Adam(state.judge.parameters(), settings.adversarial_rate, betas=(0.5, 0.99))
 
 
 # ---------------------------------------------------------------- beginnings
@@ -367,14 +399,29 @@ def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) ->
     state.network.load_state_dict(network)
     for key in state.averaged:
         state.averaged[key].copy_(tensors[f"averaged.{key}"])
+    _remember(state.optimiser, tensors, "adam.")
+    judge = {k.removeprefix("judge."): v for k, v in tensors.items() if k.startswith("judge.")}
+    if judge:
+        _appoint(state, settings, device)
+        assert state.judge is not None and state.judge_optimiser is not None
+        state.judge.load_state_dict(judge)
+        _remember(state.judge_optimiser, tensors, "judge_adam.")
+    return replace(state, step=step, seconds=seconds, second_from=second_from)
+
+
+def _remember(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], start: str) -> None:
+    """Give an optimiser its moments back."""
     moments: dict[int, dict[str, Tensor]] = {}
     for key, value in tensors.items():
-        if key.startswith("adam."):
-            _, index, name = key.split(".")
+        if key.startswith(start):
+            index, name = key.removeprefix(start).split(".")
             moments.setdefault(int(index), {})[name] = value
-    document = state.optimiser.state_dict()
-    state.optimiser.load_state_dict({**document, "state": moments})
-    return replace(state, step=step, seconds=seconds, second_from=second_from)
+    optimiser.load_state_dict({**optimiser.state_dict(), "state": moments})
+
+
+def _moments(optimiser: torch.optim.Optimizer, start: str) -> dict[str, Tensor]:
+    state = optimiser.state_dict()["state"]
+    return {f"{start}{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
 
 
 def _photos(
@@ -512,8 +559,10 @@ def _save(
 ) -> None:  # fmt: skip
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
-    for i, moments in state.optimiser.state_dict()["state"].items():
-        tensors |= {f"adam.{i}.{k}": v for k, v in moments.items()}
+    tensors |= _moments(state.optimiser, "adam.")
+    if state.judge is not None and state.judge_optimiser is not None:
+        tensors |= {f"judge.{k}": v for k, v in state.judge.state_dict().items()}
+        tensors |= _moments(state.judge_optimiser, "judge_adam.")
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     metadata = {
         "pconv": json.dumps({"architecture": asdict(state.network.config)}),

@@ -29,6 +29,7 @@ class LossWeights:
         perceptual: Of the feature distance.
         style: Of the Gram matrices' distance.
         tv: Of the total variation.
+        adversarial: Of the judge of patches (`training/adversary.py`), in a training that has one. Not the paper's.
         by_area: Average `valid` and `hole` over their own pixels in each image, so that a scratch counts as much as a
             lost corner; False averages over all pixels, as the paper does, where large holes decide everything.
         relative: Take feature differences relative to the true picture's features; False: as they are, as in the paper.
@@ -39,6 +40,7 @@ class LossWeights:
     perceptual: float = 0.005
     style: float = 0.002
     tv: float = 0.0
+    adversarial: float = 0.01
     by_area: bool = True
     relative: bool = True
 
