@@ -523,11 +523,13 @@ def _refuse(settings: EvaluateSettings, inputs: Iterable[Path]) -> None:
     if NETWORK not in methods and settings.weights != (None,):
         raise UsageError(f"--weights are given, but --methods has no {NETWORK}: add it")
     if settings.plot is not None:
+        if settings.plot.suffix.lower() != ".png":
+            raise UsageError(f"--plot {settings.plot}: curves are written as PNG; choose a name that ends in .png")
         curves.load()
     targets = [path for path in (settings.csv, settings.plot) if path is not None]
     for target in targets:
         if not target.parent.is_dir() or target.is_dir():
-            raise OutputError(f"{target}: not a file in a folder that is there: choose another place")
+            raise OutputError(f"{target}: not a file in a folder that is there: make the folder first, or name another")
         try:
             files.refuse_taken(target, overwrite=settings.overwrite)
             for path in inputs if target.exists() else ():

@@ -99,6 +99,16 @@ class TrainStep:
 
 
 @dataclass(frozen=True)
+class TrainFinished:
+    """Weights, and a sheet of fills, are saved; `complete` tells whether all that was asked for was done."""
+
+    out: str
+    sheet: str
+    step: int
+    complete: bool
+
+
+@dataclass(frozen=True)
 class Validated:
     """The network was measured on held-out pictures, and beside it the pyramid alone (`floor_`).
 
@@ -155,7 +165,7 @@ class EvaluationFinished:
 
 Event = (
     RunStarted | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
-    | TrainStarted | TrainStep | Validated
+    | TrainStarted | TrainStep | Validated | TrainFinished
     | EvaluationStarted | PairMeasured | EvaluationFinished
 )  # fmt: skip
 Listener = Callable[[Event], None]

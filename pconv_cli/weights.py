@@ -169,9 +169,12 @@ def read_header(path: Path) -> dict[str, Any]:
     """
     try:
         with safe_open(str(path), framework="pt") as file:
-            document = (file.metadata() or {}).get("pconv")
+            metadata = file.metadata() or {}
+            document = metadata.get("pconv")
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: not a safetensors file ({error}); pickled checkpoints are not read") from error
+    if "training" in metadata:
+        raise WeightsError(f"{path}: is the checkpoint of a training, not weights; give the file without .checkpoint")
     if document is None:
         raise WeightsError(f"{path}: no 'pconv' entry in its header, so it does not say which network it is")
     try:

@@ -836,8 +836,16 @@ def test_train_makes_weights_that_restore_takes(work: Workplace, pconv: Pconv) -
     assert "step 2: " in pconv.err and "perceptual distance" in pconv.err and pconv.out == ""
     endings = ["", ".checkpoint", ".log.jsonl", ".sheet.png"]
     assert sorted(path.name for path in out.parent.iterdir()) == [f"w.safetensors{ending}" for ending in endings]
-    assert pconv("train", str(photos), "--out", str(out), "--steps", "3", "--resume", *briefly()) == 0, pconv.err
+    assert f"wrote {out} after 2 steps; sample fills in {out}.sheet.png" in pconv.err
+    assert pconv("train", str(photos), "--out", str(out), "--steps", "3", "--resume") == 0, pconv.err
     assert "from step 2" in pconv.err
+    assert pconv("weights", "info", str(out)) == 0
+    assert json.loads(pconv.out)["training"]["size"] == 64, "the options of the beginning hold"
+    assert pconv("train", str(photos), "--out", str(out), "--resume") == 2
+    assert "has trained for 3 steps" in pconv.error_lines[0]
+    work.pair("b.png")
+    assert pconv.restore("--weights", f"{out}.checkpoint") == 4
+    assert "is the checkpoint of a training" in pconv.error_lines[0]
     work.pair("a.png")
     assert pconv.restore("--weights", str(out)) == 0, pconv.err
 
@@ -849,7 +857,7 @@ def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workpl
     assert pconv(*arguments, "--progress", "json", *briefly()) == 0, pconv.err
     events = [json.loads(line) for line in pconv.err.splitlines()]
     assert events[0]["event"] == "train_started" and events[0]["steps"] is None
-    assert events[-1]["event"] == "validated" and events[-2]["progress"] == 1
+    assert [event["event"] for event in events[-2:]] == ["validated", "train_finished"] and events[-3]["progress"] == 1
     assert pconv("weights", "info", str(out)) == 0
     assert json.loads(pconv.out)["training"]["start_from"] == "photo-1"
 
@@ -864,6 +872,9 @@ def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workpl
         (["--from", "nowhere"], 4, "neither a weights file nor a name"),
         (["--masks", "nowhere"], 2, "not a folder of masks"),
         (["--resume"], 2, "no checkpoint to resume from"),
+        (["--resume", "--from", "photo-1"], 2, "leave out --recipe and --from"),
+        (["--out", "."], 2, "name a file that ends in .safetensors"),
+        (["--out", "w.pt"], 2, "name a file that ends in .safetensors"),
     ],
 )
 def test_train_refuses_what_makes_no_sense_in_one_line(
@@ -891,6 +902,28 @@ def test_ctrl_c_while_training_saves_and_ends_with_130(
     out = work.root / "w.safetensors"
     photos = photographs(work.root / "photos")
     assert pconv("train", str(photos), "--out", str(out), "--steps", "5", *briefly()) == 130
-    assert "step 1: " in pconv.err
+    assert "step 1: " in pconv.err and f"stopped and saved {out} at step 1; the same command with --resume" in pconv.err
     monkeypatch.setattr(loop, "_step", step)
     assert pconv("train", str(photos), "--out", str(out), "--steps", "2", "--resume", *briefly()) == 0, pconv.err
+
+
+def test_results_that_cannot_be_written_are_no_bug(work: Workplace) -> None:
+    if not Path("/dev/full").exists():
+        pytest.skip("no device that is always full")
+    work.pair()
+    line = [sys.executable, "-m", "pconv_cli", "restore", str(work.pictures), str(work.masks), str(work.out)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [*line, "--weights", "none", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
+        )
+    assert done.returncode == 5
+    assert "standard output: cannot be written (No space left on device)" in done.stderr.splitlines()[-1]
+
+
+def test_a_table_whose_reader_has_gone_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:
+    line = [sys.executable, "-m", "pconv_cli", "weights", "list"]
+    reader, writer = os.pipe()
+    os.close(reader)
+    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    os.close(writer)
+    assert (done.returncode, done.stderr) == (0, "")

@@ -551,7 +551,8 @@ def test_5_for_places_that_cannot_be_written(stock: Workplace, capsys: pytest.Ca
     assert picture.read_bytes() == before
     assert command(stock, "--csv", str(stock.root / "no" / "folder.csv")) == 5
     assert command(stock, "--csv", str(stock.masks), "--overwrite") == 5
-    assert command(stock, "--csv", str(stock.root / "x"), "--plot", str(stock.root / "x")) == 5
+    assert command(stock, "--csv", str(stock.root / "x.png"), "--plot", str(stock.root / "x.png")) == 5
+    assert command(stock, "--plot", str(stock.root / "x.pdf")) == 2
     assert capsys.readouterr().out == ""
 
 

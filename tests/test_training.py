@@ -21,7 +21,7 @@ from torch import Tensor, nn
 from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.errors import DeviceError, NothingToDo, OutputError, UsageError, WeightsError
-from pconv_cli.events import Event, Notice, TrainStarted, TrainStep, Validated
+from pconv_cli.events import Event, Notice, TrainFinished, TrainStarted, TrainStep, Validated
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training import loop
 from pconv_cli.training.data import Batch, make_batch
@@ -430,6 +430,7 @@ def test_training_writes_weights_that_load(tmp_path: Path, short: TrainSettings)
     assert abs(measured.psnr - measured.floor_psnr) < 3  # six steps from the floor
     assert -1 < measured.ssim < 1 and measured.perceptual > 0 and measured.floor_perceptual > 0
     assert [event.progress for event in steps(events)] == pytest.approx([i / 6 for i in range(1, 7)])
+    assert events[-1] == TrainFinished(str(out), f"{out}.sheet.png", 6, complete=True)
     network = store.load_network(str(out))
     assert isinstance(network, PartialConvUNet) and network.config == TINY
     header = store.read_header(out)
@@ -470,9 +471,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path, short:
 
 def timeless(header: dict[str, str]) -> dict[str, object]:
     """What a header says, but for how long it took."""
-    document = {"seconds": None, **header, "pconv": json.loads(header["pconv"])}
-    del document["seconds"]
-    document["pconv"].get("metrics", {"validation": {"seconds": 0}})["validation"].pop("seconds")
+    document = {key: json.loads(value) for key, value in header.items() if key != "seconds"}
+    document.get("pconv", {"metrics": {"validation": {"seconds": 0}}})["metrics"]["validation"].pop("seconds")
     return document
 
 
@@ -497,7 +497,8 @@ def test_a_run_with_a_judge_of_texture_resumes_bit_for_bit(tmp_path: Path, short
 def test_stopping_saves_what_was_done(tmp_path: Path, short: TrainSettings) -> None:
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w.safetensors"
     events = run(folder, out, short, after=2)
-    assert len(steps(events)) == 2 and isinstance(events[-1], Validated) and events[-1].step == 2
+    assert len(steps(events)) == 2 and isinstance(events[-2], Validated) and events[-2].step == 2
+    assert events[-1] == TrainFinished(str(out), f"{out}.sheet.png", 2, complete=False)
     assert store.read_header(out)["training"]["step"] == 2
     tensors, metadata = store.read_tensors(tmp_path / "w.safetensors.checkpoint")
     assert metadata["step"] == "2"
@@ -686,7 +687,10 @@ def test_training_starts_from_weights_of_any_architecture(tmp_path: Path, short:
     nn.init.normal_(network.out.weight, std=0.01)
     start = tmp_path / "start.safetensors"
     store.write(start, network, network.state_dict(), {})
-    run(folder, tmp_path / "w", replace(short, start_from=str(start), steps=1, rate=1e-6))
+    events = run(folder, tmp_path / "w", replace(short, start_from=str(start), steps=1, rate=1e-6))
+    before, after = (event for event in events if isinstance(event, Validated))
+    assert (before.step, after.step) == (0, 1) and before.psnr == pytest.approx(after.psnr, abs=0.5)
+    assert before.floor_psnr == after.floor_psnr
     header, state = store.read(tmp_path / "w")
     assert header["architecture"]["head"] == 5 and header["training"]["start_from"] == "start.safetensors"
     for key, value in network.state_dict().items():
@@ -797,6 +801,23 @@ def test_pictures_that_cannot_be_used_are_said_in_few_lines(tmp_path: Path, shor
     events = run(folder, tmp_path / "w", replace(short, steps=1))
     said = [event.text for event in events if isinstance(event, Notice)]
     assert len(said) == 4 and "x0.png" in said[0] and said[3].startswith("2 more")
+
+
+def test_pictures_that_are_broken_are_said_before_those_that_are_small(tmp_path: Path, short: TrainSettings) -> None:
+    folder = folder_of(tmp_path / "photos")
+    for i in range(5):
+        Image.new("RGB", (8, 8)).save(folder / f"a{i}.png")
+    (folder / "z.png").write_bytes(b"broken")
+    events = run(folder, tmp_path / "w", replace(short, steps=1))
+    assert "z.png" in next(event.text for event in events if isinstance(event, Notice))
+
+
+def test_the_settings_of_a_training_stand_in_its_checkpoint(tmp_path: Path, short: TrainSettings) -> None:
+    settings = replace(short, steps=1, loss=LossWeights(hole=3.0), start_from="photo-1", network="paper")
+    run(folder_of(tmp_path / "photos"), tmp_path / "w", settings)
+    assert loop.settings_of(tmp_path / "w") == settings
+    with pytest.raises(UsageError, match="no checkpoint to resume from"):
+        loop.settings_of(tmp_path / "v")
 
 
 def refused(tmp_path: Path, short: TrainSettings, error: type[Exception], words: str, **keywords: object) -> None:

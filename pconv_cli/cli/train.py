@@ -19,7 +19,9 @@ def command(
         Path | None,
         typer.Option(metavar="DIR", help="Masks to mix into the made-up damage; white = damaged."),
     ] = None,
-    recipe: Annotated[str, typer.Option(metavar="default|paper", help="What other options begin with.")] = "default",
+    recipe: Annotated[
+        str | None, typer.Option(metavar="default|paper", help="What other options begin with.", show_default="default")
+    ] = None,
     network: Annotated[
         str | None, typer.Option(metavar="compact|wide|paper", help="Which architecture (default: the recipe's).")
     ] = None,
@@ -51,18 +53,30 @@ def command(
         ),
     ] = None,
     adversarial: Annotated[
-        float,
+        float | None,
         typer.Option(
             min=0,
             max=1,
             metavar="SHARE",
             help="Share of the training, at its end, with a judge of texture beside the network: sharper, less exact.",
         ),
-    ] = 0.0,
-    seed: Annotated[int, typer.Option(help="Of the first weights, the crops and the damage.")] = 0,
-    every: Annotated[int, typer.Option(min=1, help="Steps between checkpoints and validations.")] = 500,
-    held_out: Annotated[int, typer.Option(min=0, help="Photographs kept for validation, a tenth of all at most.")] = 32,
-    resume: Annotated[bool, typer.Option("--resume", help="Go on from the checkpoint beside FILE.")] = False,
+    ] = None,
+    seed: Annotated[
+        int | None, typer.Option(help="Of the first weights, the crops and the damage.", show_default="0")
+    ] = None,
+    every: Annotated[
+        int | None, typer.Option(min=1, help="Steps between checkpoints and validations.", show_default="500")
+    ] = None,
+    held_out: Annotated[
+        int | None,
+        typer.Option(min=0, help="Photographs kept for validation, a tenth of all at most.", show_default="32"),
+    ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Go on from the checkpoint beside FILE, with its options but for those given anew."
+        ),
+    ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that exist.")] = False,
     compiled: Annotated[bool, typer.Option("--compile", help="Compile the network first; pays on GPUs.")] = False,
     device: Device = "auto",
@@ -73,35 +87,41 @@ def command(
 ) -> None:
     """Train a network on your own photographs; damage is made up on the way.
 
-    Beside FILE stand its checkpoint, a log with one JSON object a validation, and a sheet of sample fills. Ctrl-C
-    finishes the step under way and saves; --resume goes on from there.
+    Beside FILE stand its checkpoint, four times the size of what was trained and needed for --resume alone, a log with
+    one JSON object a validation, and a sheet of sample fills: damaged, the pyramid alone, filled, true. Ctrl-C finishes
+    the step under way and saves. Photographs that are held out are what the figures are measured on.
     """
     from dataclasses import replace
 
     from pconv_cli.cli import ui
     from pconv_cli.errors import OutputError, UsageError
-    from pconv_cli.training.loop import RECIPES, train
+    from pconv_cli.training.loop import RECIPES, settings_of, train
 
-    if recipe not in RECIPES:
+    if recipe not in (None, *RECIPES):
         raise UsageError(f"--recipe {recipe}: there is no such recipe; choose {' or '.join(RECIPES)}")
     if steps is not None and minutes is not None:
         raise UsageError("--steps and --minutes: give one of them")
     if start_from is not None and network is not None:
         raise UsageError("--from and --network: weights bring their own architecture; give one of them")
+    if out.is_dir() or out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}: name a file that ends in .safetensors")
+    if resume and (recipe or start_from):
+        raise UsageError("--resume goes on with what was begun; leave out --recipe and --from")
     if out.exists() and not (resume or overwrite):
         raise OutputError(f"{out}: exists already; use --resume to go on, or --overwrite to replace it")
     asked = {
         "network": network, "steps": steps, "minutes": minutes, "batch_size": batch_size, "size": size, "rate": rate,
-        "second_rate": second_rate, "perceptual": perceptual,
+        "second_rate": second_rate, "perceptual": perceptual, "start_from": start_from, "seed": seed, "every": every,
+        "held_out": held_out, "adversarial_share": adversarial,
     }  # fmt: skip
+    base = settings_of(out) if resume else RECIPES[recipe or "default"]
+    if steps is not None:
+        base = replace(base, minutes=None)
+    if start_from is not None:
+        base = replace(base, rate=base.second_rate)  # what is trained already would be shaken by more
     settings = replace(
-        RECIPES[recipe],
-        start_from=start_from,
-        seed=seed,
-        every=every,
-        held_out=held_out,
+        base,
         compiled=compiled,
-        adversarial_share=adversarial,
         device=device,
         precision=precision.value,
         **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]

@@ -24,6 +24,7 @@ from rich.table import Table
 from rich.text import Text
 
 from pconv_cli.cli.text import ProgressMode, one_line
+from pconv_cli.errors import OutputError
 from pconv_cli.events import (
     EvaluationFinished,
     EvaluationStarted,
@@ -36,6 +37,7 @@ from pconv_cli.events import (
     RunFinished,
     RunStarted,
     TilesDone,
+    TrainFinished,
     TrainStarted,
     TrainStep,
     Validated,
@@ -116,6 +118,9 @@ def out(text: str) -> None:
         sys.stdout.flush()
     except BrokenPipeError:
         sys.stdout = _nowhere(sys.stdout)
+    except OSError as error:
+        sys.stdout = _nowhere(sys.stdout)
+        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
 
 
 def _tell(line: str) -> None:
@@ -156,7 +161,10 @@ def table(
             grid.add_section()
         cells = (Text(cell, "bold" if (number, place) in bold else "") for place, cell in enumerate(row))
         grid.add_row(*cells, style="dim" if number in heads else "")
-    Console().print(grid)
+    console = Console()
+    with console.capture() as captured:
+        console.print(grid)
+    out(captured.get().rstrip("\n"))
 
 
 def sentence(event: Event) -> str | None:
@@ -182,6 +190,10 @@ def sentence(event: Event) -> str | None:
             start = f", from step {event.first}" if event.first else ""
             length = "by the clock" if event.steps is None else f"{event.steps} steps"
             return f"training on {event.photos} photographs, {length}{start}, on {event.device} in {event.precision}"
+        case TrainFinished(complete=True):
+            return f"wrote {event.out} after {event.step} steps; sample fills in {event.sheet}"
+        case TrainFinished():
+            return f"stopped and saved {event.out} at step {event.step}; the same command with --resume goes on"
         case Validated():
             return (
                 f"step {event.step}: {event.psnr:.2f} dB in the holes, perceptual distance {event.perceptual:.3f}; "

@@ -30,7 +30,7 @@ from torch import Tensor, nn
 from pconv_cli import weights as store
 from pconv_cli.engine import autocast, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
-from pconv_cli.events import Listener, Notice, TrainStarted, TrainStep, Validated
+from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, TrainStep, Validated
 from pconv_cli.files import why_unwritable
 from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture, write_png
 from pconv_cli.metrics import perceptual_distance, psnr, ssim
@@ -173,7 +173,10 @@ def train(
     checkpoint = beside(out, ".checkpoint")
     state = _resumed(checkpoint, settings, device) if resume else _start(settings, device)
     if _progress(state, settings) >= 1:
-        raise UsageError(f"{checkpoint}: is at step {state.step} already; ask for more to go on")
+        raise UsageError(
+            f"{checkpoint}: has trained for {state.step} steps and {state.seconds / 60:.1f} minutes already; --steps "
+            "and --minutes count all runs: give more"
+        )
     photos, held_out = _photos(folder, settings, emit, device)
     marks = [] if masks is None else _masks(masks, emit, device)
     judge = SqueezeFeatures(store.feature_state(), stages=7).to(device)
@@ -184,6 +187,8 @@ def train(
         )
     )  # fmt: skip
     forward = torch.compile(state.network) if settings.compiled else state.network
+    if state.step == 0 and settings.start_from is not None:
+        emit(_validate(state.averaged, state, settings, held_out, judge)[0])  # what there is to be better than
     started = time.monotonic() - state.seconds
     while True:
         moment = _moment(state, settings)
@@ -209,12 +214,30 @@ def train(
             kept_back = 0 if held_out[0] is photos[0] else len(held_out)
             _save(state, settings, averaged, out, len(photos), kept_back, event, sheet)
         if last:
+            emit(TrainFinished(str(out), str(beside(out, ".sheet.png")), state.step, _progress(state, settings) >= 1))
             return out
 
 
 def beside(out: Path, ending: str) -> Path:
     """Give the name of a file that training writes beside its weights."""
     return out.with_name(out.name + ending)
+
+
+def settings_of(out: Path) -> TrainSettings:
+    """Give the settings of the training whose checkpoint stands beside some weights.
+
+    Raises:
+        UsageError: If there is none, or not of this version.
+        WeightsError: If it cannot be read.
+    """
+    checkpoint = beside(out, ".checkpoint")
+    if not checkpoint.is_file():
+        raise UsageError(f"{checkpoint}: no checkpoint to resume from; leave out --resume to start anew")
+    try:
+        found = json.loads(store.read_tensors(checkpoint)[1]["training"])["settings"]
+        return TrainSettings(**{**found, "loss": LossWeights(**found["loss"])})
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
 
 
 def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], list[ItemError]]:
@@ -382,7 +405,7 @@ def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) ->
         raise UsageError(f"{checkpoint}: no checkpoint to resume from; leave out --resume to start anew")
     tensors, metadata = store.read_tensors(checkpoint)
     try:
-        config = store.config_from(json.loads(metadata["pconv"]), checkpoint)
+        config = store.config_from(json.loads(metadata["training"]), checkpoint)
         step, seconds = int(metadata["step"]), float(metadata["seconds"])
         second_from = json.loads(metadata["second_from"])
     except (KeyError, ValueError) as error:
@@ -459,6 +482,7 @@ def _masks(folder: Path, emit: Listener, device: torch.device) -> list[Tensor]:
 
 
 def _tell(unused: Sequence[ItemError], emit: Listener) -> None:
+    unused = sorted(unused, key=lambda error: error.reason.startswith("smaller"))  # what is broken first
     for error in unused[:3]:
         emit(Notice(str(error)))
     if len(unused) > 3:
@@ -565,7 +589,7 @@ def _save(
         tensors |= _moments(state.judge_optimiser, "judge_adam.")
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     metadata = {
-        "pconv": json.dumps({"architecture": asdict(state.network.config)}),
+        "training": json.dumps({"architecture": asdict(state.network.config), "settings": asdict(settings)}),
         "step": str(state.step),
         "seconds": repr(state.seconds),
         "second_from": json.dumps(state.second_from),
