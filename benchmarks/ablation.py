@@ -75,7 +75,7 @@ def trained(network: nn.Module, photos: list[Tensor], options: argparse.Namespac
         optimiser.step()
         schedule.step()
         if step % 100 == 99:
-            print(f"  step {step + 1}: loss {float(loss):.4f}", file=sys.stderr, flush=True)
+            print(f"  step {step + 1}: loss {float(loss.detach()):.4f}", file=sys.stderr, flush=True)
     return time.perf_counter() - started
 
 
