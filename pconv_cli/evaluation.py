@@ -50,13 +50,12 @@ from pconv_cli.pairs import (
     find_files,
 )
 from pconv_cli.report import collecting
-from pconv_cli.tiles import plan_tiles
+from pconv_cli.tiles import SMALLEST_TILE, plan_tiles
 
 NETWORK = "pconv"
 """The method's name that stands for all `weights`."""
 METHODS: tuple[str, ...] = (NETWORK, *classical.METHODS)
 
-SMALLEST_TILE = 32
 PAINT = 255  # stands in the holes that the methods see
 
 PLOTTED = ("psnr_hole", "ssim", "l1", "perceptual")

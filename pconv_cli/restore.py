@@ -47,12 +47,11 @@ from pconv_cli.masks import dilate
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Limits, Outcome, run
 from pconv_cli.report import ItemReport, Report, collecting, peak_memory, rounded
-from pconv_cli.tiles import plan_tiles
+from pconv_cli.tiles import SMALLEST_TILE, plan_tiles
 
 SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
 
-SMALLEST_TILE = 32
 BYTES_PER_PIXEL = 16  # picture, colours, fill, two masks, and what encoding them takes
 
 

@@ -22,7 +22,7 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from io import BufferedRandom
@@ -356,7 +356,7 @@ def mask_size(path: Path) -> tuple[int, int]:
         return raster.width, raster.height
 
 
-def mask_strips(path: Path, rows: int = 256) -> Iterator[NDArray[np.bool_]]:
+def mask_strips(path: Path, rows: int = 256) -> Generator[NDArray[np.bool_], None, None]:
     """Read a mask from top to bottom without holding more of it than a strip.
 
     Args:
@@ -385,8 +385,9 @@ def mask_strips(path: Path, rows: int = 256) -> Iterator[NDArray[np.bool_]]:
                 return white(raster.read(white.bands, window=_part(strip)))
 
         strips = [Window(0, y, width, min(rows, height - y)) for y in range(0, height, rows)]
-        for _, strip in _ahead(read, strips, threads=1, ahead=2):
-            yield strip
+        with closing(_ahead(read, strips, threads=1, ahead=2)) as found:
+            for _, strip in found:
+                yield strip
     finally:
         with _gdal():
             raster.close()
@@ -616,7 +617,7 @@ class _Copying:
 
 def _ahead(
     function: Callable[[Window], Any], windows: list[Window], threads: int = 2, ahead: int = 4
-) -> Iterator[tuple[Window, Any]]:
+) -> Generator[tuple[Window, Any], None, None]:
     """Go through windows with what a function makes of each, worked out a little ahead by other threads."""
     with ThreadPoolExecutor(threads, "ahead") as pool:
         waiting = deque((window, pool.submit(function, window)) for window in windows[:ahead])

@@ -14,9 +14,9 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, suppress
+from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -42,14 +42,13 @@ from pconv_cli.pipeline import Limits, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.tiff import Canvas, Source, mask_size, mask_strips
-from pconv_cli.tiles import TilePlan, plan_tiles
+from pconv_cli.tiles import SMALLEST_TILE, TilePlan, plan_tiles
 
 if TYPE_CHECKING:
     from pconv_cli.engine import Engine, Filled, Tile
     from pconv_cli.filling import Filling, Piece
     from pconv_cli.nn.partial_conv import PaddingMode
 
-SMALLEST_TILE = 32
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
 SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
@@ -243,16 +242,18 @@ class _Mask:
 
     def damage(self, settings: TileSettings, stop: Callable[[], bool] = lambda: False) -> Damage:
         """Read the mask. Raises `_Stopped` once `stop` turns true."""
-        strips = self._own_strips() if self.path is None else mask_strips(self.path, ROWS)
+        read = self._own_strips() if self.path is None else mask_strips(self.path, ROWS)
+        strips: Iterator[NDArray[np.bool_]] = read
         if settings.invert_mask and not self.own:
             strips = (~strip for strip in strips)
         strips = _until(stop, strips)
         try:
-            return Damage.of_strips(dilated_strips(strips, settings.dilate), self._source.width)
+            with closing(read):  # a mask that is not read to its end has a thread and a file open
+                return Damage.of_strips(dilated_strips(strips, settings.dilate), self._source.width)
         except ValueError as error:
             raise ItemError(self.path or self._source.path, str(error)) from error
 
-    def _own_strips(self) -> Iterator[NDArray[np.bool_]]:
+    def _own_strips(self) -> Generator[NDArray[np.bool_], None, None]:
         source = self._source
         for y in range(0, source.height, ROWS):
             valid = source.valid(Window(0, y, source.width, min(ROWS, source.height - y)))

@@ -18,6 +18,9 @@ from numpy.typing import NDArray
 
 from pconv_cli.regions import Damage, Runs, Window
 
+SMALLEST_TILE = 32
+"""Pixels along the longest side of a tile that a user may ask for, at least."""
+
 CONTEXT = 32
 """Pixels of known surroundings that a window should see round its damage.
 

@@ -226,6 +226,19 @@ def read_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
         raise WeightsError(f"{path}: cannot be read ({error})") from error
 
 
+def read_metadata(path: Path) -> dict[str, str]:
+    """Read only the raw metadata of a safetensors file.
+
+    Raises:
+        WeightsError: As in `read_tensors`.
+    """
+    try:
+        with safe_open(str(path), framework="pt") as file:
+            return file.metadata() or {}
+    except (OSError, SafetensorError) as error:
+        raise WeightsError(f"{path}: cannot be read ({error})") from error
+
+
 def config_from(header: Mapping[str, Any], path: Path) -> UNetConfig:
     """Rebuild the architecture that a header describes.
 

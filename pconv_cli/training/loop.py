@@ -230,14 +230,7 @@ def settings_of(out: Path) -> TrainSettings:
         UsageError: If there is none, or not of this version.
         WeightsError: If it cannot be read.
     """
-    checkpoint = beside(out, ".checkpoint")
-    if not checkpoint.is_file():
-        raise UsageError(f"{checkpoint}: no checkpoint to resume from; leave out --resume to start anew")
-    try:
-        found = json.loads(store.read_tensors(checkpoint)[1]["training"])["settings"]
-        return TrainSettings(**{**found, "loss": LossWeights(**found["loss"])})
-    except (KeyError, TypeError, ValueError) as error:
-        raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
+    return _noted(beside(out, ".checkpoint"))[1]
 
 
 def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], list[ItemError]]:
@@ -401,15 +394,8 @@ def _fresh(network: PartialConvUNet, settings: TrainSettings, device: torch.devi
 
 
 def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) -> _State:
-    if not checkpoint.is_file():
-        raise UsageError(f"{checkpoint}: no checkpoint to resume from; leave out --resume to start anew")
-    tensors, metadata = store.read_tensors(checkpoint)
-    try:
-        config = store.config_from(json.loads(metadata["training"]), checkpoint)
-        step, seconds = int(metadata["step"]), float(metadata["seconds"])
-        second_from = json.loads(metadata["second_from"])
-    except (KeyError, ValueError) as error:
-        raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
+    config, _, counters = _noted(checkpoint)
+    tensors, _ = store.read_tensors(checkpoint)
     if settings.start_from is None and config != NETWORKS[settings.network]:
         names = [name for name, known in NETWORKS.items() if known == config]
         raise UsageError(
@@ -429,7 +415,21 @@ def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) ->
         assert state.judge is not None and state.judge_optimiser is not None
         state.judge.load_state_dict(judge)
         _remember(state.judge_optimiser, tensors, "judge_adam.")
-    return replace(state, step=step, seconds=seconds, second_from=second_from)
+    return replace(state, **counters)
+
+
+def _noted(checkpoint: Path) -> tuple[UNetConfig, TrainSettings, dict[str, Any]]:
+    """Read what a checkpoint says beside its tensors: the architecture, the settings, and where in the run it is."""
+    if not checkpoint.is_file():
+        raise UsageError(f"{checkpoint}: no checkpoint to resume from; leave out --resume to start anew")
+    metadata = store.read_metadata(checkpoint)
+    try:
+        training = json.loads(metadata["training"])
+        config, found = store.config_from(training, checkpoint), training["settings"]
+        settings = TrainSettings(**{**found, "loss": LossWeights(**found["loss"])})
+        return config, settings, {key: json.loads(metadata[key]) for key in ("step", "seconds", "second_from")}
+    except (KeyError, TypeError, ValueError) as error:
+        raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
 
 
 def _remember(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], start: str) -> None:
@@ -538,11 +538,10 @@ def _validate(
     network = network.eval().to(held_out[0].device).folded()
     found: dict[str, list[Tensor]] = {}
     sheet: NDArray[np.uint8] | None = None
-    for i, batch in _held_out(held_out, settings):
+    for thin, batch in _held_out(held_out, settings):
         filled = _composite(network(batch.image, batch.known)[0], batch)
         floor = _composite(pyramid_fill(batch.image, batch.known), batch)
         wanted = judge(batch.image)
-        thin = i < 0
         for name, made in (("", filled), ("floor_", floor)):
             measured = {"scratch" if thin else "psnr": psnr(made, batch.image, batch.hole)}
             if not thin:
@@ -559,11 +558,11 @@ def _validate(
     return Validated(state.step, round(state.seconds, 1), **means), sheet
 
 
-def _held_out(photos: list[Tensor], settings: TrainSettings) -> Iterator[tuple[int, Batch]]:
-    """The same crops and damage every time; those with thin scratches only come last, with numbers below 0."""
+def _held_out(photos: list[Tensor], settings: TrainSettings) -> Iterator[tuple[bool, Batch]]:
+    """The same crops and damage every time, and whether it is thin scratches only: those come last."""
     for i in range(0, max(1, settings.held_out), SHOWN):
-        yield i, make_batch(photos, (), VALIDATION_SEED, i, SHOWN, settings.size)
-    yield -1, make_batch(photos, (), VALIDATION_SEED, 1_000_000, SHOWN, settings.size, thin=True)
+        yield False, make_batch(photos, (), VALIDATION_SEED, i, SHOWN, settings.size)
+    yield True, make_batch(photos, (), VALIDATION_SEED, 1_000_000, SHOWN, settings.size, thin=True)
 
 
 def _composite(output: Tensor, batch: Batch) -> Tensor:
