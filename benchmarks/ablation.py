@@ -68,7 +68,7 @@ def trained(network: nn.Module, photos: list[Tensor], options: argparse.Namespac
         batch = whole(make_batch(photos, (), options.seed, step, options.batch_size, options.size))
         with autocast(batch.image.device, precision):
             output, _ = network(batch.image, batch.known)
-            loss, _ = inpainting_loss(output, batch.image, batch.known, LossWeights(valid=0.5, hole=1.0))
+            loss, _ = inpainting_loss(output, batch.image, batch.known, LossWeights(valid=0.5, hole=1, rms=0))
         optimiser.zero_grad(set_to_none=True)
         loss.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 1.0)

@@ -1,9 +1,10 @@
 """Put trained weights in the box: complete their header, copy them to `weights/`, write their line in the manifest.
 
     python benchmarks/publish_weights.py TRAINED.safetensors --name photo-1 --summary "..." --data "..." \
-        --metrics quality.json --default
+        --metrics evaluation.json --default
 
-`--metrics` is the JSON that `benchmarks/quality.py` printed. The licence of the weights is that of the project.
+`--metrics` is what `pconv evaluate PHOTOS MASKS --weights TRAINED.safetensors --json` printed. The licence of the weights
+is that of the project. With `--default`, the default before goes out of the box.
 """
 
 from __future__ import annotations
@@ -30,7 +31,8 @@ def main() -> None:
     header, state = store.read(arguments.trained)
     network = PartialConvUNet(store.config_from(header, arguments.trained))
     store.load_strictly(network, state, arguments.trained)
-    measured = json.loads(arguments.metrics.read_text("utf-8"))["means"]
+    buckets = json.loads(arguments.metrics.read_text("utf-8"))["buckets"]
+    measured = {share: {"n": found["n"], **found["means"][arguments.trained.stem]} for share, found in buckets.items()}
     about = {
         "name": arguments.name,
         "summary": arguments.summary,
@@ -41,13 +43,15 @@ def main() -> None:
     path = FOLDER / f"{arguments.name}.safetensors"
     store.write(path, network, network.state_dict(), about)
     manifest = FOLDER / "manifest.json"
-    entries = [e for e in json.loads(manifest.read_text("utf-8"))["weights"] if e["name"] != arguments.name]
+    document = json.loads(manifest.read_text("utf-8"))
+    entries = [e for e in document["weights"] if e["name"] != arguments.name]
     if arguments.default:
-        for entry in entries:
-            entry["default"] = False
+        for old in [e for e in entries if e["default"]]:
+            (FOLDER / old["file"]).unlink()
+            entries.remove(old)
     entry = {"name": arguments.name, "file": path.name, "sha256": store.sha256(path)}
     entries.append({**entry, "default": arguments.default, "summary": arguments.summary})
-    manifest.write_text(json.dumps({"weights": entries}, indent=2) + "\n", "utf-8")
+    manifest.write_text(json.dumps({**document, "weights": entries}, indent=2) + "\n", "utf-8")
     print(json.dumps({**entry, "bytes": path.stat().st_size}))
 
 

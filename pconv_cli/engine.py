@@ -36,11 +36,13 @@ class Tile:
         pixels: `(h, w, 3)` RGB, uint8, or float32 in [0, 1].
         known: `(h, w)` bool, True = known.
         guide: `(ceil(h / 8), ceil(w / 8), 3)` float32 in [0, 1], the tile reduced, holes filled; or None.
+        reduced: Whether the picture is a reduced one, to make a guide of.
     """
 
     pixels: NDArray[Any]
     known: NDArray[np.bool_]
     guide: NDArray[np.float32] | None = None
+    reduced: bool = False
 
 
 @dataclass(frozen=True)
@@ -109,13 +111,15 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
 class Engine:
     """Fills tiles with a network of the shape of those in `nn/unet.py`.
 
-    `network(image, known) -> (output, known)`, or `network(image, known, guide)` where tiles bring guides.
+    `network(image, known) -> (output, known)`, or `network(image, known, guide)` where tiles bring guides. Tiles of
+    reduced pictures go to `network.coarse`, where there is one.
     """
 
     def __init__(self, network: nn.Module, device: torch.device, precision: torch.dtype, emit: Listener) -> None:
         self.device = device
         self.precision = precision
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._coarse: nn.Module = getattr(network, "coarse", None) or self._network
         self._emit = emit
         # A CPU gains nothing from batches as a GPU has them: at 512 px one of four takes 1.6 times as long. It gains
         # from tiles side by side, a core each: cores that share one convolution wait for the slowest at every layer.
@@ -155,7 +159,7 @@ class Engine:
         """Fill one batch.
 
         Args:
-            tiles: Tiles of one pixel type, all with a guide or all without.
+            tiles: Tiles of one pixel type; all with a guide or all without, all of reduced pictures or none.
             canvas: Width and height of the shared shape; what a tile leaves of it is a hole like any other.
 
         Returns:
@@ -207,7 +211,7 @@ class Engine:
             if guides:
                 guide = torch.from_numpy(_stacked(guides, width, height)).to(self.device)
                 inputs.append(guide.permute(0, 3, 1, 2))
-            output, reached = self._network(*inputs)
+            output, reached = (self._coarse if tiles[0].reduced else self._network)(*inputs)
             filled = _from_float(output.float(), image.dtype).permute(0, 2, 3, 1).cpu().numpy()
             covered = (reached[:, 0] > 0).cpu().numpy()
         sizes = [tile.known.shape for tile in tiles]
@@ -231,7 +235,8 @@ class Engine:
             for cols in (slice(0, half_width), slice(half_width, width)):
                 if not tile.known[rows, cols].size:
                     continue
-                part = Tile(tile.pixels[rows, cols], tile.known[rows, cols], _part_of(tile.guide, rows, cols))
+                guide = _part_of(tile.guide, rows, cols)
+                part = Tile(tile.pixels[rows, cols], tile.known[rows, cols], guide, tile.reduced)
                 down, across = (-(-side // GUIDED) * GUIDED for side in part.known.shape)
                 done = self.fill([part], (across, down))[0]
                 pixels[rows, cols], reached[rows, cols] = done.pixels, done.reached

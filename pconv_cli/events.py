@@ -119,6 +119,7 @@ class Validated:
         ssim: In the holes.
         perceptual: Distance of whole pictures, see `metrics.perceptual_distance`.
         scratch: PSNR in the holes, dB, where only thin scratches and hairs are damaged.
+        coarse: PSNR in the holes of reduced pictures, dB, of a network's coarse part; None without one.
     """
 
     step: int
@@ -131,6 +132,8 @@ class Validated:
     floor_ssim: float
     floor_perceptual: float
     floor_scratch: float
+    coarse: float | None = None
+    floor_coarse: float | None = None
 
 
 @dataclass(frozen=True)

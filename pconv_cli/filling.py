@@ -119,7 +119,7 @@ class Piece:
         filling: What it is a part of.
         window: What the network sees.
         damage: What is unknown to it.
-        shape: Width and height of the shared shape, and whether it brings a guide.
+        shape: Width and height of the shared shape, whether it brings a guide, whether it is of a reduced picture.
         owned: The plan and the number of the window in it, which say what it writes; None: all damage in the window.
         weight: Gives `(h, w)` weights with which the result is mixed into what is there; None: it takes its place.
     """
@@ -127,7 +127,7 @@ class Piece:
     filling: Filling
     window: Window
     damage: Damage
-    shape: tuple[int, int, bool]
+    shape: tuple[int, int, bool, bool]
     owned: tuple[TilePlan, int] | None
     weight: Callable[[], NDArray[np.float32]] | None = None
 
@@ -163,6 +163,7 @@ class Filling:
             healing; for comparison. 0: the plan.
         guided: Whether deep holes are filled coarse to fine.
         healed: Whether cuts are levelled and healed.
+        reduced: Whether the picture is a reduced one, to make a guide of.
         windows: Tiles computed so far, those of the guide and of healing included.
         pixels: Pixels in them.
         by_pyramid: Pixels that the network could not reach and the pyramid filled.
@@ -174,6 +175,7 @@ class Filling:
     overlap: int = 0
     guided: bool = True
     healed: bool = True
+    reduced: bool = False
     windows: int = field(default=0, init=False)
     pixels: int = field(default=0, init=False)
     by_pyramid: int = field(default=0, init=False)
@@ -226,7 +228,7 @@ class Filling:
         """Read what the network sees of a piece's window."""
         pixels, known = self._seen(piece.window, piece.damage)
         guide = self._guide.crop(piece.window) if piece.shape[2] and self._guide is not None else None
-        return Tile(pixels, known, guide)
+        return Tile(pixels, known, guide, self.reduced)
 
     def take(self, piece: Piece, tile: Tile, filled: Filled) -> None:
         """Lay a result into the picture."""
@@ -251,7 +253,7 @@ class Filling:
         guided = damage is self.plan.damage and self._guide is not None
         if guided and self._guide is not None:
             guided = self._guide.wanted(window) or self._sees_nothing(window)
-        shape = (*canvas(window.width, window.height, self.plan.size), guided)
+        shape = (*canvas(window.width, window.height, self.plan.size), guided, self.reduced)
         return Piece(self, window, damage, shape, owned, weight)
 
     def _fade(self, window: Window, band: Damage) -> NDArray[np.float32]:
@@ -298,7 +300,8 @@ class Filling:
             if not reduced.known.any():
                 raise Unfillable
         empty = reduced.hole & ~reduced.known
-        inner = Filling(ArraySurface(reduced.pixels, reduced.hole | reduced.known), plan_tiles(empty, self.plan.size))
+        surface = ArraySurface(reduced.pixels, reduced.hole | reduced.known)
+        inner = Filling(surface, plan_tiles(empty, self.plan.size), reduced=True)
         yield from inner.rounds()
         self.windows += inner.windows
         self.pixels += inner.pixels

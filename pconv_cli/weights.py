@@ -121,7 +121,8 @@ def load_network(name: str | None, padding: PaddingMode | None = None) -> nn.Mod
     header, state = read(path)
     config = config_from(header, path)
     if padding is not None:
-        config = replace(config, padding_mode=padding)
+        coarse = None if config.coarse is None else replace(config.coarse, padding_mode=padding)
+        config = replace(config, padding_mode=padding, coarse=coarse)
     try:
         network = PartialConvUNet(config)
     except (TypeError, ValueError, RuntimeError) as error:
@@ -245,7 +246,10 @@ def config_from(header: Mapping[str, Any], path: Path) -> UNetConfig:
     Raises:
         WeightsError: If the description has unknown or impossible entries.
     """
-    entries = header.get("architecture", {})
+    return _config(header.get("architecture", {}), path)
+
+
+def _config(entries: Any, path: Path) -> UNetConfig:
     if not isinstance(entries, dict):
         raise WeightsError(f"{path}: its architecture cannot be rebuilt (not a JSON object)")
     entries = dict(entries)
@@ -256,6 +260,8 @@ def config_from(header: Mapping[str, Any], path: Path) -> UNetConfig:
         entries["encoder"] = tuple((int(width), int(kernel)) for width, kernel in entries["encoder"])
         for key in ("mean", "std"):
             entries[key] = tuple(float(value) for value in entries[key])
+        if entries.get("coarse") is not None:
+            entries["coarse"] = _config(entries["coarse"], path)
         return UNetConfig(**entries)
     except (KeyError, TypeError, ValueError) as error:
         raise WeightsError(f"{path}: its architecture cannot be rebuilt ({error})") from error

@@ -38,6 +38,7 @@ NEIGHBOURS = {
     ("filling", "engine"),
     ("tiles", "regions"),
     ("training.data", "training.damage"),
+    ("training.losses", "metrics"),
     ("nn.unet", "nn.partial_conv"),
     ("nn.unet", "nn.pyramid"),
 }

@@ -528,8 +528,9 @@ def test_an_event_is_said_in_one_line(event: Any, said: str) -> None:
 # ---------------------------------------------------------------- stopping
 
 
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 def test_ctrl_c_once_asks_to_stop_the_same_press_again_is_ignored_and_a_second_press_interrupts(
-    monkeypatch: pytest.MonkeyPatch,
+    monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
     now = 0.0
     monkeypatch.setattr(time, "monotonic", lambda: now)
@@ -542,10 +543,11 @@ def test_ctrl_c_once_asks_to_stop_the_same_press_again_is_ignored_and_a_second_p
         def close(self) -> None:
             raise AssertionError("the view belongs to somebody else")
 
-    before = signal.getsignal(signal.SIGINT)
+    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    before = [signal.getsignal(one) for one in heard]
     with ui.Stop(View()) as stop:
         assert not stop() and not told
-        signal.raise_signal(signal.SIGINT)
+        signal.raise_signal(number)
         assert stop() and stop()
         assert [type(event) for event in told] == [Notice]
         now = 0.1
@@ -553,8 +555,19 @@ def test_ctrl_c_once_asks_to_stop_the_same_press_again_is_ignored_and_a_second_p
         now = 0.5
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert signal.getsignal(signal.SIGINT) is before
+    assert [signal.getsignal(one) for one in heard] == before
     assert len(told) == 1
+
+
+def test_a_signal_that_is_to_be_ignored_stays_ignored() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with ui.Stop(lambda _: None) as stop:  # type: ignore[arg-type]
+            signal.raise_signal(signal.SIGHUP)
+            assert not stop()
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_ctrl_c_is_acknowledged_while_a_large_picture_is_computed(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -60,6 +61,19 @@ def tile(height: int, width: int, seed: int = 0, dtype: str = "uint8", share: fl
     if dtype == "uint8":
         return Tile(rng.integers(0, 256, (height, width, 3), np.uint8), known)
     return Tile(rng.random((height, width, 3), np.float32), known)
+
+
+def test_tiles_of_reduced_pictures_go_to_the_coarse_part() -> None:
+    fine, coarse = Fake(copy), Fake(copy)
+    fine.coarse = coarse
+    engine, _ = start(fine)
+    ones = [tile(64, 64, seed) for seed in range(3)]
+    engine.fill(ones, (64, 64))
+    assert (len(fine.seen), len(coarse.seen)) == (1, 0)
+    engine.fill([replace(one, reduced=True) for one in ones], (64, 64))
+    assert (len(fine.seen), len(coarse.seen)) == (1, 1)
+    alone, _ = start(Fake(copy))
+    alone.fill([replace(ones[0], reduced=True)], (64, 64))  # without a coarse part the network does it all
 
 
 def test_a_cpu_computes_the_tiles_of_a_batch_one_by_one() -> None:

@@ -141,6 +141,19 @@ def test_a_guide_lies_where_the_window_lies_whatever_the_offset() -> None:
         assert np.abs((after.astype(int) - truth)[hole].mean()) < 3, "shifted by a cell it would lean to one side"
 
 
+def test_guides_are_made_of_reduced_tiles_which_share_no_batch_with_others() -> None:
+    pixels, hole = texture(96, 96), box(96, 96, 20, 20, 60, 60)
+    filling = Filling(ArraySurface(pixels.copy()), plan_tiles(hole, 64))
+    seen = []
+    for pieces in filling.rounds():
+        for piece in pieces:
+            done = piece.load()
+            seen.append((done.reduced, done.pixels.shape[0] <= 12, piece.shape[3]))
+            piece.land(done, engine().fill([done], piece.canvas)[0])
+    assert {reduced for reduced, _, _ in seen} == {True, False}
+    assert all(reduced == small == apart for reduced, small, apart in seen)
+
+
 def test_thin_damage_needs_no_guide() -> None:
     hole = box(200, 200, 10, 50, 190, 57)
     _, filling = filled(texture(200, 200), hole, size=64)

@@ -14,6 +14,8 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
+from hypothesis import given
+from hypothesis import strategies as st
 from PIL import Image
 from reference import one_thread  # noqa: F401 - a fixture
 from torch import Tensor, nn
@@ -22,6 +24,7 @@ from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.errors import DeviceError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, Notice, TrainFinished, TrainStarted, TrainStep, Validated
+from pconv_cli.metrics import perceptual_distance
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training import loop
 from pconv_cli.training.data import Batch, make_batch
@@ -38,6 +41,7 @@ from pconv_cli.training.losses import (
 
 TINY = UNetConfig(encoder=((4, 5), (6, 3)), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), floor=1, head=3)
 OTHER = UNetConfig(encoder=((4, 3), (6, 3)))
+PAIR = replace(TINY, head=2, coarse=TINY)
 
 # Batches
 
@@ -127,6 +131,30 @@ def test_a_mask_whose_part_marks_all_or_nothing_is_not_used(value: bool) -> None
     assert bool(holes.any(1).all()) and not bool(holes.all(1).any())
 
 
+def test_a_reduced_batch_knows_a_cell_by_what_is_known_in_it() -> None:
+    image = torch.arange(3 * 16.0).view(1, 3, 4, 4) / 48
+    known, beyond = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
+    known[..., :2, :2] = 0  # a cell lost entirely
+    known[..., 0, 2] = 0  # one of which three pixels are left
+    known[..., 2:, 2:] = 0  # one beyond the edge
+    known[..., 2:, :2] = 0  # one that the edge cuts
+    beyond[..., 2:, 1:] = 1
+    batch = Batch(image, known, beyond).reduced()
+    assert batch.known.tolist() == [[[[0, 1], [0, 0]]]] and batch.beyond.tolist() == [[[[0, 0], [0, 1]]]]
+    assert batch.hole.tolist() == [[[[1, 0], [1, 0]]]]
+    means = F.avg_pool2d(image, 2)
+    torch.testing.assert_close(batch.image[..., 0, 0], means[..., 0, 0])  # what is to be found
+    left = (image[..., 0, 3] + image[..., 1, 2] + image[..., 1, 3]) / 3
+    torch.testing.assert_close(batch.image[..., 0, 1], left)
+
+
+def test_whole_crops_show_most_of_a_photograph() -> None:
+    ramp = torch.linspace(0, 255, 400).round().to(torch.uint8).expand(3, 400, 400)
+    for whole, least in ((True, 0.55), (False, 0.0)):
+        spans = [float(image.max() - image.min()) for image in make_batch([ramp], (), 0, 0, 40, 32, whole=whole).image]
+        assert min(spans) > least and (max(spans) > 0.9) == whole
+
+
 # Losses
 
 
@@ -144,11 +172,14 @@ def corner() -> tuple[Tensor, Tensor, Tensor]:
 @pytest.mark.parametrize(("by_area", "valid", "hole"), [(False, 0.1 / 16, 0.5 / 16), (True, 0.1 / 15, 0.5)])
 def test_each_term_by_hand(by_area: bool, valid: float, hole: float) -> None:
     output, truth, known = corner()
-    weights = LossWeights(valid=2.0, hole=3.0, tv=5.0, perceptual=1e9, style=1e9, by_area=by_area)
+    weights = LossWeights(
+        valid=2.0, hole=3.0, rms=0.0, tv=5.0, distance=1e9, perceptual=1e9, style=1e9, by_area=by_area
+    )
     total, terms = inpainting_loss(output, truth, known, weights)
-    assert set(terms) == {"valid", "hole", "tv"}
+    assert set(terms) == {"valid", "hole", "rms", "tv"}
     assert float(terms["valid"]) == pytest.approx(valid)
     assert float(terms["hole"]) == pytest.approx(hole)
+    assert float(terms["rms"]) == pytest.approx(0.5, abs=4e-3)  # by area whatever the others do
     # One step of 0.5 to the right and one down, each of 4 x 3 in each direction. Bottom right is not in the composite.
     assert float(terms["tv"]) == pytest.approx(2 * 0.5 / 12)
     assert float(total) == pytest.approx(2 * valid + 3 * hole + 5 * 2 * 0.5 / 12)
@@ -197,27 +228,51 @@ def ladder(image: Tensor) -> list[Tensor]:
     return [image, 10 * F.avg_pool2d(image, 2)]
 
 
-def test_perceptual_term_is_relative_and_counts_output_and_composite() -> None:
+FEATURES = LossWeights(perceptual=1.0, style=1.0)
+
+
+def test_perceptual_term_counts_output_and_composite() -> None:
     truth = torch.full((1, 3, 2, 2), 0.5)
     known = torch.tensor([[[[1.0, 1.0], [1.0, 0.0]]]])
     output = truth + 0.2
-    _, terms = inpainting_loss(output, truth, known, LossWeights(), ladder)
-    # Output: off by 0.2 everywhere, both scales. Composite: by 0.2 in one pixel of four. Relative to 0.5; their mean.
-    assert float(terms["perceptual"]) == pytest.approx(2 * (0.2 + 0.05) / 2 / 0.5)
-    scaled = perceptual_loss([7 * f for f in ladder(output)], [7 * f for f in ladder(truth)])
-    assert float(scaled) == pytest.approx(2 * 0.2 / 0.5)
+    _, terms = inpainting_loss(output, truth, known, FEATURES, ladder)
+    # Output: off by 0.2 everywhere, at both scales. Composite: by 0.2 in one pixel of four. The mean of both.
+    assert float(terms["perceptual"]) == pytest.approx((1 + 10) * (0.2 + 0.05) / 2)
+
+
+def test_perceptual_distance_is_that_of_the_composite_for_each_share_of_damage() -> None:
+    rng = torch.Generator().manual_seed(0)
+    output, truth = torch.rand(3, 3, 8, 8, generator=rng), torch.rand(3, 3, 8, 8, generator=rng)
+    known = torch.ones(3, 1, 8, 8)
+    known[0, :, :4] = 0  # a half
+    known[1, :, 0, 0] = 0  # a pixel, which counts as two parts in a hundred
+    composite = torch.where(known > 0, truth, output)
+    distances = perceptual_distance(ladder(composite), ladder(truth))
+    wanted = (distances / torch.tensor([0.5, 0.02, 0.02])).mean()
+    for twice in (True, False):
+        _, terms = inpainting_loss(output, truth, known, LossWeights(), ladder, twice=twice)
+        torch.testing.assert_close(terms["distance"], wanted)
+        assert not {"perceptual", "style"} & set(terms)  # what weighs nothing is not reckoned
+
+
+@given(st.floats(0.001, 1), st.integers(1, 15))
+def test_rms_is_the_error_where_it_is_even_however_small_the_hole(error: float, pixels: int) -> None:
+    truth, known = torch.zeros(1, 3, 4, 4), torch.ones(1, 1, 16)
+    known[..., :pixels] = 0
+    _, terms = inpainting_loss(truth + error, truth, known.view(1, 1, 4, 4), LossWeights())
+    assert float(terms["rms"]) == pytest.approx(error, abs=4e-3)
 
 
 def test_style_term_compares_gram_matrices() -> None:
     wanted = torch.tensor([[[[1.0, 2.0]], [[3.0, 0.0]]]])  # channels (1, 2) and (3, 0)
     made = torch.tensor([[[[1.0, 1.0]], [[1.0, 1.0]]]])
-    # Grams, times 4: (5, 3, 3, 9) and (2, 2, 2, 2). The number of values cancels.
-    assert float(style_loss([made], [wanted])) == pytest.approx((3 + 1 + 1 + 7) / (5 + 3 + 3 + 9))
+    # Grams, times 4: (5, 3, 3, 9) and (2, 2, 2, 2).
+    assert float(style_loss([made], [wanted])) == pytest.approx((3 + 1 + 1 + 7) / 4 / 4)
     # Where things lie does not matter, only what occurs together.
     assert float(style_loss([wanted.flip(-1)], [wanted])) == 0
     assert float(style_loss([wanted.flip(1)], [wanted])) > 0
     both = style_loss([torch.cat([made, wanted])], [wanted])
-    assert float(both) == pytest.approx((3 + 1 + 1 + 7) / (5 + 3 + 3 + 9) / 2)
+    assert float(both) == pytest.approx((3 + 1 + 1 + 7) / 4 / 4 / 2)
 
 
 def test_the_gram_is_size_averaged_per_picture() -> None:
@@ -240,16 +295,16 @@ def test_a_perfect_output_costs_nothing() -> None:
     rng = torch.Generator().manual_seed(0)
     truth = torch.rand(2, 3, 4, 4, generator=rng)
     known = (torch.rand(2, 1, 4, 4, generator=rng) < 0.5).float()
-    total, terms = inpainting_loss(truth, truth, known, replace(LossWeights(), tv=0.0), ladder)
+    total, terms = inpainting_loss(truth, truth, known, FEATURES, ladder)
     assert float(total) == 0
     assert {name for name, term in terms.items() if float(term)} == {"tv"}  # of the true picture itself
     flat = torch.full((2, 3, 4, 4), 0.3)
-    assert float(inpainting_loss(flat, flat, known, LossWeights(), ladder)[0]) == 0
+    assert float(inpainting_loss(flat, flat, known, FEATURES, ladder)[0]) == 0
 
 
 def test_features_that_are_all_0_do_not_make_the_loss_nan() -> None:
     black = torch.zeros(1, 3, 4, 4)
-    total, _ = inpainting_loss(black, black, torch.ones(1, 1, 4, 4), LossWeights(), ladder)
+    total, _ = inpainting_loss(black, black, torch.ones(1, 1, 4, 4), FEATURES, ladder)
     assert math.isfinite(float(total))
 
 
@@ -265,11 +320,11 @@ def test_features_are_looked_at_once_where_the_output_is_the_composite(twice: bo
     output, truth = torch.rand(2, 3, 4, 4, generator=rng), torch.rand(2, 3, 4, 4, generator=rng)
     known = (torch.rand(2, 1, 4, 4, generator=rng) < 0.5).float()
     composite = torch.where(known > 0, truth, output)
-    _, terms = inpainting_loss(output, truth, known, LossWeights(), features, twice=twice)
+    _, terms = inpainting_loss(output, truth, known, FEATURES, features, twice=twice)
     wanted, made = seen
     torch.testing.assert_close(wanted, truth)
     torch.testing.assert_close(made, torch.cat([output, composite]) if twice else composite)
-    _, whole = inpainting_loss(composite, truth, known, LossWeights(), ladder)
+    _, whole = inpainting_loss(composite, truth, known, FEATURES, ladder)
     for name in ("perceptual", "style"):
         assert torch.isclose(terms[name], whole[name]) != torch.tensor(twice)
 
@@ -277,7 +332,7 @@ def test_features_are_looked_at_once_where_the_output_is_the_composite(twice: bo
 def test_the_known_part_of_the_composite_passes_no_gradient() -> None:
     output, truth, known = corner()
     output.requires_grad_()
-    inpainting_loss(output, truth, known, LossWeights(valid=0, hole=0, tv=1))[0].backward()
+    inpainting_loss(output, truth, known, LossWeights(valid=0, rms=0, tv=1))[0].backward()
     assert output.grad is not None
     assert torch.equal(output.grad != 0, (1 - known).expand_as(output) > 0)
 
@@ -388,6 +443,7 @@ def short(monkeypatch: pytest.MonkeyPatch) -> TrainSettings:
     monkeypatch.setitem(loop.NETWORKS, "compact", TINY)
     monkeypatch.setitem(loop.NETWORKS, "paper", OTHER)
     return TrainSettings(
+        network="compact",
         steps=6,
         batch_size=2,
         size=32,
@@ -424,7 +480,9 @@ def test_training_writes_weights_that_load(tmp_path: Path, short: TrainSettings)
     assert isinstance(events[0], TrainStarted)
     assert (events[0].photos, events[0].steps, events[0].first, events[0].device) == (5, 6, 0, "cpu")
     assert [event.step for event in steps(events)] == [1, 2, 3, 4, 5, 6]
-    assert all(set(event.losses) == {"valid", "hole", "tv"} and math.isfinite(event.loss) for event in steps(events))
+    assert all(
+        set(event.losses) == {"valid", "hole", "rms", "tv"} and math.isfinite(event.loss) for event in steps(events)
+    )
     (measured,) = [event for event in events if isinstance(event, Validated)]
     assert measured.step == 6 and 0 < measured.psnr < 60 and 0 < measured.scratch < 60
     assert abs(measured.psnr - measured.floor_psnr) < 3  # six steps from the floor
@@ -482,7 +540,7 @@ def test_a_run_with_a_judge_of_texture_resumes_bit_for_bit(tmp_path: Path, short
     judged = replace(short, adversarial_share=0.34)
     whole, parts = tmp_path / "a" / "w", tmp_path / "b" / "w"
     unbroken = run(folder, whole, judged)
-    kinds = [set(event.losses) - {"valid", "hole", "tv"} for event in steps(unbroken)]
+    kinds = [set(event.losses) - {"valid", "hole", "rms", "tv"} for event in steps(unbroken)]
     assert kinds == [set()] * 4 + [{"adversarial", "judge"}] * 2
     assert steps(run(folder, parts, judged, after=first)) + steps(run(folder, parts, judged, resume=True)) == steps(
         unbroken
@@ -537,9 +595,80 @@ def test_the_second_phase_freezes_the_encoder_s_statistics_and_lowers_the_rate(
     assert not torch.equal(states[1][key], states[2][key])
 
 
+@pytest.fixture
+def pair(short: TrainSettings, monkeypatch: pytest.MonkeyPatch) -> TrainSettings:
+    """Two steps of a tiny coarse part, then two of either phase of the other."""
+    monkeypatch.setitem(loop.NETWORKS, "cascade", PAIR)
+    return replace(short, network="cascade", coarse_share=0.34, second_share=0.34, size=64)
+
+
+def test_the_coarse_part_is_trained_first_and_rests_as_its_average(tmp_path: Path, pair: TrainSettings) -> None:
+    folder, out = folder_of(tmp_path / "photos", side=64), tmp_path / "w"
+    states = []
+    for after in (1, 2, 3, 6):
+        run(folder, out, pair, after=after, resume=after > 1)
+        states.append(store.read_tensors(tmp_path / "w.checkpoint")[0])
+    one, two, three, six = states
+
+    def moved(before: dict[str, Tensor], after: dict[str, Tensor], coarse: bool) -> bool:
+        keys = [k for k in before if k.startswith("network.") and k.startswith("network.coarse.") == coarse]
+        keys = [k for k in keys if before[k].is_floating_point()]
+        assert len(keys) > 10
+        return any(not torch.equal(before[k], after[k]) for k in keys)
+
+    assert moved(one, two, coarse=True) and not moved(one, two, coarse=False)
+    assert moved(two, three, coarse=True)  # its average takes its place
+    assert not moved(three, six, coarse=True) and moved(three, six, coarse=False)
+    for key, value in three.items():
+        if key.startswith("network.coarse.") and value.is_floating_point():
+            torch.testing.assert_close(value, six[key.replace("network.", "averaged.", 1)], rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("first", [1, 2, 3, 4, 5])
+def test_a_cascade_resumes_bit_for_bit_whatever_the_phase(tmp_path: Path, pair: TrainSettings, first: int) -> None:
+    folder = folder_of(tmp_path / "photos", side=64)
+    whole, parts = tmp_path / "a" / "w", tmp_path / "b" / "w"
+    unbroken = run(folder, whole, pair)
+    assert steps(run(folder, parts, pair, after=first)) + steps(run(folder, parts, pair, resume=True)) == steps(
+        unbroken
+    )
+    for name in ("w", "w.checkpoint"):
+        mine, theirs = (store.read_tensors(path.with_name(name))[0] for path in (parts, whole))
+        assert mine.keys() == theirs.keys() and [k for k in mine if not torch.equal(mine[k], theirs[k])] == []
+    (measured,) = [event for event in unbroken if isinstance(event, Validated)]
+    assert measured.coarse is not None and measured.floor_coarse is not None
+    assert abs(measured.coarse - measured.floor_coarse) < 3 and math.isfinite(measured.coarse)
+
+
+def test_without_a_share_the_coarse_part_is_left_alone(tmp_path: Path, pair: TrainSettings) -> None:
+    folder, out = folder_of(tmp_path / "photos", side=64), tmp_path / "w.safetensors"
+    run(folder, out, pair)
+    run(folder, tmp_path / "v.safetensors", replace(pair, start_from=str(out), coarse_share=0.0))
+    before, after = (store.read(path)[1] for path in (out, tmp_path / "v.safetensors"))
+    same_as = {key: torch.equal(value, after[key]) for key, value in before.items()}
+    assert all(same_as[key] for key in same_as if key.startswith("coarse."))
+    assert not same_as["out.weight"]
+
+
+def test_shares_of_more_than_all_are_refused(tmp_path: Path, pair: TrainSettings) -> None:
+    with pytest.raises(UsageError, match=r"--coarse 0\.7"):
+        run(folder_of(tmp_path / "photos"), tmp_path / "w", replace(pair, coarse_share=0.7))
+
+
+def test_phases_take_their_turns_in_whole_steps() -> None:
+    settings = TrainSettings(steps=10, coarse_share=0.25, second_share=0.25)
+    state = loop._State(PartialConvUNet(PAIR), {}, None)  # type: ignore[arg-type]
+    found = []
+    for state.step in range(10):
+        moment = loop._moment(state, settings)
+        found.append((moment.phase, moment.begun))
+    assert found == [("coarse", 0), ("coarse", 1), *(("first", i) for i in range(6)), ("second", 0), ("second", 1)]
+    assert state.began == {"coarse": 0, "first": 2, "second": 8}
+
+
 def rates(settings: TrainSettings) -> list[float]:
     """The rate of every step of a training that goes by steps."""
-    state = loop._State(None, {}, None)  # type: ignore[arg-type]
+    state = loop._State(PartialConvUNet(loop.NETWORKS[settings.network]), {}, None)  # type: ignore[arg-type]
     found = []
     for state.step in range(settings.steps):
         found.append(loop._rate(settings, loop._moment(state, settings)))
@@ -547,7 +676,7 @@ def rates(settings: TrainSettings) -> list[float]:
 
 
 def test_the_rate_warms_up_and_falls_in_each_phase() -> None:
-    found = rates(TrainSettings(steps=4000, rate=1e-3, second_rate=2e-4, second_share=0.25))
+    found = rates(TrainSettings(network="compact", steps=4000, rate=1e-3, second_rate=2e-4, second_share=0.25))
     assert found[0] == pytest.approx(1e-3 / 200)
     assert max(found[:3000]) == pytest.approx(1e-3, rel=0.02) and found.index(max(found)) == 199
     assert found[2999] == pytest.approx(5e-5, rel=0.01)
@@ -567,8 +696,12 @@ def test_the_paper_s_recipe_is_that_of_the_paper() -> None:
     paper = RECIPES["paper"]
     assert (paper.network, paper.batch_size, paper.size) == ("paper", 6, 512)
     assert (paper.rate, paper.second_rate) == (2e-4, 5e-5)
-    assert loop._shape(paper, False) == loop._shape(paper, True) == (6, 512)
-    assert paper.features_first and not paper.loss.by_area and not paper.loss.relative
+    assert not paper.small_first and paper.features_first
+    weights = asdict(paper.loss)
+    assert not weights.pop("by_area") and not weights.pop("rms") and not weights.pop("distance")
+    assert {k: v for k, v in weights.items() if k != "adversarial"} == {
+        "valid": 1, "hole": 6, "perceptual": 0.1, "style": 240, "tv": 0.1
+    }  # fmt: skip
 
 
 def test_the_rate_of_a_step_is_the_rate_that_is_said(tmp_path: Path, short: TrainSettings) -> None:
@@ -631,10 +764,10 @@ def test_feature_terms_join_in_the_second_phase_where_their_network_is_given(
     for which, said in (("squeeze", "squeeze"), (str(vgg), "vgg.safetensors")):
         events = run(folder, out, replace(short, steps=2, second_share=0.5, perceptual=which))
         first, second = ({*event.losses} for event in steps(events))
-        assert first == {"valid", "hole", "tv"} and second == first | {"perceptual", "style"}
+        assert first == {"valid", "hole", "rms", "tv"} and second == first | {"distance"}
         assert store.read_header(out)["training"]["perceptual"] == said
     events = run(folder, out, replace(short, steps=2, second_share=0.5, perceptual="squeeze", features_first=True))
-    assert all("style" in event.losses for event in steps(events))
+    assert all("distance" in event.losses for event in steps(events))
 
 
 def test_the_first_phase_sees_many_small_crops_the_second_few_large_ones(
@@ -732,9 +865,11 @@ def test_what_lies_beyond_a_tile_s_edge_is_not_asked_for(tmp_path: Path, short: 
         twin = PartialConvUNet(TINY)
         twin.load_state_dict(network.state_dict())
         state = loop._fresh(twin, short, torch.device("cpu"))
-        moment = loop._Moment(second=False, share=0.0, begun=0)
+        moment = loop._Moment(loop.FIRST, share=0.0, begun=0)
         settings = replace(short, loss=LossWeights(tv=0.0))
-        loss, _, _ = loop._step(state, settings, moment, Batch(image, known, beyond), twin, None, torch.float32)
+        loss, _, _ = loop._step(
+            state, settings, moment, Batch(image, known, beyond), loop._passes(twin), None, torch.float32
+        )
         found.append((float(loss), twin.out.weight.detach()))
     assert found[0][0] == found[1][0] and torch.equal(found[0][1], found[1][1])
 
@@ -834,7 +969,7 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, short: TrainSet
     folder_of(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     refused(tmp_path, short, UsageError, "no checkpoint to resume from", resume=True)
-    refused(tmp_path, short, UsageError, "there are compact, wide, paper", network="huge")
+    refused(tmp_path, short, UsageError, "there are cascade, compact, wide, paper", network="huge")
     refused(tmp_path, short, UsageError, "--minutes 0", minutes=0.0)
     refused(tmp_path, short, UsageError, "--from none", start_from="none")
     refused(tmp_path, short, WeightsError, "neither a weights file nor a name", start_from="nowhere")

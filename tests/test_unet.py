@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pconv_cli.nn.partial_conv import PartialConv2d
 from pconv_cli.nn.pyramid import pyramid_fill
-from pconv_cli.nn.unet import COMPACT, PAPER, PartialConvUNet, UNetConfig
+from pconv_cli.nn.unet import CASCADE, COMPACT, PAPER, WIDE, PartialConvUNet, UNetConfig
 
 PLAIN = UNetConfig(encoder=((6, 7), (8, 5), (9, 3)))
 FLOOR = UNetConfig(encoder=((6, 5), (8, 3), (9, 3)), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), floor=2, head=4)
@@ -25,6 +25,7 @@ CONFIGS = {
     "plain with head": replace(PLAIN, head=3, padding_mode="replicate"),
     "floor": FLOOR,
     "grey": GREY,
+    "bilinear": replace(FLOOR, upsample="bilinear"),
 }
 SIZES = [(1, 1), (3, 5), (37, 64), (129, 65)]
 configs = pytest.mark.parametrize("config", CONFIGS.values(), ids=CONFIGS)
@@ -157,11 +158,13 @@ def test_the_paper_s_table() -> None:
     assert round(sum(p.numel() for p in network.parameters()) / 1e6, 2) == 32.86
 
 
-def test_the_compact_network_fits_20_mb_in_half_precision() -> None:
+@pytest.mark.parametrize(("config", "millions"), [(COMPACT, 3.82), (CASCADE, 7.65), (WIDE, 9.8)])
+def test_networks_for_photographs_fit_20_mb_in_half_precision(config: UNetConfig, millions: float) -> None:
     with torch.device("meta"):
-        network = PartialConvUNet(COMPACT)
+        network = PartialConvUNet(config)
     assert 2 * sum(t.numel() for t in network.state_dict().values()) < 20e6
-    assert COMPACT.floor is not None
+    assert sum(p.numel() for p in network.parameters()) / 1e6 == pytest.approx(millions, abs=0.01)
+    assert config.floor is not None
 
 
 @configs
@@ -377,11 +380,32 @@ def test_levels_halve_rounding_up() -> None:
         ({"mean": (0.5,)}, "3 values"),
         ({"std": (0.5, 0.5, 0.5, 0.5)}, "3 values"),
         ({"channels": 1}, "1 values"),
+        ({"upsample": "bilinear"}, "on a floor bilinear"),
+        ({"floor": 1, "upsample": "cubic"}, "must be nearest"),
+        ({"coarse": PLAIN}, "on a floor has a coarse part"),  # itself on none
+        ({"floor": 1, "coarse": replace(PLAIN, floor=1, coarse=FLOOR)}, "has none of its own"),
     ],
 )
 def test_a_configuration_that_does_not_fit_is_refused(changes: dict[str, object], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         replace(PLAIN, **changes)  # type: ignore[arg-type]
+
+
+def test_a_coarse_part_is_a_network_of_its_own_that_the_other_does_not_call() -> None:
+    torch.manual_seed(0)
+    pair, alone = PartialConvUNet(replace(FLOOR, coarse=FLOOR)), PartialConvUNet(FLOOR)
+    assert pair.coarse is not None and not pair.coarse.out.weight.any() and pair.coarse.encoder[0].conv.weight.any()
+    alone.load_state_dict({k: v for k, v in pair.state_dict().items() if not k.startswith("coarse.")})
+    image, known = torch.rand(1, 3, 20, 20), (torch.rand(1, 1, 20, 20) < 0.5).float()
+    for key, value in pair.coarse.state_dict().items():
+        if value.is_floating_point() and not key.endswith("var"):
+            value.normal_()
+    with torch.inference_mode():
+        assert torch.equal(pair.eval()(image, known)[0], alone.eval()(image, known)[0])
+        folded = pair.folded()
+        assert folded.coarse is not None and pair.coarse is not folded.coarse
+        torch.testing.assert_close(folded.coarse(image, known)[0], pair.coarse(image, known)[0], rtol=1e-4, atol=1e-4)
+    assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 
 def test_an_unknown_padding_is_refused() -> None:

@@ -25,6 +25,7 @@ TINY = UNetConfig(
     padding_mode="replicate",
 )  # fmt: skip
 PLAIN = UNetConfig(encoder=((4, 3), (5, 3)))
+PAIR = replace(TINY, coarse=replace(TINY, head=0, encoder=((3, 3), (4, 3), (5, 3))))
 
 
 def network_of(config: UNetConfig) -> PartialConvUNet:
@@ -83,7 +84,7 @@ def refusal(path: Path | str | None) -> str:
 # There and back
 
 
-@pytest.mark.parametrize("config", [TINY, PLAIN])
+@pytest.mark.parametrize("config", [TINY, PLAIN, PAIR])
 def test_a_network_comes_back_as_it_was_written(tmp_path: Path, config: UNetConfig) -> None:
     network = network_of(config)
     path = tmp_path / "w.safetensors"
@@ -97,9 +98,22 @@ def test_a_network_comes_back_as_it_was_written(tmp_path: Path, config: UNetConf
     halved.load_state_dict({k: v.half().float() if v.ndim > 1 else v for k, v in network.state_dict().items()})
     image, known = torch.rand(2, 3, 13, 18), (torch.rand(2, 1, 13, 18) < 0.5).float()
     with torch.inference_mode():
-        (output, mask), (expected, expected_mask) = back(image, known), halved(image, known)
-    assert torch.equal(mask, expected_mask)
-    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+        for ours, theirs in ((back, halved), (back.coarse, halved.coarse)):
+            if ours is None or theirs is None:
+                assert ours is theirs
+                continue
+            (output, mask), (expected, expected_mask) = ours(image, known), theirs(image, known)
+            assert torch.equal(mask, expected_mask)
+            torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_another_padding_is_taken_by_the_coarse_part_too(tmp_path: Path) -> None:
+    network = network_of(PAIR)
+    store.write(tmp_path / "w", network, network.state_dict(), {})
+    other = store.load_network(str(tmp_path / "w"), "zero")
+    assert isinstance(other, PartialConvUNet) and other.coarse is not None
+    assert other.config.padding_mode == other.coarse.config.padding_mode == "zero"
+    assert other.coarse.config == replace(PAIR.coarse, padding_mode="zero")  # type: ignore[type-var]
 
 
 def test_kernels_are_halved_statistics_stay_whole(written: Path) -> None:
@@ -313,11 +327,16 @@ def test_an_unknown_architecture_entry_is_refused_by_name(written: Path) -> None
         {"mean": [0.5]},
         {"std": "x"},
         {"channels": 4},
+        {"coarse": 3},
+        {"coarse": {"encoder": []}},
+        {"coarse": {"encoder": [[4, 3]], "mean": [0.5], "std": [0.5], "channels": 1, "gates": 2}},
+        {"floor": None, "coarse": asdict(TINY)},
+        {"coarse": asdict(PAIR)},
     ],
 )
 def test_an_impossible_architecture_is_refused(written: Path, changes: dict[str, object]) -> None:
     text = refusal(rewritten(written, lambda header: header["architecture"].update(changes)))
-    assert "architecture cannot be rebuilt" in text
+    assert "architecture cannot be rebuilt" in text or "architecture entries gates" in text
 
 
 @pytest.mark.parametrize(

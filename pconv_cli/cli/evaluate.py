@@ -105,4 +105,5 @@ def _table(evaluation: Evaluation, measure: Measure) -> None:
             means = [evaluation.mean(measure.name, method, bucket, part) for bucket in buckets]
             bold |= {(len(rows), column) for column, methods in enumerate(best, 1) if method in methods}
             rows.append([one_line(method), *("-" if mean is None else f"{mean:.{measure.digits}f}" for mean in means)])
-    ui.table(measure.title, ["share damaged", *buckets], rows, figures=True, bold=bold, heads=heads)
+    title = f"{measure.title} ({'more' if measure.higher else 'less'} is better)"
+    ui.table(title, ["share damaged", *buckets], rows, figures=True, bold=bold, heads=heads)

@@ -23,7 +23,8 @@ def command(
         str | None, typer.Option(metavar="default|paper", help="What other options begin with.", show_default="default")
     ] = None,
     network: Annotated[
-        str | None, typer.Option(metavar="compact|wide|paper", help="Which architecture (default: the recipe's).")
+        str | None,
+        typer.Option(metavar="cascade|compact|wide|paper", help="Which architecture (default: the recipe's)."),
     ] = None,
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="WEIGHTS", help="Start from weights: a name or a file.")
@@ -44,6 +45,16 @@ def command(
     ] = None,
     rate: Annotated[float | None, typer.Option(min=1e-8, help="Adam's learning rate in the first phase.")] = None,
     second_rate: Annotated[float | None, typer.Option(min=1e-8, help="The same in the second phase.")] = None,
+    coarse: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            max=1,
+            metavar="SHARE",
+            help="Share of the training, at its start, for the part that fills reduced pictures, where the network has "
+            "one.",
+        ),
+    ] = None,
     perceptual: Annotated[
         str | None,
         typer.Option(
@@ -112,7 +123,7 @@ def command(
     asked = {
         "network": network, "steps": steps, "minutes": minutes, "batch_size": batch_size, "size": size, "rate": rate,
         "second_rate": second_rate, "perceptual": perceptual, "start_from": start_from, "seed": seed, "every": every,
-        "held_out": held_out, "adversarial_share": adversarial,
+        "held_out": held_out, "adversarial_share": adversarial, "coarse_share": coarse,
     }  # fmt: skip
     base = settings_of(out) if resume else RECIPES[recipe or "default"]
     if steps is not None:

@@ -74,8 +74,14 @@ def view(mode: ProgressMode) -> Iterator[View]:
         shown.close()
 
 
+STOPPING = ("SIGINT", "SIGTERM", "SIGHUP")
+
+
 class Stop:
-    """Ctrl-C: once asks to stop after what is in flight, twice raises KeyboardInterrupt. Use as a context manager."""
+    """Ctrl-C: once asks to stop after what is in flight, twice raises KeyboardInterrupt. Use as a context manager.
+
+    A polite kill and a terminal that closes count like Ctrl-C; what whoever started us has us ignore (nohup) stays so.
+    """
 
     def __init__(self, tell: View) -> None:
         self._tell = tell
@@ -95,13 +101,16 @@ class Stop:
         self._tell(event)
 
     def __enter__(self) -> Stop:
-        """Take over the signal."""
-        self._before = signal.signal(signal.SIGINT, self._on_signal)
+        """Take over the signals."""
+        there = [getattr(signal, name) for name in STOPPING if hasattr(signal, name)]
+        heard = [number for number in there if signal.getsignal(number) is not signal.SIG_IGN]
+        self._before = {number: signal.signal(number, self._on_signal) for number in heard}
         return self
 
     def __exit__(self, *_: object) -> None:
-        """Give the signal back."""
-        signal.signal(signal.SIGINT, self._before)
+        """Give the signals back."""
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
 
     def _on_signal(self, _number: int, _frame: FrameType | None) -> None:
         now = time.monotonic()

@@ -67,6 +67,23 @@ def something_known(known: Tensor, guide: Tensor | None = None) -> Tensor:
     return known.flatten(1).amax(1).gt(0).float()[:, None, None, None].expand(-1, 1, *known.shape[-2:])
 
 
+def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tuple[Tensor, Tensor]:
+    """Reduce images with holes to cells, as guides are made of.
+
+    Args:
+        image: `(n, c, h, w)`, float, any range; values in holes do not matter.
+        known: `(n, 1, h, w)`, 1 = known, 0 = hole.
+        factor: Side of a cell, pixels; those at the right and bottom edge may be smaller.
+
+    Returns:
+        `(n, c, ceil(h / factor), ceil(w / factor))`, the mean of what is known in each cell, 0 where nothing is; and
+        `(n, 1, ...)`, 1 = something is known in it.
+    """
+    share = F.avg_pool2d(known, factor, ceil_mode=True)
+    total = F.avg_pool2d(torch.where(known > 0, image, image.new_zeros(())), factor, ceil_mode=True)
+    return total / share.clamp(min=1e-12), (share > 0).to(known.dtype)
+
+
 def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
     """Halve: each pixel becomes the binomial mean of what is known in its 4 x 4 window."""
     channels, height, width = level.shape[1:]

@@ -14,6 +14,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
@@ -36,6 +37,9 @@ class UNetConfig:
         floor: Smoothing steps of the pyramid that the network stands on, or None for a network without a floor.
         head: Channels of one more layer at full size before the output, or 0 for none (as in the paper).
         padding_mode: What lies beyond the border, see `partial_conv2d`.
+        upsample: How the decoder doubles its features: `nearest`, as in the paper, or `bilinear`, which leaves no grid
+            in large holes and needs a floor, since it has no eye for what is empty.
+        coarse: The network that fills reduced pictures, from which guides are made; None: this one does that too.
     """
 
     encoder: tuple[tuple[int, int], ...]
@@ -46,6 +50,8 @@ class UNetConfig:
     floor: int | None = None
     head: int = 0
     padding_mode: PaddingMode = "partial"
+    upsample: Literal["nearest", "bilinear"] = "nearest"
+    coarse: UNetConfig | None = None
 
     def __post_init__(self) -> None:
         """Check that the parts fit.
@@ -59,6 +65,10 @@ class UNetConfig:
             raise ValueError("channels and kernels must be 1 or more")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need {self.channels} values, one for each channel")
+        if self.upsample not in ("nearest", "bilinear") or (self.upsample == "bilinear" and self.floor is None):
+            raise ValueError("upsample must be nearest, or on a floor bilinear")
+        if self.coarse is not None and (self.floor is None or self.coarse.coarse is not None):
+            raise ValueError("only a network on a floor has a coarse part, and that has none of its own")
 
 
 PAPER = UNetConfig(encoder=((64, 7), (128, 5), (256, 5), (512, 3), (512, 3), (512, 3), (512, 3), (512, 3)))
@@ -71,10 +81,13 @@ COMPACT = UNetConfig(
     floor=4,
     head=16,
 )
-"""The default: small enough to ship, stands on the floor. 3.82 million weights."""
+"""Small enough to ship, stands on the floor. 3.82 million weights."""
 
-WIDE = replace(COMPACT, encoder=((48, 5), (96, 3), (192, 3), (304, 3), (416, 3), (416, 3)), head=24)
-"""The same with more channels, for training on a GPU: 9.71 million weights."""
+CASCADE = replace(COMPACT, head=32, upsample="bilinear", coarse=COMPACT)
+"""The default: two of them, one for the picture and one for its guide. 7.65 million weights."""
+
+WIDE = replace(CASCADE, encoder=((40, 5), (80, 3), (160, 3), (240, 3), (320, 3), (320, 3)))
+"""The same with more channels for the picture, for training on a GPU: 9.8 million weights."""
 
 
 class PartialConvUNet(nn.Module):
@@ -82,7 +95,8 @@ class PartialConvUNet(nn.Module):
 
     Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] (the output is not clamped); masks are
     `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the output means nothing.
-    A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it.
+    A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it. `coarse` is the network
+    for reduced pictures where the weights have one; `forward` does not call it.
     """
 
     mean: Tensor
@@ -113,6 +127,7 @@ class PartialConvUNet(nn.Module):
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
         self._start()
+        self.coarse = None if config.coarse is None else PartialConvUNet(config.coarse)
 
     def _start(self) -> None:
         """He initialisation; with a floor the output layer starts at zero, so training starts from the floor."""
@@ -133,8 +148,8 @@ class PartialConvUNet(nn.Module):
             skips.append((features, masks))
         skips.pop()
         for block in self.decoder:
-            features, masks = block(*_join(features, masks, *skips.pop()))
-        features, masks = _join(features, masks, *skips.pop())
+            features, masks = block(*self._join(features, masks, *skips.pop()))
+        features, masks = self._join(features, masks, *skips.pop())
         if self.head is not None:
             features, masks = self.head(features, masks)
         ratio, masks = self.out.ratio(masks)
@@ -155,6 +170,13 @@ class PartialConvUNet(nn.Module):
         everywhere = something_known(known, guide)
         features = torch.cat([picture, base, known], dim=1).contiguous(memory_format=torch.channels_last)
         return base, features, torch.cat([known, everywhere], dim=1)
+
+    def _join(self, features: Tensor, masks: Tensor, skip: Tensor, skip_masks: Tensor) -> tuple[Tensor, Tensor]:
+        """Bring the decoder up to the skip's size and lay the skip beside it, decoder first; the same for the masks."""
+        size = skip.shape[-2:]
+        above = F.interpolate(features, size=size, mode=self.config.upsample)
+        above_masks = F.interpolate(masks, size=size, mode="nearest")
+        return torch.cat([above.to(skip.dtype), skip], dim=1), torch.cat([above_masks, skip_masks], dim=1)
 
     def freeze_encoder_norm(self) -> None:
         """Keep the encoder's batch statistics as they are: the paper's second phase. Call after `train()`."""
@@ -210,11 +232,3 @@ class _Block(nn.Module):
         self.conv.weight = nn.Parameter(self.conv.weight * scale[:, None, None, None])
         self.conv.bias = nn.Parameter(norm.bias - norm.running_mean * scale)
         self.norm = nn.Identity()
-
-
-def _join(features: Tensor, masks: Tensor, skip: Tensor, skip_masks: Tensor) -> tuple[Tensor, Tensor]:
-    """Bring the decoder up to the skip's size and lay the skip beside it, decoder first; the same for the masks."""
-    size = skip.shape[-2:]
-    above = F.interpolate(features, size=size, mode="nearest")
-    above_masks = F.interpolate(masks, size=size, mode="nearest")
-    return torch.cat([above.to(skip.dtype), skip], dim=1), torch.cat([above_masks, skip_masks], dim=1)

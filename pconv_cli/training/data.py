@@ -15,7 +15,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from pconv_cli.nn.pyramid import reduced
 from pconv_cli.training.damage import Damage, random_damage, thin_damage
+
+CELL = 2
+"""Side of what becomes one cell of a reduced picture, pixels: enough for cells that are known in part."""
 
 FROM_FOLDER = 0.5
 """Share of the crops that get a mask of the user's, where there are any; the others get drawn damage."""
@@ -40,10 +44,16 @@ class Batch:
         """`(n, 1, s, s)`, 1 = to be filled."""
         return (1 - self.known) * (1 - self.beyond)
 
+    def reduced(self) -> Batch:
+        """Reduce as a guide's picture is: a cell is known by the mean of what is known in it, a hole if nothing is."""
+        seen, known = reduced(self.image, self.known, CELL)
+        image = torch.where(known > 0, seen, F.avg_pool2d(self.image, CELL))
+        return Batch(image, known, -F.max_pool2d(-self.beyond, CELL))
+
 
 def make_batch(
     photos: Sequence[Tensor], masks: Sequence[Tensor], seed: int, step: int, batch_size: int, size: int,
-    *, thin: bool = False,
+    *, thin: bool = False, whole: bool = False,
 ) -> Batch:  # fmt: skip
     """Cut random crops, scaled, flipped and turned at random, and damage them at random.
 
@@ -55,13 +65,14 @@ def make_batch(
         batch_size: Crops.
         size: Their side, pixels.
         thin: Only thin scratches and hairs, see `thin_damage`.
+        whole: Show most of each photograph, however much it has to be reduced, as guides do.
 
     Returns:
         The batch, on the photographs' device.
     """
     rng = np.random.default_rng((seed, step))
     source = torch.Generator(photos[0].device).manual_seed(int(rng.integers(2**62)))
-    image = torch.stack([_crop(photos[int(rng.integers(len(photos)))], size, rng) for _ in range(batch_size)])
+    image = torch.stack([_crop(photos[int(rng.integers(len(photos)))], size, rng, whole) for _ in range(batch_size)])
     if thin:
         damage = thin_damage(batch_size, size, source)
     else:
@@ -71,9 +82,10 @@ def make_batch(
     return Batch(image, (~damage.hole).float(), damage.beyond.float())
 
 
-def _crop(photo: Tensor, size: int, rng: np.random.Generator) -> Tensor:
+def _crop(photo: Tensor, size: int, rng: np.random.Generator, whole: bool) -> Tensor:
     height, width = photo.shape[1:]
-    side = int(size * rng.uniform(1, min(2.0, min(height, width) / size)))
+    most = min(height, width) / size
+    side = int(size * (rng.uniform(max(1, 0.6 * most), most) if whole else rng.uniform(1, min(2.0, most))))
     y, x = int(rng.integers(height - side + 1)), int(rng.integers(width - side + 1))
     piece = photo[None, :, y : y + side, x : x + side].float() / 255
     if side != size:

@@ -1,11 +1,11 @@
 """Train a network on a folder of photographs: what happens, in order.
 
-Knows: recipes, the two phases, the averaged weights that are kept, checkpoints, validation. Does not know: the
-terminal.
+Knows: recipes, the phases, the averaged weights that are kept, checkpoints, validation. Does not know: the terminal.
 
 As in the paper, the first phase trains everything, the second at a lower rate with the encoder's batch norm frozen.
-Our own recipe differs in more: the first phase sees four times as many crops of half the side and pure L1, which is
-where learning is cheap; the second sees large crops and adds the perceptual and style terms.
+Our own recipe differs in more: the first phase sees four times as many crops of half the side and no features, which
+is where learning is cheap; the second sees large crops and adds the perceptual and style terms. Before both a phase of
+its own trains the coarse part, on reduced pictures; then it rests, and makes the guides that the others learn with.
 
 Source: arXiv 1804.07723, sections 3.4 and 4.2 (losses; Adam at 2e-4, then 5e-5 with frozen statistics).
 """
@@ -34,18 +34,20 @@ from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, Trai
 from pconv_cli.files import why_unwritable
 from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture, write_png
 from pconv_cli.metrics import perceptual_distance, psnr, ssim
-from pconv_cli.nn.pyramid import pyramid_fill
-from pconv_cli.nn.squeeze import SqueezeFeatures
-from pconv_cli.nn.unet import COMPACT, PAPER, WIDE, PartialConvUNet, UNetConfig
+from pconv_cli.nn.pyramid import pyramid_fill, reduced
+from pconv_cli.nn.squeeze import STAGES, SqueezeFeatures
+from pconv_cli.nn.unet import CASCADE, COMPACT, PAPER, WIDE, PartialConvUNet, UNetConfig
 from pconv_cli.training.adversary import Adversary, fill_loss, judge_loss
-from pconv_cli.training.data import Batch, make_batch
+from pconv_cli.training.data import CELL, Batch, make_batch
 from pconv_cli.training.losses import PAPER_LOSS, Features, LossWeights, VggFeatures, inpainting_loss
 
-NETWORKS: dict[str, UNetConfig] = {"compact": COMPACT, "wide": WIDE, "paper": PAPER}
+NETWORKS: dict[str, UNetConfig] = {"cascade": CASCADE, "compact": COMPACT, "wide": WIDE, "paper": PAPER}
 VALIDATION_SEED, CALIBRATION_SEED = 20181215, 20180420
 WARM_UP = 200  # steps at the start of a phase in which the rate rises
 CALIBRATION = 8  # batches that the averaged weights' batch statistics are taken from
 SHOWN = 8  # held-out crops on the sheet
+COARSE, FIRST, SECOND = "coarse", "first", "second"
+COARSE_LOSS = LossWeights(valid=0, hole=0, rms=1)
 
 
 @dataclass(frozen=True)
@@ -58,12 +60,14 @@ class TrainSettings:
         steps: Batches in all, both phases.
         minutes: Train for so long instead, by the clock; runs are then not repeatable.
         batch_size: Crops in a batch of the second phase; four times as many in the first where that has small crops.
-        size: Side of a crop in the second phase, pixels; half of it in the first where that has small crops.
+        size: Side of a crop in the second phase, pixels; half of it in the first where that has small crops. The coarse
+            part sees pictures of a quarter of it, eight times as many.
         small_first: Whether the first phase has small crops.
         rate: Adam's learning rate at the top of the first phase.
         second_rate: Adam's learning rate at the start of the second phase.
         falling: Whether the rates fall along a cosine, to a twentieth.
         second_share: Share of the training that the second phase takes, from 0 to 1.
+        coarse_share: Share of the training, at its start, that goes to the coarse part of a network that has one.
         average: Decay of the averaged weights that are saved.
         seed: Of the first weights, the crops and the damage.
         every: Steps between checkpoints and validations.
@@ -79,7 +83,7 @@ class TrainSettings:
         adversarial_rate: Adam's learning rate for the judge.
     """
 
-    network: str = "compact"
+    network: str = "cascade"
     start_from: str | None = None
     steps: int = 20000
     minutes: float | None = None
@@ -90,6 +94,7 @@ class TrainSettings:
     second_rate: float = 2e-4
     falling: bool = True
     second_share: float = 0.25
+    coarse_share: float = 0.25
     average: float = 0.999
     seed: int = 0
     every: int = 500
@@ -125,16 +130,34 @@ class _State:
     judge: Adversary | None = None
     judge_optimiser: torch.optim.Adam | None = None
     seconds: float = 0.0
-    second_from: int | None = None  # the step that the second phase began with
+    began: dict[str, int] = field(default_factory=dict)  # the phases so far, each with the step that it began with
 
 
 @dataclass(frozen=True)
 class _Moment:
     """Where in the training a step lies."""
 
-    second: bool
+    phase: str
     share: float  # of its phase that is over, by steps or by the clock
     begun: int  # steps of its phase before it
+
+
+@dataclass(frozen=True)
+class _Forward:
+    """The passes of a network, compiled or not."""
+
+    fine: Callable[..., Any]
+    coarse: Callable[..., Any] | None
+
+    def __call__(self, batch: Batch, phase: str = SECOND) -> Tensor:
+        """Fill a batch, or one of reduced pictures in the coarse part's phase."""
+        if self.coarse is None:
+            return self.fine(batch.image, batch.known)[0]  # type: ignore[no-any-return]
+        if phase == COARSE:
+            return self.coarse(batch.image, batch.known)[0]  # type: ignore[no-any-return]
+        with torch.no_grad():
+            guide = self.coarse(*reduced(batch.image, batch.known))[0].clamp(0, 1)
+        return self.fine(batch.image, batch.known, guide)[0]  # type: ignore[no-any-return]
 
 
 def train(
@@ -179,22 +202,24 @@ def train(
         )
     photos, held_out = _photos(folder, settings, emit, device)
     marks = [] if masks is None else _masks(masks, emit, device)
-    judge = SqueezeFeatures(store.feature_state(), stages=7).to(device)
+    judge = SqueezeFeatures(store.feature_state(), STAGES).to(device)
     emit(
         TrainStarted(
             len(photos), None if settings.minutes else settings.steps, state.step, str(device),
             precision_name(precision),
         )
     )  # fmt: skip
-    forward = torch.compile(state.network) if settings.compiled else state.network
+    forward = _passes(state.network, settings.compiled)
     if state.step == 0 and settings.start_from is not None:
         emit(_validate(state.averaged, state, settings, held_out, judge)[0])  # what there is to be better than
     started = time.monotonic() - state.seconds
     while True:
         moment = _moment(state, settings)
+        if moment.begun == 0 and list(state.began)[-2:-1] == [COARSE]:
+            _settle(state, settings, photos, marks, device)
         if state.judge is None and _progress(state, settings) >= 1 - settings.adversarial_share:
             _appoint(state, settings, device)
-        batch = make_batch(photos, marks, settings.seed, state.step, *_shape(settings, moment.second))
+        batch = _batch(photos, marks, settings, moment.phase, settings.seed, state.step)
         loss, terms, rate = _step(state, settings, moment, batch, forward, features, precision)
         state.seconds = time.monotonic() - started
         last, due = _progress(state, settings) >= 1, state.step % settings.every == 0
@@ -203,7 +228,7 @@ def train(
             emit(TrainStep(state.step, float(loss), rate, named, min(1.0, _progress(state, settings))))
         last = last or stop()
         if last or due:
-            averaged = _calibrated(state, settings, photos, marks, moment.second, device)
+            averaged = _calibrated(state, settings, photos, marks, moment.phase, device)
             event, sheet = _validate(averaged, state, settings, held_out, judge)
             if not math.isfinite(event.psnr + float(loss)):
                 raise UsageError(
@@ -277,6 +302,10 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError(f"no network is called {settings.network}; there are {', '.join(NETWORKS)}")
     if settings.minutes is not None and settings.minutes <= 0:
         raise UsageError(f"--minutes {settings.minutes:g}: must be more than 0")
+    if not 0 <= settings.coarse_share <= 1 - settings.second_share:
+        raise UsageError(
+            f"--coarse {settings.coarse_share:g}: from 0 to {1 - settings.second_share:g}, what the second phase leaves"
+        )
 
 
 # ---------------------------------------------------------------- one step
@@ -290,51 +319,70 @@ def _progress(state: _State, settings: TrainSettings) -> float:
 
 
 def _moment(state: _State, settings: TrainSettings) -> _Moment:
-    progress, first = _progress(state, settings), 1 - settings.second_share
-    # In whole steps, where steps are planned: a share of them need not be one.
-    second = (
-        progress >= first
-        if settings.minutes
-        else state.step >= settings.steps - int(settings.steps * settings.second_share)
-    )
-    if not second:
-        return _Moment(False, progress / max(first, 1e-9), state.step)
-    if state.second_from is None:
-        state.second_from = state.step
-    return _Moment(True, (progress - first) / max(1 - first, 1e-9), state.step - state.second_from)
+    coarse = 0.0 if state.network.coarse is None else settings.coarse_share
+    second = 1 - settings.second_share
+    if settings.minutes is None:  # in whole steps: a share of them need not be one
+        coarse = int(settings.steps * coarse) / settings.steps
+        second = (settings.steps - int(settings.steps * settings.second_share)) / settings.steps
+    progress = _progress(state, settings)
+    phase, start, end = FIRST, coarse, second
+    if progress < coarse:
+        phase, start, end = COARSE, 0.0, coarse
+    elif progress >= second:
+        phase, start, end = SECOND, second, 1.0
+    begun = state.step - state.began.setdefault(phase, state.step)
+    return _Moment(phase, (progress - start) / max(end - start, 1e-9), begun)
 
 
 def _rate(settings: TrainSettings, moment: _Moment) -> float:
     """Warm up, then fall along a cosine to a twentieth, or stay; once in each phase."""
-    top = settings.second_rate if moment.second else settings.rate
+    top = settings.second_rate if moment.phase == SECOND else settings.rate
     share = min(max(moment.share, 0.0), 1.0)
     level = 0.05 + 0.95 * (1 + math.cos(math.pi * share)) / 2 if settings.falling else 1.0
     return top * min(1.0, (moment.begun + 1) / WARM_UP) * level
 
 
-def _shape(settings: TrainSettings, second: bool) -> tuple[int, int]:
-    """Crops of a batch and their side."""
-    if second or not settings.small_first:
-        return settings.batch_size, settings.size
-    return 4 * settings.batch_size, settings.size // 2
+def _batch(
+    photos: Sequence[Tensor], masks: Sequence[Tensor], settings: TrainSettings, phase: str, seed: int, step: int
+) -> Batch:
+    """Make what a phase sees."""
+    count, size = settings.batch_size, settings.size
+    if phase == COARSE:
+        return make_batch(photos, masks, seed, step, 8 * count, size // 4 * CELL, whole=True).reduced()
+    if phase == FIRST and settings.small_first:
+        return make_batch(photos, masks, seed, step, 4 * count, size // 2)
+    return make_batch(photos, masks, seed, step, count, size)
+
+
+def _set_modes(network: PartialConvUNet, phase: str) -> None:
+    """Train what the phase trains; the other part only answers."""
+    network.train(phase != COARSE)
+    if network.coarse is not None:
+        network.coarse.train(phase == COARSE)
+    if phase == SECOND:
+        network.freeze_encoder_norm()
+
+
+def _passes(network: PartialConvUNet, compiled: bool = False) -> _Forward:
+    if not compiled:
+        return _Forward(network, network.coarse)
+    return _Forward(torch.compile(network), None if network.coarse is None else torch.compile(network.coarse))
 
 
 def _step(
-    state: _State, settings: TrainSettings, moment: _Moment, batch: Batch, forward: Callable[..., Any],
+    state: _State, settings: TrainSettings, moment: _Moment, batch: Batch, forward: _Forward,
     features: Features | None, precision: torch.dtype,
 ) -> tuple[Tensor, dict[str, Tensor], float]:  # fmt: skip
     rate = _rate(settings, moment)
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    state.network.train()
-    if moment.second:
-        state.network.freeze_encoder_norm()
+    _set_modes(state.network, moment.phase)
     with autocast(batch.image.device, precision):
-        output, _ = forward(batch.image, batch.known)
+        output = forward(batch, moment.phase)
         output = torch.where(batch.beyond > 0, batch.image, output)
         loss, terms = inpainting_loss(
-            output, batch.image, 1 - batch.hole, settings.loss,
-            features if moment.second or settings.features_first else None,
+            output, batch.image, 1 - batch.hole, COARSE_LOSS if moment.phase == COARSE else settings.loss,
+            features if moment.phase == SECOND or settings.features_first else None,
             twice=state.network.config.floor is None,
         )  # fmt: skip
         filled = torch.where(batch.hole > 0, output, batch.image)
@@ -361,6 +409,17 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     loss.backward()  # type: ignore[no-untyped-call]
     nn.utils.clip_grad_norm_([p for group in optimiser.param_groups for p in group["params"]], 1.0)
     optimiser.step()
+
+
+def _settle(
+    state: _State, settings: TrainSettings, photos: list[Tensor], masks: list[Tensor], device: torch.device
+) -> None:
+    """Let the coarse part go on as what is kept of it: its averaged weights."""
+    kept = _calibrated(state, settings, photos, masks, COARSE, device)
+    kept = {key: value for key, value in kept.items() if key.startswith("coarse.")}
+    state.network.load_state_dict(kept, strict=False)
+    for key, value in kept.items():
+        state.averaged[key].copy_(value)
 
 
 def _appoint(state: _State, settings: TrainSettings, device: torch.device) -> None:
@@ -427,7 +486,7 @@ def _noted(checkpoint: Path) -> tuple[UNetConfig, TrainSettings, dict[str, Any]]
         training = json.loads(metadata["training"])
         config, found = store.config_from(training, checkpoint), training["settings"]
         settings = TrainSettings(**{**found, "loss": LossWeights(**found["loss"])})
-        return config, settings, {key: json.loads(metadata[key]) for key in ("step", "seconds", "second_from")}
+        return config, settings, {key: json.loads(metadata[key]) for key in ("step", "seconds", "began")}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
 
@@ -493,11 +552,12 @@ def _features(which: str, device: torch.device) -> Features | None:
     if which == "none":
         return None
     if which == "squeeze":
-        return SqueezeFeatures(store.feature_state()).to(device)
+        return SqueezeFeatures(store.feature_state(), STAGES).to(device)
     tensors, _ = store.read_tensors(Path(which))
     try:
-        kind = SqueezeFeatures if "features.3.squeeze.weight" in tensors else VggFeatures
-        return kind(tensors).to(device)
+        if "features.3.squeeze.weight" in tensors:
+            return SqueezeFeatures(tensors, STAGES).to(device)
+        return VggFeatures(tensors).to(device)
     except (KeyError, IndexError, RuntimeError) as error:
         raise UsageError(f"{which}: neither SqueezeNet 1.1 nor VGG-16 weights ({error!r})") from error
 
@@ -507,23 +567,20 @@ def _features(which: str, device: torch.device) -> Features | None:
 
 @torch.no_grad()
 def _calibrated(
-    state: _State, settings: TrainSettings, photos: list[Tensor], masks: list[Tensor], second: bool,
+    state: _State, settings: TrainSettings, photos: list[Tensor], masks: list[Tensor], phase: str,
     device: torch.device,
 ) -> dict[str, Tensor]:  # fmt: skip
     """Take the batch statistics of the averaged weights anew: averaged ones belong to no weights there ever were."""
     twin = PartialConvUNet(state.network.config).to(device)
     twin.load_state_dict(state.averaged, strict=False)
-    twin.train()
-    if second:
-        twin.freeze_encoder_norm()
+    _set_modes(twin, phase)
     norms = [module for module in twin.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     for norm in norms:
         norm.reset_running_stats()
         norm.momentum = None  # the plain mean over what follows
     if norms:
         for i in range(CALIBRATION):
-            batch = make_batch(photos, masks, CALIBRATION_SEED, i, *_shape(settings, second))
-            twin(batch.image, batch.known)
+            _passes(twin)(_batch(photos, masks, settings, phase, CALIBRATION_SEED, i), phase)
     return {k: v for k, v in twin.state_dict().items() if v.is_floating_point()}
 
 
@@ -535,11 +592,11 @@ def _validate(
     """Measure the averaged weights on held-out crops, and show some."""
     network = PartialConvUNet(state.network.config)
     network.load_state_dict(averaged, strict=False)
-    network = network.eval().to(held_out[0].device).folded()
+    forward = _passes(network.eval().to(held_out[0].device).folded())
     found: dict[str, list[Tensor]] = {}
     sheet: NDArray[np.uint8] | None = None
     for thin, batch in _held_out(held_out, settings):
-        filled = _composite(network(batch.image, batch.known)[0], batch)
+        filled = _composite(forward(batch), batch)
         floor = _composite(pyramid_fill(batch.image, batch.known), batch)
         wanted = judge(batch.image)
         for name, made in (("", filled), ("floor_", floor)):
@@ -553,6 +610,12 @@ def _validate(
                 found.setdefault(name + key, []).append(values)
         if sheet is None:
             sheet = _sheet(batch, floor, filled)
+    if forward.coarse is not None:
+        size = settings.size // 4 * CELL
+        batch = make_batch(held_out, (), VALIDATION_SEED, 2_000_000, 4 * SHOWN, size, whole=True).reduced()
+        for name, made in (("", forward(batch, COARSE)), ("floor_", pyramid_fill(batch.image, batch.known))):
+            values = psnr(_composite(made, batch), batch.image, batch.hole)
+            found[name + "coarse"] = [values[batch.hole.flatten(1).amax(1) > 0]]  # not every damage loses a cell
     means = {name: float(torch.cat(values).mean()) for name, values in found.items()}
     assert sheet is not None
     return Validated(state.step, round(state.seconds, 1), **means), sheet
@@ -591,7 +654,7 @@ def _save(
         "training": json.dumps({"architecture": asdict(state.network.config), "settings": asdict(settings)}),
         "step": str(state.step),
         "seconds": repr(state.seconds),
-        "second_from": json.dumps(state.second_from),
+        "began": json.dumps(state.began),
     }
     described = {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))}
     described["held_out"] = held_out
