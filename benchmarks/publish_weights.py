@@ -3,8 +3,8 @@
     python benchmarks/publish_weights.py TRAINED.safetensors --name photo-1 --summary "..." --data "..." \
         --metrics evaluation.json --default
 
-`--metrics` is what `pconv evaluate PHOTOS MASKS --weights TRAINED.safetensors --json` printed. The licence of the weights
-is that of the project. With `--default`, the default before goes out of the box.
+`--metrics` is what `pconv evaluate PHOTOS MASKS --weights TRAINED.safetensors --json` printed. The licence of the
+weights is that of the project. With `--default`, the default before goes out of the box.
 """
 
 from __future__ import annotations

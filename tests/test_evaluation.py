@@ -386,7 +386,8 @@ def test_json_csv_and_tables_agree(stock: Workplace, capsys: pytest.CaptureFixtu
                 expected = np.mean([float(row[measure.name]) for row in mine]) if mine else None
                 assert means[measure.name] == (expected if expected is None else pytest.approx(expected))
     tables = re.split(r"^(?=\w)", shown, flags=re.MULTILINE)[1:]
-    assert [table.splitlines()[0].strip() for table in tables] == [measure.title for measure in evaluation.MEASURES]
+    titles = [f"{measure.title} {'↑' if measure.higher else '↓'}" for measure in evaluation.MEASURES]
+    assert [table.splitlines()[0].strip() for table in tables] == titles
     for measure, table in zip(evaluation.MEASURES, tables, strict=True):
         if measure.name == "seconds":
             continue

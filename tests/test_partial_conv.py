@@ -18,6 +18,7 @@ from torch import Tensor, nn
 from pconv_cli.nn.partial_conv import (
     PaddingMode,
     PartialConv2d,
+    known_conv2d,
     known_ratio,
     partial_conv2d,
     renormalised_conv2d,
@@ -136,6 +137,22 @@ def test_a_channel_for_each_feature_group_counts_like_a_mask_of_all_channels(cas
     assert torch.equal(
         updated.repeat_interleave(len(case.weight) // updated.shape[1], 1).double(), (count > 0).double()
     )
+
+
+@settings(deadline=None, max_examples=100)
+@given(cases(), st.booleans())
+def test_of_a_known_picture_it_is_a_plain_convolution_with_a_ratio_of_the_border(case: Case, trained: bool) -> None:
+    features, keywords = torch.nan_to_num(case.features), dict(case.keywords)
+    expected, mask = partial_conv2d(features, torch.ones_like(case.known), case.weight, case.bias, **keywords)
+    keywords.pop("feature_groups")
+    weight = case.weight.clone().requires_grad_(trained)
+    if bool((mask == 0).any()):
+        with pytest.raises(ValueError, match="beyond the border"):
+            known_conv2d(features, weight, case.bias, **keywords)
+        return
+    out = known_conv2d(features, weight, case.bias, **keywords)
+    assert out.requires_grad == trained
+    close(out.detach(), expected)
 
 
 def test_by_hand() -> None:

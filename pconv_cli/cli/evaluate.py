@@ -105,5 +105,5 @@ def _table(evaluation: Evaluation, measure: Measure) -> None:
             means = [evaluation.mean(measure.name, method, bucket, part) for bucket in buckets]
             bold |= {(len(rows), column) for column, methods in enumerate(best, 1) if method in methods}
             rows.append([one_line(method), *("-" if mean is None else f"{mean:.{measure.digits}f}" for mean in means)])
-    title = f"{measure.title} ({'more' if measure.higher else 'less'} is better)"
+    title = f"{measure.title} {'↑' if measure.higher else '↓'}"  # where better lies, as tables in papers say it
     ui.table(title, ["share damaged", *buckets], rows, figures=True, bold=bold, heads=heads)

@@ -168,6 +168,67 @@ def renormalised_conv2d(
     return torch.where(scale > 0, out, out.new_zeros(())) if some_empty else out
 
 
+def known_conv2d(
+    features: Tensor,
+    weight: Tensor,
+    bias: Tensor | None = None,
+    *,
+    stride: int | Pair = 1,
+    padding: int | Pair = 0,
+    dilation: int | Pair = 1,
+    groups: int = 1,
+    padding_mode: PaddingMode = "partial",
+) -> Tensor:
+    """Convolve features that are known everywhere: `partial_conv2d` where no mask has to be looked at.
+
+    A plain convolution then, but for windows that reach over the border, whose ratio is a matter of geometry alone.
+
+    Args:
+        features: `(n, c, h, w)`, any float type.
+        weight: As in `partial_conv2d`.
+        bias: As in `partial_conv2d`.
+        stride: As in `partial_conv2d`.
+        padding: As in `partial_conv2d`; not so wide that a window lies beyond the border entirely.
+        dilation: As in `partial_conv2d`.
+        groups: As in `partial_conv2d`.
+        padding_mode: As in `partial_conv2d`.
+
+    Returns:
+        `(n, out, h', w')` in the type that the convolution computes in.
+
+    Raises:
+        ValueError: If a window lies beyond the border entirely.
+    """
+    padded, pad = _pad(features, _pair(padding), padding_mode, outside=0.0)
+    out = F.conv2d(padded, weight, bias, _pair(stride), pad, _pair(dilation), groups)
+    if padding_mode != "partial" or not any(pad):
+        return out
+    down, across = (
+        _axis_ratio(features.shape[2 + i], weight.shape[2 + i], _pair(stride)[i], pad[i], _pair(dilation)[i])
+        for i in range(2)
+    )
+    shift = None if bias is None else bias.to(out.dtype)
+    if out.device.type != "cpu" or out.requires_grad:  # one pass over everything, where many small ones cost more
+        scale = torch.outer(torch.tensor(down), torch.tensor(across)).to(out)
+        return out * scale if shift is None else torch.addcmul(shift[:, None, None] * (1 - scale), out, scale)
+    for dim, ratios in ((2, down), (3, across)):
+        for i, ratio in enumerate(ratios):
+            if ratio != 1:
+                strip = out.select(dim, i).mul_(ratio)
+                if shift is not None:
+                    strip.add_((shift * (1 - ratio))[:, None])
+    return out
+
+
+def _axis_ratio(size: int, kernel: int, stride: int, padding: int, dilation: int) -> list[float]:
+    """Taps of each window along one axis, by those of them that lie inside."""
+    starts = range(-padding, size + padding - dilation * (kernel - 1), stride)
+    inside = [sum(0 <= start + dilation * tap < size for tap in range(kernel)) for start in starts]
+    if not all(inside):
+        raise ValueError(f"a window of {kernel} taps lies beyond the border: padding {padding} is too wide")
+    return [kernel / taps for taps in inside]
+
+
 def spread(known: Tensor, feature_groups: Sequence[int]) -> Tensor:
     """Repeat each mask channel over its feature group: `(n, g, h, w)` to `(n, c, h, w)`, or as it is for one group."""
     if len(feature_groups) == 1:
@@ -233,6 +294,13 @@ class PartialConv2d(nn.Module):
         return renormalised_conv2d(
             visible, ratio, self.weight, self.bias, stride=self.stride, padding=self.padding, dilation=self.dilation,
             groups=self.groups, padding_mode=self.padding_mode, some_empty=some_empty,
+        )  # fmt: skip
+
+    def convolve_known(self, features: Tensor) -> Tensor:
+        """See `known_conv2d`: `forward` for features that are known everywhere."""
+        return known_conv2d(
+            features, self.weight, self.bias, stride=self.stride, padding=self.padding, dilation=self.dilation,
+            groups=self.groups, padding_mode=self.padding_mode,
         )  # fmt: skip
 
     def extra_repr(self) -> str:

@@ -23,6 +23,9 @@ from torch import Tensor, nn
 from pconv_cli.nn.partial_conv import PaddingMode, PartialConv2d
 from pconv_cli.nn.pyramid import pyramid_fill, something_known
 
+Masks = Tensor | None
+"""`(n, g, h, w)`, 1 = known, a channel for each feature group; or None: everything is."""
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -152,14 +155,18 @@ class PartialConvUNet(nn.Module):
         features, masks = self._join(features, masks, *skips.pop())
         if self.head is not None:
             features, masks = self.head(features, masks)
-        ratio, masks = self.out.ratio(masks)
-        out = self.out.convolve(features, ratio, base is None).float()
+        if masks is None:
+            out = self.out.convolve_known(features).float()
+        else:
+            ratio, masks = self.out.ratio(masks)
+            out = self.out.convolve(features, ratio, base is None).float()
         if base is not None:
             # Known pixels are answered already; without the gate, fear of touching them keeps the holes at the floor.
-            out = base + out * (1 - known)
+            out, masks = base + out * (1 - known), something_known(known, guide)
+        assert masks is not None
         return out * self.std + self.mean, masks
 
-    def _input(self, image: Tensor, known: Tensor, guide: Tensor | None) -> tuple[Tensor | None, Tensor, Tensor]:
+    def _input(self, image: Tensor, known: Tensor, guide: Tensor | None) -> tuple[Tensor | None, Tensor, Masks]:
         """Normalise; with a floor, lay it under the picture. Returns the floor, the first features, their masks."""
         image = (image - self.mean) / self.std
         picture = torch.where(known > 0, image, image.new_zeros(()))
@@ -171,12 +178,16 @@ class PartialConvUNet(nn.Module):
         features = torch.cat([picture, base, known], dim=1).contiguous(memory_format=torch.channels_last)
         return base, features, torch.cat([known, everywhere], dim=1)
 
-    def _join(self, features: Tensor, masks: Tensor, skip: Tensor, skip_masks: Tensor) -> tuple[Tensor, Tensor]:
+    def _join(self, features: Tensor, masks: Masks, skip: Tensor, skip_masks: Masks) -> tuple[Tensor, Masks]:
         """Bring the decoder up to the skip's size and lay the skip beside it, decoder first; the same for the masks."""
         size = skip.shape[-2:]
         above = F.interpolate(features, size=size, mode=self.config.upsample)
-        above_masks = F.interpolate(masks, size=size, mode="nearest")
-        return torch.cat([above.to(skip.dtype), skip], dim=1), torch.cat([above_masks, skip_masks], dim=1)
+        joined = torch.cat([above.to(skip.dtype), skip], dim=1)
+        if skip_masks is None:
+            return joined, None
+        ones = torch.ones_like(skip_masks[:, :1])
+        above_masks = ones if masks is None else F.interpolate(masks, size=size, mode="nearest")
+        return joined, torch.cat([above_masks, skip_masks], dim=1)
 
     def freeze_encoder_norm(self) -> None:
         """Keep the encoder's batch statistics as they are: the paper's second phase. Call after `train()`."""
@@ -213,11 +224,17 @@ class _Block(nn.Module):
         # With a floor no window is ever empty, unless a whole image is: then nothing that comes out means anything.
         self.some_empty = config.floor is None
 
-    def forward(self, features: Tensor, masks: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, masks: Masks) -> tuple[Tensor, Masks]:
         """Take features that are 0 in their holes and give such features back."""
-        ratio, masks = self.conv.ratio(masks)
-        features = F.leaky_relu(self.norm(self.conv.convolve(features, ratio, self.some_empty)), self.slope)
-        if self.some_empty and isinstance(self.norm, nn.BatchNorm2d):  # it lifts holes off 0
+        if masks is None:
+            features = self.conv.convolve_known(features)
+        else:
+            ratio, masks = self.conv.ratio(masks)
+            features = self.conv.convolve(features, ratio, self.some_empty)
+        features = F.leaky_relu(self.norm(features), self.slope, inplace=not torch.is_grad_enabled())
+        if not self.some_empty:
+            return features, None
+        if masks is not None and isinstance(self.norm, nn.BatchNorm2d):  # it lifts holes off 0
             features = torch.where(masks > 0, features, features.new_zeros(()))
         return features, masks
 

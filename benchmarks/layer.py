@@ -1,0 +1,133 @@
+"""What partial convolution costs over a plain one, layer by layer and for the default network.
+
+    python benchmarks/layer.py [--rounds 15] [--device cpu] [--weights NAME|FILE]
+
+All are measured in turns, in one run: a layer with a mask of scattered holes, a layer that knows that everything is
+known (which is what most layers on a floor are), and `torch.nn.Conv2d` of the same shape; then the folded network, and
+the same network with plain convolutions. Prints medians and ratios on stderr, one JSON object last.
+"""
+
+from __future__ import annotations
+
+import argparse
+import copy
+import json
+import statistics
+import sys
+import time
+from collections.abc import Callable
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from pconv_cli import weights as store
+from pconv_cli.engine import autocast, choose_device
+from pconv_cli.nn.partial_conv import PartialConv2d
+
+LAYERS = [  # channels in, out, kernel, stride, side: of the default network at 512 px, and the paper's first
+    (32, 64, 3, 2, 256),
+    (64, 128, 3, 2, 128),
+    (96, 32, 3, 1, 256),
+    (192, 64, 3, 1, 128),
+    (320, 128, 3, 1, 64),
+    (3, 64, 7, 2, 512),
+]
+
+
+class Plain(PartialConv2d):
+    """The same weights in a plain convolution: masks are passed on, and not looked at."""
+
+    def ratio(self, known: Tensor) -> tuple[Tensor, Tensor]:
+        height, width = known.shape[2:]
+        return known, known[:, :1, : -(-height // self.stride[0]), : -(-width // self.stride[1])]
+
+    def convolve(self, visible: Tensor, ratio: Tensor, some_empty: bool = True) -> Tensor:
+        return self.convolve_known(visible)
+
+    def convolve_known(self, features: Tensor) -> Tensor:
+        return F.conv2d(features, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+def plain(network: nn.Module) -> nn.Module:
+    twin = copy.deepcopy(network)
+    for module in twin.modules():
+        if isinstance(module, PartialConv2d):
+            module.__class__ = Plain
+    return twin
+
+
+def in_turns(runs: dict[str, Callable[[], object]], rounds: int, device: torch.device) -> dict[str, float]:
+    """Median seconds of each, measured one after the other, round by round."""
+    found: dict[str, list[float]] = {name: [] for name in runs}
+    for i in range(rounds + 2):
+        for name, run in runs.items():
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            started = time.perf_counter()
+            run()
+            if device.type == "cuda":
+                torch.cuda.synchronize()
+            if i > 1:  # two to warm up
+                found[name].append(time.perf_counter() - started)
+    return {name: statistics.median(times) for name, times in found.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--rounds", type=int, default=15)
+    parser.add_argument("--device", default="auto")
+    parser.add_argument("--weights", default=None)
+    options = parser.parse_args()
+    device = choose_device(options.device)
+    results = []
+    rng = torch.Generator().manual_seed(0)
+    for precision in (torch.float32, torch.bfloat16):
+        name = "fp32" if precision == torch.float32 else "bf16"
+        with torch.inference_mode(), autocast(device, precision):
+            for incoming, outgoing, kernel, stride, side in LAYERS:
+                layer = PartialConv2d(incoming, outgoing, kernel, stride, kernel // 2)
+                conv = nn.Conv2d(incoming, outgoing, kernel, stride, kernel // 2)
+                layer, conv = (m.to(device, memory_format=torch.channels_last) for m in (layer, conv))
+                features = torch.rand(1, incoming, side, side, generator=rng).to(device, precision)
+                features = features.contiguous(memory_format=torch.channels_last)
+                known = (F.avg_pool2d(torch.rand(1, 1, side, side, generator=rng), 9, 1, 4) < 0.51).float().to(device)
+                runs = {
+                    "conv": lambda m=conv, x=features: m(x),
+                    "partial": lambda m=layer, x=features, k=known: m(x, k),
+                    "known": lambda m=layer, x=features: m.convolve_known(x),
+                }
+                medians = in_turns(runs, options.rounds, device)
+                results.append({"precision": name, "layer": [incoming, outgoing, kernel, stride, side], **medians})
+                show(
+                    f"{incoming} -> {outgoing}, {kernel} x {kernel}, stride {stride}, {side} px", name, medians, "conv"
+                )
+            network = store.load_network(options.weights).to(device, memory_format=torch.channels_last)
+            twin = plain(network)
+            for count, side in ((1, 512), (4, 256)) if device.type == "cpu" else ((8, 512), (32, 256)):
+                image = torch.rand(count, 3, side, side, generator=rng).to(device)
+                known = (torch.rand(count, 1, side // 16, side // 16, generator=rng) < 0.8).float()
+                known = F.interpolate(known, scale_factor=16).to(device)
+                runs = {
+                    "plain": lambda m=twin, x=image, k=known: m(x, k),
+                    "partial": lambda m=network, x=image, k=known: m(x, k),
+                }
+                medians = in_turns(runs, options.rounds, device)
+                results.append({"precision": name, "network": [count, side], **medians})
+                show(f"network, {count} of {side} px", name, medians, "plain")
+    about = {
+        "benchmark": "layer",
+        "device": str(device),
+        "threads": torch.get_num_threads(),
+        "torch": torch.__version__,
+    }
+    print(json.dumps({**about, "rounds": options.rounds, "results": results}))
+
+
+def show(what: str, precision: str, medians: dict[str, float], base: str) -> None:
+    others = ", ".join(f"{name} {value / medians[base]:.2f}" for name, value in medians.items() if name != base)
+    print(f"{precision} {what}: {base} {1e3 * medians[base]:.2f} ms; {others}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()
