@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import signal
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     # Texts are compared: typer would colour its help where it meets a CI service, and fold it to the terminal.
     os.environ |= {"_TYPER_FORCE_DISABLE_TERMINAL": "1", "COLUMNS": "100"}
+    # Who starts the tests in the background of a script has them ignore Ctrl-C, and pconv keeps to that.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:

@@ -528,7 +528,20 @@ def test_an_event_is_said_in_one_line(event: Any, said: str) -> None:
 # ---------------------------------------------------------------- stopping
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+HEARD = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+
+
+@pytest.fixture
+def unheeded() -> Iterator[None]:
+    """Signals as a process has them that nobody told to ignore any."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in HEARD}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
+@pytest.mark.usefixtures("unheeded")
+@pytest.mark.parametrize("number", HEARD)
 def test_ctrl_c_once_asks_to_stop_the_same_press_again_is_ignored_and_a_second_press_interrupts(
     monkeypatch: pytest.MonkeyPatch, number: signal.Signals
 ) -> None:
@@ -543,8 +556,7 @@ def test_ctrl_c_once_asks_to_stop_the_same_press_again_is_ignored_and_a_second_p
         def close(self) -> None:
             raise AssertionError("the view belongs to somebody else")
 
-    heard = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
-    before = [signal.getsignal(one) for one in heard]
+    before = [signal.getsignal(one) for one in HEARD]
     with ui.Stop(View()) as stop:
         assert not stop() and not told
         signal.raise_signal(number)
@@ -555,7 +567,7 @@ def test_ctrl_c_once_asks_to_stop_the_same_press_again_is_ignored_and_a_second_p
         now = 0.5
         with pytest.raises(KeyboardInterrupt):
             signal.raise_signal(signal.SIGINT)
-    assert [signal.getsignal(one) for one in heard] == before
+    assert [signal.getsignal(one) for one in HEARD] == before
     assert len(told) == 1
 
 
@@ -866,13 +878,13 @@ def test_train_makes_weights_that_restore_takes(work: Workplace, pconv: Pconv) -
 def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workplace, pconv: Pconv) -> None:
     out = work.root / "w.safetensors"
     photos = photographs(work.root / "photos")
-    arguments = ["train", str(photos), "--out", str(out), "--from", "photo-1", "--minutes", "0.01"]
+    arguments = ["train", str(photos), "--out", str(out), "--from", "photo-2", "--minutes", "0.01"]
     assert pconv(*arguments, "--progress", "json", *briefly()) == 0, pconv.err
     events = [json.loads(line) for line in pconv.err.splitlines()]
     assert events[0]["event"] == "train_started" and events[0]["steps"] is None
     assert [event["event"] for event in events[-2:]] == ["validated", "train_finished"] and events[-3]["progress"] == 1
     assert pconv("weights", "info", str(out)) == 0
-    assert json.loads(pconv.out)["training"]["start_from"] == "photo-1"
+    assert json.loads(pconv.out)["training"]["start_from"] == "photo-2"
 
 
 @pytest.mark.parametrize(
@@ -881,11 +893,11 @@ def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workpl
         (["--steps", "2", "--minutes", "1"], 2, "give one of them"),
         (["--recipe", "best"], 2, "choose default or paper"),
         (["--network", "huge"], 2, "there are cascade, compact, wide, paper"),
-        (["--network", "wide", "--from", "photo-1"], 2, "give one of them"),
+        (["--network", "wide", "--from", "photo-2"], 2, "give one of them"),
         (["--from", "nowhere"], 4, "neither a weights file nor a name"),
         (["--masks", "nowhere"], 2, "not a folder of masks"),
         (["--resume"], 2, "no checkpoint to resume from"),
-        (["--resume", "--from", "photo-1"], 2, "leave out --recipe and --from"),
+        (["--resume", "--from", "photo-2"], 2, "leave out --recipe and --from"),
         (["--out", "."], 2, "name a file that ends in .safetensors"),
         (["--out", "w.pt"], 2, "name a file that ends in .safetensors"),
     ],
