@@ -16,7 +16,7 @@ if [ ! -f "$out.checkpoint" ] && ls "$packed"/training.00 > /dev/null 2>&1; then
 fi
 if [ -f "$out.checkpoint" ]; then set -- "$@" --resume; fi
 code=0
-timeout -s INT "$seconds" "$python" -m pconv_cli train "$photos" --out "$out" --progress plain "$@" || code=$?
+timeout "$seconds" "$python" -m pconv_cli train "$photos" --out "$out" --progress plain "$@" || code=$?
 # 124: the time is over; 0: so is the training. Anything else is an error, and what was saved before is packed.
 "$python" -m benchmarks.lease pack "$out" "$packed"
 if [ "$code" -ne 124 ]; then exit "$code"; fi
