@@ -368,6 +368,25 @@ def half_convolution(dtype: torch.dtype) -> None:
         pytest.skip(str(error))
 
 
+def test_one_pixel_under_a_stride_gives_the_weights_a_whole_gradient_in_half_precision() -> None:
+    rng = torch.Generator().manual_seed(0)
+    features, weight = torch.randn(4, 64, 1, 1, generator=rng), torch.randn(64, 64, 3, 3, generator=rng)
+    layer = PartialConv2d(64, 64, 3, 2, 1, bias=False).to(memory_format=torch.channels_last)  # type: ignore[call-overload]
+    layer.weight.data.copy_(weight)
+    given = features.bfloat16().contiguous(memory_format=torch.channels_last)
+    for run in (lambda: layer(given, torch.ones(4, 1, 1, 1))[0], lambda: layer.convolve_known(given)):
+        for _ in range(20):
+            spoilt = [torch.full_like(weight, torch.nan, dtype=torch.bfloat16) for _ in range(4)]
+            del spoilt  # what is not written keeps what stood there
+            layer.zero_grad()
+            with torch.autocast("cpu", torch.bfloat16):
+                run().float().sum().backward()
+            assert layer.weight.grad is not None and bool(layer.weight.grad.isfinite().all())
+            beside = layer.weight.grad.clone()
+            beside[..., 1, 1] = 0
+            assert not beside.any()  # there is nothing but the pixel under the middle
+
+
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("mode", MODES)
 def test_half_precision_survives_empty_windows(dtype: torch.dtype, mode: PaddingMode) -> None:

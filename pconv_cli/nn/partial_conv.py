@@ -157,8 +157,7 @@ def renormalised_conv2d(
     Returns:
         `(n, out, h', w')` in the type that the convolution computes in.
     """
-    padded, pad = _pad(visible, _pair(padding), padding_mode, outside=0.0)
-    out = F.conv2d(padded, weight, None, _pair(stride), pad, _pair(dilation), groups)
+    out, _ = _convolved(visible, weight, None, stride, padding, dilation, groups, padding_mode)
     if ratio.shape[1] > 1:
         ratio = ratio.repeat_interleave(out.shape[1] // ratio.shape[1], dim=1)
     scale = ratio.to(out.dtype)
@@ -199,8 +198,7 @@ def known_conv2d(
     Raises:
         ValueError: If a window lies beyond the border entirely.
     """
-    padded, pad = _pad(features, _pair(padding), padding_mode, outside=0.0)
-    out = F.conv2d(padded, weight, bias, _pair(stride), pad, _pair(dilation), groups)
+    out, pad = _convolved(features, weight, bias, stride, padding, dilation, groups, padding_mode)
     if padding_mode != "partial" or not any(pad):
         return out
     down, across = (
@@ -218,6 +216,20 @@ def known_conv2d(
                 if shift is not None:
                     strip.add_((shift * (1 - ratio))[:, None])
     return out
+
+
+def _convolved(
+    features: Tensor, weight: Tensor, bias: Tensor | None, stride: int | Pair, padding: int | Pair,
+    dilation: int | Pair, groups: int, padding_mode: PaddingMode,
+) -> tuple[Tensor, Pair]:  # fmt: skip
+    """Convolve over padded features; gives also the padding that the convolution itself has added, as zeros."""
+    padded, pad = _pad(features, _pair(padding), padding_mode, outside=0.0)
+    dilation = _pair(dilation)
+    # A stride along which there is one window says nothing. torch 2.13 leaves parts of the weights' gradient unwritten
+    # where one pixel is convolved with a stride in bfloat16 on a CPU.
+    windows = [padded.shape[2 + i] + 2 * pad[i] - dilation[i] * (weight.shape[2 + i] - 1) for i in range(2)]
+    steps = [1 if count == 1 else step for count, step in zip(windows, _pair(stride), strict=True)]
+    return F.conv2d(padded, weight, bias, steps, pad, dilation, groups), pad
 
 
 def _axis_ratio(size: int, kernel: int, stride: int, padding: int, dilation: int) -> list[float]:
