@@ -59,7 +59,7 @@ def command(
         str | None,
         typer.Option(
             metavar="squeeze|none|FILE",
-            help="Feature network of the perceptual and style losses: the shipped one, or SqueezeNet 1.1 or VGG-16 as "
+            help="Feature network of the losses that need one: the shipped one, or SqueezeNet 1.1 or VGG-16 as "
             "safetensors.",
         ),
     ] = None,

@@ -4,7 +4,7 @@ Knows: recipes, the phases, the averaged weights that are kept, checkpoints, val
 
 As in the paper, the first phase trains everything, the second at a lower rate with the encoder's batch norm frozen.
 Our own recipe differs in more: the first phase sees four times as many crops of half the side and no features, which
-is where learning is cheap; the second sees large crops and adds the perceptual and style terms. Before both a phase of
+is where learning is cheap; the second sees large crops and adds the perceptual distance. Before both a phase of
 its own trains the coarse part, on reduced pictures; then it rests, and makes the guides that the others learn with.
 
 Source: arXiv 1804.07723, sections 3.4 and 4.2 (losses; Adam at 2e-4, then 5e-5 with frozen statistics).
@@ -57,7 +57,7 @@ class TrainSettings:
     Attributes:
         network: A name in `NETWORKS`; with `start_from`, that file's own.
         start_from: Weights to start from, as `restore --weights` takes them, or None: from nothing.
-        steps: Batches in all, both phases.
+        steps: Batches in all phases.
         minutes: Train for so long instead, by the clock; runs are then not repeatable.
         batch_size: Crops in a batch of the second phase; four times as many in the first where that has small crops.
         size: Side of a crop in the second phase, pixels; half of it in the first where that has small crops. The coarse
@@ -73,7 +73,7 @@ class TrainSettings:
         every: Steps between checkpoints and validations.
         held_out: Photographs kept for validation, taken evenly from the folder.
         loss: Weights of the losses.
-        features_first: Whether the perceptual and style terms count in the first phase too.
+        features_first: Whether the terms that need features count in the first phase too.
         perceptual: Which feature network: `squeeze`, which ships, a file with SqueezeNet 1.1 or VGG-16, or `none`.
         device: As in `restore`.
         precision: As in `restore`.
