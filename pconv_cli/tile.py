@@ -9,9 +9,7 @@ torch is imported when a run needs it, and while the mask is read: a plan needs 
 
 from __future__ import annotations
 
-import ctypes
 import os
-import sys
 import threading
 import time
 from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
@@ -179,7 +177,6 @@ def tile(
         RunError: As in `restore.restore`.
     """
     started = time.monotonic()
-    _share_heaps()
     _check(settings)
     notices, emit = collecting(emit)
     big, output = Path(big), Path(output or default_output(big))
@@ -521,16 +518,6 @@ def _beside(big: Path) -> Path | None:
         names = ", ".join(path.name for path in found)
         raise UsageError(f"{big}: several masks beside it ({names}); choose one with --mask")
     return found[0] if found else None
-
-
-def _share_heaps() -> None:
-    """Let all threads use the same two heaps, on Linux.
-
-    Its C library gives every thread one of its own, and what one has freed no other can use: 150 MiB at 16,384 px.
-    """
-    if sys.platform == "linux":
-        with suppress(OSError, AttributeError):
-            ctypes.CDLL(None).mallopt(-8, 2)  # M_ARENA_MAX
 
 
 def _check(settings: TileSettings) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
@@ -18,11 +19,11 @@ from torch import Tensor, nn
 from pconv_cli.nn.partial_conv import (
     PaddingMode,
     PartialConv2d,
+    hide,
     known_conv2d,
     known_ratio,
     partial_conv2d,
     renormalised_conv2d,
-    spread,
 )
 
 MODES = get_args(PaddingMode)
@@ -89,10 +90,18 @@ def close(out: Tensor, expected: Tensor) -> None:
     torch.testing.assert_close(out.double(), expected.double(), rtol=1e-6, atol=1e-5)
 
 
+def spread(known: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Repeat each mask channel over its feature group; one for all is left as it is."""
+    return known if len(sizes) == 1 else known.repeat_interleave(torch.tensor(sizes), dim=1)
+
+
 @settings(deadline=None, max_examples=100)
-@given(cases())
-def test_equals_the_formula_whatever_the_shape_the_mask_and_the_padding(case: Case) -> None:
-    out, updated = partial_conv2d(case.features, case.known, case.weight, case.bias, **case.keywords)
+@given(cases(), st.booleans())
+def test_equals_the_formula_whatever_the_shape_the_mask_and_the_padding(case: Case, training: bool) -> None:
+    given = case.features.clone()
+    with torch.set_grad_enabled(training):  # without gradients, passes over the features are made in other ways
+        out, updated = partial_conv2d(case.features, case.known, case.weight, case.bias, **case.keywords)
+    assert torch.equal(case.features.nan_to_num(), given.nan_to_num())
     expected, expected_mask = case.reference()
     close(out, expected)
     assert torch.equal(out == 0, (out == 0) | (expected_mask == 0))  # exactly 0, not nearly
@@ -119,6 +128,29 @@ def test_module_and_function_and_its_two_halves_agree(case: Case) -> None:
     ratio, ratio_mask = layer.ratio(case.known)
     visible = torch.where(spread(case.known, feature_groups) > 0, case.features, 0.0)
     assert torch.equal(layer.convolve(visible, ratio), expected) and torch.equal(ratio_mask, mask)
+    with torch.no_grad():
+        assert torch.equal(layer.convolve(visible, ratio), expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("sizes", [(5,), (2, 3)])
+def test_hide_leaves_0_in_every_hole_and_every_bit_elsewhere(
+    dtype: torch.dtype, training: bool, sizes: tuple[int, ...]
+) -> None:
+    rng = torch.Generator().manual_seed(0)
+    features = torch.randn(2, 5, 7, 6, generator=rng).to(dtype)
+    features[0, :, 2:4] = torch.nan
+    features[1, :, 5] = torch.inf
+    known = (torch.rand(2, len(sizes), 7, 6, generator=rng) < 0.5).float()
+    every = spread(known, sizes).expand_as(features) > 0
+    for some in (features, features.contiguous(memory_format=torch.channels_last), features.permute(0, 1, 3, 2)):
+        mask, where = (known, every) if some.shape == features.shape else (known.mT, every.mT)
+        with torch.set_grad_enabled(training):
+            out = hide(some, mask, sizes)
+        assert bool((out[~where] == 0).all())
+        bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[some.element_size()]
+        assert torch.equal(out.view(bits)[where], some.view(bits)[where])
 
 
 @settings(deadline=None, max_examples=60)

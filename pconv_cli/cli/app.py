@@ -16,6 +16,7 @@ from pconv_cli import __version__
 from pconv_cli.cli import evaluate, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
+from pconv_cli.memory import settle
 
 app = typer.Typer(
     name="pconv",
@@ -50,9 +51,9 @@ def _options(
 
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with one of the documented exit codes."""
-    gc.set_threshold(100_000)  # at 700 objects, it looks through all that importing torch makes again and again
+    settle()
     code = run(arguments)
-    gc.freeze()  # nor need it look through everything once more at the end: both together are half a second
+    gc.freeze()  # the collector need not look through everything once more at the end
     sys.exit(code)
 
 

@@ -14,6 +14,8 @@ exact in float32, where the usual implementation runs a second full convolution.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import lru_cache
+from itertools import accumulate
 from typing import Literal, get_args
 
 import torch
@@ -75,7 +77,7 @@ def partial_conv2d(
         feature_groups=sizes,
         padding_mode=padding_mode,
     )
-    visible = torch.where(spread(known, sizes) > 0, features, features.new_zeros(()))
+    visible = hide(features, known, sizes)
     out = renormalised_conv2d(
         visible, ratio, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
         padding_mode=padding_mode,
@@ -110,21 +112,38 @@ def known_ratio(
     Returns:
         Ratio and updated mask, both `(n, m, h', w')` float32. The ratio is 0 where nothing is known. Counts stay below
         2^24, so float32 holds them exactly; half precision would not (and would give inf * 0 on an empty window).
+
+    Raises:
+        ValueError: If channels and groups do not divide, or a window does not fit.
     """
-    height, width = kernel_size
-    shares = torch.tensor(_shares(feature_groups, groups), dtype=torch.float32, device=known.device)
-    kernel = torch.ones(1, 1, height, width, device=known.device)
-    with torch.autocast(known.device.type, enabled=False):
-        padded, pad = _pad(known.float(), _pair(padding), padding_mode, outside=1.0)
-        boxes = F.conv2d(padded.flatten(0, 1)[:, None], kernel, None, _pair(stride), pad, _pair(dilation))
-    # Sums of ones: a convolution may leave them a hair off, never by a half.
-    boxes = boxes.reshape(*known.shape[:2], *boxes.shape[-2:]).round()
-    # Weighted outside of the convolution, which may round its kernel (TF32) or its sums.
-    count = (boxes[:, None] * shares[None, :, :, None, None]).sum(2) if len(feature_groups) > 1 else boxes * shares
-    window = float(sum(feature_groups) // groups * height * width)
-    some = count > 0
-    ratio = torch.where(some, window / count.clamp(min=1.0), torch.zeros_like(count))
-    return ratio, some.float()
+    shares = _shares(feature_groups, groups)
+    window = float(sum(feature_groups) // groups * kernel_size[0] * kernel_size[1])
+    planes, pad = _pad(known.float(), _pair(padding), padding_mode, outside=1.0)
+    if len(feature_groups) == 1:
+        window /= shares[0][0]  # all or none of the channels are known
+    else:
+        planes = (planes[:, None] * torch.tensor(shares, device=known.device)[:, :, None, None]).sum(2)
+    count = _box_sums(planes, _pair(kernel_size), _pair(stride), pad, _pair(dilation))
+    some = count.sign()
+    return (window / count.clamp_(min=1.0)).mul_(some), some
+
+
+def _box_sums(planes: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
+    """Sum over each window by shifted additions: exact, and for one plane cheaper than a convolution or a pooling."""
+    total = F.pad(planes, (padding[1], padding[1], padding[0], padding[0]))
+    for axis in range(2):
+        taps, step, far = kernel[axis], stride[axis], dilation[axis]
+        reach = (total.shape[2 + axis] - far * (taps - 1) - 1) // step * step + 1
+        first, *others = (total.narrow(2 + axis, tap * far, reach) for tap in range(taps))
+        total = _each(first, axis, step)
+        for i, other in enumerate(others):
+            total = total + _each(other, axis, step) if i == 0 else total.add_(_each(other, axis, step))
+    return total.clone() if kernel == (1, 1) else total
+
+
+def _each(planes: Tensor, axis: int, step: int) -> Tensor:
+    """Every `step`-th row (axis 0) or column (axis 1)."""
+    return planes[..., ::step, :] if axis == 0 else planes[..., ::step]
 
 
 def renormalised_conv2d(
@@ -161,10 +180,15 @@ def renormalised_conv2d(
     if ratio.shape[1] > 1:
         ratio = ratio.repeat_interleave(out.shape[1] // ratio.shape[1], dim=1)
     scale = ratio.to(out.dtype)
+    # Not in place, a pass over a large result costs a CPU ten times as much: the memory for another has to be found.
+    into = None if torch.is_grad_enabled() else out
     if bias is None:
-        return out * scale
-    out = torch.addcmul(bias.to(out.dtype)[:, None, None], out, scale)
-    return torch.where(scale > 0, out, out.new_zeros(())) if some_empty else out
+        return torch.mul(out, scale, out=into)
+    bias = bias.to(out.dtype)[:, None, None]
+    if not some_empty:
+        return torch.addcmul(bias, out, scale, out=into)
+    out = torch.mul(out, scale, out=into)
+    return torch.addcmul(out, bias, scale.sign(), out=into)
 
 
 def known_conv2d(
@@ -232,6 +256,7 @@ def _convolved(
     return F.conv2d(padded, weight, bias, steps, pad, dilation, groups), pad
 
 
+@lru_cache(maxsize=256)
 def _axis_ratio(size: int, kernel: int, stride: int, padding: int, dilation: int) -> list[float]:
     """Taps of each window along one axis, by those of them that lie inside."""
     starts = range(-padding, size + padding - dilation * (kernel - 1), stride)
@@ -241,11 +266,26 @@ def _axis_ratio(size: int, kernel: int, stride: int, padding: int, dilation: int
     return [kernel / taps for taps in inside]
 
 
-def spread(known: Tensor, feature_groups: Sequence[int]) -> Tensor:
-    """Repeat each mask channel over its feature group: `(n, g, h, w)` to `(n, c, h, w)`, or as it is for one group."""
-    if len(feature_groups) == 1:
-        return known
-    return torch.cat([known[:, i : i + 1].expand(-1, c, -1, -1) for i, c in enumerate(feature_groups)], dim=1)
+def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) -> Tensor:
+    """Set features to 0 where they are not known, whatever stands there, NaN included.
+
+    Args:
+        features: `(n, c, h, w)`, any float type.
+        known: `(n, g, h, w)`, 1 = known, 0 = hole, binary; one channel for each feature group.
+        feature_groups: Channels that share each channel of `known`, in order; of no matter where there is one.
+
+    Returns:
+        `(n, c, h, w)`, new.
+    """
+    if len(feature_groups) > 1:
+        starts = accumulate(feature_groups, initial=0)
+        parts = enumerate(zip(starts, feature_groups, strict=False))
+        return torch.cat([hide(features.narrow(1, *part), known[:, i : i + 1]) for i, part in parts], dim=1)
+    if features.requires_grad or features.device.type != "cpu" or torch.compiler.is_compiling():
+        return torch.where(known > 0, features, features.new_zeros(()))
+    # The same by bits, which a CPU does as fast as it copies; `where` takes several times as long.
+    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[features.element_size()]
+    return (features.view(bits) & known.to(bits).neg()).view(features.dtype)
 
 
 class PartialConv2d(nn.Module):

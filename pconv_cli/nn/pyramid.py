@@ -43,9 +43,11 @@ def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING, guide
     for level, holes in reversed(levels[:-1]):
         height, width = level.shape[-2:]
         above = F.interpolate(filled, scale_factor=2, mode="bicubic", align_corners=False)[..., :height, :width]
-        filled = torch.where(holes, above, level)
+        # Exact at 0 and 1, and on a CPU several times as fast as `where`.
+        weight = holes.to(level.dtype)
+        filled = torch.lerp(level, above, weight)
         for _ in range(smoothing):
-            filled = torch.where(holes, _box(filled), filled)
+            filled = torch.lerp(filled, _box(filled), weight)
     return filled
 
 
@@ -98,4 +100,13 @@ def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _box(image: Tensor) -> Tensor:
-    return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, stride=1)
+    """Means over 3 x 3, edges repeated, by shifted sums: on few channels a pooling is several times slower."""
+    for dim in (2, 3):
+        last = image.shape[dim] - 1
+        total = image.clone()
+        total.narrow(dim, 1, last).add_(image.narrow(dim, 0, last))
+        total.narrow(dim, 0, last).add_(image.narrow(dim, 1, last))
+        for edge in (0, last):
+            total.select(dim, edge).add_(image.select(dim, edge))
+        image = total
+    return image.div_(9)

@@ -20,7 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from pconv_cli.nn.partial_conv import PaddingMode, PartialConv2d
+from pconv_cli.nn.partial_conv import PaddingMode, PartialConv2d, hide
 from pconv_cli.nn.pyramid import pyramid_fill, something_known
 
 Masks = Tensor | None
@@ -169,7 +169,7 @@ class PartialConvUNet(nn.Module):
     def _input(self, image: Tensor, known: Tensor, guide: Tensor | None) -> tuple[Tensor | None, Tensor, Masks]:
         """Normalise; with a floor, lay it under the picture. Returns the floor, the first features, their masks."""
         image = (image - self.mean) / self.std
-        picture = torch.where(known > 0, image, image.new_zeros(()))
+        picture = hide(image, known)
         if self.config.floor is None:
             return None, picture, known
         guide = None if guide is None else (guide - self.mean) / self.std
@@ -235,7 +235,7 @@ class _Block(nn.Module):
         if not self.some_empty:
             return features, None
         if masks is not None and isinstance(self.norm, nn.BatchNorm2d):  # it lifts holes off 0
-            features = torch.where(masks > 0, features, features.new_zeros(()))
+            features = hide(features, masks)
         return features, masks
 
     @torch.no_grad()
