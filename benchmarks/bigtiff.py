@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -101,16 +102,21 @@ def work(big: Path, out: Path, planned: TilePlan) -> dict[str, float]:
         tiles = [source.read(window) for window in windows]
     read = time.perf_counter() - started
     device = choose_device("auto")
-    engine = Engine(store.load_network(None), device, choose_precision("auto", device), lambda _: None)
+    engine = Engine(store.load_network(None), device, choose_precision("auto", device)[0], lambda _: None)
     rng = np.random.default_rng(0)
     shapes = [canvas(w.width, w.height, planned.size) for w in windows]
     picked = rng.choice(len(windows), min(len(windows), 96), replace=False)
     given = [Tile(tiles[i], rng.random(tiles[i].shape[:2]) > 0.1, guide(planned, windows[i])) for i in picked]
-    engine.fill_all(given[:2], [shapes[i] for i in picked[:2]])
+    left = iter(zip(given, (shapes[i] for i in picked), strict=True))
+
+    def compute(lane: int) -> None:
+        for tile, shape in left:
+            engine.fill([tile], shape, lane, engine.lanes)
+
+    engine.fill(given[:1], shapes[picked[0]])
     started = time.perf_counter()
-    for at in range(0, len(picked), engine.batch_size):
-        batch = slice(at, at + engine.batch_size)
-        engine.fill_all(given[batch], [shapes[i] for i in picked[batch]])
+    with ThreadPoolExecutor(engine.lanes) as pool:
+        list(pool.map(compute, range(engine.lanes)))
     computed = time.perf_counter() - started
     computed *= sum(w * h for w, h in shapes) / sum(shapes[i][0] * shapes[i][1] for i in picked)
     blocks = {

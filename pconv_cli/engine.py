@@ -7,8 +7,10 @@ tile came from, or who waits for it.
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Hashable, Sequence
-from concurrent.futures import ThreadPoolExecutor
+import os
+import threading
+from collections.abc import Sequence
+from copy import deepcopy
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,6 +26,10 @@ from pconv_cli.nn.pyramid import GUIDE_LEVELS
 PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 GUIDED: int = 2**GUIDE_LEVELS
 """Pixels of a tile that one of its guide stands for, along each side."""
+BATCH_PIXELS = 32 * 512 * 512
+"""Pixels of the largest batch for a GPU: enough that it does not wait for its orders. An estimate, not yet measured."""
+MEMORY_SHARE = 0.8
+"""Of a GPU's free memory, what batches may take."""
 SMALLEST_SPLIT = 64
 """A tile is not halved below this side when memory runs out, pixels."""
 
@@ -51,6 +57,29 @@ class Filled:
 
     pixels: NDArray[Any]
     reached: NDArray[np.bool_]
+
+
+def choose_devices(name: str) -> tuple[torch.device, ...]:
+    """Turn what the user asks for into devices that are there, as `choose_device` does.
+
+    Args:
+        name: As for `choose_device`, or several CUDA devices: `cuda:all`, or their names with commas between.
+
+    Returns:
+        The devices, each once.
+
+    Raises:
+        DeviceError: If one is not there, or the name means nothing.
+    """
+    if name == "cuda:all":
+        count = torch.cuda.device_count() if torch.cuda.is_available() else 0
+        if not count:
+            raise DeviceError(f"--device {name}: {_there(count)}; use --device auto or cpu")
+        return tuple(torch.device("cuda", index) for index in range(count))
+    devices = tuple(dict.fromkeys(choose_device(part.strip()) for part in name.split(",")))
+    if len(devices) > 1 and any(device.type != "cuda" or device.index is None for device in devices):
+        raise DeviceError(f"--device {name}: only GPUs can be combined, by number: cuda:0,cuda:1 or cuda:all")
+    return devices
 
 
 def choose_device(name: str) -> torch.device:
@@ -81,19 +110,40 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """Turn `auto`, `fp32`, `bf16` or `fp16` into a type; `auto` is half precision on CUDA, float32 elsewhere.
+def choose_precision(name: str, device: torch.device, *, training: bool = False) -> tuple[torch.dtype, str]:
+    """Turn `auto`, `fp32`, `bf16` or `fp16` into a type, and say why it is this one.
+
+    `auto` takes the narrowest type that the device computes in natively: half of the memory is moved, and inside holes
+    results differ by an eighth of a level of 255 in the mean (bf16). It computes in fp32 where that brings nothing.
+
+    Args:
+        name: What is asked for.
+        device: Where.
+        training: Whether weights are trained, for which `auto` takes half precision on CUDA only.
+
+    Returns:
+        The type, and the reason in a few words.
 
     Raises:
-        DeviceError: If the device cannot compute in it.
+        DeviceError: If there is no such precision.
     """
-    if name == "auto":
-        if device.type != "cuda":
-            return torch.float32
-        return torch.bfloat16 if torch.cuda.is_bf16_supported(including_emulation=False) else torch.float16
-    if name not in PRECISIONS:
-        raise DeviceError(f"--precision {name}: not a precision; use auto, fp32, bf16 or fp16")
-    return PRECISIONS[name]
+    if name != "auto":
+        if name not in PRECISIONS:
+            raise DeviceError(f"--precision {name}: not a precision; use auto, fp32, bf16 or fp16")
+        return PRECISIONS[name], "as asked for"
+    if device.type == "cuda":
+        if torch.cuda.is_bf16_supported(including_emulation=False):
+            return torch.bfloat16, "this GPU computes in it"
+        return torch.float16, "this GPU does not compute in bf16"
+    if device.type == "cpu" and not training and _cpu_computes_in_bf16():
+        return torch.bfloat16, "this CPU computes in it"
+    return torch.float32, "half precision is not faster here" if device.type == "cpu" else "not measured in less here"
+
+
+def _cpu_computes_in_bf16() -> bool:
+    """Tell whether the CPU multiplies bf16 natively; where it only emulates that, bf16 is the slower one."""
+    asked = (getattr(torch.cpu, f"_is_{unit}_supported", None) for unit in ("avx512_bf16", "amx_tile"))
+    return any(ask is not None and ask() for ask in asked)
 
 
 def precision_name(precision: torch.dtype) -> str:
@@ -109,125 +159,104 @@ def autocast(device: torch.device, precision: torch.dtype) -> contextlib.Abstrac
 
 
 class Engine:
-    """Fills tiles with a network of the shape of those in `nn/unet.py`.
+    """Fills tiles with a network of the shape of those in `nn/unet.py`, on one device or several.
 
     `network(image, known) -> (output, known)`, or `network(image, known, guide)` where tiles bring guides. Tiles of
     reduced pictures go to `network.coarse`, where there is one.
+
+    A CPU gains nothing from batches as a GPU has them: at 512 px one of four takes 1.6 times as long. It gains from
+    tiles side by side, a core each: cores that share one convolution wait for the slowest at every layer.
+
+    Attributes:
+        lanes: How many calls of `fill` may run at once, each with a lane of its own. On a GPU two: while one batch is
+            computed, another is copied.
+        devices: Where the lanes compute, in turns.
+        helpers: How many threads should read, and as many write: on a CPU they take its cores from the lanes.
+        ahead: How many pictures should be on their way between those threads, so that no lane waits.
     """
 
-    def __init__(self, network: nn.Module, device: torch.device, precision: torch.dtype, emit: Listener) -> None:
-        self.device = device
-        self.precision = precision
-        self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-        self._coarse: nn.Module = getattr(network, "coarse", None) or self._network
+    def __init__(
+        self, network: nn.Module, devices: torch.device | Sequence[torch.device], precision: torch.dtype,
+        emit: Listener, batch_size: int | None = None,
+    ) -> None:  # fmt: skip
+        self.devices = (devices,) if isinstance(devices, torch.device) else tuple(devices)
+        self._copies = [
+            _Copy(network if i == 0 else deepcopy(network), device, precision, emit)
+            for i, device in enumerate(self.devices)
+        ]
         self._emit = emit
-        # A CPU gains nothing from batches as a GPU has them: at 512 px one of four takes 1.6 times as long. It gains
-        # from tiles side by side, a core each: cores that share one convolution wait for the slowest at every layer.
-        self.cores = torch.get_num_threads() if device.type == "cpu" else 0
-        self._largest: int | None = 1 if self.cores else None
-        self._pool: ThreadPoolExecutor | None = None
-        self._too_large: set[tuple[int, int]] = set()
+        self._asked = batch_size
+        kind = self.devices[0].type
+        self._cores = torch.get_num_threads() if kind == "cpu" else 0
+        if self._cores:
+            self.lanes = min(self._cores, batch_size or self._cores)
+            self.helpers = max(1, self._cores // 2)
+            self.ahead = 3 * self.lanes
+        else:
+            self.lanes = len(self.devices) * (2 if kind == "cuda" else 1)
+            self.helpers = max(2, os.cpu_count() or 2)
+            self.ahead = 256 * len(self.devices)
 
-    @property
-    def batch_size(self) -> int:
-        """How many tiles to give at once when nobody says."""
-        return 8 if not self.cores else 1 if self.cores == 1 else 4 * self.cores
+    def batch_size(self, canvas: tuple[int, int]) -> int:
+        """Say how many tiles of a shape to give at once: what was asked for, or what suits the device."""
+        if self._cores:
+            return 1
+        if self._asked is not None:
+            return self._asked
+        pixels = min(copy.room() for copy in self._copies)
+        return max(1, pixels // (canvas[0] * canvas[1]))
 
-    def company(self, shape: Hashable) -> Hashable:
-        """What tiles must have in common to share a batch: their shape; on several cores of a CPU nothing."""
-        return None if self.cores > 1 else shape
-
-    def fill_all(self, tiles: Sequence[Tile], canvases: Sequence[tuple[int, int]]) -> list[Filled]:
-        """Fill tiles that share a batch, each on its canvas; see `fill` and `company`."""
-        if self.cores <= 1:
-            return self.fill(tiles, canvases[0])
-        threads = max(1, self.cores // len(tiles))
-
-        def one(tile: Tile, canvas: tuple[int, int]) -> Filled:
-            if torch.get_num_threads() != threads:
-                torch.set_num_threads(threads)
-            return self.fill([tile], canvas)[0]
-
-        if self._pool is None:
-            self._pool = ThreadPoolExecutor(self.cores, "compute")
-        # The largest first, so that no core is left alone with one at the end.
-        order = sorted(range(len(tiles)), key=lambda i: -canvases[i][0] * canvases[i][1])
-        begun = {i: self._pool.submit(one, tiles[i], canvases[i]) for i in order}
-        return [begun[i].result() for i in range(len(tiles))]
-
-    def fill(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
+    def fill(
+        self, tiles: Sequence[Tile], canvas: tuple[int, int], lane: int = 0, beside: int | None = None
+    ) -> list[Filled]:
         """Fill one batch.
 
         Args:
             tiles: Tiles of one pixel type; all with a guide or all without, all of reduced pictures or none.
             canvas: Width and height of the shared shape; what a tile leaves of it is a hole like any other.
+            lane: Which of the `lanes` calls.
+            beside: How many lanes are at work, this one included: they share the cores of a CPU. None: leave that.
 
         Returns:
             The filled tiles, in order, each of its own size. A result never depends on its neighbours in the batch.
-            Out of device memory, the batch is halved, then the tile; each is said once.
+            Out of device memory, the batch is halved, then the tile; each is said once, and remembered.
 
         Raises:
             DeviceError: If the device runs out of memory even so.
         """
+        if self._cores and beside is not None:
+            threads = max(1, self._cores // beside)
+            if torch.get_num_threads() != threads:  # of this thread, that is
+                torch.set_num_threads(threads)
+        return self._fill(self._copies[lane % len(self._copies)], tiles, canvas)
+
+    def _fill(self, copy: _Copy, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         out: list[Filled] = []
         while len(out) < len(tiles):
-            count = min(len(tiles) - len(out), self._largest or len(tiles))
+            count = min(len(tiles) - len(out), copy.largest or len(tiles))
             part = tiles[len(out) : len(out) + count]
-            done = None if canvas in self._too_large else self._attempt(part, canvas)
+            done = None if canvas in copy.too_large else copy.attempt(part, canvas)
             if done is not None:
                 out += done
-            elif count > 1 and canvas not in self._too_large:
-                self._largest = count // 2
-                self._emit(Notice(f"{self.device} ran out of memory: going on with batches of {self._largest}"))
+            elif count > 1 and canvas not in copy.too_large:
+                if copy.largest is None or copy.largest > count // 2:  # another lane may have found less room yet
+                    copy.largest = count // 2
+                    self._emit(Notice(f"{copy.device} ran out of memory: going on with batches of {copy.largest}"))
             else:
-                out += [self._split(tile, canvas) for tile in part]
+                out += [self._split(copy, tile, canvas) for tile in part]
         return out
 
-    def _attempt(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled] | None:
-        """Fill one batch, or give None when memory ran out; by then nothing of the failed pass is held."""
-        try:
-            return self._forward(tiles, canvas)
-        except RuntimeError as error:  # torch's own out-of-memory error is one
-            if not _out_of_memory(error):
-                raise
-        if self.device.type == "cuda":
-            torch.cuda.empty_cache()
-        return None
-
-    def _forward(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
-        width, height = canvas
-        pixels = np.zeros((len(tiles), height, width, 3), tiles[0].pixels.dtype)
-        known = np.zeros((len(tiles), height, width), np.bool_)
-        for i, tile in enumerate(tiles):
-            h, w = tile.known.shape
-            pixels[i, :h, :w] = tile.pixels
-            known[i, :h, :w] = tile.known
-        with torch.inference_mode(), autocast(self.device, self.precision):
-            # (n, h, w, 3) seen as (n, 3, h, w) is channels_last already; bytes travel, floats are made there.
-            image = torch.from_numpy(pixels).to(self.device).permute(0, 3, 1, 2)
-            mask = torch.from_numpy(known).to(self.device)[:, None].float()
-            guides = [tile.guide for tile in tiles if tile.guide is not None]
-            inputs = [_to_float(image), mask]
-            if guides:
-                guide = torch.from_numpy(_stacked(guides, width, height)).to(self.device)
-                inputs.append(guide.permute(0, 3, 1, 2))
-            output, reached = (self._coarse if tiles[0].reduced else self._network)(*inputs)
-            filled = _from_float(output.float(), image.dtype).permute(0, 2, 3, 1).cpu().numpy()
-            covered = (reached[:, 0] > 0).cpu().numpy()
-        sizes = [tile.known.shape for tile in tiles]
-        return [Filled(filled[i, :h, :w], covered[i, :h, :w]) for i, (h, w) in enumerate(sizes)]
-
-    def _split(self, tile: Tile, canvas: tuple[int, int]) -> Filled:
+    def _split(self, copy: _Copy, tile: Tile, canvas: tuple[int, int]) -> Filled:
         """Fill a tile that is too large for the device in four parts."""
         height, width = tile.known.shape
         if max(height, width) < 2 * SMALLEST_SPLIT:
             raise DeviceError(
-                f"{self.device} has too little free memory for a tile of {width} x {height} px; "
+                f"{copy.device} has too little free memory for a tile of {width} x {height} px; "
                 "free some, or use --device cpu"
             )
-        if canvas not in self._too_large:
-            self._too_large.add(canvas)
-            self._emit(Notice(f"{self.device} ran out of memory: halving tiles of {width} x {height} px"))
+        if canvas not in copy.too_large:
+            copy.too_large.add(canvas)
+            self._emit(Notice(f"{copy.device} ran out of memory: halving tiles of {width} x {height} px"))
         pixels, reached = np.empty_like(tile.pixels), np.empty_like(tile.known)
         # Whole pixels of the guide on both sides.
         half_width, half_height = (-(-side // (2 * GUIDED)) * GUIDED for side in canvas)
@@ -238,9 +267,116 @@ class Engine:
                 guide = _part_of(tile.guide, rows, cols)
                 part = Tile(tile.pixels[rows, cols], tile.known[rows, cols], guide, tile.reduced)
                 down, across = (-(-side // GUIDED) * GUIDED for side in part.known.shape)
-                done = self.fill([part], (across, down))[0]
+                done = self._fill(copy, [part], (across, down))[0]
                 pixels[rows, cols], reached[rows, cols] = done.pixels, done.reached
         return Filled(pixels, reached)
+
+
+class _Copy:
+    """The network on one device, and what has been learnt about the memory there."""
+
+    def __init__(self, network: nn.Module, device: torch.device, precision: torch.dtype, emit: Listener) -> None:
+        self.device, self._precision, self._emit = device, precision, emit
+        self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._coarse: nn.Module = getattr(network, "coarse", None) or self._network
+        self.largest: int | None = 1 if device.type == "cpu" else None
+        self.too_large: set[tuple[int, int]] = set()
+        self._per_pixel: float | None = None  # bytes; unknown before the first batch
+        self._free = 0
+        self._measuring = threading.Lock()
+        self._streams = threading.local()
+        self._overflown = False
+
+    def room(self) -> int:
+        """Pixels that a batch may have: as many as fill the device, if the memory found free holds two such batches."""
+        if self.device.type != "cuda":
+            return BATCH_PIXELS // 4
+        if self._per_pixel is None:
+            return 0  # one tile, to see what it takes
+        return min(BATCH_PIXELS, int(MEMORY_SHARE * self._free / 2 / self._per_pixel))
+
+    def attempt(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled] | None:
+        """Fill one batch, or give None when memory ran out; by then nothing of the failed pass is held."""
+        try:
+            if self.device.type == "cuda" and self._per_pixel is None:
+                return self._measured(tiles, canvas)
+            return self._forward(tiles, canvas)
+        except RuntimeError as error:  # torch's own out-of-memory error is one
+            if not _out_of_memory(error):
+                raise
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+        return None
+
+    def _measured(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
+        """Fill a batch while no other is computed here, and note what it takes."""
+        with self._measuring:
+            if self._per_pixel is not None:
+                return self._forward(tiles, canvas)
+            self._free, _ = torch.cuda.mem_get_info(self.device)
+            before = torch.cuda.memory_allocated(self.device)
+            torch.cuda.reset_peak_memory_stats(self.device)
+            filled = self._forward(tiles, canvas)
+            taken = torch.cuda.max_memory_allocated(self.device) - before
+            self._per_pixel = max(taken, 1) / (len(tiles) * canvas[0] * canvas[1])
+            return filled
+
+    def _forward(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
+        width, height = canvas
+        # Page-locked memory can be copied while the device computes; torch keeps what it has of it.
+        locked = self.device.type == "cuda"
+        dtype = torch.uint8 if tiles[0].pixels.dtype == np.uint8 else torch.float32
+        pixels = torch.zeros((len(tiles), height, width, 3), dtype=dtype, pin_memory=locked)
+        known = torch.zeros((len(tiles), 1, height, width), dtype=torch.bool, pin_memory=locked)
+        for i, tile in enumerate(tiles):
+            h, w = tile.known.shape
+            pixels.numpy()[i, :h, :w] = tile.pixels
+            known.numpy()[i, 0, :h, :w] = tile.known
+        with torch.inference_mode(), self._stream(), autocast(self.device, self._precision):
+            # (n, h, w, 3) seen as (n, 3, h, w) is channels_last already; bytes travel, floats are made there.
+            image = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
+            inputs = [_to_float(image), known.to(self.device, non_blocking=True).float()]
+            guides = [tile.guide for tile in tiles if tile.guide is not None]
+            if guides:
+                guide = torch.from_numpy(_stacked(guides, width, height))
+                guide = guide.pin_memory() if locked else guide
+                inputs.append(guide.to(self.device, non_blocking=True).permute(0, 3, 1, 2))
+            network = self._coarse if tiles[0].reduced else self._network
+            output, reached = network(*inputs)
+            if self._precision != torch.float32 and not bool(output.isfinite().all()):
+                self._say_overflown()
+                with torch.autocast(self.device.type, enabled=False):
+                    output, reached = network(*inputs)
+            filled = self._back(_from_float(output.float(), dtype).permute(0, 2, 3, 1))
+            covered = self._back(reached[:, 0] > 0)
+            if locked:
+                torch.cuda.current_stream(self.device).synchronize()
+        sizes = [tile.known.shape for tile in tiles]
+        return [Filled(filled[i, :h, :w], covered[i, :h, :w]) for i, (h, w) in enumerate(sizes)]
+
+    def _say_overflown(self) -> None:
+        if not self._overflown:
+            self._overflown = True
+            name = precision_name(self._precision)
+            self._emit(Notice(f"{name} was too narrow for a tile, which is computed in fp32; so are others like it"))
+
+    def _stream(self) -> contextlib.AbstractContextManager[Any]:
+        """Give each computing thread a queue of its own on a GPU, so that one copies while the other computes."""
+        if self.device.type != "cuda":
+            return contextlib.nullcontext()
+        if not hasattr(self._streams, "own"):
+            self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            self._streams.own.wait_stream(
+                torch.cuda.default_stream(self.device)
+            )  # the weights may still be on their way
+        return torch.cuda.stream(self._streams.own)
+
+    def _back(self, result: Tensor) -> NDArray[Any]:
+        """Bring a result to the host; from a GPU it is there once the stream has been waited for."""
+        if self.device.type != "cuda":
+            return result.cpu().numpy()
+        host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
+        return host.copy_(result, non_blocking=True).numpy()
 
 
 def _stacked(guides: Sequence[NDArray[np.float32]], width: int, height: int) -> NDArray[np.float32]:

@@ -349,7 +349,7 @@ class _Run:
         self._pictures, self._masks = pictures, masks
         self.failures: list[ItemFailed] = []
         self.device = choose_device(settings.device)
-        self.precision = choose_precision(settings.precision, self.device)
+        self.precision, _ = choose_precision(settings.precision, self.device)
         self.methods: dict[str, Method] = {}
         self.weights: dict[str, str | None] = {}
         for name in METHODS if settings.methods is None else dict.fromkeys(settings.methods):

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class RunStarted:
-    """The run begins: what runs where, and how many pictures there are."""
+    """The run begins: what runs where, why in this precision, and how many pictures there are."""
 
     items: int
     weights: str
     device: str
     precision: str
+    precision_reason: str
 
 
 @dataclass(frozen=True)

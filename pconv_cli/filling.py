@@ -27,7 +27,7 @@ import torch
 import torch.nn.functional as F
 from numpy.typing import NDArray
 
-from pconv_cli.colours import luminance
+from pconv_cli.colours import lay, luminance
 from pconv_cli.engine import GUIDED, Engine, Filled, Tile
 from pconv_cli.masks import dilate
 from pconv_cli.nn.pyramid import pyramid_fill
@@ -39,6 +39,9 @@ BLOCK = 512  # pixels read at once where a picture is reduced; a multiple of eve
 READERS = 4  # threads that read where a picture is reduced
 STRIP = 512  # pixels of a cut looked at together
 LARGEST_GUIDE = 1 << 24  # pixels of a reduced picture
+
+Shape = tuple[int, int, bool, bool]
+"""What tiles of one batch share: width and height, whether they bring guides, whether they are of reduced pictures."""
 
 
 class Unfillable(ValueError):
@@ -108,7 +111,7 @@ class ArraySurface:
         """See `Surface`."""
         if self.grey:
             pixels = luminance(pixels)[..., None]
-        np.copyto(self.pixels[window.slices], pixels, where=where[..., None])
+        lay(self.pixels[window.slices], pixels, where)
 
 
 @dataclass(frozen=True, eq=False)
@@ -119,7 +122,7 @@ class Piece:
         filling: What it is a part of.
         window: What the network sees.
         damage: What is unknown to it.
-        shape: Width and height of the shared shape, whether it brings a guide, whether it is of a reduced picture.
+        shape: What it shares with others of its batch.
         owned: The plan and the number of the window in it, which say what it writes; None: all damage in the window.
         weight: Gives `(h, w)` weights with which the result is mixed into what is there; None: it takes its place.
     """
@@ -127,7 +130,7 @@ class Piece:
     filling: Filling
     window: Window
     damage: Damage
-    shape: tuple[int, int, bool, bool]
+    shape: Shape
     owned: tuple[TilePlan, int] | None
     weight: Callable[[], NDArray[np.float32]] | None = None
 
@@ -301,7 +304,9 @@ class Filling:
                 raise Unfillable
         empty = reduced.hole & ~reduced.known
         surface = ArraySurface(reduced.pixels, reduced.hole | reduced.known)
-        inner = Filling(surface, plan_tiles(empty, self.plan.size), reduced=True)
+        # One window sees all of a small one; a guide of it would tell nothing new.
+        small = max(surface.height, surface.width) <= self.plan.size
+        inner = Filling(surface, plan_tiles(empty, self.plan.size), guided=not small, reduced=True)
         yield from inner.rounds()
         self.windows += inner.windows
         self.pixels += inner.pixels
@@ -343,6 +348,10 @@ class Filling:
             pixels, known = self._seen(window, self.plan.damage)
             reduced.put(window, pixels, known, self.plan.damage.window(window))
 
+        if len(blocks) <= READERS:  # threads would cost more than they save
+            for block in blocks:
+                put(block)
+            return reduced
         with ThreadPoolExecutor(READERS, "reduce") as pool:
             for _ in pool.map(put, blocks):
                 pass

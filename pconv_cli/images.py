@@ -29,7 +29,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, Unident
 
 from pconv_cli import _carry, files
 from pconv_cli._carry import Carried, Tags
-from pconv_cli.colours import luminance
+from pconv_cli.colours import lay, luminance
 from pconv_cli.errors import ItemError
 from pconv_cli.files import quietly
 
@@ -122,6 +122,9 @@ class Picture:
             shown = self.visible()
             hole = hole if shown is None else hole & shown
         pixels = self.pixels.copy()
+        if self.mode in ("RGB", "RGBA") and self.carried.colour_key is None:
+            lay(pixels[..., :3], rgb, hole)
+            return replace(self, pixels=pixels)
         colours = rgb[hole]
         if self.mode == "P":
             pixels[hole] = _nearest(colours, _palette_table(self.carried)[: len(self.carried.palette) // 4])

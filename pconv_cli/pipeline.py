@@ -1,22 +1,23 @@
-"""One stream of work: readers ahead, one computing thread, writers behind, bounded by bytes.
+"""One stream of work: readers ahead, computing threads, finishers behind, bounded by bytes.
 
 Knows: threads, queues, how much may be in flight, and how pieces of different items share a batch. Does not know:
-pictures, tiles, networks, files; the stages are given to it.
+pictures, tiles, networks, devices, files; the stages are given to it.
 
-All bookkeeping happens in the caller's thread, so there is one place to reason about. Readers wait for bytes; when one
-waits, or nothing more is to come, batches run although they are not full, so whatever holds the bytes moves on.
+All bookkeeping happens in the caller's thread, so there is one place to reason about; all work happens in others, so
+that whoever computes waits for nothing else. A batch that is not full runs when few others are being computed, so
+whatever holds the bytes that readers wait for moves on.
 """
 
 from __future__ import annotations
 
+import itertools
 import os
 import sys
 import threading
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
-from dataclasses import dataclass, field
-from itertools import islice
+from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -26,45 +27,58 @@ NICENESS = 10
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
+Shape = TypeVar("Shape", bound=Hashable)
 Piece = TypeVar("Piece")
-Result = TypeVar("Result")
 Done = TypeVar("Done")
 Item_contra = TypeVar("Item_contra", contravariant=True)
 Done_co = TypeVar("Done_co", covariant=True)
 
 
-class Stages(Protocol[Item_contra, Loaded, Piece, Result, Done_co]):
-    """What happens to an item.
+@dataclass(frozen=True)
+class Turn:
+    """What a batch is told of the others.
+
+    Attributes:
+        lane: Which of the computing threads this is, from 0; a lane computes one batch at a time.
+        beside: How many batches are computed at once, this one included.
+    """
+
+    lane: int = 0
+    beside: int = 1
+
+
+class Stages(Protocol[Item_contra, Loaded, Shape, Piece, Done_co]):
+    """What happens to an item, and how large a batch may be. All are called from several threads.
 
     An `ItemError` from `cost`, `read`, `pieces` or `write` fails that item alone; any other error ends the run.
     """
 
     def cost(self, item: Item_contra) -> int:
-        """Bytes that the item holds from reading to writing. Called by a reader thread."""
+        """Bytes that the item holds from reading to writing. Called by a reader."""
         ...
 
     def read(self, item: Item_contra) -> Loaded:
-        """Read one item. Called by a reader thread."""
+        """Read one item. Called by a reader."""
         ...
 
-    def pieces(self, loaded: Loaded) -> Sequence[tuple[Hashable, Piece]]:
+    def pieces(self, loaded: Loaded) -> Sequence[tuple[Shape, Piece]]:
         """Cut an item into pieces with the shape of each: only pieces of one shape share a batch.
 
-        Called by the caller's thread, again each time all pieces given before have landed; an item that has none to
-        give is ready to be written.
+        Called by a finisher, again each time all pieces given before have been computed; an item that has none to give
+        is ready to be written.
         """
         ...
 
-    def compute(self, shape: Hashable, pieces: Sequence[Piece]) -> Sequence[Result]:
-        """Compute one batch. Called by the caller's thread, one at a time."""
+    def batch_size(self, shape: Shape) -> int:
+        """How many pieces of a shape make a full batch, at least 1. Called by the caller's thread, often."""
         ...
 
-    def land(self, loaded: Loaded, piece: Piece, result: Result) -> None:
-        """Put one result into its item. Called by the caller's thread."""
+    def compute(self, shape: Shape, pieces: Sequence[Piece], turn: Turn) -> None:
+        """Compute one batch and put the results into their items. Called by a computing thread."""
         ...
 
     def write(self, loaded: Loaded) -> Done_co:
-        """Finish an item all of whose pieces have landed. Called by a writer thread."""
+        """Finish an item all of whose pieces have been computed. Called by a finisher."""
         ...
 
 
@@ -73,13 +87,15 @@ class Limits:
     """How much may be in flight.
 
     Attributes:
-        readers: Reader threads, and as many writer threads.
-        batch_size: Pieces in a full batch.
+        readers: Reader threads, and as many that finish.
+        lanes: Computing threads.
+        ahead: Items begun and not yet done with, at most: so many that no lane waits, so few that a stop is soon.
         bytes: Sum of the items' costs; a single item above it still runs, alone.
     """
 
-    readers: int = max(2, min(8, os.cpu_count() or 2))
-    batch_size: int = 4
+    readers: int = 2
+    lanes: int = 1
+    ahead: int = 64
     bytes: int = 1 << 30
 
 
@@ -93,26 +109,19 @@ class Outcome(Generic[Item, Done]):
 
 
 class Budget:
-    """Bytes that may be held at once; `on_wait` is called by a thread that has to wait."""
+    """Bytes that may be held at once."""
 
-    def __init__(self, limit: int, on_wait: Callable[[], None]) -> None:
+    def __init__(self, limit: int) -> None:
         self._limit = limit
-        self._on_wait = on_wait
         self._held = 0
         self._closed = False
         self._change = threading.Condition()
-        self.waiting = 0
 
     def acquire(self, amount: int) -> None:
         """Take bytes, waiting until they fit or nothing else is held; raises `Stopped` once closed."""
         with self._change:
-            self.waiting += 1
-            try:
-                while not self._closed and self._held and self._held + amount > self._limit:
-                    self._on_wait()
-                    self._change.wait()
-            finally:
-                self.waiting -= 1
+            while not self._closed and self._held and self._held + amount > self._limit:
+                self._change.wait()
             if self._closed:
                 raise Stopped
             self._held += amount
@@ -131,10 +140,9 @@ class Budget:
 
 
 def stand_back() -> None:
-    """Let this thread give way to the one that computes, where the system knows priorities of threads (Linux).
+    """Let this thread give way to those that compute, where the system knows priorities of threads (Linux).
 
-    On a CPU all of them share the same cores, and where threads share one convolution they wait for the slowest: with
-    all of two cores on each tile this made a run a sixth shorter.
+    On a CPU all of them share the same cores.
     """
     if sys.platform == "linux":
         with suppress(OSError):
@@ -147,7 +155,7 @@ class Stopped(Exception):
 
 def run(
     items: Iterable[Item],
-    stages: Stages[Item, Loaded, Piece, Result, Done],
+    stages: Stages[Item, Loaded, Shape, Piece, Done],
     limits: Limits,
     stop: Callable[[], bool] = lambda: False,
 ) -> Iterator[Outcome[Item, Done]]:
@@ -161,12 +169,17 @@ def run(
 
     Raises:
         Exception: Whatever a stage raises that is no `ItemError`, after the threads have ended.
+        KeyboardInterrupt: As it comes, after what is being read and written, but not what is being computed.
     """
     stream = _Stream(iter(items), stages, limits, stop)
+    at_once = False
     try:
         yield from stream.outcomes()
+    except KeyboardInterrupt:
+        at_once = True
+        raise
     finally:
-        stream.end()
+        stream.end(at_once=at_once)
 
 
 @dataclass
@@ -179,65 +192,77 @@ class _Flight(Generic[Item, Loaded]):
     open_pieces: int = 0
 
 
-@dataclass
-class _Batches(Generic[Item, Loaded, Piece]):
-    """Pieces that wait for company, by shape."""
+class _Batches(Generic[Item, Loaded, Shape, Piece]):
+    """Pieces that wait for company, by shape; the shape that has waited longest comes first."""
 
-    size: int
-    waiting: dict[Hashable, list[tuple[_Flight[Item, Loaded], Piece]]] = field(default_factory=dict)
+    def __init__(self, size: Callable[[Shape], int]) -> None:
+        self._size = size
+        self._waiting: dict[Shape, list[tuple[_Flight[Item, Loaded], Piece]]] = {}
 
-    def add(self, shape: Hashable, flight: _Flight[Item, Loaded], piece: Piece) -> None:
-        self.waiting.setdefault(shape, []).append((flight, piece))
+    def __bool__(self) -> bool:
+        return bool(self._waiting)
 
-    def take(self, partial: bool) -> Iterator[tuple[Hashable, list[tuple[_Flight[Item, Loaded], Piece]]]]:
-        """Take full batches, and with `partial` the rest too."""
-        for shape in list(self.waiting):
-            queue = self.waiting[shape]
-            while len(queue) >= self.size or (partial and queue):
-                batch, self.waiting[shape] = queue[: self.size], queue[self.size :]
-                queue = self.waiting[shape]
-                yield shape, batch
-            if not queue:
-                del self.waiting[shape]
+    def add(self, shape: Shape, flight: _Flight[Item, Loaded], piece: Piece) -> None:
+        self._waiting.setdefault(shape, []).append((flight, piece))
+
+    def full(self) -> int:
+        """How many full batches wait."""
+        return sum(len(pieces) // self._size(shape) for shape, pieces in self._waiting.items())
+
+    def take(self, partial: bool) -> tuple[Shape, list[tuple[_Flight[Item, Loaded], Piece]]] | None:
+        """Take a full batch, or with `partial` failing that the fullest; None if there is none."""
+        filled = {shape: min(1.0, len(pieces) / self._size(shape)) for shape, pieces in self._waiting.items()}
+        shape = max(filled, key=filled.__getitem__, default=None)
+        if shape is None or not (partial or filled[shape] == 1):
+            return None
+        size, queue = self._size(shape), self._waiting.pop(shape)
+        if queue[size:]:
+            self._waiting[shape] = queue[size:]
+        return shape, queue[:size]
 
 
-class _Stream(Generic[Item, Loaded, Piece, Result, Done]):
+class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
     def __init__(
-        self, items: Iterator[Item], stages: Stages[Item, Loaded, Piece, Result, Done], limits: Limits,
+        self, items: Iterator[Item], stages: Stages[Item, Loaded, Shape, Piece, Done], limits: Limits,
         stop: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._items, self._stages, self._limits, self._stop = items, stages, limits, stop
         self._inbox: SimpleQueue[Callable[[], Outcome[Item, Done] | None]] = SimpleQueue()
-        self._budget = Budget(limits.bytes, lambda: self._inbox.put(lambda: None))
+        self._budget = Budget(limits.bytes)
         self._readers = ThreadPoolExecutor(limits.readers, "read", stand_back)
-        self._writers = ThreadPoolExecutor(limits.readers, "write", stand_back)
-        self._batches: _Batches[Item, Loaded, Piece] = _Batches(limits.batch_size)
+        self._lanes = ThreadPoolExecutor(limits.lanes, "compute", self._enter_lane)
+        self._finishers = ThreadPoolExecutor(limits.readers, "finish", stand_back)
+        self._batches: _Batches[Item, Loaded, Shape, Piece] = _Batches(stages.batch_size)
         self._reads: set[Future[Any]] = set()
-        self._writing = 0
+        self._begun = 0
+        self._lane, self._lane_numbers = threading.local(), itertools.count()
+        self._computing = 0
+        self._finishing = 0
 
     def outcomes(self) -> Iterator[Outcome[Item, Done]]:
         while True:
             self._admit()
-            while self._compute(partial=not self._reads or self._budget.waiting > 0):
-                pass  # what has landed may have given further pieces
-            if not self._reads and not self._writing and self._inbox.empty():
+            self._dispatch()
+            if not (self._reads or self._computing or self._finishing) and self._inbox.empty():
                 return
             outcome = self._inbox.get()()
             if outcome is not None:
+                self._begun -= 1
                 yield outcome
 
-    def end(self) -> None:
+    def end(self, *, at_once: bool) -> None:
         self._budget.close()
+        self._lanes.shutdown(wait=not at_once, cancel_futures=True)
         self._readers.shutdown(wait=True, cancel_futures=True)
-        self._writers.shutdown(wait=True, cancel_futures=True)
+        self._finishers.shutdown(wait=True, cancel_futures=True)
 
     def _admit(self) -> None:
-        """Keep two items for each reader and two batches on their way; after a stop, drop what no reader has begun."""
+        """Keep items on their way; after a stop, drop what no reader has begun."""
         if self._stop():
             self._reads -= {future for future in self._reads if future.cancel()}
             return
-        ahead = 2 * max(self._limits.readers, self._limits.batch_size)
-        for item in islice(self._items, max(0, ahead - len(self._reads))):
+        for item in itertools.islice(self._items, max(0, self._limits.ahead - self._begun)):
+            self._begun += 1
             flight: _Flight[Item, Loaded] = _Flight(item)
             future = self._readers.submit(self._read, flight)
             self._reads.add(future)
@@ -257,54 +282,68 @@ class _Stream(Generic[Item, Loaded, Piece, Result, Done]):
             flight.loaded = future.result()
         except ItemError as error:
             return self._failed(flight, error)
-        return self._go_on(flight)
-
-    def _go_on(self, flight: _Flight[Item, Loaded]) -> Outcome[Item, Done] | None:
-        """Give the next pieces of an item to the batches, or the item to the writers when there are none."""
-        assert flight.loaded is not None
-        try:
-            pieces = self._stages.pieces(flight.loaded)
-        except ItemError as error:
-            return self._failed(flight, error)
-        flight.open_pieces = len(pieces)
-        for shape, piece in pieces:
-            self._batches.add(shape, flight, piece)
-        if not pieces:
-            self._write(flight)
+        self._go_on(flight)
         return None
 
-    def _compute(self, partial: bool) -> bool:
-        """Run the batches that are ready; tells whether there were any."""
-        ran = False
-        for shape, batch in self._batches.take(partial):
-            ran = True
-            results = self._stages.compute(shape, [piece for _, piece in batch])
-            for (flight, piece), result in zip(batch, results, strict=True):
-                assert flight.loaded is not None
-                self._stages.land(flight.loaded, piece, result)
-                flight.open_pieces -= 1
-                if not flight.open_pieces:
-                    outcome = self._go_on(flight)
-                    if outcome is not None:
-                        self._inbox.put(lambda outcome=outcome: outcome)  # type: ignore[misc]
-        return ran
+    def _go_on(self, flight: _Flight[Item, Loaded]) -> None:
+        """Have the next pieces of an item cut, or the item written when there are none."""
+        self._finishing += 1
+        future = self._finishers.submit(self._cut_or_write, flight)
+        future.add_done_callback(lambda f: self._inbox.put(lambda: self._cut_or_written(flight, f)))
 
-    def _write(self, flight: _Flight[Item, Loaded]) -> None:
+    def _cut_or_write(self, flight: _Flight[Item, Loaded]) -> Sequence[tuple[Shape, Piece]] | Outcome[Item, Done]:
         assert flight.loaded is not None
-        self._writing += 1
-        future = self._writers.submit(self._stages.write, flight.loaded)
-        flight.loaded = None
-        future.add_done_callback(lambda f: self._inbox.put(lambda: self._written(flight, f)))
+        pieces = self._stages.pieces(flight.loaded)
+        return pieces if pieces else Outcome(flight.item, self._stages.write(flight.loaded), None)
 
-    def _written(self, flight: _Flight[Item, Loaded], future: Future[Done]) -> Outcome[Item, Done]:
-        self._writing -= 1
+    def _cut_or_written(
+        self, flight: _Flight[Item, Loaded], future: Future[Sequence[tuple[Shape, Piece]] | Outcome[Item, Done]]
+    ) -> Outcome[Item, Done] | None:
+        self._finishing -= 1
         try:
-            done = future.result()
+            result = future.result()
         except ItemError as error:
             return self._failed(flight, error)
-        self._budget.release(flight.cost)
-        return Outcome(flight.item, done, None)
+        if isinstance(result, Outcome):
+            flight.loaded = None
+            self._budget.release(flight.cost)
+            return result
+        flight.open_pieces = len(result)
+        for shape, piece in result:
+            self._batches.add(shape, flight, piece)
+        return None
+
+    def _dispatch(self) -> None:
+        """Keep each lane busy, and one batch for it waiting: it must not stand still until this thread has its turn."""
+        lanes = self._limits.lanes
+        while self._computing < 2 * lanes:
+            # More may come at any moment while anything is being read or cut.
+            coming = lanes if self._reads or self._finishing else self._computing + self._batches.full()
+            batch = self._batches.take(partial=2 * self._computing < lanes)
+            if batch is None:
+                return
+            self._computing += 1
+            shape, company = batch
+            beside = max(1, min(lanes, coming))
+            future = self._lanes.submit(self._compute, shape, [piece for _, piece in company], beside)
+            flights = [flight for flight, _ in company]
+            future.add_done_callback(lambda f, flights=flights: self._inbox.put(lambda: self._computed(flights, f)))  # type: ignore[misc]
+
+    def _enter_lane(self) -> None:
+        self._lane.number = next(self._lane_numbers)
+
+    def _compute(self, shape: Shape, pieces: Sequence[Piece], beside: int) -> None:
+        self._stages.compute(shape, pieces, Turn(self._lane.number, beside))
+
+    def _computed(self, flights: Sequence[_Flight[Item, Loaded]], future: Future[None]) -> None:
+        self._computing -= 1
+        future.result()
+        for flight in flights:
+            flight.open_pieces -= 1
+            if not flight.open_pieces:
+                self._go_on(flight)
 
     def _failed(self, flight: _Flight[Item, Loaded], error: ItemError) -> Outcome[Item, Done]:
+        flight.loaded = None
         self._budget.release(flight.cost)
         return Outcome(flight.item, None, error)

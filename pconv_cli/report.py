@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import sys
+import threading
 from collections.abc import Mapping
 from contextlib import suppress
 from dataclasses import asdict, dataclass
@@ -33,13 +34,15 @@ def peak_memory() -> int | None:
 
 
 def collecting(emit: Listener) -> tuple[list[str], Listener]:
-    """Keep the notices of a run for its report, on their way to the listener."""
+    """Keep the notices of a run for its report; the listener hears of all events by one thread at a time."""
     notices: list[str] = []
+    one_at_a_time = threading.RLock()
 
     def listener(event: Event) -> None:
-        if isinstance(event, Notice):
-            notices.append(event.text)
-        emit(event)
+        with one_at_a_time:
+            if isinstance(event, Notice):
+                notices.append(event.text)
+            emit(event)
 
     return notices, listener
 

@@ -6,8 +6,9 @@ their workings. Does not know: the terminal, options' spelling, exit codes.
 
 from __future__ import annotations
 
+import threading
 import time
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
@@ -17,7 +18,7 @@ import torch
 from numpy.typing import NDArray
 
 from pconv_cli import weights as store
-from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
+from pconv_cli.engine import Engine, choose_devices, choose_precision, precision_name
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
     ItemDone,
@@ -29,7 +30,7 @@ from pconv_cli.events import (
     RunStarted,
     TilesDone,
 )
-from pconv_cli.filling import ArraySurface, Filling, Piece
+from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
     FORMATS,
     READ_SUFFIXES,
@@ -45,7 +46,7 @@ from pconv_cli.images import (
 from pconv_cli.jobs import Job, JobList, find_jobs
 from pconv_cli.masks import dilate
 from pconv_cli.nn.partial_conv import PaddingMode
-from pconv_cli.pipeline import Limits, Outcome, run
+from pconv_cli.pipeline import Limits, Outcome, Turn, run
 from pconv_cli.report import ItemReport, Report, collecting, peak_memory, rounded
 from pconv_cli.tiles import SMALLEST_TILE, plan_tiles
 
@@ -61,7 +62,7 @@ class RestoreSettings:
 
     Attributes:
         weights: A name, a file, `none` for the pyramid alone, or None for the default.
-        device: `auto`, `cpu`, `cuda`, `cuda:N` or `mps`.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`.
         precision: `auto`, `fp32`, `bf16` or `fp16`.
         tile_size: Longest side that one forward pass sees, pixels.
         padding: What lies beyond a tile, or None for what the network was trained with.
@@ -126,18 +127,18 @@ def restore(
     started = time.monotonic()
     notices, emit = collecting(emit)
     todo = plan(source, masks, output, settings)
-    device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    devices = choose_devices(settings.device)
+    precision, reason = choose_precision(settings.precision, devices[0])
     network = store.load_network(settings.weights, settings.padding)
     _writable(todo)
-    described = _described(settings, device, precision)
-    emit(RunStarted(len(todo.jobs), str(described["weights"]), str(device), precision_name(precision)))
+    described = _described(settings, devices, precision, reason)
+    told = ("weights", "device", "precision", "precision_reason")
+    emit(RunStarted(len(todo.jobs), *(str(described[key]) for key in told)))
     _mention_unused(todo, emit)
-    engine = Engine(network, device, precision, emit)
+    engine = Engine(network, devices, precision, emit, settings.batch_size)
     stages = _Restoration(settings, engine, emit)
-    limits = Limits(batch_size=settings.batch_size or engine.batch_size)
-    if settings.jobs is not None:
-        limits = Limits(readers=settings.jobs, batch_size=limits.batch_size)
+    readers = settings.jobs or engine.helpers
+    limits = Limits(readers, engine.lanes, engine.ahead + 2 * readers)
     reports: dict[str, ItemReport] = {}
     for outcome in run(todo.jobs, stages, limits, stop):
         reports[outcome.item.name] = _report(outcome)
@@ -219,6 +220,7 @@ class _Restoration:
     def __init__(self, settings: RestoreSettings, engine: Engine | None, emit: Listener) -> None:
         self._settings, self._engine, self._emit = settings, engine, emit
         self._suspicious = 0
+        self._looking = threading.Lock()
 
     def cost(self, job: Job) -> int:
         width, height = probe(job.image)
@@ -259,24 +261,25 @@ class _Restoration:
         self._look_at(work)
         return work.reported("planned")
 
-    def pieces(self, work: _Work) -> Sequence[tuple[Hashable, Piece]]:
+    def pieces(self, work: _Work) -> Sequence[tuple[Shape, Piece]]:
         if work.rounds is None:
             self._look_at(work)
             work.rounds = work.filling.rounds()
             self._emit(ItemStarted(work.job.name, work.filling.planned))
         pieces = next((pieces for pieces in work.rounds if pieces), ())
-        assert self._engine is not None
-        return [(self._engine.company(piece.shape), piece) for piece in pieces]
+        return [(piece.shape, piece) for piece in pieces]
 
-    def compute(self, shape: Hashable, pieces: Sequence[Piece]) -> Sequence[tuple[Tile, Filled]]:
+    def batch_size(self, shape: Shape) -> int:
+        assert self._engine is not None
+        return self._engine.batch_size(shape[:2])
+
+    def compute(self, shape: Shape, pieces: Sequence[Piece], turn: Turn) -> None:
         assert self._engine is not None
         tiles = [piece.load() for piece in pieces]
-        results = self._engine.fill_all(tiles, [piece.canvas for piece in pieces])
+        results = self._engine.fill(tiles, shape[:2], turn.lane, turn.beside)
+        for piece, tile, filled in zip(pieces, tiles, results, strict=True):
+            piece.land(tile, filled)
         self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
-        return list(zip(tiles, results, strict=True))
-
-    def land(self, work: _Work, piece: Piece, result: tuple[Tile, Filled]) -> None:
-        piece.land(*result)
 
     def write(self, work: _Work) -> ItemReport:
         job, overwrite = work.job, self._settings.overwrite
@@ -294,8 +297,10 @@ class _Restoration:
         share = work.hole.mean()
         if share <= SUSPICIOUS:
             return
-        self._suspicious += 1
-        if self._suspicious == 1:
+        with self._looking:
+            self._suspicious += 1
+            first = self._suspicious == 1
+        if first:
             self._emit(
                 Notice(
                     f"{work.job.mask}: marks {share:.0%} of the picture as damaged, read as {self._polarity()}; "
@@ -326,13 +331,16 @@ def _writable(todo: JobList) -> None:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
 
 
-def _described(settings: RestoreSettings, device: torch.device, precision: torch.dtype) -> dict[str, str | int | bool]:
+def _described(
+    settings: RestoreSettings, devices: Sequence[torch.device], precision: torch.dtype, reason: str
+) -> dict[str, str | int | bool]:
     path = store.find(settings.weights)
     return {
         "weights": store.NONE if path is None else path.stem,
         "weights_sha256": "" if path is None else store.sha256(path),
-        "device": str(device),
+        "device": ",".join(map(str, devices)),
         "precision": precision_name(precision),
+        "precision_reason": reason,
         "tile_size": settings.tile_size,
         "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
         "dilate": settings.dilate,

@@ -12,7 +12,7 @@ from __future__ import annotations
 import os
 import threading
 import time
-from collections.abc import Callable, Generator, Hashable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
@@ -36,7 +36,7 @@ from pconv_cli.events import (
 )
 from pconv_cli.images import READ_SUFFIXES, copy_file
 from pconv_cli.masks import dilated_strips
-from pconv_cli.pipeline import Limits, run
+from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.tiff import Canvas, Source, mask_size, mask_strips
@@ -44,7 +44,7 @@ from pconv_cli.tiles import SMALLEST_TILE, TilePlan, plan_tiles
 
 if TYPE_CHECKING:
     from pconv_cli.engine import Engine, Filled, Tile
-    from pconv_cli.filling import Filling, Piece
+    from pconv_cli.filling import Filling, Piece, Shape
     from pconv_cli.nn.partial_conv import PaddingMode
 
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
@@ -278,7 +278,8 @@ class _Big:
             planning = pool.submit(self._plan, lambda: given_up.is_set() or self._stop())
             engine = self._engine(described)
             _make_folder(self._output.parent)
-            self._emit(RunStarted(1, *(str(described[key]) for key in ("weights", "device", "precision"))))
+            told = ("weights", "device", "precision", "precision_reason")
+            self._emit(RunStarted(1, *(str(described[key]) for key in told)))
             canvas = stack.enter_context(
                 Canvas(source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.own)
             )
@@ -308,25 +309,26 @@ class _Big:
     def _engine(self, described: dict[str, Any]) -> Engine:
         """Load the network onto the device, and describe the run."""
         from pconv_cli import weights as store
-        from pconv_cli.engine import Engine, choose_device, choose_precision, precision_name
+        from pconv_cli.engine import Engine, choose_devices, choose_precision, precision_name
 
         settings = self._settings
-        device = choose_device(settings.device)
-        precision = choose_precision(settings.precision, device)
+        devices = choose_devices(settings.device)
+        precision, reason = choose_precision(settings.precision, devices[0])
         network = store.load_network(settings.weights, settings.padding)
         path = store.find(settings.weights)
         described |= {
             "weights": store.NONE if path is None else path.stem,
             "weights_sha256": "" if path is None else store.sha256(path),
-            "device": str(device),
+            "device": ",".join(map(str, devices)),
             "precision": precision_name(precision),
+            "precision_reason": reason,
             "tile_size": settings.size,
             "padding": settings.padding or "as trained",
             "overlap": settings.overlap,
             "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
             "dilate": settings.dilate,
         }
-        return Engine(network, device, precision, self._emit)
+        return Engine(network, devices, precision, self._emit, settings.batch_size)
 
     def _fillings(self, canvas: Canvas, planned: TilePlan) -> list[Filling]:
         from pconv_cli.filling import Filling
@@ -343,11 +345,8 @@ class _Big:
         from pconv_cli.filling import Unfillable
 
         stages = _Windows(engine, self._emit)
-        limits = Limits(
-            batch_size=self._settings.batch_size or engine.batch_size,
-            bytes=IN_FLIGHT,
-            **({} if self._settings.jobs is None else {"readers": self._settings.jobs}),
-        )
+        readers = self._settings.jobs or engine.helpers
+        limits = Limits(readers, engine.lanes, engine.ahead + 2 * readers, IN_FLIGHT)
         try:
             for pieces in filling.rounds():
                 for outcome in run(pieces, stages, limits, self._stop):
@@ -439,17 +438,17 @@ class _Windows:
     def read(self, piece: Piece) -> _Loaded:
         return _Loaded(piece, piece.load())
 
-    def pieces(self, loaded: _Loaded) -> Sequence[tuple[Hashable, _Loaded]]:
-        return [(self._engine.company(loaded.piece.shape), loaded)] if loaded.filled is None else []
+    def pieces(self, loaded: _Loaded) -> Sequence[tuple[Shape, _Loaded]]:
+        return [(loaded.piece.shape, loaded)] if loaded.filled is None else []
 
-    def compute(self, shape: Hashable, pieces: Sequence[_Loaded]) -> Sequence[Filled]:
-        tiles, canvases = [loaded.tile for loaded in pieces], [loaded.piece.canvas for loaded in pieces]
-        results = self._engine.fill_all(tiles, canvases)
+    def batch_size(self, shape: Shape) -> int:
+        return self._engine.batch_size(shape[:2])
+
+    def compute(self, shape: Shape, pieces: Sequence[_Loaded], turn: Turn) -> None:
+        results = self._engine.fill([loaded.tile for loaded in pieces], shape[:2], turn.lane, turn.beside)
+        for loaded, filled in zip(pieces, results, strict=True):
+            loaded.filled = filled
         self._emit(TilesDone(len(pieces), sum(loaded.piece.window.area for loaded in pieces)))
-        return results
-
-    def land(self, loaded: _Loaded, piece: _Loaded, result: Filled) -> None:
-        loaded.filled = result
 
     def write(self, loaded: _Loaded) -> None:
         assert loaded.filled is not None

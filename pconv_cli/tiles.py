@@ -620,6 +620,14 @@ def _gathered(boxes: NDArray[np.int32], context: int, sheet: _Sheet) -> NDArray[
     Each round merges along the cells of one tree; the next has its lines elsewhere, so that what two cells held apart
     may meet. By thirds, for halves would fall on lines of the level below.
     """
+    group = np.zeros(len(boxes), np.int32)
+    if len(boxes) < 2:
+        return group
+    room = _room(_unions(boxes, group, 1), context, sheet)
+    if (room[:, 2:] - room[:, :2] <= sheet.size).all():
+        most = _costs(_grown(boxes, context, sheet), sheet).max()
+        if _costs(room, sheet)[0] <= most:  # together they take no more than one of them does
+            return group
     group = np.arange(len(boxes), dtype=np.int32)
     root = max(sheet.size - 2 * context - 16, sheet.size // 2, 1)  # the largest cell whose contents still fit
     for right, below in ((0, 0), (1, 1), (2, 2), (1, 2), (2, 1)):

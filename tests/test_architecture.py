@@ -27,7 +27,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
     | {"images", "_carry", "tiff", "_ifd", "training.data", "training.damage"},
     {"nn", "nn.partial_conv", "nn.pyramid", "nn.squeeze", "nn.unet", "masks", "metrics", "seams", "sketch"}
     | {"training.losses", "training.adversary"},
-    {"tiles", "regions", "colours", "files", "events", "errors", "memory"},
+    {"tiles", "regions", "colours", "files", "events", "errors", "process"},
 )
 # Packages that hold nothing but a docstring, and the root with the version: anyone may import those.
 EMPTY = {"", "training"}
@@ -54,7 +54,7 @@ DOORS = {  # library: the modules that may import it at all
 LIGHT = (
     "errors",
     "events",
-    "memory",
+    "process",
     "files",
     "regions",
     "tiles",

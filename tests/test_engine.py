@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import numpy as np
@@ -15,7 +16,7 @@ from reference import one_thread  # noqa: F401 - a fixture
 from torch import Tensor, nn
 
 from pconv_cli import engine as module
-from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_precision, precision_name
+from pconv_cli.engine import Engine, Filled, Tile, choose_device, choose_devices, choose_precision, precision_name
 from pconv_cli.errors import DeviceError, ExitCode
 from pconv_cli.events import Event, Notice
 from pconv_cli.masks import dilate
@@ -50,7 +51,7 @@ def copy(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 def start(network: nn.Module, precision: torch.dtype = torch.float32) -> tuple[Engine, list[Event]]:
     events: list[Event] = []
     engine = Engine(network, CPU, precision, events.append)
-    engine._largest, engine.cores = None, 0  # batches as on a GPU
+    engine._copies[0].largest = None  # batches as on a GPU
     return engine, events
 
 
@@ -83,21 +84,99 @@ def test_a_cpu_computes_the_tiles_of_a_batch_one_by_one() -> None:
     assert [shape[0] for shape in network.shapes] == [1, 1, 1]
 
 
-def test_tiles_side_by_side_on_several_cores_are_what_they_are_alone_and_may_differ_in_shape() -> None:
-    engine, _ = start(PyramidFill())
+@pytest.mark.parametrize(("cores", "asked", "lanes"), [(1, None, 1), (4, None, 4), (4, 1, 1), (4, 3, 3), (2, 64, 2)])
+def test_a_cpu_has_a_lane_for_each_core_or_as_many_as_are_asked_for(
+    monkeypatch: pytest.MonkeyPatch, cores: int, asked: int | None, lanes: int
+) -> None:
+    monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
+    engine = Engine(Fake(copy), CPU, torch.float32, lambda _: None, asked)
+    assert engine.lanes == lanes and engine.batch_size((40, 40)) == 1
+
+
+def test_lanes_that_compute_at_once_share_the_cores() -> None:
+    used: list[int] = []
+
+    def behaviour(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        used.append(torch.get_num_threads())
+        return image, known
+
+    engine = Engine(Fake(behaviour), CPU, torch.float32, lambda _: None)
+    engine._cores = 6
+    for beside in (1, 2, 6, 9):
+        engine.fill([tile(4, 4)], (4, 4), 0, beside)
+    engine.fill([tile(4, 4)], (4, 4))
+    torch.set_num_threads(1)
+    assert used == [6, 3, 1, 1, 1]
+
+
+def test_tiles_side_by_side_are_what_they_are_alone() -> None:
+    engine = Engine(PyramidFill(), CPU, torch.float32, lambda _: None)
     tiles = [tile(20 + i, 33 - i, seed=i) for i in range(9)]
     alone = [engine.fill([one], (40, 40))[0] for one in tiles]
-    engine.cores = 3
-    assert engine.company((40, 40)) == engine.company((9, 9))
-    together = engine.fill_all(tiles, [(40, 40)] * 9)
-    torch.set_num_threads(1)
+    with ThreadPoolExecutor(3) as pool:
+        together = list(pool.map(lambda i: engine.fill([tiles[i]], (40, 40), i % 3, 3)[0], range(9)))
     assert all(same(a, b) for a, b in zip(alone, together, strict=True))
 
 
-def test_on_a_gpu_only_tiles_of_one_shape_share_a_batch() -> None:
-    engine, _ = start(Fake(copy))
-    assert engine.company((40, 40, True)) == (40, 40, True)
-    assert engine.fill_all([tile(8, 8)], [(8, 8)])[0].pixels.shape == (8, 8, 3)
+def test_devices_share_the_work_with_a_copy_of_the_network_each_and_agree() -> None:
+    torch.manual_seed(0)
+    network = PartialConvUNet(UNetConfig(encoder=((4, 3),), mean=(0.5,) * 3, std=(0.25,) * 3, floor=1, head=3)).eval()
+    nn.init.normal_(network.out.weight, 0, 0.3)
+    engine = Engine(network, (CPU, CPU, CPU), torch.float32, lambda _: None)
+    assert len({id(one._network) for one in engine._copies}) == 3
+    one = tile(30, 30)
+    first, *others = (engine.fill([one], (32, 32), lane)[0] for lane in range(3))
+    assert all(same(first, other) for other in others)
+    engine._copies[1].largest = 7  # what one learns of its memory does not concern the others
+    assert [copy.largest for copy in engine._copies] == [1, 7, 1]
+
+
+class FakeGpu:
+    """Numbers of a GPU's memory, and a network that takes some of it."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch, free: int, per_pixel: int) -> None:
+        self.most = 0
+        self.per_pixel = per_pixel
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+        monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
+        monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.most)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        self.engine = Engine(Fake(copy), CPU, torch.float32, lambda _: None)
+        self.engine._cores = 0
+        (self.copy,) = self.engine._copies
+        self.copy.largest = None
+        self.copy.device = torch.device("cuda")
+        self.copy._forward = self._forward  # type: ignore[method-assign]
+
+    def _forward(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
+        self.most = max(self.most, self.per_pixel * len(tiles) * canvas[0] * canvas[1])
+        return [Filled(one.pixels, one.known) for one in tiles]
+
+
+@pytest.mark.parametrize(
+    ("free", "per_pixel", "expected"),
+    [
+        (100 << 30, 650, {(512, 512): 32, (64, 64): 2048, (2048, 2048): 2}),
+        (1 << 30, 650, {(512, 512): 2, (64, 64): 161, (2048, 2048): 1}),
+        (1 << 20, 650, {(512, 512): 1, (64, 64): 1}),
+    ],
+)
+def test_on_a_gpu_the_first_tile_shows_what_fits_and_no_batch_is_tried_in_vain(
+    monkeypatch: pytest.MonkeyPatch, free: int, per_pixel: int, expected: dict[tuple[int, int], int]
+) -> None:
+    gpu = FakeGpu(monkeypatch, free, per_pixel)
+    assert all(gpu.engine.batch_size(canvas) == 1 for canvas in expected)
+    gpu.engine.fill([tile(64, 64)], (64, 64))
+    assert {canvas: gpu.engine.batch_size(canvas) for canvas in expected} == expected
+    for canvas, count in expected.items():
+        assert count == 1 or 2 * count * canvas[0] * canvas[1] * per_pixel <= free  # two are under way
+
+
+def test_a_batch_size_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, 1 << 40, 650)
+    gpu.engine._asked = 5
+    assert gpu.engine.batch_size((512, 512)) == gpu.engine.batch_size((32, 32)) == 5
 
 
 def same(a: Filled, b: Filled) -> bool:
@@ -154,16 +233,70 @@ def test_a_cuda_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch, n
     assert (device.type, device.index) == ("cuda", index)
 
 
-def test_auto_precision_is_half_on_cuda_and_whole_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
-    assert choose_precision("auto", CPU) == choose_precision("auto", torch.device("mps")) == torch.float32
+def test_auto_precision_is_half_where_the_device_computes_in_it_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
+    cuda, mps = torch.device("cuda"), torch.device("mps")
     for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
         monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
-        assert choose_precision("auto", torch.device("cuda")) == expected
+        precision, reason = choose_precision("auto", cuda)
+        assert precision == expected and ("computes in it" in reason) == supported
+        assert choose_precision("auto", cuda, training=True)[0] == expected
+    for unit in ("avx512_bf16", "amx_tile", "neither"):
+        for name in ("avx512_bf16", "amx_tile"):
+            monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=name == unit: there, raising=False)
+        precision, reason = choose_precision("auto", CPU)
+        assert precision == (torch.float32 if unit == "neither" else torch.bfloat16)
+        assert reason == ("half precision is not faster here" if unit == "neither" else "this CPU computes in it")
+        assert choose_precision("auto", CPU, training=True)[0] == torch.float32
+        assert choose_precision("fp32", CPU) == (torch.float32, "as asked for")
+    for name in ("avx512_bf16", "amx_tile"):  # another build of torch
+        monkeypatch.delattr(torch.cpu, f"_is_{name}_supported")
+    assert choose_precision("auto", CPU)[0] == choose_precision("auto", mps)[0] == torch.float32
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("cuda:all", ["cuda:0", "cuda:1", "cuda:2"]),
+        ("cuda:0,cuda:2", ["cuda:0", "cuda:2"]),
+        ("cuda:2, cuda:1,cuda:2", ["cuda:2", "cuda:1"]),
+        ("cuda:1", ["cuda:1"]),
+        ("cuda", ["cuda"]),
+        ("cpu", ["cpu"]),
+        ("cpu,cpu", ["cpu"]),
+        ("auto", ["cuda"]),
+    ],
+)
+def test_several_gpus_are_named_with_commas_or_all_at_once(
+    monkeypatch: pytest.MonkeyPatch, name: str, expected: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    assert [str(device) for device in choose_devices(name)] == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "count", "words"),
+    [
+        ("cuda:all", 0, ["--device cuda:all", "no CUDA device", "auto or cpu"]),
+        ("cuda:0,cuda:3", 2, ["cuda:3", "cuda:0 to cuda:1"]),
+        ("cuda:0,cpu", 1, ["only GPUs", "cuda:0,cuda:1 or cuda:all"]),
+        ("cuda,cuda:1", 2, ["only GPUs", "by number"]),
+        ("cuda:0,", 1, ["not a device"]),
+    ],
+)
+def test_several_devices_that_make_no_sense_are_refused(
+    monkeypatch: pytest.MonkeyPatch, name: str, count: int, words: list[str]
+) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: count > 0)
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: count)
+    with pytest.raises(DeviceError) as caught:
+        choose_devices(name)
+    assert all(word in str(caught.value) for word in words), str(caught.value)
 
 
 def test_precisions_have_names() -> None:
     for name, dtype in (("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
-        assert choose_precision(name, CPU) == dtype
+        assert choose_precision(name, CPU)[0] == dtype
         assert precision_name(dtype) == name
     with pytest.raises(DeviceError, match=r"--precision fp64: .*auto, fp32, bf16 or fp16"):
         choose_precision("fp64", CPU)
@@ -274,6 +407,26 @@ def test_half_precision_reaches_the_network_s_convolutions_only(precision: torch
     assert types == [torch.float32, precision]
     assert filled.pixels.dtype == np.uint8
     assert np.abs(filled.pixels.astype(int) - one.pixels).max() <= (1 if precision == torch.bfloat16 else 0)
+
+
+def test_what_half_precision_cannot_hold_is_computed_again_in_fp32_and_said_once() -> None:
+    seen: list[torch.dtype] = []
+
+    class Narrow(nn.Module):
+        def forward(self, image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+            half = torch.is_autocast_enabled("cpu")
+            seen.append(torch.bfloat16 if half else torch.float32)
+            bright = image.amax(dim=(1, 2, 3), keepdim=True) > 0.9
+            return torch.where(bright & half, torch.nan, image), known
+
+    engine, events = start(Narrow(), torch.bfloat16)
+    dark, bright = Tile(np.full((4, 4, 3), 9, np.uint8), np.ones((4, 4), bool)), tile(4, 4)
+    bright.pixels[0, 0] = 255
+    for _ in range(2):
+        assert np.array_equal(engine.fill([dark], (4, 4))[0].pixels, dark.pixels)
+        assert np.array_equal(engine.fill([bright], (4, 4))[0].pixels, bright.pixels)
+    assert seen == [torch.bfloat16, torch.bfloat16, torch.float32] * 2
+    assert texts(events) == ["bf16 was too narrow for a tile, which is computed in fp32; so are others like it"]
 
 
 def test_an_empty_batch_is_an_empty_answer() -> None:

@@ -454,7 +454,7 @@ def test_0_and_nothing_on_stderr_but_what_was_asked_for(stock: Workplace, capsys
 
 def test_progress_plain_and_json(stock: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     (stock.masks / "bad.png").write_bytes(b"")
-    command(stock, "--weights", "none", "--progress", "plain")
+    command(stock, "--weights", "none", "--progress", "plain", "--precision", "fp32")
     lines = capsys.readouterr().err.splitlines()
     assert lines[0].startswith("failed bad.png: ") and lines[1] == "2 pairs, by none, on cpu in fp32"
     assert re.fullmatch(r"\[1/2\] measured p\d\.png under \w+/\w+\.png: \d\.\d% damaged", lines[2])

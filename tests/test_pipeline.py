@@ -18,12 +18,12 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconv_cli.errors import ItemError
-from pconv_cli.pipeline import Budget, Limits, Outcome, Stopped, run
+from pconv_cli.pipeline import Budget, Limits, Outcome, Stopped, Turn, run
 
 PATIENCE = 20.0
 """Seconds after which a test says that something hangs; nothing here takes one."""
 
-STAGES = ("cost", "read", "pieces", "compute", "land", "write")
+STAGES = ("cost", "read", "pieces", "compute", "write")
 
 
 @dataclass(frozen=True)
@@ -56,14 +56,18 @@ class Piece:
 class Record:
     """Stages that do nothing and write down everything."""
 
-    def __init__(self, error: type[Exception] = ItemError) -> None:
+    def __init__(self, error: type[Exception] = ItemError, batch_size: int = 4) -> None:
         self._error = error
+        self._batch_size = batch_size
         self._lock = threading.Lock()
         self._held = 0
         self.most_held = 0
         self.begun: list[int] = []
         self.written: list[int] = []
         self.batches: list[tuple[str, list[Piece]]] = []
+        self.turns: list[Turn] = []
+        self._lanes: set[int] = set()
+        self._open: dict[int, Loaded] = {}
         self.threads: dict[str, set[threading.Thread]] = {stage: set() for stage in STAGES}
 
     def cost(self, item: Task) -> int:
@@ -76,7 +80,8 @@ class Record:
             self._held += item.cost
             self.most_held = max(self.most_held, self._held)
         self._enter("read", item)
-        return Loaded(item)
+        self._open[item.name] = Loaded(item)
+        return self._open[item.name]
 
     def pieces(self, loaded: Loaded) -> Sequence[tuple[str, Piece]]:
         self._enter("pieces", loaded.task)
@@ -85,16 +90,22 @@ class Record:
         loaded.cut = True
         return [(shape, Piece(loaded.task, index)) for index, shape in enumerate(loaded.task.shapes)]
 
-    def compute(self, shape: str, pieces: Sequence[Piece]) -> Sequence[str]:
-        self.batches.append((shape, list(pieces)))
+    def batch_size(self, shape: str) -> int:
+        return self._batch_size
+
+    def compute(self, shape: str, pieces: Sequence[Piece], turn: Turn) -> None:
+        with self._lock:
+            assert turn.lane not in self._lanes, "a lane computes one batch at a time"
+            self._lanes.add(turn.lane)
+            self.batches.append((shape, list(pieces)))
+            self.turns.append(turn)
         for piece in pieces:
             self._enter("compute", piece.task)
-        return [f"{piece.task.name}.{piece.index}:{shape}" for piece in pieces]
-
-    def land(self, loaded: Loaded, piece: Piece, result: str) -> None:
-        self._enter("land", loaded.task)
-        assert loaded.task is piece.task and piece.index not in loaded.results
-        loaded.results[piece.index] = result
+            loaded = self._open[piece.task.name]
+            assert piece.index not in loaded.results
+            loaded.results[piece.index] = f"{piece.task.name}.{piece.index}:{shape}"
+        with self._lock:
+            self._lanes.discard(turn.lane)
 
     def write(self, loaded: Loaded) -> tuple[str, ...]:
         self.written.append(loaded.task.name)
@@ -150,11 +161,11 @@ def finish(
 
 
 def stage_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read_", "write_"))]
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read_", "compute_", "finish_"))]
 
 
-def limits(readers: int = 2, batch_size: int = 4, bytes: int = 1 << 20) -> Limits:
-    return Limits(readers=readers, batch_size=batch_size, bytes=bytes)
+def limits(readers: int = 2, lanes: int = 2, bytes: int = 1 << 20) -> Limits:
+    return Limits(readers=readers, lanes=lanes, ahead=8, bytes=bytes)
 
 
 # ---------------------------------------------------------------- what comes out
@@ -192,19 +203,39 @@ def test_items_are_taken_one_by_one_as_there_is_room_and_not_all_at_once() -> No
     assert taken < 1000
 
 
-def test_readers_and_writers_have_threads_and_the_rest_is_the_callers() -> None:
+def test_no_more_items_are_begun_and_not_done_with_than_is_said() -> None:
+    class Counting(Record):
+        most, under_way = 0, 0
+
+        def cost(self, item: Task) -> int:
+            with self._lock:
+                self.under_way += 1
+                self.most = max(self.most, self.under_way)
+            return super().cost(item)
+
+    stages = Counting()
+    done = []
+    for outcome in run([Task(n, ("a", "b")) for n in range(40)], stages, limits(readers=4)):
+        with stages._lock:
+            stages.under_way -= 1
+        done.append(outcome)
+    assert len(done) == 40 and 1 < stages.most <= limits().ahead
+
+
+def test_all_work_is_done_by_threads_named_after_it() -> None:
     stages = Record()
     finish([Task(n) for n in range(9)], stages, limits())
     for stage, threads in stages.threads.items():
         names = {thread.name.partition("_")[0] for thread in threads}
-        assert names == {{"cost": "read", "read": "read", "write": "write"}.get(stage, "watched")}
+        assert names == {{"cost": "read", "read": "read", "compute": "compute"}.get(stage, "finish")}
 
 
 @pytest.mark.parametrize("readers", [1, 8])
 @pytest.mark.parametrize("batch_size", [1, 7])
-def test_serial_equals_parallel(readers: int, batch_size: int) -> None:
+@pytest.mark.parametrize("lanes", [1, 5])
+def test_serial_equals_parallel(readers: int, batch_size: int, lanes: int) -> None:
     tasks = [Task(n, ("a", "b", "c", "b")[: n % 5]) for n in range(25)]
-    outcomes = finish(tasks, Record(), limits(readers, batch_size))
+    outcomes = finish(tasks, Record(batch_size=batch_size), limits(readers, lanes))
     assert {o.item.name: o.done for o in outcomes} == {task.name: expected(task) for task in tasks}
 
 
@@ -212,22 +243,63 @@ def test_serial_equals_parallel(readers: int, batch_size: int) -> None:
 
 
 def test_pieces_of_different_items_share_a_batch() -> None:
-    stages = Record()
-    finish([Task(n) for n in range(40)], stages, limits(batch_size=4))
+    stages = Record(batch_size=4)
+    finish([Task(n) for n in range(40)], stages, limits())
     assert max(len({piece.task.name for piece in batch}) for _, batch in stages.batches) > 1
 
 
 def test_a_batch_holds_one_shape_and_no_more_pieces_than_its_size() -> None:
-    stages = Record()
-    finish([Task(n, ("a", "b", "a", "c", "a")) for n in range(12)], stages, limits(batch_size=3))
+    stages = Record(batch_size=3)
+    finish([Task(n, ("a", "b", "a", "c", "a")) for n in range(12)], stages, limits())
     assert all({piece.task.shapes[piece.index] for piece in batch} == {shape} for shape, batch in stages.batches)
     assert max(len(batch) for _, batch in stages.batches) == 3
 
 
 def test_a_single_item_with_more_pieces_than_a_batch_fills_whole_batches() -> None:
-    stages = Record()
-    finish([Task(0, ("a",) * 10)], stages, limits(batch_size=4))
+    stages = Record(batch_size=4)
+    finish([Task(0, ("a",) * 10)], stages, limits(lanes=1))
     assert [len(batch) for _, batch in stages.batches] == [4, 4, 2]
+
+
+def test_lanes_compute_at_the_same_time_and_each_knows_how_many_do() -> None:
+    both = threading.Barrier(2, timeout=PATIENCE)
+
+    class Meeting(Record):
+        def compute(self, shape: str, pieces: Sequence[Piece], turn: Turn) -> None:
+            both.wait()
+            super().compute(shape, pieces, turn)
+
+    stages = Meeting(batch_size=1)
+    finish([Task(0, ("a",) * 6)], stages, limits(lanes=2))
+    assert sorted(turn.lane for turn in stages.turns) == [0, 0, 0, 1, 1, 1]
+    assert {turn.beside for turn in stages.turns} == {2}
+
+
+def test_what_is_left_alone_knows_that_it_is() -> None:
+    stages = Record(batch_size=1)
+    finish([Task(0, ("a",))], stages, limits(lanes=4))
+    assert stages.turns == [Turn(stages.turns[0].lane, 1)]
+
+
+def test_a_batch_that_is_not_full_waits_for_company_while_half_of_the_lanes_compute() -> None:
+    first_computes, others_compute = threading.Event(), threading.Event()
+
+    class Gated(Record):
+        def read(self, item: Task) -> Loaded:
+            assert item.name == 0 or first_computes.wait(PATIENCE)
+            return super().read(item)
+
+        def compute(self, shape: str, pieces: Sequence[Piece], turn: Turn) -> None:
+            if pieces[0].task.name == 0:
+                first_computes.set()
+                assert others_compute.wait(PATIENCE)
+            else:
+                others_compute.set()
+            super().compute(shape, pieces, turn)
+
+    stages = Gated(batch_size=2)
+    finish([Task(0), Task(1), Task(2)], stages, limits(lanes=2))
+    assert sorted(len(batch) for _, batch in stages.batches) == [1, 2]
 
 
 # ---------------------------------------------------------------- what goes wrong
@@ -274,16 +346,6 @@ def test_an_item_error_out_of_a_batch_ends_the_run_for_a_batch_belongs_to_many()
     assert not stage_threads()
 
 
-def test_a_missing_result_is_an_error_and_never_anothers_result() -> None:
-    class Forgetful(Record):
-        def compute(self, shape: str, pieces: Sequence[Piece]) -> Sequence[str]:
-            return super().compute(shape, pieces)[:-1]
-
-    with pytest.raises(ValueError, match="zip"):
-        finish([Task(n) for n in range(5)], Forgetful(), limits())
-    assert not stage_threads()
-
-
 def test_an_error_sets_free_the_readers_that_wait_for_bytes() -> None:
     both = threading.Barrier(2, timeout=PATIENCE)
 
@@ -307,6 +369,33 @@ def test_a_caller_that_loses_interest_leaves_no_thread() -> None:
     assert not stage_threads()
 
 
+def test_an_interrupt_waits_for_what_is_written_and_not_for_what_is_computed() -> None:
+    computing, writing, ended = threading.Event(), threading.Event(), threading.Event()
+
+    class Endless(Record):
+        def compute(self, shape: str, pieces: Sequence[Piece], turn: Turn) -> None:
+            computing.set()
+            assert ended.wait(PATIENCE)
+
+        def write(self, loaded: Loaded) -> tuple[str, ...]:
+            assert computing.wait(PATIENCE)
+            writing.set()
+            time.sleep(0.05)
+            return super().write(loaded)
+
+    def stop() -> bool:
+        if writing.is_set():
+            raise KeyboardInterrupt
+        return False
+
+    stages = Endless(batch_size=1)
+    tasks = [Task(0), *(Task(n, ()) for n in range(1, 6))]
+    with pytest.raises(KeyboardInterrupt):
+        finish(tasks, stages, limits(), stop)
+    assert not ended.is_set() and stages.written and not [name for name in stage_threads() if "compute" not in name]
+    ended.set()
+
+
 # ---------------------------------------------------------------- bytes
 
 
@@ -318,16 +407,16 @@ def test_what_is_held_never_exceeds_the_limit_unless_one_item_alone_does(bytes: 
             time.sleep(0.001)  # so that readers get ahead of writers
             return super().write(loaded)
 
-    stages = Slow()
+    stages = Slow(batch_size=batch_size)
     tasks = [Task(n, ("a", "b")[: n % 3], cost=1 + n % 5) for n in range(40)]
-    outcomes = finish(tasks, stages, limits(4, batch_size, bytes))
+    outcomes = finish(tasks, stages, limits(4, 2, bytes))
     assert len(outcomes) == 40
     assert stages.most_held <= max(bytes, 5)
 
 
 def test_batches_run_before_they_are_full_when_their_items_hold_the_bytes_that_readers_wait_for() -> None:
-    stages = Record()
-    outcomes = finish([Task(n, cost=4) for n in range(20)], stages, limits(batch_size=1000, bytes=8))
+    stages = Record(batch_size=1000)
+    outcomes = finish([Task(n, cost=4) for n in range(20)], stages, limits(bytes=8))
     assert len(outcomes) == 20 and max(len(batch) for _, batch in stages.batches) <= 2
 
 
@@ -337,9 +426,8 @@ def test_a_single_item_above_the_limit_runs_alone() -> None:
     assert stages.most_held == 100 and sorted(stages.written) == list(range(10))
 
 
-def test_a_budget_lets_a_thread_wait_until_the_bytes_fit_and_says_so() -> None:
-    said = threading.Event()
-    budget = Budget(10, said.set)
+def test_a_budget_lets_a_thread_wait_until_the_bytes_fit() -> None:
+    budget = Budget(10)
     budget.acquire(6)
     entered = threading.Event()
 
@@ -349,16 +437,14 @@ def test_a_budget_lets_a_thread_wait_until_the_bytes_fit_and_says_so() -> None:
 
     thread = threading.Thread(target=second, daemon=True)
     thread.start()
-    assert said.wait(PATIENCE) and budget.waiting == 1 and not entered.is_set()
+    assert not entered.wait(0.05)
     budget.release(1)
     assert entered.wait(PATIENCE)
     thread.join(PATIENCE)
-    assert budget.waiting == 0
 
 
 def test_a_closed_budget_lets_nobody_wait_and_nobody_in() -> None:
-    said = threading.Event()
-    budget = Budget(1, said.set)
+    budget = Budget(1)
     budget.acquire(1)
     raised: list[bool] = []
 
@@ -369,7 +455,7 @@ def test_a_closed_budget_lets_nobody_wait_and_nobody_in() -> None:
 
     thread = threading.Thread(target=second, daemon=True)
     thread.start()
-    assert said.wait(PATIENCE)
+    assert thread.is_alive() and not raised
     budget.close()
     thread.join(PATIENCE)
     assert raised
@@ -392,11 +478,11 @@ def test_after_a_stop_no_item_is_begun_and_what_is_in_flight_is_finished() -> No
                 assert go_on.wait(PATIENCE)
             return super().read(item)
 
-        def compute(self, shape: str, pieces: Sequence[Piece]) -> Sequence[str]:
+        def compute(self, shape: str, pieces: Sequence[Piece], turn: Turn) -> None:
             if not stopping:
                 assert second_is_read.wait(PATIENCE)
                 stopping.append(True)
-            return super().compute(shape, pieces)
+            super().compute(shape, pieces, turn)
 
     asked = 0
 
@@ -407,8 +493,8 @@ def test_after_a_stop_no_item_is_begun_and_what_is_in_flight_is_finished() -> No
             go_on.set()
         return bool(stopping)
 
-    stages = Gated()
-    outcomes = finish([Task(n) for n in range(20)], stages, limits(readers=1, batch_size=1), stop)
+    stages = Gated(batch_size=1)
+    outcomes = finish([Task(n) for n in range(20)], stages, limits(readers=1, lanes=1), stop)
     assert sorted(stages.begun) == [0, 1]
     assert {o.item.name: o.done for o in outcomes} == {n: expected(Task(n)) for n in (0, 1)}
     assert not stage_threads()
@@ -421,8 +507,8 @@ def test_a_stop_from_the_start_begins_nothing() -> None:
 
 
 def test_a_stop_finishes_pieces_that_wait_for_a_full_batch() -> None:
-    stages = Record()
-    outcomes = finish([Task(0), Task(1)], stages, limits(batch_size=100), lambda: bool(stages.begun))
+    stages = Record(batch_size=100)
+    outcomes = finish([Task(0), Task(1)], stages, limits(), lambda: bool(stages.begun))
     assert sorted(outcome.item.name for outcome in outcomes) == sorted(stages.written) == sorted(stages.begun)
     assert all(outcome.done == expected(outcome.item) for outcome in outcomes)
 
@@ -431,7 +517,7 @@ def test_a_stop_finishes_pieces_that_wait_for_a_full_batch() -> None:
 
 
 @st.composite
-def workloads(draw: st.DrawFn) -> tuple[list[Task], Limits]:
+def workloads(draw: st.DrawFn) -> tuple[list[Task], Limits, int]:
     count = draw(st.integers(0, 14))
     tasks = [
         Task(
@@ -442,16 +528,17 @@ def workloads(draw: st.DrawFn) -> tuple[list[Task], Limits]:
         )
         for name in range(count)
     ]
-    return tasks, limits(draw(st.integers(1, 5)), draw(st.integers(1, 6)), draw(st.integers(0, 20)))
+    bounds = limits(draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(0, 20)))
+    return tasks, bounds, draw(st.integers(1, 6))
 
 
 @given(workloads())
 @settings(max_examples=150, deadline=None)
 def test_any_workload_ends_with_each_item_done_right_or_failed_by_its_own_error(
-    workload: tuple[list[Task], Limits],
+    workload: tuple[list[Task], Limits, int],
 ) -> None:
-    tasks, bounds = workload
-    stages = Record()
+    tasks, bounds, batch_size = workload
+    stages = Record(batch_size=batch_size)
     outcomes = finish(tasks, stages, bounds)
     assert Counter(outcome.item.name for outcome in outcomes) == Counter(range(len(tasks)))
     for outcome in outcomes:
@@ -462,7 +549,7 @@ def test_any_workload_ends_with_each_item_done_right_or_failed_by_its_own_error(
     computed = Counter(piece for _, batch in stages.batches for piece in batch)
     wanted = [t for t in tasks if t.fails_in in ("", "write")]
     assert computed == Counter(Piece(task, index) for task in wanted for index in range(len(task.shapes)))
-    assert all(len(batch) <= bounds.batch_size for _, batch in stages.batches)
+    assert all(len(batch) <= batch_size for _, batch in stages.batches)
     assert all(piece.task.shapes[piece.index] == shape for shape, batch in stages.batches for piece in batch)
     assert stages.most_held <= max([bounds.bytes, *(task.cost for task in tasks)])
     assert not stage_threads()

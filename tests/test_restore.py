@@ -40,7 +40,7 @@ def go(
         if emit is not None:
             emit(event)
 
-    chosen = RestoreSettings(**{"weights": "none", "device": "cpu", **settings})
+    chosen = RestoreSettings(**{"weights": "none", "device": "cpu", "precision": "fp32", **settings})
     return restore(work.pictures, work.masks, str(out or work.out), chosen, listen, stop), events
 
 
@@ -341,7 +341,9 @@ def test_events_begin_with_the_run_and_end_with_its_counts(work: Workplace) -> N
     work.pair("b.png", hole=np.zeros((40, 48), np.bool_))
     work.picture("c.png")
     report, events = go(work)
-    assert events[0] == RunStarted(items=3, weights="none", device="cpu", precision="fp32")
+    assert events[0] == RunStarted(
+        items=3, weights="none", device="cpu", precision="fp32", precision_reason="as asked for"
+    )
     last = events[-1]
     assert isinstance(last, RunFinished)
     tiles = report.items[0].tiles
@@ -389,7 +391,8 @@ def test_the_report_names_the_settings_that_decide_a_result(work: Workplace) -> 
     work.pair()
     report, _ = go(work, tile_size=64, dilate=1, invert_mask=True)
     assert report.settings == {
-        "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32", "tile_size": 64,
+        "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
+        "precision_reason": "as asked for", "tile_size": 64,
         "mask_polarity": "black = damaged", "dilate": 1,
     }  # fmt: skip
 

@@ -162,7 +162,7 @@ def go(
         events.append(event)
         emit(event)
 
-    chosen = TileSettings(**{"weights": "none", "device": "cpu", **settings})
+    chosen = TileSettings(**{"weights": "none", "device": "cpu", "precision": "fp32", **settings})
     return tile(place.big, place.mask if mask else None, place.output, chosen, listen, stop), events
 
 
@@ -793,7 +793,7 @@ def test_tile_and_restore_give_the_same_pixels(
     place: Place, work: Workplace, mode: str, weights: str | None, size: int
 ) -> None:
     source, hole = work.pair("a.png", mode, (WIDTH, HEIGHT), hole=LARGE)
-    settings: dict[str, Any] = {"weights": weights, "device": "cpu"}
+    settings: dict[str, Any] = {"weights": weights, "device": "cpu", "precision": "bf16"}
     report = restore(
         source, work.masks / "a.png", str(work.out), RestoreSettings(tile_size=size, **settings), lambda _: None
     )
@@ -837,7 +837,7 @@ def test_16_bit_pixels_are_filled_as_their_8_bit_likes(place: Place, bands: int,
 
 def test_stdout_is_one_json_document_and_everything_else_is_on_stderr(place: Place) -> None:
     place.fill_in(hole=LARGE)
-    assert place("--json", "--size", "64", "--progress", "plain") == 0
+    assert place("--json", "--size", "64", "--progress", "plain", "--precision", "fp32") == 0
     document = place.document()
     (item,) = document["items"]
     assert set(item) == {field.name for field in fields(ItemReport)}
@@ -847,8 +847,9 @@ def test_stdout_is_one_json_document_and_everything_else_is_on_stderr(place: Pla
     assert (item["width"], item["height"], item["output"]) == (WIDTH, HEIGHT, str(place.output))
     assert document["summary"]["tiles"] == item["tiles"] and not document["summary"]["interrupted"]
     assert document["settings"] == {
-        "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32", "tile_size": 64,
-        "padding": "as trained", "overlap": 0, "mask_polarity": "white = damaged", "dilate": 0,
+        "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
+        "precision_reason": "as asked for", "tile_size": 64, "padding": "as trained",
+        "overlap": 0, "mask_polarity": "white = damaged", "dilate": 0,
     }  # fmt: skip
     assert place.error_lines[1].startswith("[1/1] restored big.tif: ")
     assert place("--progress", "plain", "--overwrite") == 0 and place.out == ""
@@ -1036,6 +1037,10 @@ def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left(
     before = place.big.read_bytes()
     assert place("--size", "32", "--json", "--progress", "json", "--jobs", "1") == 130
     assert names(place.root) == ["big.tif", "m.png"] and place.big.read_bytes() == before
+    for _ in range(2000):  # nobody waits for what is being computed
+        if threading.active_count() == threads:
+            break
+        time.sleep(0.01)
     assert threading.active_count() == threads
     told = [json.loads(line)["event"] for line in place.error_lines]
     if presses == 1:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import gc
 import os
 import sys
+from contextlib import suppress
 from typing import Annotated
 
 import typer
@@ -16,7 +17,7 @@ from pconv_cli import __version__
 from pconv_cli.cli import evaluate, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
-from pconv_cli.memory import settle
+from pconv_cli.process import settle
 
 app = typer.Typer(
     name="pconv",
@@ -54,6 +55,11 @@ def main(arguments: list[str] | None = None) -> None:
     settle()
     code = run(arguments)
     gc.freeze()  # the collector need not look through everything once more at the end
+    if code == ExitCode.INTERRUPTED:  # Python would wait for threads that compute what nobody wants any more
+        for stream in (sys.stdout, sys.stderr):
+            with suppress(OSError, ValueError):
+                stream.flush()
+        os._exit(code)
     sys.exit(code)
 
 

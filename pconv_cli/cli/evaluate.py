@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconv_cli.cli.restore import Device, Precision
+from pconv_cli.cli.restore import Device, Precision, PrecisionOption
 from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.errors import ExitCode
 
@@ -42,9 +42,7 @@ def command(
     seed: Annotated[int, typer.Option(metavar="N", help="Another number pairs pictures and masks anew.")] = 0,
     size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
     device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
-        Precision.auto
-    ),
+    precision: PrecisionOption = Precision.auto,
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each fill.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the curves over the buckets.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,

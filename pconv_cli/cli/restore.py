@@ -45,8 +45,26 @@ Padding = Annotated[
     PaddingMode | None,
     typer.Option(help="What the network takes to lie beyond a tile, for comparison (default: as it was trained)."),
 ]
+
+
+def _batch_size(text: str) -> int | None:
+    """Read `auto` or a number."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1")
+    return int(text)
+
+
 BatchSize = Annotated[
-    int | None, typer.Option(min=1, metavar="N", help="Tiles given to the device at once (default: what suits it).")
+    int | None,
+    typer.Option(
+        parser=_batch_size, metavar="auto|N", show_default=False,
+        help="Tiles computed at once: in one go on a GPU, side by side on a CPU (default: auto, what suits it).",
+    ),
+]  # fmt: skip
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="auto: half precision where the device computes in it, else fp32.")
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")]
 Weights = Annotated[
@@ -60,6 +78,13 @@ Overlap = Annotated[
 ]
 Device = Annotated[
     str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute; auto takes a GPU if there is one.")
+]
+Devices = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="Where to compute; auto takes a GPU if there is one. Several: cuda:0,cuda:1 or cuda:all.",
+    ),
 ]
 
 
@@ -84,10 +109,8 @@ def command(
         typer.Option(metavar="png|tiff|webp|jpg|bmp", help="Format of all outputs (default: that of each picture)."),
     ] = None,
     weights: Weights = None,
-    device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
-        Precision.auto
-    ),
+    device: Devices = "auto",
+    precision: PrecisionOption = Precision.auto,
     tile_size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
     padding: Padding = None,
     overlap: Overlap = 0,

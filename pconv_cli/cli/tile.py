@@ -10,12 +10,13 @@ import typer
 
 from pconv_cli.cli.restore import (
     BatchSize,
-    Device,
+    Devices,
     Dilate,
     Jobs,
     Overlap,
     Padding,
     Precision,
+    PrecisionOption,
     Weights,
     exit_code,
 )
@@ -45,10 +46,8 @@ def command(
     ] = False,
     dilate: Dilate = 0,
     weights: Weights = None,
-    device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
-        Precision.auto
-    ),
+    device: Devices = "auto",
+    precision: PrecisionOption = Precision.auto,
     padding: Padding = None,
     overlap: Overlap = 0,
     batch_size: BatchSize = None,

@@ -181,7 +181,8 @@ def sentence(event: Event) -> str | None:
     match event:
         case RunStarted():
             pictures = "picture" if event.items == 1 else "pictures"
-            return f"{event.items} {pictures}, weights {event.weights}, on {event.device} in {event.precision}"
+            where = f"on {event.device} in {event.precision} ({event.precision_reason})"
+            return f"{event.items} {pictures}, weights {event.weights}, {where}"
         case ItemDone(status="copied"):
             return f"copied {event.name}: the mask marks nothing{_notes(event)}"
         case ItemDone():

@@ -191,7 +191,7 @@ def train(
     """
     _check(settings)
     device = choose_device(settings.device)
-    precision = choose_precision(settings.precision, device)
+    precision, _ = choose_precision(settings.precision, device, training=True)
     features = _features(settings.perceptual, device)
     checkpoint = beside(out, ".checkpoint")
     state = _resumed(checkpoint, settings, device) if resume else _start(settings, device)

@@ -1,6 +1,6 @@
-"""How a process of ours handles memory: the C library's heap and Python's garbage collector.
+"""How a process of ours runs: the C library's heap, Python's garbage collector, and how its threads take turns.
 
-Knows nothing of what is kept there. For programs, not for libraries: it sets what holds for the whole process.
+Knows nothing of what the process does. For programs, not for libraries: it sets what holds for the whole process.
 """
 
 from __future__ import annotations
@@ -19,9 +19,11 @@ def settle() -> None:
 
     glibc hands each large block back to the system and asks for it again: a network then spends a third of its time on
     having pages zeroed. It also gives every thread a heap of its own, and what one has freed no other can use. And at
-    its defaults, the garbage collector looks through all that importing torch makes again and again.
+    its defaults, the garbage collector looks through all that importing torch makes again and again, and a thread that
+    plans keeps the interpreter for 5 ms at a time while those that compute wait for it.
     """
     gc.set_threshold(100_000)
+    sys.setswitchinterval(0.0005)
     if sys.platform == "linux":
         with suppress(OSError, AttributeError):  # another C library
             set_option = ctypes.CDLL(None).mallopt
