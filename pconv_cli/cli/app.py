@@ -26,13 +26,14 @@ app = typer.Typer(
     "5 output place, 6 device, 70 a bug, 130 stopped by Ctrl-C.",
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # drawing boxes round the help takes longer than all the rest of it
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("restore")(restore.command)
-app.command("tile")(tile.command)
-app.command("evaluate")(evaluate.command)
-app.command("train")(train.command)
-app.add_typer(weights.app, name="weights")
+app.command("restore", short_help="Restore damaged pictures, a folder or one.")(restore.command)
+app.command("tile", short_help="Restore one picture of any size.")(tile.command)
+app.command("evaluate", short_help="Compare methods on pictures that are known.")(evaluate.command)
+app.command("train", short_help="Train a network on your own photographs.")(train.command)
+app.add_typer(weights.app, name="weights", short_help="Show the networks there are.")
 
 
 def _version(wanted: bool) -> None:
