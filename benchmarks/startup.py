@@ -3,7 +3,8 @@
     python benchmarks/startup.py [--rounds 15]
 
 Whole processes, in turns: `pconv --help` against `python -c "import typer, rich"`; `pconv restore` of one picture of
-256 px against `python -c "import torch"`, less the network's own time (the median of its runs over the same tile). Prints medians on stderr, one JSON object last.
+256 px against `python -c "import torch"`, less the network's own time (the median of its runs over the same tile).
+Prints medians on stderr, one JSON object last.
 """
 
 from __future__ import annotations

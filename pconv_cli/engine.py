@@ -28,8 +28,14 @@ GUIDED: int = 2**GUIDE_LEVELS
 """Pixels of a tile that one of its guide stands for, along each side."""
 BATCH_PIXELS = 32 * 512 * 512
 """Pixels of the largest batch for a GPU: enough that it does not wait for its orders. An estimate, not yet measured."""
+CPU_BATCH_PIXELS = 512 * 512
+"""Pixels of the largest batch for a core: small windows are computed twice as fast together, larger ones no faster."""
 MEMORY_SHARE = 0.8
 """Of a GPU's free memory, what batches may take."""
+_ALIKE = 128 * 128
+"""Pixels of a canvas up to which a CPU computes batches in fp32, and never a tile alone: its library takes another way
+through small deep layers for one picture than for several, and the last bits differ. As it is, a tile gives the same
+bytes whoever keeps it company. (In bf16 one and several were found to agree.)"""
 SMALLEST_SPLIT = 64
 """A tile is not halved below this side when memory runs out, pixels."""
 
@@ -164,13 +170,13 @@ class Engine:
     `network(image, known) -> (output, known)`, or `network(image, known, guide)` where tiles bring guides. Tiles of
     reduced pictures go to `network.coarse`, where there is one.
 
-    A CPU gains nothing from batches as a GPU has them: at 512 px one of four takes 1.6 times as long. It gains from
-    tiles side by side, a core each: cores that share one convolution wait for the slowest at every layer.
+    A CPU has tiles side by side, a core each: cores that share one convolution wait for the slowest at every layer.
 
     Attributes:
         lanes: How many calls of `fill` may run at once, each with a lane of its own. On a GPU two: while one batch is
             computed, another is copied.
         devices: Where the lanes compute, in turns.
+        units: Cores or GPUs behind the lanes. One that has nothing to do should not wait for a full batch.
         helpers: How many threads should read, and as many write: on a CPU they take its cores from the lanes.
         ahead: How many pictures should be on their way between those threads, so that no lane waits.
     """
@@ -185,22 +191,26 @@ class Engine:
             for i, device in enumerate(self.devices)
         ]
         self._emit = emit
-        self._asked = batch_size
+        self._asked, self._exact = batch_size, precision == torch.float32
         kind = self.devices[0].type
         self._cores = torch.get_num_threads() if kind == "cpu" else 0
         if self._cores:
-            self.lanes = min(self._cores, batch_size or self._cores)
+            self.lanes = self.units = min(self._cores, batch_size or self._cores)
             self.helpers = max(1, self._cores // 2)
-            self.ahead = 3 * self.lanes
+            self.ahead = 6 * self.lanes
         else:
-            self.lanes = len(self.devices) * (2 if kind == "cuda" else 1)
+            self.units = len(self.devices)
+            self.lanes = self.units * (2 if kind == "cuda" else 1)
             self.helpers = max(2, os.cpu_count() or 2)
             self.ahead = 256 * len(self.devices)
 
     def batch_size(self, canvas: tuple[int, int]) -> int:
         """Say how many tiles of a shape to give at once: what was asked for, or what suits the device."""
         if self._cores:
-            return 1
+            most = CPU_BATCH_PIXELS // (canvas[0] * canvas[1])
+            if self._exact and canvas[0] * canvas[1] > _ALIKE:
+                most = 1
+            return max(1, most if self._asked is None else min(most, self._asked // self.lanes))
         if self._asked is not None:
             return self._asked
         pixels = min(copy.room() for copy in self._copies)
@@ -228,7 +238,10 @@ class Engine:
             threads = max(1, self._cores // beside)
             if torch.get_num_threads() != threads:  # of this thread, that is
                 torch.set_num_threads(threads)
-        return self._fill(self._copies[lane % len(self._copies)], tiles, canvas)
+        copy = self._copies[lane % len(self._copies)]
+        if self._cores and self._exact and len(tiles) == 1 and canvas[0] * canvas[1] <= _ALIKE:
+            return self._fill(copy, (*tiles, *tiles), canvas)[:1]  # see `_ALIKE`
+        return self._fill(copy, tiles, canvas)
 
     def _fill(self, copy: _Copy, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         out: list[Filled] = []
@@ -279,7 +292,7 @@ class _Copy:
         self.device, self._precision, self._emit = device, precision, emit
         self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self._coarse: nn.Module = getattr(network, "coarse", None) or self._network
-        self.largest: int | None = 1 if device.type == "cpu" else None
+        self.largest: int | None = None
         self.too_large: set[tuple[int, int]] = set()
         self._per_pixel: float | None = None  # bytes; unknown before the first batch
         self._free = 0

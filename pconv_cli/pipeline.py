@@ -89,12 +89,14 @@ class Limits:
     Attributes:
         readers: Reader threads, and as many that finish.
         lanes: Computing threads.
+        units: What the lanes compute on. While fewer batches than this are computed, one need not be full.
         ahead: Items begun and not yet done with, at most: so many that no lane waits, so few that a stop is soon.
         bytes: Sum of the items' costs; a single item above it still runs, alone.
     """
 
     readers: int = 2
     lanes: int = 1
+    units: int = 1
     ahead: int = 64
     bytes: int = 1 << 30
 
@@ -199,23 +201,21 @@ class _Batches(Generic[Item, Loaded, Shape, Piece]):
         self._size = size
         self._waiting: dict[Shape, list[tuple[_Flight[Item, Loaded], Piece]]] = {}
 
-    def __bool__(self) -> bool:
-        return bool(self._waiting)
-
     def add(self, shape: Shape, flight: _Flight[Item, Loaded], piece: Piece) -> None:
         self._waiting.setdefault(shape, []).append((flight, piece))
 
-    def full(self) -> int:
-        """How many full batches wait."""
-        return sum(len(pieces) // self._size(shape) for shape, pieces in self._waiting.items())
+    def __len__(self) -> int:
+        """How many pieces wait."""
+        return sum(map(len, self._waiting.values()))
 
-    def take(self, partial: bool) -> tuple[Shape, list[tuple[_Flight[Item, Loaded], Piece]]] | None:
-        """Take a full batch, or with `partial` failing that the fullest; None if there is none."""
+    def take(self, most: int | None) -> tuple[Shape, list[tuple[_Flight[Item, Loaded], Piece]]] | None:
+        """Take a full batch, or None if there is none; with `most` the fullest one, but no more pieces than that."""
         filled = {shape: min(1.0, len(pieces) / self._size(shape)) for shape, pieces in self._waiting.items()}
         shape = max(filled, key=filled.__getitem__, default=None)
-        if shape is None or not (partial or filled[shape] == 1):
+        if shape is None or (most is None and filled[shape] < 1):
             return None
-        size, queue = self._size(shape), self._waiting.pop(shape)
+        size = self._size(shape) if most is None else min(most, self._size(shape))
+        queue = self._waiting.pop(shape)
         if queue[size:]:
             self._waiting[shape] = queue[size:]
         return shape, queue[:size]
@@ -315,11 +315,12 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
 
     def _dispatch(self) -> None:
         """Keep each lane busy, and one batch for it waiting: it must not stand still until this thread has its turn."""
-        lanes = self._limits.lanes
+        lanes, units = self._limits.lanes, self._limits.units
         while self._computing < 2 * lanes:
             # More may come at any moment while anything is being read or cut.
-            coming = lanes if self._reads or self._finishing else self._computing + self._batches.full()
-            batch = self._batches.take(partial=2 * self._computing < lanes)
+            coming = lanes if self._reads or self._finishing else self._computing + len(self._batches)
+            idle = units - self._computing
+            batch = self._batches.take(-(-len(self._batches) // idle) if idle > 0 else None)
             if batch is None:
                 return
             self._computing += 1

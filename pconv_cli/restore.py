@@ -138,7 +138,7 @@ def restore(
     engine = Engine(network, devices, precision, emit, settings.batch_size)
     stages = _Restoration(settings, engine, emit)
     readers = settings.jobs or engine.helpers
-    limits = Limits(readers, engine.lanes, engine.ahead + 2 * readers)
+    limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
     reports: dict[str, ItemReport] = {}
     for outcome in run(todo.jobs, stages, limits, stop):
         reports[outcome.item.name] = _report(outcome)

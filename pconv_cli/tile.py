@@ -346,7 +346,7 @@ class _Big:
 
         stages = _Windows(engine, self._emit)
         readers = self._settings.jobs or engine.helpers
-        limits = Limits(readers, engine.lanes, engine.ahead + 2 * readers, IN_FLIGHT)
+        limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, IN_FLIGHT)
         try:
             for pieces in filling.rounds():
                 for outcome in run(pieces, stages, limits, self._stop):

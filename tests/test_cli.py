@@ -601,7 +601,7 @@ def test_ctrl_c_is_acknowledged_while_a_large_picture_is_computed(
     hole = np.zeros((96, 96), np.bool_)
     hole[::16, ::16] = True
     work.pair(size=(96, 96), hole=hole)
-    assert pconv.restore("--tile-size", "32", "--progress", "json") == 130
+    assert pconv.restore("--tile-size", "32", "--batch-size", "1", "--progress", "json") == 130
     names = [json.loads(line)["event"] for line in pconv.error_lines]
     assert names.count("tiles_done") == 9
     assert "tiles_done" in names[names.index("notice") :]
@@ -635,7 +635,7 @@ ONE_BATCH = box(48, 40, 17, 17, 23, 23)
 def started(work: Workplace, pconv: Pconv, *options: str, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
     """The slow `pconv`, one reader thread, as a process that cannot outlive the test's patience."""
     go_on = str(work.root / "go-on")
-    command = [sys.executable, "-c", SLOW, go_on, *pconv.line("--json", "--jobs", "1", *options)]
+    command = [sys.executable, "-c", SLOW, go_on, *pconv.line("--json", "--jobs", "1", "--batch-size", "1", *options)]
     one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, env=one_core

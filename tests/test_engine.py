@@ -51,7 +51,7 @@ def copy(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
 def start(network: nn.Module, precision: torch.dtype = torch.float32) -> tuple[Engine, list[Event]]:
     events: list[Event] = []
     engine = Engine(network, CPU, precision, events.append)
-    engine._copies[0].largest = None  # batches as on a GPU
+    engine._cores = 0  # batches as on a GPU
     return engine, events
 
 
@@ -77,11 +77,38 @@ def test_tiles_of_reduced_pictures_go_to_the_coarse_part() -> None:
     alone.fill([replace(ones[0], reduced=True)], (64, 64))  # without a coarse part the network does it all
 
 
-def test_a_cpu_computes_the_tiles_of_a_batch_one_by_one() -> None:
-    network = Fake(copy)
-    engine = Engine(network, CPU, torch.float32, lambda _: None)
-    engine.fill([tile(8, 8, seed=i) for i in range(3)], (8, 8))
-    assert [shape[0] for shape in network.shapes] == [1, 1, 1]
+@pytest.mark.parametrize(
+    ("precision", "expected"),
+    [
+        (torch.float32, {(512, 512): 1, (256, 256): 1, (128, 128): 16, (96, 64): 42, (2048, 2048): 1}),
+        (torch.bfloat16, {(512, 512): 1, (256, 256): 4, (128, 128): 16, (96, 64): 42, (2048, 2048): 1}),
+    ],
+)
+def test_a_core_takes_small_tiles_together(precision: torch.dtype, expected: dict[tuple[int, int], int]) -> None:
+    engine = Engine(Fake(copy), CPU, precision, lambda _: None)
+    assert {canvas: engine.batch_size(canvas) for canvas in expected} == expected
+    asked = Engine(Fake(copy), CPU, precision, lambda _: None, 3 * engine.lanes)
+    assert {canvas: asked.batch_size(canvas) for canvas in expected} == {c: min(3, n) for c, n in expected.items()}
+
+
+@pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("side", [32, 96, 128, 192])
+def test_on_a_cpu_a_tile_gives_the_same_bytes_whoever_keeps_it_company(precision: torch.dtype, side: int) -> None:
+    torch.manual_seed(0)
+    learned = PartialConvUNet(
+        UNetConfig(
+            encoder=((16, 5), (32, 3), (64, 3), (128, 3), (192, 3), (192, 3)), mean=(0.5,) * 3, std=(0.25,) * 3,
+            floor=1, head=16, upsample="bilinear",
+        )
+    ).folded()  # fmt: skip
+    nn.init.normal_(learned.out.weight, 0, 0.3)
+    engine = Engine(learned, CPU, precision, lambda _: None)
+    tiles = [tile(side, side, seed=i, dtype="float32") for i in range(min(5, engine.batch_size((side, side))))]
+    alone = [engine.fill([one], (side, side))[0] for one in tiles]
+    for company in (tiles, tiles[:2], tiles[::-1]):
+        together = engine.fill(company, (side, side))
+        for one, filled in zip(company, together, strict=True):
+            assert same(filled, alone[next(i for i, other in enumerate(tiles) if other is one)])
 
 
 @pytest.mark.parametrize(("cores", "asked", "lanes"), [(1, None, 1), (4, None, 4), (4, 1, 1), (4, 3, 3), (2, 64, 2)])
@@ -90,7 +117,7 @@ def test_a_cpu_has_a_lane_for_each_core_or_as_many_as_are_asked_for(
 ) -> None:
     monkeypatch.setattr(torch, "get_num_threads", lambda: cores)
     engine = Engine(Fake(copy), CPU, torch.float32, lambda _: None, asked)
-    assert engine.lanes == lanes and engine.batch_size((40, 40)) == 1
+    assert engine.lanes == engine.units == lanes and engine.batch_size((512, 512)) == 1
 
 
 def test_lanes_that_compute_at_once_share_the_cores() -> None:
@@ -128,7 +155,7 @@ def test_devices_share_the_work_with_a_copy_of_the_network_each_and_agree() -> N
     first, *others = (engine.fill([one], (32, 32), lane)[0] for lane in range(3))
     assert all(same(first, other) for other in others)
     engine._copies[1].largest = 7  # what one learns of its memory does not concern the others
-    assert [copy.largest for copy in engine._copies] == [1, 7, 1]
+    assert [copy.largest for copy in engine._copies] == [None, 7, None]
 
 
 class FakeGpu:
@@ -145,7 +172,6 @@ class FakeGpu:
         self.engine = Engine(Fake(copy), CPU, torch.float32, lambda _: None)
         self.engine._cores = 0
         (self.copy,) = self.engine._copies
-        self.copy.largest = None
         self.copy.device = torch.device("cuda")
         self.copy._forward = self._forward  # type: ignore[method-assign]
 

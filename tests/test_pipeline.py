@@ -164,8 +164,8 @@ def stage_threads() -> list[str]:
     return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read_", "compute_", "finish_"))]
 
 
-def limits(readers: int = 2, lanes: int = 2, bytes: int = 1 << 20) -> Limits:
-    return Limits(readers=readers, lanes=lanes, ahead=8, bytes=bytes)
+def limits(readers: int = 2, lanes: int = 2, bytes: int = 1 << 20, units: int = 1) -> Limits:
+    return Limits(readers=readers, lanes=lanes, units=units, ahead=8, bytes=bytes)
 
 
 # ---------------------------------------------------------------- what comes out
@@ -275,13 +275,19 @@ def test_lanes_compute_at_the_same_time_and_each_knows_how_many_do() -> None:
     assert {turn.beside for turn in stages.turns} == {2}
 
 
+def test_what_is_there_is_shared_by_all_units_that_have_nothing_to_do() -> None:
+    stages = Record(batch_size=100)
+    finish([Task(0, ("a",) * 10)], stages, limits(lanes=3, units=3))
+    assert sorted(len(batch) for _, batch in stages.batches) == [3, 3, 4]
+
+
 def test_what_is_left_alone_knows_that_it_is() -> None:
     stages = Record(batch_size=1)
     finish([Task(0, ("a",))], stages, limits(lanes=4))
     assert stages.turns == [Turn(stages.turns[0].lane, 1)]
 
 
-def test_a_batch_that_is_not_full_waits_for_company_while_half_of_the_lanes_compute() -> None:
+def test_a_batch_that_is_not_full_waits_for_company_while_all_units_compute() -> None:
     first_computes, others_compute = threading.Event(), threading.Event()
 
     class Gated(Record):
@@ -528,7 +534,8 @@ def workloads(draw: st.DrawFn) -> tuple[list[Task], Limits, int]:
         )
         for name in range(count)
     ]
-    bounds = limits(draw(st.integers(1, 5)), draw(st.integers(1, 4)), draw(st.integers(0, 20)))
+    lanes = draw(st.integers(1, 4))
+    bounds = limits(draw(st.integers(1, 5)), lanes, draw(st.integers(0, 20)), draw(st.integers(1, lanes)))
     return tasks, bounds, draw(st.integers(1, 6))
 
 
