@@ -2,9 +2,11 @@
 
     python benchmarks/layer.py [--rounds 15] [--device cpu] [--weights NAME|FILE]
 
-All are measured in turns, in one run: a layer with a mask of scattered holes, a layer that knows that everything is
-known (which is what most layers on a floor are), and `torch.nn.Conv2d` of the same shape; then the folded network, and
-the same network with plain convolutions. Prints medians and ratios on stderr, one JSON object last.
+All are measured in turns, in one run: `torch.nn.Conv2d`; a layer of the same shape with a mask of scattered holes
+(`partial`); the same where holes are 0 already, as they are behind another such layer (`chain`: ratio, convolution);
+a layer that knows that everything is known, which is what most layers on a floor are (`known`); and the paper's formula
+as it stands, with a mask of as many channels as the features and a convolution of it (`formula`). Then the folded
+network and the same with plain convolutions. Prints medians and ratios on stderr, one JSON object last.
 """
 
 from __future__ import annotations
@@ -23,7 +25,8 @@ from torch import Tensor, nn
 
 from pconv_cli import weights as store
 from pconv_cli.engine import autocast, choose_device
-from pconv_cli.nn.partial_conv import PartialConv2d
+from pconv_cli.nn.partial_conv import PartialConv2d, hide
+from pconv_cli.process import settle
 
 LAYERS = [  # channels in, out, kernel, stride, side: of the default network at 512 px, and the paper's first
     (32, 64, 3, 2, 256),
@@ -47,6 +50,20 @@ class Plain(PartialConv2d):
 
     def convolve_known(self, features: Tensor) -> Tensor:
         return F.conv2d(features, self.weight, self.bias, self.stride, self.padding, self.dilation, self.groups)
+
+
+class Formula(nn.Conv2d):
+    """Equations 1 and 2 of arXiv 1804.07723 as they stand."""
+
+    def forward(self, features: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        mask = known.to(features.dtype).expand_as(features)
+        ones = torch.ones_like(self.weight)
+        count = F.conv2d(mask, ones, None, self.stride, self.padding, self.dilation, self.groups)
+        some = count.clamp(0, 1)
+        out = F.conv2d(features * mask, self.weight, None, self.stride, self.padding, self.dilation, self.groups)
+        out = out * (self.weight[0].numel() / (count + 1e-6) * some)
+        assert self.bias is not None
+        return (out + self.bias[:, None, None]) * some, some
 
 
 def plain(network: nn.Module) -> nn.Module:
@@ -79,6 +96,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto")
     parser.add_argument("--weights", default=None)
     options = parser.parse_args()
+    settle()
     device = choose_device(options.device)
     results = []
     rng = torch.Generator().manual_seed(0)
@@ -88,14 +106,18 @@ def main() -> None:
             for incoming, outgoing, kernel, stride, side in LAYERS:
                 layer = PartialConv2d(incoming, outgoing, kernel, stride, kernel // 2)
                 conv = nn.Conv2d(incoming, outgoing, kernel, stride, kernel // 2)
-                layer, conv = (m.to(device, memory_format=torch.channels_last) for m in (layer, conv))
+                formula = Formula(incoming, outgoing, kernel, stride, kernel // 2)
+                layer, conv, formula = (m.to(device, memory_format=torch.channels_last) for m in (layer, conv, formula))
                 features = torch.rand(1, incoming, side, side, generator=rng).to(device, precision)
                 features = features.contiguous(memory_format=torch.channels_last)
                 known = (F.avg_pool2d(torch.rand(1, 1, side, side, generator=rng), 9, 1, 4) < 0.51).float().to(device)
+                visible = hide(features, known)
                 runs = {
                     "conv": lambda m=conv, x=features: m(x),
                     "partial": lambda m=layer, x=features, k=known: m(x, k),
+                    "chain": lambda m=layer, x=visible, k=known: m.convolve(x, m.ratio(k)[0]),
                     "known": lambda m=layer, x=features: m.convolve_known(x),
+                    "formula": lambda m=formula, x=features, k=known: m(x, k),
                 }
                 medians = in_turns(runs, options.rounds, device)
                 results.append({"precision": name, "layer": [incoming, outgoing, kernel, stride, side], **medians})

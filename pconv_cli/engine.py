@@ -157,6 +157,21 @@ def precision_name(precision: torch.dtype) -> str:
     return next(name for name, dtype in PRECISIONS.items() if dtype == precision)
 
 
+def described(devices: Sequence[torch.device], precision: torch.dtype, reason: str) -> dict[str, str]:
+    """Say where and how is computed, for a report; `reason` is that of `choose_precision`.
+
+    No network is compiled. On a CPU that makes it a fifth slower and takes two minutes for each shape of tile
+    (benchmarks/compile.py); what it brings on a GPU has not been measured.
+    """
+    cpu = devices[0].type == "cpu"
+    return {
+        "device": ",".join(map(str, devices)),
+        "precision": precision_name(precision),
+        "precision_reason": reason,
+        "compiled": "no: on a CPU it never pays" if cpu else "no: not measured on this device",
+    }
+
+
 def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[Any]:
     """Return a context in which convolutions compute in the given precision."""
     if precision == torch.float32:
@@ -379,9 +394,8 @@ class _Copy:
             return contextlib.nullcontext()
         if not hasattr(self._streams, "own"):
             self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-            self._streams.own.wait_stream(
-                torch.cuda.default_stream(self.device)
-            )  # the weights may still be on their way
+            # The weights may still be on their way.
+            self._streams.own.wait_stream(torch.cuda.default_stream(self.device))
         return torch.cuda.stream(self._streams.own)
 
     def _back(self, result: Tensor) -> NDArray[Any]:

@@ -6,8 +6,8 @@ networks, devices, or who computes the tiles of a round.
 The rounds, each begun when the one before has landed (what each is worth: benchmarks/README.md):
 
 1. Where a hole is so deep that whole cells of 8 x 8 px are lost, the picture is reduced to such cells and filled first,
-   by these same rounds. All windows then stand on one guide, so neighbours agree, and a hole larger than a window is
-   filled with something coherent.
+   by these same rounds (with a guide of its own if one window does not see all of it). All windows then stand on one
+   guide, so neighbours agree, and a hole larger than a window is filled with something coherent.
 2. The windows of the plan.
 3. The cuts that run through holes are levelled (see `seams`), then healed: a band on both sides of them is filled once
    more, everything else known, and faded into what was there.

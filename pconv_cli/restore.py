@@ -14,11 +14,10 @@ from pathlib import Path
 from typing import Literal
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
 
 from pconv_cli import weights as store
-from pconv_cli.engine import Engine, choose_devices, choose_precision, precision_name
+from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
     ItemDone,
@@ -131,9 +130,9 @@ def restore(
     precision, reason = choose_precision(settings.precision, devices[0])
     network = store.load_network(settings.weights, settings.padding)
     _writable(todo)
-    described = _described(settings, devices, precision, reason)
+    settled = _described(settings) | described(devices, precision, reason)
     told = ("weights", "device", "precision", "precision_reason")
-    emit(RunStarted(len(todo.jobs), *(str(described[key]) for key in told)))
+    emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
     engine = Engine(network, devices, precision, emit, settings.batch_size)
     stages = _Restoration(settings, engine, emit)
@@ -145,7 +144,7 @@ def restore(
         _tell(reports[outcome.item.name], emit)
     stages.last_words()
     items = tuple(reports.get(job.name) or _report_of(job, "not_done") for job in todo.jobs)
-    report = Report(described, items, time.monotonic() - started, stop(), tuple(notices))
+    report = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
     emit(
         RunFinished(
             report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
@@ -331,16 +330,11 @@ def _writable(todo: JobList) -> None:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
 
 
-def _described(
-    settings: RestoreSettings, devices: Sequence[torch.device], precision: torch.dtype, reason: str
-) -> dict[str, str | int | bool]:
+def _described(settings: RestoreSettings) -> dict[str, str | int | bool]:
     path = store.find(settings.weights)
     return {
         "weights": store.NONE if path is None else path.stem,
         "weights_sha256": "" if path is None else store.sha256(path),
-        "device": ",".join(map(str, devices)),
-        "precision": precision_name(precision),
-        "precision_reason": reason,
         "tile_size": settings.tile_size,
         "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
         "dilate": settings.dilate,

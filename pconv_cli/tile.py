@@ -55,6 +55,7 @@ ROWS = 256  # of a mask looked at together
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
 IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
+ON_ITS_WAY = 1 << 30  # the same for a GPU, whose batches are larger
 PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
 
 
@@ -306,22 +307,20 @@ class _Big:
     def _plan(self, stop: Callable[[], bool]) -> TilePlan:
         return plan_tiles(self._mask.damage(self._settings, stop), self._settings.size)
 
-    def _engine(self, described: dict[str, Any]) -> Engine:
+    def _engine(self, settled: dict[str, Any]) -> Engine:
         """Load the network onto the device, and describe the run."""
         from pconv_cli import weights as store
-        from pconv_cli.engine import Engine, choose_devices, choose_precision, precision_name
+        from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 
         settings = self._settings
         devices = choose_devices(settings.device)
         precision, reason = choose_precision(settings.precision, devices[0])
         network = store.load_network(settings.weights, settings.padding)
         path = store.find(settings.weights)
-        described |= {
+        settled |= described(devices, precision, reason)
+        settled |= {
             "weights": store.NONE if path is None else path.stem,
             "weights_sha256": "" if path is None else store.sha256(path),
-            "device": ",".join(map(str, devices)),
-            "precision": precision_name(precision),
-            "precision_reason": reason,
             "tile_size": settings.size,
             "padding": settings.padding or "as trained",
             "overlap": settings.overlap,
@@ -346,7 +345,8 @@ class _Big:
 
         stages = _Windows(engine, self._emit)
         readers = self._settings.jobs or engine.helpers
-        limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, IN_FLIGHT)
+        held = IN_FLIGHT if engine.devices[0].type == "cpu" else ON_ITS_WAY
+        limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, held)
         try:
             for pieces in filling.rounds():
                 for outcome in run(pieces, stages, limits, self._stop):

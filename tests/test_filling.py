@@ -154,6 +154,22 @@ def test_guides_are_made_of_reduced_tiles_which_share_no_batch_with_others() -> 
     assert all(reduced == small == apart for reduced, small, apart in seen)
 
 
+@pytest.mark.parametrize(("side", "levels"), [(96, 1), (512, 1), (900, 2)])
+def test_a_reduced_picture_has_a_guide_of_its_own_only_where_one_window_does_not_see_all_of_it(
+    side: int, levels: int
+) -> None:
+    quarter = side // 4
+    hole = box(side, side, quarter, quarter, 3 * quarter, 3 * quarter)
+    filling = Filling(ArraySurface(texture(side, side).copy()), plan_tiles(hole, 64))
+    reduced = []
+    for pieces in filling.rounds():
+        reduced += [piece.filling.surface.width for piece in pieces if piece.shape[3]]
+        for piece in pieces:
+            done = piece.load()
+            piece.land(done, engine().fill([done], piece.canvas)[0])
+    assert sorted(set(reduced), reverse=True) == [-(-side // 8), -(-side // 64)][:levels]
+
+
 def test_thin_damage_needs_no_guide() -> None:
     hole = box(200, 200, 10, 50, 190, 57)
     _, filling = filled(texture(200, 200), hole, size=64)

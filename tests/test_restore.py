@@ -392,7 +392,7 @@ def test_the_report_names_the_settings_that_decide_a_result(work: Workplace) -> 
     report, _ = go(work, tile_size=64, dilate=1, invert_mask=True)
     assert report.settings == {
         "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
-        "precision_reason": "as asked for", "tile_size": 64,
+        "precision_reason": "as asked for", "compiled": "no: on a CPU it never pays", "tile_size": 64,
         "mask_polarity": "black = damaged", "dilate": 1,
     }  # fmt: skip
 

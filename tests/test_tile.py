@@ -848,8 +848,8 @@ def test_stdout_is_one_json_document_and_everything_else_is_on_stderr(place: Pla
     assert document["summary"]["tiles"] == item["tiles"] and not document["summary"]["interrupted"]
     assert document["settings"] == {
         "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
-        "precision_reason": "as asked for", "tile_size": 64, "padding": "as trained",
-        "overlap": 0, "mask_polarity": "white = damaged", "dilate": 0,
+        "precision_reason": "as asked for", "compiled": "no: on a CPU it never pays", "tile_size": 64,
+        "padding": "as trained", "overlap": 0, "mask_polarity": "white = damaged", "dilate": 0,
     }  # fmt: skip
     assert place.error_lines[1].startswith("[1/1] restored big.tif: ")
     assert place("--progress", "plain", "--overwrite") == 0 and place.out == ""

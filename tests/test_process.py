@@ -1,0 +1,44 @@
+"""How the process is set up: what is freed is kept for what comes next."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+FAULTS = """
+import resource, sys
+from pconv_cli.process import settle
+if sys.argv[1] == "settled":
+    settle()
+import numpy as np
+
+def faults():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+
+for _ in range(3):
+    np.ones(48 << 20, np.uint8)
+before = faults()
+for _ in range(20):
+    np.ones(48 << 20, np.uint8)
+print(faults() - before)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc's settings")
+def test_memory_that_was_freed_is_used_again_and_not_asked_for_anew() -> None:
+    plain, settled = (
+        int(subprocess.run([sys.executable, "-c", FAULTS, how], check=True, capture_output=True).stdout)
+        for how in ("plain", "settled")
+    )
+    if plain < 1000:
+        pytest.skip("this C library keeps large blocks by itself")
+    assert settled < plain / 20
+
+
+def test_settling_twice_and_where_there_is_no_such_library_is_no_error() -> None:
+    code = (
+        "import ctypes; from pconv_cli.process import settle; settle(); ctypes.CDLL = lambda name: object(); settle()"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True)
