@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--precision", default="auto")
     options = parser.parse_args()
     device = choose_device(options.device)
-    precision = choose_precision(options.precision, device)
+    precision, _ = choose_precision(options.precision, device, training=True)
     photos, _ = load_photos(options.photos, options.size)
     moved = [torch.tensor(photo, device=device).permute(2, 0, 1).contiguous() for photo in photos]
     held, kept = moved[::20], [photo for i, photo in enumerate(moved) if i % 20]

@@ -115,7 +115,7 @@ def main() -> None:
     parser.add_argument("--buckets", nargs="*")
     options = parser.parse_args()
     device = choose_device(options.device)
-    precision = choose_precision("auto", device)
+    precision, _ = choose_precision("auto", device)
     engines = {
         padding: Engine(store.load_network(options.weights, padding), device, precision, lambda _: None)
         for padding in (None, "zero", "reflect", "replicate")
