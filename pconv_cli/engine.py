@@ -9,9 +9,10 @@ from __future__ import annotations
 import contextlib
 import os
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from copy import deepcopy
 from dataclasses import dataclass
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import numpy as np
@@ -138,7 +139,7 @@ def choose_precision(name: str, device: torch.device, *, training: bool = False)
             raise DeviceError(f"--precision {name}: not a precision; use auto, fp32, bf16 or fp16")
         return PRECISIONS[name], "as asked for"
     if device.type == "cuda":
-        if torch.cuda.is_bf16_supported(including_emulation=False):
+        if torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU computes in it"
         return torch.float16, "this GPU does not compute in bf16"
     if device.type == "cpu" and not training and _cpu_computes_in_bf16():
@@ -243,8 +244,8 @@ class Engine:
             beside: How many lanes are at work, this one included: they share the cores of a CPU. None: leave that.
 
         Returns:
-            The filled tiles, in order, each of its own size. A result never depends on its neighbours in the batch.
-            Out of device memory, the batch is halved, then the tile; each is said once, and remembered.
+            The filled tiles, in order, each of its own size. A result does not depend on its neighbours in the batch,
+            but for rounding. Out of device memory, the batch is halved, then the tile; each is said once, remembered.
 
         Raises:
             DeviceError: If the device runs out of memory even so.
@@ -264,6 +265,8 @@ class Engine:
             count = min(len(tiles) - len(out), copy.largest or len(tiles))
             part = tiles[len(out) : len(out) + count]
             done = None if canvas in copy.too_large else copy.attempt(part, canvas)
+            if done is None and count == 1 and canvas not in copy.too_large:
+                done = copy.attempt(part, canvas, alone=True)  # the memory may have been taken by another lane
             if done is not None:
                 out += done
             elif count > 1 and canvas not in copy.too_large:
@@ -311,8 +314,9 @@ class _Copy:
         self.too_large: set[tuple[int, int]] = set()
         self._per_pixel: float | None = None  # bytes; unknown before the first batch
         self._free = 0
-        self._measuring = threading.Lock()
-        self._streams = threading.local()
+        self._change = threading.Condition()
+        self._computing, self._alone = 0, False
+        self._streams: SimpleQueue[Any] = SimpleQueue()
         self._overflown = False
 
     def room(self) -> int:
@@ -323,12 +327,17 @@ class _Copy:
             return 0  # one tile, to see what it takes
         return min(BATCH_PIXELS, int(MEMORY_SHARE * self._free / 2 / self._per_pixel))
 
-    def attempt(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled] | None:
-        """Fill one batch, or give None when memory ran out; by then nothing of the failed pass is held."""
+    def attempt(self, tiles: Sequence[Tile], canvas: tuple[int, int], *, alone: bool = False) -> list[Filled] | None:
+        """Fill one batch, or give None when memory ran out; by then nothing of the failed pass is held.
+
+        `alone`: while no other lane computes here, and with what the library keeps in store given back before.
+        """
+        measured = self.device.type == "cuda" and self._per_pixel is None and not tiles[0].reduced
         try:
-            if self.device.type == "cuda" and self._per_pixel is None:
-                return self._measured(tiles, canvas)
-            return self._forward(tiles, canvas)
+            with self._turn(alone=alone or measured):
+                if alone and self.device.type == "cuda":
+                    torch.cuda.empty_cache()
+                return self._measured(tiles, canvas) if measured else self._forward(tiles, canvas)
         except RuntimeError as error:  # torch's own out-of-memory error is one
             if not _out_of_memory(error):
                 raise
@@ -336,18 +345,31 @@ class _Copy:
             torch.cuda.empty_cache()
         return None
 
+    @contextlib.contextmanager
+    def _turn(self, *, alone: bool) -> Iterator[None]:
+        """Compute beside others, or once they have finished and before any other begins."""
+        with self._change:
+            while self._alone or (alone and self._computing):
+                self._change.wait()
+            self._alone = alone
+            self._computing += 1
+        try:
+            yield
+        finally:
+            with self._change:
+                self._alone = False
+                self._computing -= 1
+                self._change.notify_all()
+
     def _measured(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
-        """Fill a batch while no other is computed here, and note what it takes."""
-        with self._measuring:
-            if self._per_pixel is not None:
-                return self._forward(tiles, canvas)
-            self._free, _ = torch.cuda.mem_get_info(self.device)
-            before = torch.cuda.memory_allocated(self.device)
-            torch.cuda.reset_peak_memory_stats(self.device)
-            filled = self._forward(tiles, canvas)
-            taken = torch.cuda.max_memory_allocated(self.device) - before
-            self._per_pixel = max(taken, 1) / (len(tiles) * canvas[0] * canvas[1])
-            return filled
+        """Fill a batch and note what it takes."""
+        self._free, _ = torch.cuda.mem_get_info(self.device)
+        before = torch.cuda.memory_allocated(self.device)
+        torch.cuda.reset_peak_memory_stats(self.device)
+        filled = self._forward(tiles, canvas)
+        taken = torch.cuda.max_memory_allocated(self.device) - before
+        self._per_pixel = max(taken, 1) / (len(tiles) * canvas[0] * canvas[1])
+        return filled
 
     def _forward(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         width, height = canvas
@@ -388,15 +410,22 @@ class _Copy:
             name = precision_name(self._precision)
             self._emit(Notice(f"{name} was too narrow for a tile, which is computed in fp32; so are others like it"))
 
-    def _stream(self) -> contextlib.AbstractContextManager[Any]:
-        """Give each computing thread a queue of its own on a GPU, so that one copies while the other computes."""
+    @contextlib.contextmanager
+    def _stream(self) -> Iterator[None]:
+        """Take a queue of orders on a GPU that no other lane uses, so that one copies while the other computes."""
         if self.device.type != "cuda":
-            return contextlib.nullcontext()
-        if not hasattr(self._streams, "own"):
-            self._streams.own = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
-            # The weights may still be on their way.
-            self._streams.own.wait_stream(torch.cuda.default_stream(self.device))
-        return torch.cuda.stream(self._streams.own)
+            yield
+            return
+        try:
+            stream = self._streams.get_nowait()
+        except Empty:
+            stream = torch.cuda.Stream(self.device)  # type: ignore[no-untyped-call]
+            stream.wait_stream(torch.cuda.default_stream(self.device))  # the weights may still be on their way
+        try:
+            with torch.cuda.stream(stream):
+                yield
+        finally:
+            self._streams.put(stream)  # it keeps memory in store, so it is used again
 
     def _back(self, result: Tensor) -> NDArray[Any]:
         """Bring a result to the host; from a GPU it is there once the stream has been waited for."""
@@ -433,7 +462,9 @@ def _from_float(image: Tensor, dtype: torch.dtype) -> Tensor:
 
 def _out_of_memory(error: Exception) -> bool:
     text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
+    return isinstance(error, torch.OutOfMemoryError) or any(
+        words in text for words in ("out of memory", "can't allocate memory", "alloc_failed")
+    )
 
 
 def _there(count: int) -> str:

@@ -242,6 +242,8 @@ class Filling:
         if piece.weight is not None:
             pixels = _blended(self.surface.read(piece.window), pixels, piece.weight())
         with self._lock:
+            self.windows += 1
+            self.pixels += piece.window.area
             self.by_pyramid += int(missing.sum())
             if piece.weight is None and piece.damage is self.plan.damage:
                 self.laid += int(where.sum())
@@ -251,8 +253,6 @@ class Filling:
         self, window: Window, damage: Damage, owned: tuple[TilePlan, int] | None,
         weight: Callable[[], NDArray[np.float32]] | None = None,
     ) -> Piece:  # fmt: skip
-        self.windows += 1
-        self.pixels += window.area
         guided = damage is self.plan.damage and self._guide is not None
         if guided and self._guide is not None:
             guided = self._guide.wanted(window) or self._sees_nothing(window)

@@ -14,6 +14,7 @@ import itertools
 import os
 import sys
 import threading
+from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
@@ -111,19 +112,24 @@ class Outcome(Generic[Item, Done]):
 
 
 class Budget:
-    """Bytes that may be held at once."""
+    """Bytes that may be held at once; first come, first served, so that nothing large waits for ever."""
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._held = 0
         self._closed = False
+        self._line: deque[object] = deque()
         self._change = threading.Condition()
 
     def acquire(self, amount: int) -> None:
         """Take bytes, waiting until they fit or nothing else is held; raises `Stopped` once closed."""
+        me = object()
         with self._change:
-            while not self._closed and self._held and self._held + amount > self._limit:
+            self._line.append(me)
+            while not self._closed and (self._line[0] is not me or (self._held and self._held + amount > self._limit)):
                 self._change.wait()
+            self._line.remove(me)
+            self._change.notify_all()
             if self._closed:
                 raise Stopped
             self._held += amount
@@ -148,7 +154,8 @@ def stand_back() -> None:
     """
     if sys.platform == "linux":
         with suppress(OSError):
-            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), NICENESS)
+            me = threading.get_native_id()
+            os.setpriority(os.PRIO_PROCESS, me, min(19, os.getpriority(os.PRIO_PROCESS, me) + NICENESS))
 
 
 class Stopped(Exception):
@@ -195,7 +202,7 @@ class _Flight(Generic[Item, Loaded]):
 
 
 class _Batches(Generic[Item, Loaded, Shape, Piece]):
-    """Pieces that wait for company, by shape; the shape that has waited longest comes first."""
+    """Pieces that wait for company, by shape; of equally full batches the shape that has waited longest comes first."""
 
     def __init__(self, size: Callable[[Shape], int]) -> None:
         self._size = size
@@ -215,9 +222,10 @@ class _Batches(Generic[Item, Loaded, Shape, Piece]):
         if shape is None or (most is None and filled[shape] < 1):
             return None
         size = self._size(shape) if most is None else min(most, self._size(shape))
-        queue = self._waiting.pop(shape)
-        if queue[size:]:
-            self._waiting[shape] = queue[size:]
+        queue = self._waiting[shape]
+        self._waiting[shape] = queue[size:]  # keeps its place in the line
+        if not queue[size:]:
+            del self._waiting[shape]
         return shape, queue[:size]
 
 

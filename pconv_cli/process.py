@@ -12,6 +12,7 @@ from contextlib import suppress
 
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # as in glibc's malloc.h
 _KEPT = 256 << 20  # bytes
+_MOST = 32 << 20  # what older versions of the library take for the second
 
 
 def settle() -> None:
@@ -28,5 +29,6 @@ def settle() -> None:
         with suppress(OSError, AttributeError):  # another C library
             set_option = ctypes.CDLL(None).mallopt
             set_option(_ARENA_MAX, 1)
-            set_option(_MMAP_THRESHOLD, _KEPT)
-            set_option(_TRIM_THRESHOLD, _KEPT)
+            # Without the one the other does harm: setting either ends what the library would adapt by itself.
+            if set_option(_MMAP_THRESHOLD, _KEPT) or set_option(_MMAP_THRESHOLD, _MOST):
+                set_option(_TRIM_THRESHOLD, _KEPT)

@@ -336,6 +336,8 @@ def _described(settings: RestoreSettings) -> dict[str, str | int | bool]:
         "weights": store.NONE if path is None else path.stem,
         "weights_sha256": "" if path is None else store.sha256(path),
         "tile_size": settings.tile_size,
+        "padding": settings.padding or "as trained",
+        "overlap": settings.overlap,
         "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
         "dilate": settings.dilate,
     }

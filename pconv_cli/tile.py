@@ -139,7 +139,8 @@ def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int
 
 def memory(planned: TilePlan, settings: TileSettings) -> int:
     """Estimate the most memory that a run will hold, in bytes."""
-    batch = (settings.batch_size or min(os.cpu_count() or 1, 8)) * min(settings.size**2, planned.height * planned.width)
+    cores = os.cpu_count() or 1
+    batch = min(settings.batch_size or cores, cores) * min(settings.size**2, planned.height * planned.width)
     return AT_REST + ON_DEVICE * batch + min(IN_FLIGHT, planned.pixels * PER_PIXEL) + 48 * len(planned.damage.rows)
 
 
@@ -345,7 +346,8 @@ class _Big:
 
         stages = _Windows(engine, self._emit)
         readers = self._settings.jobs or engine.helpers
-        held = IN_FLIGHT if engine.devices[0].type == "cpu" else ON_ITS_WAY
+        tiles = 2 * engine.lanes * self._settings.size**2 * PER_PIXEL
+        held = max(IN_FLIGHT, tiles) if engine.devices[0].type == "cpu" else ON_ITS_WAY
         limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, held)
         try:
             for pieces in filling.rounds():

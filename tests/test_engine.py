@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import threading
+import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
@@ -262,7 +264,8 @@ def test_a_cuda_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch, n
 def test_auto_precision_is_half_where_the_device_computes_in_it_and_says_why(monkeypatch: pytest.MonkeyPatch) -> None:
     cuda, mps = torch.device("cuda"), torch.device("mps")
     for supported, expected in ((True, torch.bfloat16), (False, torch.float16)):
-        monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation, s=supported: s)
+        major = 8 if supported else 7
+        monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, major=major: (major, 5))
         precision, reason = choose_precision("auto", cuda)
         assert precision == expected and ("computes in it" in reason) == supported
         assert choose_precision("auto", cuda, training=True)[0] == expected
@@ -553,6 +556,39 @@ def test_halving_tiles_is_said_once() -> None:
     engine.fill([tile(160, 160, seed=i) for i in range(3)], (160, 160))
     engine.fill([tile(160, 160, seed=9)], (160, 160))
     assert len([text for text in texts(events) if "halving tiles" in text]) == 1
+
+
+def test_a_tile_that_lacks_memory_only_while_another_lane_computes_is_tried_again_alone() -> None:
+    both, held = threading.Barrier(2, timeout=20), threading.Event()
+    computing, lock = 0, threading.Lock()
+
+    def behaviour(image: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+        nonlocal computing
+        with lock:
+            computing += 1
+        try:
+            if not held.is_set():
+                both.wait()
+                held.set()
+            if image.shape[-1] == 200 and computing > 1:
+                raise torch.OutOfMemoryError("full")
+            if image.shape[-1] == 100:
+                time.sleep(0.1)
+            return image, known
+        finally:
+            with lock:
+                computing -= 1
+
+    network = Fake(behaviour)
+    engine, events = start(network)
+    with ThreadPoolExecutor(2) as pool:
+        large = pool.submit(engine.fill, [tile(200, 200)], (200, 200), 0)
+        small = pool.submit(engine.fill, [tile(100, 100)], (100, 100), 1)
+        assert np.array_equal(large.result(20)[0].pixels, tile(200, 200).pixels)
+        small.result(20)
+    assert not events and sorted(shape[1] for shape in network.shapes) == [100, 200, 200]
+    engine.fill([tile(200, 200)], (200, 200))
+    assert network.shapes[-1] == (1, 200, 200)
 
 
 def test_a_tile_that_cannot_be_halved_further_ends_the_run_with_the_way_out() -> None:

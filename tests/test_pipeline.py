@@ -449,6 +449,35 @@ def test_a_budget_lets_a_thread_wait_until_the_bytes_fit() -> None:
     thread.join(PATIENCE)
 
 
+def test_a_large_item_is_not_overtaken_for_ever_by_small_ones() -> None:
+    budget = Budget(10)
+    budget.acquire(6)
+    order: list[str] = []
+
+    def take(name: str, amount: int) -> None:
+        budget.acquire(amount)
+        order.append(name)
+        budget.release(amount)
+
+    threads = []
+    for name, amount in (("large", 9), ("small", 1), ("small", 2)):
+        threads.append(threading.Thread(target=take, args=(name, amount), daemon=True))
+        threads[-1].start()
+        time.sleep(0.05)  # so that they stand in line in this order
+    assert not order, "the small ones would fit"
+    budget.release(6)
+    for thread in threads:
+        thread.join(PATIENCE)
+    assert order[0] == "large" and len(order) == 3
+
+
+def test_pieces_that_have_waited_longest_are_computed_first() -> None:
+    shapes = ("a", "b", "c")
+    stages = Record(batch_size=1)
+    finish([Task(n, shapes * 4) for n in range(1)], stages, limits(readers=1, lanes=1))
+    assert [shape for shape, _ in stages.batches] == ["a"] * 4 + ["b"] * 4 + ["c"] * 4
+
+
 def test_a_closed_budget_lets_nobody_wait_and_nobody_in() -> None:
     budget = Budget(1)
     budget.acquire(1)

@@ -37,6 +37,40 @@ def test_memory_that_was_freed_is_used_again_and_not_asked_for_anew() -> None:
     assert settled < plain / 20
 
 
+OLD = """
+import ctypes
+from pconv_cli import process
+
+asked = []
+
+class Library:
+    def mallopt(self, option, value):
+        asked.append((option, value))
+        return int(TAKEN(option, value))
+
+process.sys.platform = "linux"
+process.ctypes.CDLL = lambda name: Library()
+process.settle()
+print(*(option for option, _ in asked))
+"""
+
+
+@pytest.mark.parametrize(
+    ("taken", "expected"),
+    [
+        ("lambda option, value: True", "-8 -3 -1"),
+        ("lambda option, value: option != -3 or value <= 32 << 20", "-8 -3 -3 -1"),
+        ("lambda option, value: option != -3", "-8 -3 -3"),
+    ],
+)
+def test_what_an_older_library_refuses_is_asked_for_in_less_and_nothing_is_set_that_harms_alone(
+    taken: str, expected: str
+) -> None:
+    code = OLD.replace("TAKEN", f"({taken})")
+    result = subprocess.run([sys.executable, "-c", code], check=True, capture_output=True, text=True)
+    assert result.stdout.strip() == expected
+
+
 def test_settling_twice_and_where_there_is_no_such_library_is_no_error() -> None:
     code = (
         "import ctypes; from pconv_cli.process import settle; settle(); ctypes.CDLL = lambda name: object(); settle()"

@@ -393,6 +393,7 @@ def test_the_report_names_the_settings_that_decide_a_result(work: Workplace) -> 
     assert report.settings == {
         "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
         "precision_reason": "as asked for", "compiled": "no: on a CPU it never pays", "tile_size": 64,
+        "padding": "as trained", "overlap": 0,
         "mask_polarity": "black = damaged", "dilate": 1,
     }  # fmt: skip
 

@@ -1,7 +1,7 @@
 """Partial convolution: the layer everything here stands on.
 
 Knows: features, masks of what is known, and how many known values a window holds. Does not know: networks, pictures,
-devices, or what it computed the last time (nothing is cached between calls).
+devices, or what it computed the last time (no mask and no feature is kept between calls).
 
 Sources: Liu et al., "Image Inpainting for Irregular Holes Using Partial Convolutions", arXiv 1804.07723, equations 1
 and 2; Liu et al., "Partial Convolution based Padding", arXiv 1811.11718, equations 4 and 5.
@@ -122,7 +122,9 @@ def known_ratio(
     if len(feature_groups) == 1:
         window /= shares[0][0]  # all or none of the channels are known
     else:
-        planes = (planes[:, None] * torch.tensor(shares, device=known.device)[:, :, None, None]).sum(2)
+        # Share by share: a tensor of them would have to be sent to the device, which a GPU's host waits for.
+        weighted = [[planes[:, i] * share for i, share in enumerate(row) if share] for row in shares]
+        planes = torch.stack([torch.stack(row).sum(0) for row in weighted], dim=1)
     count = _box_sums(planes, _pair(kernel_size), _pair(stride), pad, _pair(dilation))
     some = count.sign()
     return (window / count.clamp_(min=1.0)).mul_(some), some
@@ -231,7 +233,7 @@ def known_conv2d(
     )
     shift = None if bias is None else bias.to(out.dtype)
     if out.device.type != "cpu" or out.requires_grad:  # one pass over everything, where many small ones cost more
-        scale = torch.outer(torch.tensor(down), torch.tensor(across)).to(out)
+        scale = torch.outer(_laid_out(down, out), _laid_out(across, out))
         return out * scale if shift is None else torch.addcmul(shift[:, None, None] * (1 - scale), out, scale)
     for dim, ratios in ((2, down), (3, across)):
         for i, ratio in enumerate(ratios):
@@ -254,6 +256,15 @@ def _convolved(
     windows = [padded.shape[2 + i] + 2 * pad[i] - dilation[i] * (weight.shape[2 + i] - 1) for i in range(2)]
     steps = [1 if count == 1 else step for count, step in zip(windows, _pair(stride), strict=True)]
     return F.conv2d(padded, weight, bias, steps, pad, dilation, groups), pad
+
+
+def _laid_out(ratios: Sequence[float], like: Tensor) -> Tensor:
+    """Make a vector of ratios, nearly all of them 1, where `like` is; nothing is sent there."""
+    vector = torch.ones(len(ratios), dtype=like.dtype, device=like.device)
+    for i, ratio in enumerate(ratios):
+        if ratio != 1:
+            vector[i] = ratio
+    return vector
 
 
 @lru_cache(maxsize=256)
