@@ -135,4 +135,4 @@ def _link(part: Path, target: Path) -> None:
 
 
 def _taken() -> Refused:
-    return Refused("is there already: pass --overwrite to replace it, or choose another output folder")
+    return Refused("is there already: pass --overwrite to replace it, or choose another output")

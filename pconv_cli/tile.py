@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconv_cli import files
 from pconv_cli.colours import luminance
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import (
@@ -188,6 +189,11 @@ def tile(
         with Source(big) as source:
             chosen = _Mask.choose(source, mask)
             refuse_loss(output, chosen.path)
+            try:  # before torch and the weights are loaded
+                files.refuse_same(big, output)
+                files.refuse_taken(output, overwrite=settings.overwrite)
+            except files.Refused as error:
+                raise ItemError(output, str(error)) from error
             job = _Big(source, chosen, output, settings, emit, stop)
             item = job.restore(described)
     except ItemError as error:
