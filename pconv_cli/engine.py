@@ -30,7 +30,7 @@ GUIDED: int = 2**GUIDE_LEVELS
 BATCH_PIXELS = 32 * 512 * 512
 """Pixels of the largest batch for a GPU: enough that it does not wait for its orders. An estimate, not yet measured."""
 CPU_BATCH_PIXELS = 512 * 512
-"""Pixels of the largest batch for a core: small windows are computed twice as fast together, larger ones no faster."""
+"""Pixels of the largest batch for a core: small windows are computed twice as fast together, large ones hardly."""
 MEMORY_SHARE = 0.8
 """Of a GPU's free memory, what batches may take."""
 _ALIKE = 128 * 128

@@ -18,10 +18,10 @@ _MOST = 32 << 20  # what older versions of the library take for the second
 def settle() -> None:
     """Keep what is freed for what is asked for next. Call it before the first thread starts.
 
-    glibc hands each large block back to the system and asks for it again: a network then spends a third of its time on
-    having pages zeroed. It also gives every thread a heap of its own, and what one has freed no other can use. And at
-    its defaults, the garbage collector looks through all that importing torch makes again and again, and a thread that
-    plans keeps the interpreter for 5 ms at a time while those that compute wait for it.
+    glibc hands each large block back to the system and asks for it again: a network then spends up to a third of its
+    time on having pages zeroed. It also gives every thread a heap of its own, and what one has freed no other can use.
+    And at its defaults, the garbage collector looks through all that importing torch makes again and again, and a
+    thread that plans keeps the interpreter for 5 ms at a time while those that compute wait for it.
     """
     gc.set_threshold(100_000)
     sys.setswitchinterval(0.0005)
