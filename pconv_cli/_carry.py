@@ -17,12 +17,14 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO, TypeAlias
 
+from pconv_cli.errors import Loss
+
 # A tag's type and its little-endian bytes, or the directory that the tag points to.
 Value: TypeAlias = "tuple[int, bytes] | Tags"
 Tags: TypeAlias = "dict[int, Value]"
 Chunk: TypeAlias = tuple[bytes, bytes, bool]  # PNG: name, data, whether it stood after the pixels
 
-ORIENTATION, X_DPI, Y_DPI, UNIT, XMP, ICC = 274, 282, 283, 296, 700, 34675
+ORIENTATION, X_DPI, Y_DPI, UNIT, XMP, IPTC, PHOTOSHOP, ICC = 274, 282, 283, 296, 700, 33723, 34377, 34675
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _SWAP = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
@@ -45,7 +47,11 @@ _PNG_HANDLED = frozenset(b"IHDR PLTE IDAT IEND tRNS iCCP eXIf acTL fcTL fdAT".sp
 _PNG_TRIVIAL = frozenset(b"sBIT sRGB tIME bKGD hIST".split())
 
 # Bytes that one JPEG segment has for them, their signatures taken off.
-_JPEG_EXIF_ROOM, _JPEG_XMP_ROOM = 65533 - 6, 65533 - 29
+_JPEG_EXIF_ROOM, _JPEG_XMP_ROOM, _JPEG_PHOTOSHOP_ROOM = 65533 - 6, 65533 - 29, 65533 - 14
+
+_JPEG_PHOTOSHOP = b"Photoshop 3.0\0"
+_PNG_IPTC = b"Raw profile type iptc"
+_IPTC_RESOURCE = b"8BIM\x04\x04\0\0"
 
 
 @dataclass(frozen=True, eq=False)
@@ -56,12 +62,13 @@ class Carried:
         icc: Colour profile, empty where there is none.
         exif: EXIF block without its "Exif" signature, verbatim where the file had one.
         xmp: XMP packet.
+        photoshop: Photoshop's image resources; IPTC is one of them.
         dpi: Pixels per inch across and down.
         tags: TIFF tags of the first directory and of those below it, or the same of the EXIF block.
         chunks: PNG chunks that are written back as they were.
         jpeg: Encoder settings of a JPEG: tables, subsampling, progressive, further segments.
-        compression: Pillow's name of the TIFF compression to write; empty for the default.
-        predictor: TIFF predictor (1 none, 2 horizontal) to write with; 2 makes photographs smaller.
+        tiff: Whether it is from a TIFF.
+        lost: What of a TIFF nothing but a copy of it keeps, one line each.
         palette: RGBA bytes, four per colour, for palette pictures.
         colour_key: The one transparent colour of a grey (1 value) or RGB (3 values) PNG.
     """
@@ -69,14 +76,22 @@ class Carried:
     icc: bytes = b""
     exif: bytes = b""
     xmp: bytes = b""
+    photoshop: bytes = b""
     dpi: tuple[float, float] | None = None
     tags: Tags = field(default_factory=dict)
     chunks: tuple[Chunk, ...] = ()
     jpeg: Mapping[str, Any] = field(default_factory=dict)
-    compression: str = ""
-    predictor: int = 2
+    tiff: bool = False
+    lost: tuple[str, ...] = ()
     palette: bytes = b""
     colour_key: tuple[int, ...] | None = None
+
+    @property
+    def linear(self) -> bool:
+        """Whether a PNG without a profile says that its values are linear in light."""
+        gamma = next((data for name, data, _ in self.chunks if name == b"gAMA"), b"")
+        primaries = next((data for name, data, _ in self.chunks if name == b"cICP"), b"")
+        return not self.icc and (int.from_bytes(gamma, "big") in range(90000, 110001) or primaries[1:2] == b"\x08")
 
 
 # ---------------------------------------------------------------- TIFF and EXIF directories
@@ -265,14 +280,69 @@ def dpi_tags(dpi: tuple[float, float] | None) -> Tags:
 def tiff_tags(carried: Carried, icc: bytes, orientation: int) -> Tags:
     """All tags that a TIFF gets besides those of its pixels' layout."""
     tags = dict(carried.tags)
-    if not (carried.compression and X_DPI in tags):
+    if not (carried.tiff and X_DPI in tags):
         tags |= dpi_tags(carried.dpi)  # the file's own resolution is worth more than its EXIF block's
     tags = {tag: value for tag, value in tags.items() if tag != ORIENTATION} | orientation_tag(orientation)
     if carried.xmp:
         tags[XMP] = (_BYTE, carried.xmp)
     if icc:
         tags[ICC] = (_UNDEFINED, icc)
+    if carried.photoshop and not carried.tiff:
+        tags[PHOTOSHOP] = (_BYTE, carried.photoshop)
+        if iptc := iptc_of(carried.photoshop):
+            tags[IPTC] = (_UNDEFINED, iptc)
     return tags
+
+
+# ---------------------------------------------------------------- IPTC
+
+
+def photoshop_of(tags: Tags) -> bytes:
+    """Photoshop's image resources of a TIFF, or IPTC that stands alone there as one of them."""
+    resources, iptc = tags.get(PHOTOSHOP), tags.get(IPTC)
+    if isinstance(resources, tuple):
+        return resources[1]
+    if not isinstance(iptc, tuple):
+        return b""
+    data = iptc[1]
+    if data[:1] != b"\x1c" and data[3:4] == b"\x1c":  # bytes that some writers call numbers of 32 bits
+        data = b"".join(data[at : at + 4][::-1] for at in range(0, len(data), 4))
+    return as_resource(data)
+
+
+def as_resource(iptc: bytes) -> bytes:
+    """IPTC as Photoshop's image resource; one that is such a resource already stays."""
+    wrapped = _IPTC_RESOURCE + struct.pack(">L", len(iptc)) + iptc + b"\0" * (len(iptc) % 2)
+    return wrapped if iptc and not iptc.startswith(b"8BIM") else iptc
+
+
+def iptc_of(photoshop: bytes) -> bytes:
+    """IPTC among Photoshop's image resources, empty if there is none."""
+    at = 0
+    while photoshop[at : at + 4] == b"8BIM" and at + 12 <= len(photoshop):
+        name = (photoshop[at + 6] + 2) // 2 * 2  # a text that may be empty, its length before it, of even length in all
+        size = int.from_bytes(photoshop[at + 6 + name : at + 10 + name], "big")
+        data = photoshop[at + 10 + name : at + 10 + name + size]
+        if photoshop[at + 4 : at + 6] == b"\x04\x04":
+            return data
+        at += 10 + name + size + size % 2
+    return b""
+
+
+def iptc_text(photoshop: bytes) -> str:
+    """The text chunk that holds Photoshop's image resources in a PNG: their length, and hexadecimal digits."""
+    digits = photoshop.hex()
+    lines = [digits[at : at + 72] for at in range(0, len(digits), 72)]
+    return "\n".join(["", "iptc", f"{len(photoshop):8}", *lines, ""])
+
+
+def photoshop_segments(photoshop: bytes) -> bytes:
+    """JPEG segments that hold Photoshop's image resources; readers join them."""
+    out = b""
+    for at in range(0, len(photoshop), _JPEG_PHOTOSHOP_ROOM):
+        data = _JPEG_PHOTOSHOP + photoshop[at : at + _JPEG_PHOTOSHOP_ROOM]
+        out += struct.pack(">HH", 0xFFED, len(data) + 2) + data
+    return out
 
 
 # ---------------------------------------------------------------- PNG
@@ -315,6 +385,31 @@ def is_xmp(chunk: Chunk) -> bool:
     return chunk[0] == b"iTXt" and chunk[1].startswith(b"XML:com.adobe.xmp\0")
 
 
+def is_iptc(chunk: Chunk) -> bool:
+    """Whether a PNG chunk is a text that holds IPTC."""
+    return chunk[0] in (b"tEXt", b"zTXt", b"iTXt") and chunk[1].startswith(_PNG_IPTC + b"\0")
+
+
+def dressed_png(bare: bytes, dressed: bytes) -> bytes:
+    """A PNG with the pixels of one and the metadata of another; both well-formed."""
+    own, other = _png_chunks(bare), _png_chunks(dressed)
+    pixels = [chunk for name, chunk in own if name == b"IDAT"]
+    names = [name for name, _ in other]
+    first, last = names.index(b"IDAT"), len(names) - 1 - names[::-1].index(b"IDAT")
+    before = [chunk for _, chunk in other[1:first]]
+    return b"".join([bare[:8], own[0][1], *before, *pixels, *(chunk for _, chunk in other[last + 1 :])])
+
+
+def _png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
+    """Names and bytes, length and checksum included."""
+    found, at = [], 8
+    while at + 12 <= len(data):
+        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+        found.append((data[at + 4 : at + 8], data[at:end]))
+        at = end
+    return found
+
+
 # ---------------------------------------------------------------- JPEG, BMP
 
 
@@ -343,17 +438,23 @@ def jpeg_settings(
 
 
 def jpeg_segments(segments: Sequence[tuple[str, bytes]]) -> bytes:
-    """Those of a JPEG's segments that have no channel of their own (comments, IPTC, extended XMP), ready to be written.
+    """Those of a JPEG's segments that have no channel of their own (comments, extended XMP), ready to be written.
 
-    Left out are JFIF and Adobe, which the encoder writes, EXIF, XMP and ICC, and the index of further pictures.
+    Left out are JFIF and Adobe, which the encoder writes, EXIF, XMP, ICC and IPTC, and the index of further pictures.
     """
     out = b""
-    own = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"MPF\0")
+    own = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"MPF\0", _JPEG_PHOTOSHOP)
     for name, data in segments:
-        if name not in ("APP0", "APP14") and not (name in ("APP1", "APP2") and data.startswith(own)):
+        if name not in ("APP0", "APP14") and not (name in ("APP1", "APP2", "APP13") and data.startswith(own)):
             marker = 0xFE if name == "COM" else 0xE0 + int(name[3:])
             out += struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
     return out
+
+
+def jpeg_photoshop(segments: Sequence[tuple[str, bytes]]) -> bytes:
+    """Photoshop's image resources in a JPEG's segments."""
+    found = [data for name, data in segments if name == "APP13" and data.startswith(_JPEG_PHOTOSHOP)]
+    return b"".join(data.removeprefix(_JPEG_PHOTOSHOP) for data in found)
 
 
 def bmp_header(width: int, height: int, dpi: tuple[float, float] | None) -> bytes:
@@ -386,18 +487,19 @@ def icc_for(carried: Carried, widened: bool) -> bytes:
     return b"" if widened and carried.icc[16:20] == b"GRAY" else carried.icc
 
 
-def losses(carried: Carried, format_name: str, widened: bool) -> tuple[str, ...]:
-    """What of a picture's metadata a format cannot hold.
+def losses(carried: Carried, format_name: str, widened: bool, further: Sequence[str] = ()) -> tuple[str, ...]:
+    """What of a picture a format cannot hold.
 
     Args:
         carried: The metadata.
         format_name: Pillow's name of the format to be written.
         widened: Whether grey pixels are written as RGB.
+        further: What is lost besides metadata.
 
     Returns:
         Nothing, or one line that names all of it.
     """
-    lost: list[str] = []
+    lost = list(further)
     if format_name == "BMP":
         lost += ["ICC profile"] if carried.icc else []
         told = {ORIENTATION, X_DPI, Y_DPI, UNIT}  # BMP pixels stand upright, and it has a resolution of its own
@@ -409,13 +511,17 @@ def losses(carried: Carried, format_name: str, widened: bool) -> tuple[str, ...]
         lost += ["XMP (too long)"] if carried.xmp and not xmp_for(carried, format_name) else []
     if format_name == "WEBP" and carried.dpi and carried.exif and X_DPI not in carried.tags:
         lost.append("resolution")
+    if format_name in ("WEBP", "BMP") and carried.photoshop:
+        lost.append("IPTC")
     if format_name != "PNG":
-        texts = {chunk[0] for chunk in carried.chunks if not is_xmp(chunk)} - _PNG_TRIVIAL
+        own = (is_xmp, is_iptc) if carried.photoshop else (is_xmp,)
+        texts = {chunk[0] for chunk in carried.chunks if not any(held(chunk) for held in own)} - _PNG_TRIVIAL
         names = sorted(name.decode("latin-1") for name in texts)
         lost += [f"PNG chunks {', '.join(names)}"] if names else []
     if format_name != "JPEG" and carried.jpeg.get("extra"):
-        lost.append("JPEG segments (comment, IPTC and the like)")
-    if format_name != "TIFF" and carried.compression:
-        numbers = sorted(set(carried.tags) - _EXIF_TAGS)
+        lost.append("JPEG segments (comments and the like)")
+    if format_name != "TIFF" and carried.tiff:
+        numbers = sorted(set(carried.tags) - _EXIF_TAGS - {IPTC, PHOTOSHOP})
         lost += [f"TIFF tags {', '.join(map(str, numbers))}"] if numbers else []
-    return (f"{format_name} has no place for: {'; '.join(lost)}",) if lost else ()
+        lost += carried.lost
+    return (Loss(f"{format_name} has no place for: {'; '.join(lost)}"),) if lost else ()

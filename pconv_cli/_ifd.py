@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import os
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -16,6 +17,7 @@ from typing import IO, TypeAlias
 Value: TypeAlias = tuple[int, int, bytes]  # type, count, and bytes in the file's own order
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_MOST = 0xFFFF  # tags in a directory; GDAL takes no more either
 _LETTERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
 # How the pixels of one file lie in it: another file has its own way.
 _LAYOUT = frozenset(
@@ -45,14 +47,21 @@ class Directory:
 
     @classmethod
     def first(cls, path: Path) -> Directory:
-        """Read it from a file that is known to be a TIFF."""
-        with path.open("rb") as stream:
+        """Read it from a file that is known to be a TIFF.
+
+        Raises:
+            ValueError: It is damaged.
+            OSError: The disk says no.
+        """
+        with path.open("rb") as stream, _whole_or_damaged():
             head = stream.read(16)
             order = "<" if head[:2] == b"II" else ">"
             big = head[2:4] in (b"+\0", b"\0+")
             counter, word, size = ("Q", "Q", 20) if big else ("H", "L", 12)
             stream.seek(struct.unpack_from(order + word, head, 8 if big else 4)[0])
             (count,) = struct.unpack(order + counter, stream.read(struct.calcsize(order + counter)))
+            if count > _MOST:
+                raise OverflowError
             table = stream.read(count * size)
             (following,) = struct.unpack(order + word, stream.read(struct.calcsize(order + word)))
         entries: dict[int, bytes] = {}
@@ -62,16 +71,22 @@ class Directory:
         return cls(path, order, big, entries, following)
 
     def value(self, tag: int, most: int = 2**20) -> Value:
-        """A tag's value; of a long one only the first `most` bytes."""
+        """A tag's value; of a long one only the first `most` bytes, and no more than there are.
+
+        Raises:
+            ValueError: It is said to lie where no file reaches.
+            OSError: The disk says no.
+        """
         entry = self.entries[tag]
         kind, count = struct.unpack_from(self.order + ("HQ" if self.big else "HL"), entry)
         place = entry[10:] if self.big else entry[6:]
         length = count * _SIZES.get(kind, 1)
         if length <= len(place):
             return kind, count, place[:length]
-        with self.path.open("rb") as stream:
-            stream.seek(struct.unpack(self.order + ("Q" if self.big else "L"), place)[0])
-            return kind, count, stream.read(min(length, most))
+        with self.path.open("rb") as stream, _whole_or_damaged():
+            room = stream.seek(0, os.SEEK_END)
+            at = stream.seek(struct.unpack(self.order + ("Q" if self.big else "L"), place)[0])
+            return kind, count, stream.read(max(min(length, most, room - at), 0))
 
     def numbers(self, tag: int) -> tuple[int, ...]:
         """The first values of a tag of integers."""
@@ -80,10 +95,15 @@ class Directory:
         return struct.unpack(f"{self.order}{len(data) // struct.calcsize(self.order + letter)}{letter}", data)
 
     def number(self, tag: int, default: int | None = None) -> int:
-        """The first value of a tag of integers, or what stands for it where the tag is missing."""
-        if tag not in self.entries and default is not None:
-            return default
-        return self.numbers(tag)[0]
+        """The first value of a tag of integers, or what stands for it where the tag is missing or empty.
+
+        Raises:
+            ValueError: Nothing stands for it.
+        """
+        values = self.numbers(tag) if tag in self.entries else ()
+        if not values and default is None:
+            raise ValueError(f"tag {tag} is missing")
+        return values[0] if values else default or 0
 
 
 def graft(path: Path, tags: dict[int, Value]) -> None:
@@ -154,6 +174,14 @@ def shared_jpeg_tables(tiff: Directory, tables_of: Callable[[int], bytes]) -> by
         pairs = [pair for key in made.keys() & own.keys() for pair in zip(made[key], own[key], strict=False)]
         low, high = (low, middle) if all(value <= limit for value, limit in pairs) else (middle + 1, high)
     return tables_of(low)[:-2] + shared[2:]
+
+
+@contextmanager
+def _whole_or_damaged() -> Iterator[None]:
+    try:
+        yield
+    except (struct.error, OverflowError) as error:
+        raise ValueError("its tags cannot be read") from error
 
 
 def _append(stream: IO[bytes], data: bytes) -> int:

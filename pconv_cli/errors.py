@@ -79,3 +79,9 @@ class ItemError(PconvError):
         super().__init__(f"{path}: {reason}")
         self.path = str(path)
         self.reason = reason
+
+
+class Loss(str):
+    """A notice of something that is lost; others tell of what is merely not as one might expect."""
+
+    __slots__ = ()

@@ -38,7 +38,7 @@ class TilesDone:
 
 @dataclass(frozen=True)
 class ItemDone:
-    """A picture is finished: `status` is `restored` or `copied` (no damage)."""
+    """A picture is finished: `status` is `restored`, `copied` (no damage) or `done_before` (by an earlier run)."""
 
     name: str
     output: str
@@ -46,6 +46,7 @@ class ItemDone:
     hole_share: float
     tiles: int
     notices: tuple[str, ...] = ()
+    seconds: float = 0.0
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ class RunFinished:
     copied: int
     failed: int
     not_done: int
+    done_before: int
     tiles: int
     seconds: float
 
@@ -138,6 +140,21 @@ class Validated:
 
 
 @dataclass(frozen=True)
+class CheckStarted:
+    """Pictures are about to be looked at."""
+
+    items: int
+
+
+@dataclass(frozen=True)
+class ItemChecked:
+    """A picture and its mask were read: `reason` says what is wrong with them, if anything is."""
+
+    name: str
+    reason: str | None
+
+
+@dataclass(frozen=True)
 class EvaluationStarted:
     """Holes are about to be filled and measured: how many pairs of a picture and a mask, by which methods."""
 
@@ -170,6 +187,6 @@ class EvaluationFinished:
 Event = (
     RunStarted | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
     | TrainStarted | TrainStep | Validated | TrainFinished
-    | EvaluationStarted | PairMeasured | EvaluationFinished
+    | CheckStarted | ItemChecked | EvaluationStarted | PairMeasured | EvaluationFinished
 )  # fmt: skip
 Listener = Callable[[Event], None]

@@ -40,8 +40,8 @@ READERS = 4  # threads that read where a picture is reduced
 STRIP = 512  # pixels of a cut looked at together
 LARGEST_GUIDE = 1 << 24  # pixels of a reduced picture
 
-Shape = tuple[int, int, bool, bool]
-"""What tiles of one batch share: width and height, whether they bring guides, whether they are of reduced pictures."""
+Shape = tuple[int, int, bool, bool, str]
+"""What tiles of one batch share: width, height, whether they bring guides, or are of reduced pictures, type of pixels."""
 
 
 class Unfillable(ValueError):
@@ -184,6 +184,7 @@ class Filling:
     by_pyramid: int = field(default=0, init=False)
     laid: int = field(default=0, init=False)
     _guide: _Guide | None = field(default=None, init=False)
+    _dtype: str = field(default="", init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     def rounds(self) -> Iterator[Sequence[Piece]]:
@@ -256,7 +257,9 @@ class Filling:
         guided = damage is self.plan.damage and self._guide is not None
         if guided and self._guide is not None:
             guided = self._guide.wanted(window) or self._sees_nothing(window)
-        shape = (*canvas(window.width, window.height, self.plan.size), guided, self.reduced)
+        if not self._dtype:
+            self._dtype = self.surface.read(Window(0, 0, 1, 1)).dtype.str
+        shape = (*canvas(window.width, window.height, self.plan.size), guided, self.reduced, self._dtype)
         return Piece(self, window, damage, shape, owned, weight)
 
     def _fade(self, window: Window, band: Damage) -> NDArray[np.float32]:

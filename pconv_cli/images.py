@@ -1,15 +1,18 @@
-"""Picture files: read them, lay masks over them, write them back faithful outside the hole. The only door to Pillow.
+"""Picture files: read them, lay masks over them, write them back faithful outside the hole.
 
 It knows formats, modes, EXIF orientation and metadata. It knows nothing of tiles, networks, batches or what a caller
-shows to people. Bytes of tags and chunks: `_carry`; how a file gets its place: `files`.
+shows to people. Bytes of tags and chunks: `_carry`; blocks of a JPEG: `_jpeg`; colours as the network sees them:
+`spaces`; how a file gets its place: `files`. Pillow reads and writes what has 8 bits; TIFF and 16 bits go through
+`tiff`, for Pillow narrows some of that without a word.
 
 Pixels stay as they are stored. A picture that its EXIF tag turns is restored lying on its side, and the tag goes into
 the output, so that the output is displayed as the input is; a BMP has no such tag, there the pixels are turned.
 
-What is refused is what Pillow would change without a word (16 bit per channel, CMYK, channels beyond alpha) or what has
-more than one picture in it. WebP is always written lossless and "exact" (colours under full transparency kept): lossy
-WebP changes every pixel, and outside the hole no pixel may change. JPEG cannot promise that; with the input's own
-tables and subsampling its second encoding stays close to the first (mean change below one step of 255 in the tests).
+A TIFF that becomes a TIFF is patched: a copy in which only the blocks with holes are new. Of a JPEG that becomes a JPEG
+only the 8 x 8 blocks that the hole touches are new. WebP is always written lossless and "exact" (colours under full
+transparency kept): lossy WebP changes every pixel, and outside the hole no pixel may change.
+
+What was written is read back before it gets its name, and compared.
 """
 
 from __future__ import annotations
@@ -17,21 +20,27 @@ from __future__ import annotations
 import io
 import logging
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
+from functools import reduce
 from pathlib import Path
-from typing import Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO, Literal
 
 import numpy as np
 from numpy.typing import NDArray
-from PIL import Image, JpegImagePlugin, PngImagePlugin, TiffImagePlugin, UnidentifiedImageError
+from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
-from pconv_cli import _carry, files
+from pconv_cli import _carry, _jpeg, files
 from pconv_cli._carry import Carried, Tags
 from pconv_cli.colours import lay, luminance
-from pconv_cli.errors import ItemError
+from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
+from pconv_cli.layers import Layer, layers, limits_of, ranged
+from pconv_cli.regions import Window
+
+if TYPE_CHECKING:
+    from pconv_cli import tiff
 
 # Honest scans are bigger than Pillow's idea of an attack, and so is the metadata of some.
 Image.MAX_IMAGE_PIXELS = None
@@ -53,9 +62,11 @@ FORMATS: dict[str, tuple[str, str]] = {
 _BY_SUFFIX = {**dict(FORMATS.values()), ".jpe": "JPEG"}
 READ_SUFFIXES: frozenset[str] = frozenset(_BY_SUFFIX)
 
-_BANDS = {"L": 1, "P": 1, "LA": 2, "RGB": 3, "RGBA": 4}
-_DEFLATE = "tiff_adobe_deflate"
-_TIFF_KEPT = {"raw", "tiff_lzw", _DEFLATE, "packbits"}
+_BANDS = {"1": 1, "L": 1, "P": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
+_COLOURS = {"LA": 1, "RGBA": 3, "CMYK": 4, "RGB": 3}  # how many channels are colours; 1 where it is not said
+_BLACK_AND_WHITE = np.array([[0, 0, 0, 255], [255, 255, 255, 255]], np.uint8)
+_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_WIDE = {"PNG": np.uint16, "TIFF": np.float32}  # the widest type that a format holds; the others hold 8 bits
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # sides, by the formats' own rules
 _ROWS = 256  # rows looked at together where a whole big picture would need memory many times over
 
@@ -66,22 +77,41 @@ class Picture:
 
     Attributes:
         path: Where it was read from.
-        pixels: uint8, as stored (EXIF orientation not applied): (h, w) for "L" and "P" (palette indices), (h, w, 2)
-            for "LA", (h, w, 3) for "RGB", (h, w, 4) for "RGBA".
-        mode: "L", "LA", "RGB", "RGBA" or "P".
+        pixels: As stored (EXIF orientation not applied), uint8, uint16 or float32: (h, w) where a pixel is one value,
+            else (h, w, channels).
+        mode: "L", "LA", "RGB", "RGBA", "CMYK" (0 = no ink), "P" (palette indices), "1" (0 black, 1 white), or "BANDS"
+            where a TIFF has others.
         format: "JPEG", "PNG", "WEBP", "BMP" or "TIFF".
         orientation: EXIF orientation 1..8; 1 where there is none or it is invalid.
+        layers: Channels that are filled together, and how the network sees them.
         carried: Metadata for the output; nobody's business but this module's.
-        notices: What is in the file and cannot be carried over, one line each.
+        notices: What is in the file and cannot be carried over, one line each; losses are `errors.Loss`.
+        alpha: Index of the alpha channel, or None.
+        nodata: The value that stands for "nothing here", if the file names one.
+        shown: Where a TIFF says that it holds something, (h, w); None: everywhere, or `alpha` tells.
+        inverted: Whether white is 0.
+        encoded: The file's bytes, of a JPEG.
+        before: Pixels as they were read, once some have been filled.
+        hole: Where they were filled, (h, w).
+        revealed: Whether what was filled was transparent, or nothing, and now is not.
     """
 
     path: Path
-    pixels: NDArray[np.uint8]
+    pixels: NDArray[Any]
     mode: str
     format: str
     orientation: int
+    layers: tuple[Layer, ...]
     carried: Carried
     notices: tuple[str, ...] = ()
+    alpha: int | None = None
+    nodata: float | None = None
+    shown: NDArray[np.bool_] | None = None
+    inverted: bool = False
+    encoded: bytes = b""
+    before: NDArray[Any] | None = None
+    hole: NDArray[np.bool_] | None = None
+    revealed: bool = False
 
     @property
     def height(self) -> int:
@@ -93,46 +123,93 @@ class Picture:
         """Columns as stored."""
         return int(self.pixels.shape[1])
 
+    @property
+    def channels(self) -> NDArray[Any]:
+        """The pixels, (h, w, channels) even where that is one; a view."""
+        return self.pixels.reshape(self.height, self.width, -1)
+
+    def seen(self, layer: Layer) -> NDArray[Any]:
+        """A layer as the network sees it, (h, w, 3): uint8, or float32 in [0, 1]. May be a view of the pixels."""
+        return layer.seen(self.channels)
+
     def rgb(self) -> NDArray[np.uint8]:
-        """The colours, (h, w, 3): grey repeated, palette looked up, alpha left out."""
-        return _colours(self.pixels, self.mode, self.carried)
+        """The colours, (h, w, 3): grey repeated, palette looked up, alpha left out, 16 bits brought down to 8."""
+        seen = self.seen(self.layers[0])
+        return seen if seen.dtype == np.uint8 else (seen * 255).round().astype(np.uint8)
 
     def visible(self) -> NDArray[np.bool_] | None:
-        """Where alpha is above 0, (h, w); None when the picture has no transparency."""
-        alpha = _alpha(self.pixels, self.mode, self.carried)
+        """Where the picture shows anything, (h, w): alpha above 0, not nodata; None when it does everywhere."""
+        if self.shown is not None:
+            return self.shown
+        alpha = _alpha(self)
         return None if alpha is None else alpha > 0
 
-    def filled(self, rgb: NDArray[np.uint8], hole: NDArray[np.bool_]) -> Picture:
-        """Take the hole's colours from `rgb`; every other pixel stays bit-identical, and so does all transparency.
+    @classmethod
+    def nothing(cls, path: Path) -> Picture:
+        """A picture that need not be read."""
+        return cls(path, np.zeros((0, 0), np.uint8), "L", "", 1, (), Carried())
+
+    def known_outside(self, hole: NDArray[np.bool_]) -> Picture:
+        """The picture once it is told what is damaged, (h, w): the range of a float picture goes by the rest of it."""
+        if self.pixels.dtype.kind != "f":
+            return self
+        known = ~hole if self.shown is None else ~hole & self.shown
+        return replace(self, layers=ranged(self.layers, limits_of(self.layers, self.channels[known])))
+
+    def filled(self, fills: Mapping[Layer, NDArray[Any]], hole: NDArray[np.bool_], *, reveal: bool = False) -> Picture:
+        """Take the hole's colours from `fills`; every other pixel stays bit-identical, and so does all transparency.
 
         Grey takes the rounded Rec. 601 luminance, a palette its nearest opaque colour. Where one colour stands for
         "transparent", pixels of that colour stay, and no other pixel becomes it.
 
         Args:
-            rgb: (h, w, 3), uint8.
-            hole: (h, w), True where `rgb` is to be taken.
+            fills: For each layer that is to be filled (h, w, 3), as `seen` gives it.
+            hole: (h, w), True where they are to be taken.
+            reveal: Whether the hole is what was transparent: it is opaque then, and takes colours all the same.
 
         Raises:
             ValueError: The shapes do not fit the picture.
         """
         size = (self.height, self.width)
-        if rgb.shape != (*size, 3) or hole.shape != size or rgb.dtype != np.uint8 or hole.dtype != np.bool_:
-            raise ValueError(f"need uint8 {(*size, 3)} and bool {size}, got {rgb.shape} and {hole.shape}")
-        if self.mode == "P" or self.carried.colour_key is not None:
+        if any(fill.shape != (*size, 3) for fill in fills.values()) or hole.shape != size or hole.dtype != np.bool_:
+            raise ValueError(f"need fills {(*size, 3)} and bool {size}, got others")
+        where = hole
+        if not reveal and (self.mode == "P" or self.carried.colour_key is not None):
             shown = self.visible()
-            hole = hole if shown is None else hole & shown
+            where = hole if shown is None else hole & shown
         pixels = self.pixels.copy()
-        if self.mode in ("RGB", "RGBA") and self.carried.colour_key is None:
-            lay(pixels[..., :3], rgb, hole)
-            return replace(self, pixels=pixels)
-        colours = rgb[hole]
-        if self.mode == "P":
-            pixels[hole] = _nearest(colours, _palette_table(self.carried)[: len(self.carried.palette) // 4])
-        elif self.mode in ("L", "LA"):
-            pixels.reshape(*size, -1)[hole, 0] = _off_key(luminance(colours)[:, None], self.carried)[:, 0]
-        else:
-            pixels[hole, :3] = _off_key(colours, self.carried)
-        return replace(self, pixels=pixels)
+        channels = pixels.reshape(*size, -1)
+        for layer, fill in fills.items():
+            if (
+                self.pixels.dtype == fill.dtype == np.uint8
+                and len(layer.channels) == 3
+                and self.carried.colour_key is None
+            ):
+                lay(channels[..., layer.channels[0] : layer.channels[-1] + 1], fill, where)
+            elif self.carried.colour_key is None:
+                layer.put(channels, fill, where)
+            else:
+                channels[where] = _off_key(layer.space.own(fill[where]), self.carried)
+        if reveal and self.alpha is not None:
+            channels[where, self.alpha] = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+        return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal)
+
+
+@dataclass(frozen=True)
+class Written:
+    """What writing a picture came to.
+
+    Attributes:
+        notices: What the target's format could not hold, and the like, one line each; losses are `errors.Loss`.
+        outside_changed: Pixels outside the hole that are not as they were, counted after reading the file back.
+    """
+
+    notices: tuple[str, ...] = ()
+    outside_changed: int = 0
+
+
+Ready = Callable[[Path, Sequence[str]], None]
+"""Called with a finished file, just before it gets its name, and the notices about it; may raise to have it removed."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -153,29 +230,44 @@ class MaskImage:
 # ---------------------------------------------------------------- reading
 
 
-def read_picture(path: Path) -> Picture:
+def read_picture(path: Path, *, linear: bool = False) -> Picture:
     """Read a picture with all that its output has to carry.
+
+    Args:
+        path: The file.
+        linear: Whether values are linear in light where no colour profile says what they are.
 
     Raises:
         ItemError: Missing, unreadable, damaged, or of a kind that would have to be changed to be restored.
     """
+    if _is_tiff(path):
+        return _read_tiff(path, linear)
     notices: list[str] = []
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
-        _refuse(path, image, kind, stream)
-        pixels = _pixels(image)  # first: the metadata of a PNG may follow its pixels
+        _refuse(path, image, kind)
+        _refuse_several(path, image, kind)
+        mode, pixels = image.mode, _pixels(image)  # first: the metadata of a PNG may follow its pixels
+        if kind == "PNG" and _png_depth(stream) == 16:
+            mode, pixels = _deep_png(path)
         tags, exif = _read_exif(image, stream, kind, notices)
         orientation = _carry.orientation_of(tags)
         parts: dict[str, Any] = {"icc": bytes(image.info.get("icc_profile") or b""), "exif": exif, "tags": tags}
         parts |= _read_xmp_and_dpi(image, kind, tags) | _read_transparency(image, stream, kind)
-        if kind == "TIFF":
-            parts |= _read_tiff(image, tags, orientation, notices)
-        elif kind == "JPEG":
-            parts["jpeg"] = _read_jpeg(image, notices)
+        encoded = b""
+        if kind == "JPEG":
+            parts |= _read_jpeg(image, notices)
+            stream.seek(0)
+            encoded = stream.read()
         elif kind == "PNG":
+            parts["photoshop"] = _carry.as_resource(_raw_profile(image, "iptc"))
             parts["chunks"], lost = _carry.read_chunks(stream)
-            notices += [f"{item} is not carried over" for item in lost]
-        return Picture(path, pixels, image.mode, kind, orientation, Carried(**parts), tuple(notices))
+            notices += [Loss(f"{item} is not carried over") for item in lost]
+        carried = Carried(**parts)
+        return Picture(
+            path, pixels, mode, kind, orientation, _layers(mode, pixels, carried, linear=linear), carried,
+            tuple(notices), alpha={"LA": 1, "RGBA": 3}.get(mode), encoded=encoded,
+        )  # fmt: skip
 
 
 def read_mask(path: Path) -> MaskImage:
@@ -184,21 +276,32 @@ def read_mask(path: Path) -> MaskImage:
     Raises:
         ItemError: Missing, unreadable, damaged, floating-point, or with more than one picture in it.
     """
+    if _is_tiff(path):
+        from pconv_cli import tiff
+
+        return MaskImage(path, np.concatenate(list(tiff.mask_strips(path, _ROWS))), tiff.orientation(path))
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         _refuse_several(path, image, kind)
-        if image.mode in ("F", "I"):
-            raise ItemError(path, "a mask of 32-bit or floating-point values has no 50 % grey: save it as 8-bit grey")
-        mode = image.mode if image.mode in _BANDS or image.mode == "1" or image.mode.startswith("I;16") else "RGBA"
+        mode = image.mode if image.mode in _BANDS or image.mode.startswith("I") else "RGBA"
+        mode = "RGBA" if mode == "CMYK" else mode
         try:
             pixels = _pixels(image, "" if mode == image.mode else mode)
         except ValueError as error:
             raise ItemError(path, f"a mask in mode {image.mode} cannot be read: save it as 8-bit grey") from error
         orientation = _carry.orientation_of(_read_exif(image, stream, kind, [])[0])
-        if mode not in _BANDS:
+        if mode not in _BANDS or mode == "1":
             return MaskImage(path, pixels > (0 if mode == "1" else 32767), orientation)
         carried = Carried(**_read_transparency(image, stream, kind))
-        blocks = [_is_white(pixels[y : y + _ROWS], mode, carried) for y in range(0, len(pixels), _ROWS)]
+        layers = _layers(mode, pixels, carried, linear=False)
+        blocks = [
+            _is_white(
+                Picture(
+                    path, pixels[y : y + _ROWS], mode, kind, 1, layers, carried, alpha={"LA": 1, "RGBA": 3}.get(mode)
+                )
+            )
+            for y in range(0, len(pixels), _ROWS)
+        ]
         return MaskImage(path, np.concatenate(blocks), orientation)
 
 
@@ -240,15 +343,12 @@ def probe(path: Path) -> tuple[int, int]:
     Raises:
         ItemError: Not a picture that can be opened.
     """
+    if _is_tiff(path):
+        from pconv_cli import tiff
+
+        return tiff.mask_size(path)
     with _opened(path) as (image, _):
-        if isinstance(image, TiffImagePlugin.TiffImageFile):  # whose `size` is that of the picture turned upright
-            return int(_tiff_tag(image, 256, 0)), int(_tiff_tag(image, 257, 0))
         return image.size
-
-
-def lossless(path_or_format: Path | str) -> bool:
-    """Whether what is written there decodes to the identical pixels: everything but JPEG."""
-    return str(path_or_format).lower().rpartition(".")[2] not in ("jpg", "jpeg", "jpe")
 
 
 def same_format(source: Path, target: Path) -> bool:
@@ -259,34 +359,59 @@ def same_format(source: Path, target: Path) -> bool:
 # ---------------------------------------------------------------- writing
 
 
-def write_picture(picture: Picture, target: Path, *, overwrite: bool) -> tuple[str, ...]:
+def foreseen(picture: Picture, target: Path) -> tuple[str, ...]:
+    """What would be lost by writing a picture there, as far as that can be told beforehand, one line each.
+
+    Raises:
+        ItemError: The format cannot hold the picture.
+    """
+    kind = _kind_of(target)
+    if kind == picture.format == "TIFF":  # a copy, of which only blocks change
+        return ()
+    lost = [*picture.notices, *_losses(picture, kind, _for_format(picture, kind, target)[1])]
+    if kind == "JPEG":
+        what = "blocks that the hole touches are encoded again" if picture.format == kind else "all pixels change a bit"
+        lost.append(Loss(f"a JPEG: {what}"))
+    return tuple(notice for notice in lost if isinstance(notice, Loss))
+
+
+def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Ready | None = None) -> Written:
     """Write a picture in the format of the target's suffix, all of it or nothing.
 
     Args:
         picture: What to write.
         target: Where to; folders are made.
         overwrite: Whether a file that is there may be replaced.
+        ready: Told of the finished file.
 
     Returns:
-        What the target's format could not hold, one line each.
+        What the target's format could not hold, and what has changed outside the hole.
 
     Raises:
         ItemError: The format cannot hold the picture, the target exists or is the source, or the disk says no.
     """
-    kind = _BY_SUFFIX.get(target.suffix.lower())
-    if kind is None:
-        raise ItemError(target, f"cannot write '{target.suffix}' files: choose one of {', '.join(sorted(FORMATS))}")
+    kind = _kind_of(target)
+    if picture.hole is None:
+        picture = picture.filled({}, np.zeros((picture.height, picture.width), np.bool_))
+    if kind == picture.format == "TIFF":
+        return _patch_tiff(picture, target, overwrite, ready)
     try:
         pixels, mode = _for_format(picture, kind, target)
-        widened = picture.mode in ("L", "LA") and mode in ("RGB", "RGBA")
-        lost = _carry.losses(picture.carried, kind, widened)
+        notices = _losses(picture, kind, mode)
         files.refuse_same(picture.path, target)
-        _put(target, overwrite, lambda stream: _encode(picture, pixels, mode, kind, widened, stream))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(target, overwrite=overwrite) as stream:
+            notices += _encode(picture, pixels, mode, kind, stream)
+            stream.flush()
+            part = Path(stream.name)
+            changed = _read_back(picture, part, pixels, mode, target)
+            if ready is not None:
+                ready(part, notices)
     except ItemError:
         raise
     except Exception as error:  # an encoder may raise anything; one picture must not end the batch
         raise ItemError(target, _why_unwritable(error, kind)) from error
-    return lost
+    return Written(notices, changed)
 
 
 def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> None:
@@ -296,13 +421,15 @@ def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> No
         ItemError: The target exists, or the disk says no.
     """
     try:
-        _put(target, overwrite, lambda stream: Image.fromarray(pixels).save(stream, "PNG"))
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(target, overwrite=overwrite) as stream:
+            Image.fromarray(pixels).save(stream, "PNG")
     except OSError as error:
         raise ItemError(target, _why_unwritable(error, "PNG")) from error
 
 
-def copy_file(source: Path, target: Path, *, overwrite: bool) -> None:
-    """Copy a file byte by byte, all of it or nothing.
+def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | None = None) -> None:
+    """Copy a file byte by byte, all of it or nothing; `ready` is told of it as in `write_picture`.
 
     Raises:
         ItemError: The source cannot be read, the target exists or is the source, or the disk says no.
@@ -314,30 +441,81 @@ def copy_file(source: Path, target: Path, *, overwrite: bool) -> None:
     with stream:
         try:
             files.refuse_same(source, target)
-            _put(target, overwrite, lambda out: shutil.copyfileobj(stream, out, 1 << 20))
+            target.parent.mkdir(parents=True, exist_ok=True)
+            with files.whole(target, overwrite=overwrite) as out:
+                shutil.copyfileobj(stream, out, 1 << 20)
+                out.flush()
+                if ready is not None:
+                    ready(Path(out.name), ())
         except OSError as error:
             raise ItemError(target, _why_unwritable(error, "a copy")) from error
 
 
-def _put(target: Path, overwrite: bool, fill: Callable[[BinaryIO], object]) -> None:
-    target.parent.mkdir(parents=True, exist_ok=True)
-    with files.whole(target, overwrite=overwrite) as stream:
-        fill(stream)
+def _kind_of(target: Path) -> str:
+    kind = _BY_SUFFIX.get(target.suffix.lower())
+    if kind is None:
+        raise ItemError(target, f"cannot write '{target.suffix}' files: choose one of {', '.join(sorted(FORMATS))}")
+    return kind
 
 
-def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[np.uint8], str]:
+def _losses(picture: Picture, kind: str, mode: str) -> tuple[str, ...]:
+    """What of a picture a format cannot hold that takes it in this mode: nothing, or one line."""
+    lost = {"P": ["its palette"], "1": ["1 bit per pixel"]}.get(picture.mode, []) if mode != picture.mode else []
+    if picture.shown is not None:  # of a TIFF, and none is written here from another
+        lost.append("where it shows nothing (nodata or mask band)")
+    return _carry.losses(picture.carried, kind, _widened(picture, mode), lost)
+
+
+def _widened(picture: Picture, mode: str) -> bool:
+    return picture.mode in ("1", "L", "LA") and mode in ("RGB", "RGBA")
+
+
+def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | None) -> Written:
+    from pconv_cli import tiff
+
+    assert picture.hole is not None
+    channels, hole = picture.channels, picture.hole
+    with (
+        tiff.Source(picture.path) as source,
+        tiff.Canvas(source, target, overwrite=overwrite, mark_valid=picture.revealed) as canvas,
+    ):
+        if (source.height, source.width, source.bands) != channels.shape:
+            raise ItemError(picture.path, "was changed while it was being restored: run it again")
+        for y in range(0, source.height, _ROWS):
+            strip = Window(0, y, source.width, min(_ROWS, source.height - y))
+            if hole[strip.slices].any():
+                canvas.lay(strip, channels[strip.slices], hole[strip.slices])
+        notices = canvas.commit(ready=ready)
+        return Written(notices, canvas.outside_changed)
+
+
+def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any], str]:
     """Pixels and mode that the format can hold and that decode to the same colours."""
+    if kind == "TIFF" and picture.format == "TIFF":
+        return picture.pixels, picture.mode
     if max(picture.height, picture.width) > _LARGEST.get(kind, 2**31):
         reason = f"{kind} holds at most {_LARGEST[kind]} pixels a side, this picture is"
         raise ItemError(target, f"{reason} {picture.width} x {picture.height}: write png or tiff")
     mode, pixels = picture.mode, picture.pixels
-    alpha = _alpha(pixels, mode, picture.carried)
+    if pixels.dtype.itemsize > np.dtype(_WIDE.get(kind, np.uint8)).itemsize:
+        bits = "32-bit floating-point" if pixels.dtype.kind == "f" else "16-bit"
+        raise ItemError(
+            target, f"{kind} cannot hold {bits} values and none are narrowed: write tiff" + " or png" * (bits[0] == "1")
+        )
+    if mode == "BANDS" or (mode == "CMYK" and kind not in ("JPEG", "TIFF")):
+        what = "CMYK colours" if mode == "CMYK" else f"{picture.channels.shape[2]} channels"
+        raise ItemError(target, f"{kind} has no place for {what}: write tiff")
+    alpha = _alpha(picture)
     if alpha is not None and kind == "JPEG":
         raise ItemError(target, "JPEG has no transparency and this picture has: write png, webp or tiff")
-    keeps = kind == "PNG" or (mode == "P" and alpha is None and kind in ("BMP", "TIFF"))
-    if not keeps and (mode == "P" or picture.carried.colour_key is not None or kind in ("WEBP", "BMP")):
-        grey = mode in ("L", "LA") and (kind == "TIFF" or (kind == "BMP" and alpha is None))
-        colours = pixels.reshape(*pixels.shape[:2], -1)[..., :1] if grey else picture.rgb()
+    if picture.inverted:
+        pixels = np.iinfo(pixels.dtype).max - pixels
+    keeps = kind == "PNG" or (mode in "1P" and alpha is None and kind in ("BMP", "TIFF"))
+    if not keeps and (mode in "1P" or picture.carried.colour_key is not None or kind in ("WEBP", "BMP")):
+        grey = mode in ("1", "L", "LA") and (kind in ("TIFF", "JPEG") or (kind == "BMP" and alpha is None))
+        colours = picture.rgb() if mode in "1P" else np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+        colours = np.repeat(colours[..., :1], 3, 2) if mode == "LA" else colours[..., :3]
+        colours = colours[..., :1] if grey else colours
         mode = ("L" if grey else "RGB") + ("" if alpha is None else "A")
         pixels = np.squeeze(colours, 2) if mode == "L" else colours
         pixels = pixels if alpha is None else np.dstack([colours, alpha])
@@ -346,11 +524,19 @@ def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[np.u
     return np.ascontiguousarray(pixels), mode
 
 
-def _encode(picture: Picture, pixels: NDArray[np.uint8], mode: str, kind: str, widened: bool, out: BinaryIO) -> None:
-    """Write the file's bytes to a stream that stands open for reading and writing."""
+def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: BinaryIO) -> tuple[str, ...]:
+    """Write the file's bytes to a stream that stands open for reading and writing; what there is to say of them."""
     carried = picture.carried
-    icc = _carry.icc_for(carried, widened)
+    icc = _carry.icc_for(carried, _widened(picture, mode))
     exif = _carry.exif_for(carried, kind, picture.orientation)
+    if kind == "JPEG" and picture.hole is not None and mode == picture.mode and picture.encoded:
+        try:
+            out.write(_jpeg.patch(picture.encoded, pixels, picture.hole))
+            return ()
+        except ValueError as error:
+            again = Loss(f"all of the JPEG is encoded again, for its blocks cannot be kept: {error}")
+            _encode_jpeg(pixels, mode, carried, icc, exif, out)
+            return (again,)
     if kind == "BMP":
         across, down = carried.dpi or (0, 0)
         dpi = (across, down) if picture.orientation < 5 else (down, across)
@@ -359,22 +545,93 @@ def _encode(picture: Picture, pixels: NDArray[np.uint8], mode: str, kind: str, w
             out.write(pixels[::-1, :, [2, 1, 0, 3]].tobytes())
         else:
             _image(pixels, mode, carried).save(out, "BMP", dpi=dpi)
-        return
-    image = _image(pixels, mode, carried)
-    if kind == "JPEG":
-        image.save(out, "JPEG", icc_profile=icc, **_jpeg_options(carried, exif))
+    elif kind == "JPEG":
+        _encode_jpeg(pixels, mode, carried, icc, exif, out)
     elif kind == "PNG":
-        image.save(out, "PNG", icc_profile=icc, **_png_options(carried, exif, mode))
+        _encode_png(pixels, mode, carried, icc, exif, out)
     elif kind == "WEBP":
-        image.save(out, "WEBP", lossless=True, exact=True, icc_profile=icc, exif=exif, xmp=carried.xmp)
+        _image(pixels, mode, carried).save(
+            out, "WEBP", lossless=True, exact=True, icc_profile=icc, exif=exif, xmp=carried.xmp
+        )
     else:
-        predictor = {} if carried.compression in ("raw", "packbits") or mode == "P" else {317: carried.predictor}
-        image.save(out, "TIFF", compression=carried.compression or _DEFLATE, tiffinfo=predictor)
+        if pixels.dtype == np.uint8 and mode != "CMYK":
+            predictor = {} if mode in "1P" else {317: 2}
+            _image(pixels, mode, carried).save(out, "TIFF", compression="tiff_adobe_deflate", tiffinfo=predictor)
+        else:
+            from pconv_cli import tiff
+
+            out.write(tiff.encoded(pixels.reshape(*pixels.shape[:2], -1), mode))
         _carry.graft_tags(out, _carry.tiff_tags(carried, icc, picture.orientation))
+    return ()
+
+
+def _encode_jpeg(
+    pixels: NDArray[np.uint8], mode: str, carried: Carried, icc: bytes, exif: bytes, out: BinaryIO
+) -> None:
+    _image(pixels, mode, carried).save(out, "JPEG", icc_profile=icc, **_jpeg_options(carried, exif))
+
+
+def _encode_png(pixels: NDArray[Any], mode: str, carried: Carried, icc: bytes, exif: bytes, out: BinaryIO) -> None:
+    options = _png_options(carried, exif, mode)
+    if pixels.dtype == np.uint8:
+        _image(pixels, mode, carried).save(out, "PNG", icc_profile=icc, **options)
+        return
+    from pconv_cli import tiff
+
+    # Pillow has no 16-bit colours: it writes the metadata, round a pixel, and GDAL the pixels.
+    dressed = io.BytesIO()
+    _image(np.zeros((1, 1, *pixels.shape[2:]), np.uint8), mode, carried).save(
+        dressed, "PNG", icc_profile=icc, **options
+    )
+    bare = tiff.encoded(pixels.reshape(*pixels.shape[:2], -1), mode, "PNG")
+    out.write(_carry.dressed_png(bare, dressed.getvalue()))
+
+
+def _read_back(picture: Picture, part: Path, pixels: NDArray[Any], mode: str, target: Path) -> int:
+    """Compare a file with what was written to it; the number of pixels that changed outside the hole."""
+    assert picture.before is not None and picture.hole is not None
+    kind = _kind_of(target)
+    made = read_picture(part)
+    written = replace(picture, pixels=pixels, mode=mode)
+    if kind != "JPEG" and _changed(made, written).any():
+        raise ItemError(target, "what was written does not read back as it should: nothing was kept; check the disk")
+    before = replace(picture, pixels=picture.before, before=None)
+    before = replace(before, pixels=_for_format(before, kind, target)[0], mode=mode)
+    hole = _upright(picture.hole, picture.orientation) if kind == "BMP" else picture.hole
+    return int((_changed(made, before) & ~hole).sum())
+
+
+def _changed(one: Picture, other: Picture) -> NDArray[np.bool_]:
+    """Where two pictures differ as they are stored, (h, w); of palettes, and across modes, what they show counts."""
+    if one.pixels.shape[:2] != other.pixels.shape[:2]:
+        return np.ones(other.pixels.shape[:2], np.bool_)
+    if one.mode == other.mode != "P":
+        return _anywhere(one.channels != other.channels)
+    strips = [slice(y, y + _ROWS) for y in range(0, one.height, _ROWS)]
+    return np.concatenate([_anywhere(_as_rgba(one, rows) != _as_rgba(other, rows)) for rows in strips])
+
+
+def _anywhere(differ: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """(h, w, channels) to (h, w), True where any channel is; NumPy's own `any` takes several times as long."""
+    return reduce(np.logical_or, np.moveaxis(differ, 2, 0))
+
+
+def _as_rgba(picture: Picture, rows: slice) -> NDArray[Any]:
+    """Some rows of a picture that is neither CMYK nor BANDS, (h, w, 4), nothing of them converted."""
+    pixels = picture.channels[rows]
+    if picture.mode == "P":
+        return np.asarray(_palette_table(picture.carried)[pixels[..., 0]])
+    pixels = pixels * np.uint8(255) if picture.mode == "1" else pixels
+    opaque = np.full_like(pixels[..., :1], np.iinfo(pixels.dtype).max)
+    alpha = pixels[..., -1:] if picture.mode in ("LA", "RGBA") else opaque
+    colours = np.broadcast_to(pixels[..., : _COLOURS.get(picture.mode, 1)], (*alpha.shape[:2], 3))
+    return np.concatenate([colours, alpha], axis=2)
 
 
 def _image(pixels: NDArray[np.uint8], mode: str, carried: Carried) -> Image.Image:
-    image = Image.fromarray(pixels)
+    if mode == "CMYK":
+        return Image.frombytes(mode, (pixels.shape[1], pixels.shape[0]), pixels.tobytes())
+    image = Image.fromarray(pixels.astype(np.bool_) if mode == "1" else pixels)
     if mode == "P":
         colours = max(len(carried.palette) // 4, int(pixels.max()) + 1)  # some files use more than they define
         image.putpalette(_palette_table(carried)[:colours, :3].tobytes())
@@ -385,6 +642,7 @@ def _jpeg_options(carried: Carried, exif: bytes) -> dict[str, Any]:
     options = dict(carried.jpeg) or {"quality": 95, "subsampling": 0}
     dpi = tuple(round(value) for value in carried.dpi or (0, 0))
     block = b"Exif\0\0" + exif if exif else b""
+    options["extra"] = options.get("extra", b"") + _carry.photoshop_segments(carried.photoshop)
     return options | {"exif": block, "xmp": _carry.xmp_for(carried, "JPEG"), "dpi": dpi}
 
 
@@ -394,6 +652,8 @@ def _png_options(carried: Carried, exif: bytes, mode: str) -> dict[str, Any]:
         info.add(name, data, after)
     if carried.xmp and not any(_carry.is_xmp(chunk) for chunk in carried.chunks):
         info.add_itxt("XML:com.adobe.xmp", carried.xmp)
+    if carried.photoshop and not any(_carry.is_iptc(chunk) for chunk in carried.chunks):
+        info.add_text("Raw profile type iptc", _carry.iptc_text(carried.photoshop), zip=True)
     options: dict[str, Any] = {"pnginfo": info, "exif": exif, "dpi": carried.dpi}
     if mode == "P":
         alpha = np.frombuffer(carried.palette, np.uint8)[3::4].tobytes().rstrip(b"\xff")
@@ -421,46 +681,88 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
 
 
 def _pixels(image: Image.Image, mode: str = "") -> NDArray[Any]:
-    """Decode to the stored frame, after a conversion if `mode` is given."""
-    turned = 1
-    if image.format == "TIFF":
-        # Pillow turns a TIFF upright while it loads, and only a TIFF.
-        with quietly():
-            turned = image.getexif().get(_carry.ORIENTATION, 1)
-            image.load()
-    if mode:
-        image = image.convert(mode)
-    return np.ascontiguousarray(_lying(np.asarray(image), turned if turned in range(1, 9) else 1))
+    """Decode, after a conversion if `mode` is given."""
+    pixels = np.ascontiguousarray(np.asarray(image.convert(mode) if mode else image))
+    # What stands for True may be any byte there.
+    return (pixels.view(np.uint8) > 0).astype(np.uint8) if pixels.dtype == np.bool_ else pixels
 
 
-def _refuse(path: Path, image: Image.Image, kind: str, stream: BinaryIO) -> None:
+def suffix_of(path: Path) -> str:
+    """The suffix that fits a file's content; ".png" where it is no picture that can be read."""
+    if _is_tiff(path):
+        return ".tif"
+    with suppress(ItemError), _opened(path) as (image, _):
+        return next(suffix for suffix, kind in _BY_SUFFIX.items() if kind == str(image.format).replace("MPO", "JPEG"))
+    return ".png"
+
+
+def _is_tiff(path: Path) -> bool:
+    with suppress(OSError), path.open("rb") as stream:
+        return stream.read(4) in _TIFF_STARTS
+    return False
+
+
+def _deep_png(path: Path) -> tuple[str, NDArray[Any]]:
+    """Mode and pixels of a PNG of 16 bits, whose colours Pillow narrows."""
+    from pconv_cli import tiff
+
+    with tiff.Source(path) as source:
+        pixels = source.read(Window(0, 0, source.width, source.height))
+        mode = {1: "L", 2: "LA", 3: "RGB", 4: "RGBA"}[source.bands]
+        return mode, pixels[..., 0] if source.bands == 1 else pixels
+
+
+def _read_tiff(path: Path, linear: bool) -> Picture:
+    from pconv_cli import tiff
+
+    with tiff.Source(path) as source:
+        everything = Window(0, 0, source.width, source.height)
+        pixels = source.read(everything)
+        shown = None if source.validity in (None, "alpha") else source.valid(everything)
+        shown = None if shown is None or shown.all() else shown
+        mode = _tiff_mode(source)
+        with path.open("rb") as stream:
+            tags, lost = _carry.read_tags(stream)
+        xmp = _read_xmp(tags.pop(_carry.XMP, None))
+        for tag in (_carry.ORIENTATION, _carry.ICC):
+            tags.pop(tag, None)
+        exif = _carry.exif_block(tags | _carry.orientation_tag(source.orientation))
+        carried = Carried(
+            icc=source.icc, exif=exif, xmp=xmp, photoshop=_carry.photoshop_of(tags), dpi=_carry.dpi_of(tags),
+            tags=tags, tiff=True, palette=b"" if source.palette is None else source.palette.tobytes(),
+            lost=(*lost, *source.notices_anew, *["that colours are multiplied by alpha"] * source.premultiplied),
+        )  # fmt: skip
+    return Picture(
+        path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, mode, "TIFF", source.orientation,
+        layers(source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear,
+               inverted=source.inverted),
+        carried, alpha=source.alpha, nodata=source.nodata, shown=shown, inverted=source.inverted,
+    )  # fmt: skip
+
+
+def _tiff_mode(source: tiff.Source) -> str:
+    if source.palette is not None:
+        return "1" if np.array_equal(source.palette, _BLACK_AND_WHITE) else "P"
+    colours, further = len(source.layers[0]), len(source.layers) > 1
+    mode = {1: "L", 3: "RGB", 4: "CMYK"}[colours]
+    if further or source.alpha not in (None, colours) or (source.alpha is not None and mode == "CMYK"):
+        return "BANDS"
+    return mode + "A" * (source.alpha is not None)
+
+
+def _layers(mode: str, pixels: NDArray[Any], carried: Carried, *, linear: bool) -> tuple[Layer, ...]:
+    table = _BLACK_AND_WHITE if mode == "1" else None
+    if mode == "P":
+        table = _palette_table(carried)[: max(len(carried.palette) // 4, 1)]
+    group = tuple(range(_COLOURS.get(mode, 1)))
+    return layers([group], pixels.dtype, palette=table, icc=carried.icc, linear=linear or carried.linear)
+
+
+def _refuse(path: Path, image: Image.Image, kind: str) -> None:
     """Raise for what could only be restored by changing it first."""
-    bits, samples, mode = 8, 0, image.mode
-    if kind == "TIFF":
-        bits = max(_tiff_tag(image, 258, (1,)))
-        samples = _tiff_tag(image, 277, 1)
-        if _tiff_tag(image, 262, 0) == 6 and image.info.get("compression") not in ("jpeg", "tiff_jpeg"):
-            mode = "YCbCr"  # Pillow 11 takes its bytes for RGB
-    elif kind == "PNG":
-        bits = _png_depth(stream)
-    bits = {"I": max(bits, 16), "F": 32}.get(mode.partition(";")[0], bits)
-    if bits > 8:
-        what = f"{bits} bits per channel; this version restores 8-bit pictures only and will not narrow them"
-        raise ItemError(path, f"{what}: convert a copy to 8 bits per channel first")
-    if mode == "1":
-        raise ItemError(path, "black and white only (1 bit per pixel): convert a copy to 8-bit grey first")
-    if mode not in _BANDS:
-        raise ItemError(path, f"colours are stored as {mode}, not RGB or grey: convert a copy to 8-bit RGB first")
-    if samples > _BANDS[mode]:
-        what = f"{samples} channels of which only {_BANDS[mode]} are colour or alpha (infrared, perhaps?)"
-        raise ItemError(path, f"{what}: save a copy without the others first")
-    _refuse_several(path, image, kind)
-
-
-def _tiff_tag(image: Image.Image, tag: int, default: Any) -> Any:
-    assert isinstance(image, TiffImagePlugin.TiffImageFile)
-    with quietly():  # Pillow parses a tag, and complains of it, when it is first asked for
-        return image.tag_v2.get(tag, default)
+    mode = image.mode
+    if mode not in _BANDS and not (kind == "PNG" and mode.startswith("I")):
+        raise ItemError(path, f"colours are stored as {mode}, not RGB, CMYK or grey: convert a copy to 8-bit RGB first")
 
 
 def _refuse_several(path: Path, image: Image.Image, kind: str) -> None:
@@ -472,8 +774,6 @@ def _refuse_several(path: Path, image: Image.Image, kind: str) -> None:
         raise ItemError(path, f"damaged: {size} bytes cannot hold {width} x {height} pixels: fetch it again")
     with quietly():
         frames = getattr(image, "n_frames", 1)
-    if frames > 1 and kind == "TIFF":
-        raise ItemError(path, f"{frames} pages in one TIFF: split it into one file per page first")
     if frames > 1 and kind != "JPEG":
         raise ItemError(path, f"animated, {frames} frames: export the frames as single pictures first")
 
@@ -487,31 +787,28 @@ def _png_depth(stream: BinaryIO) -> int:
 
 
 def _read_exif(image: Image.Image, stream: BinaryIO, kind: str, notices: list[str]) -> tuple[Tags, bytes]:
-    """Tags of the file, and its EXIF block verbatim (none for a TIFF, whose tags are its EXIF)."""
+    """Tags of the file, and its EXIF block verbatim."""
     exif: bytes = image.info.get("exif") or b""
-    if not exif and "Raw profile type exif" in image.info:  # ImageMagick's way in older PNGs
-        with suppress(ValueError):
-            exif = bytes.fromhex("".join(str(image.info["Raw profile type exif"]).split("\n")[3:]))
-    exif = exif.removeprefix(b"Exif\0\0")
-    if kind == "TIFF":
-        stream.seek(0)
-    elif not exif:
+    exif = (exif or _raw_profile(image, "exif")).removeprefix(b"Exif\0\0")
+    if not exif:
         return {}, b""
     try:
-        tags, lost = _carry.read_tags(stream if kind == "TIFF" else io.BytesIO(exif))
+        return _carry.read_tags(io.BytesIO(exif))[0], exif
     except ValueError:
         notices.append("its EXIF block is damaged: carried as it is, and not obeyed")
         return {}, exif
-    notices += [f"{item}: cannot be carried over" for item in lost] if kind == "TIFF" else []
-    return tags, exif if kind != "TIFF" else b""
+
+
+def _raw_profile(image: Image.Image, name: str) -> bytes:
+    """Metadata that older PNGs keep as hexadecimal digits in a text chunk; empty where there is none, or no digits."""
+    with suppress(ValueError):
+        return bytes.fromhex("".join(str(image.info.get(f"Raw profile type {name}", "")).split("\n")[3:]))
+    return b""
 
 
 def _read_xmp_and_dpi(image: Image.Image, kind: str, tags: Tags) -> dict[str, Any]:
     """XMP and resolution, wherever the format keeps them."""
     xmp = image.info.get("xmp") or image.info.get("XML:com.adobe.xmp") or b""
-    if kind == "TIFF":
-        value = tags.pop(_carry.XMP, None)
-        xmp = value[1] if isinstance(value, tuple) else b""
     dpi = _carry.dpi_of(tags)
     # Pillow makes up 72 dpi for a JPEG whose EXIF block has none.
     if kind in ("PNG", "BMP") or (kind == "JPEG" and image.info.get("jfif_unit") in (1, 2)):
@@ -519,34 +816,24 @@ def _read_xmp_and_dpi(image: Image.Image, kind: str, tags: Tags) -> dict[str, An
     return {"xmp": xmp.encode() if isinstance(xmp, str) else xmp, "dpi": dpi if dpi and all(dpi) else None}
 
 
-def _read_tiff(image: Image.Image, tags: Tags, orientation: int, notices: list[str]) -> dict[str, Any]:
-    """Compression to write with, and the EXIF block for other formats; tidies `tags`."""
-    for tag in (_carry.ORIENTATION, _carry.ICC):
-        tags.pop(tag, None)
-    compression = str(image.info.get("compression", "raw")).replace("tiff_deflate", _DEFLATE)
-    if compression not in _TIFF_KEPT:
-        notices.append(f"TIFF compression {compression}: written with deflate instead, which changes no pixel")
-        compression = _DEFLATE
-    if 1 in _tiff_tag(image, 338, ()):
-        notices.append("TIFF alpha was premultiplied: written as straight alpha")
-    exif = _carry.exif_block(tags | _carry.orientation_tag(orientation))
-    return {"compression": compression, "predictor": 2 if _tiff_tag(image, 317, 1) == 2 else 1, "exif": exif}
+def _read_xmp(value: Any) -> bytes:
+    return value[1] if isinstance(value, tuple) else b""
 
 
 def _read_jpeg(image: Image.Image, notices: list[str]) -> dict[str, Any]:
-    """Encoder settings that repeat the input's own."""
+    """Encoder settings that repeat the input's own, and IPTC."""
     assert isinstance(image, JpegImagePlugin.JpegImageFile)
     info = image.info
     frames = getattr(image, "n_frames", 1)
     if frames > 1:
-        notices.append(f"MPO: {frames - 1} further picture{'s' * (frames > 2)} in the file: not carried over")
+        notices.append(Loss(f"MPO: {frames - 1} further picture{'s' * (frames > 2)} in the file: not carried over"))
     elif "mp" in info:
-        notices.append("an HDR gain map or further picture in the file is not carried over")
+        notices.append(Loss("an HDR gain map or further picture in the file is not carried over"))
     settings = _carry.jpeg_settings(image.layer, image.quantization, notices)
     settings["progressive"] = bool(info.get("progressive"))
     settings["keep_rgb"] = image.mode == "RGB" and "jfif" not in info and info.get("adobe_transform") == 0
     settings["extra"] = _carry.jpeg_segments(image.applist)
-    return settings
+    return {"jpeg": settings, "photoshop": _carry.jpeg_photoshop(image.applist)}
 
 
 def _read_transparency(image: Image.Image, stream: BinaryIO, kind: str) -> dict[str, Any]:
@@ -555,11 +842,12 @@ def _read_transparency(image: Image.Image, stream: BinaryIO, kind: str) -> dict[
         image.apply_transparency()  # into the palette itself; until then Pillow keeps the two apart
         return {"palette": bytes(image.getpalette("RGBA") or [])}
     key = image.info.get("transparency")
-    if kind != "PNG" or key is None or image.mode not in ("L", "RGB"):
+    if kind != "PNG" or key is None or not isinstance(key, int | tuple):
         return {}
     # Pillow stretches grey of 2 or 4 bits to 8, but not the key that speaks of it.
-    scale = 255 // (2 ** _png_depth(stream) - 1)
-    return {"colour_key": (key * scale,) if image.mode == "L" else tuple(key)}
+    depth = _png_depth(stream)
+    scale = 1 if depth > 8 else 255 // (2**depth - 1)
+    return {"colour_key": (key * scale,) if isinstance(key, int) else tuple(key)}
 
 
 # ---------------------------------------------------------------- pixels
@@ -573,50 +861,31 @@ def _palette_table(carried: Carried) -> NDArray[np.uint8]:
     return table
 
 
-def _colours(pixels: NDArray[np.uint8], mode: str, carried: Carried) -> NDArray[np.uint8]:
-    if mode == "P":
-        return _palette_table(carried)[pixels, :3]
-    if mode in ("L", "LA"):
-        return np.repeat(pixels.reshape(*pixels.shape[:2], -1)[..., :1], 3, axis=2)
-    return np.ascontiguousarray(pixels[..., :3])
-
-
-def _alpha(pixels: NDArray[np.uint8], mode: str, carried: Carried) -> NDArray[np.uint8] | None:
-    if mode in ("LA", "RGBA"):
-        return pixels[..., -1]
-    if mode == "P":
-        table = _palette_table(carried)[:, 3]
-        return None if table.min() == 255 else table[pixels]
-    if carried.colour_key is None:
+def _alpha(picture: Picture) -> NDArray[Any] | None:
+    """Alpha, (h, w), 0 = transparent; None where the picture has no transparency."""
+    if picture.alpha is not None:
+        return np.asarray(picture.channels[..., picture.alpha])
+    if picture.mode == "P":
+        table = _palette_table(picture.carried)[:, 3]
+        return None if table.min() == 255 else table[picture.pixels]
+    if picture.carried.colour_key is None:
         return None
-    flat = pixels.reshape(*pixels.shape[:2], -1)
-    return np.where((flat == carried.colour_key).all(axis=2), 0, 255).astype(np.uint8)
+    keyed = (picture.channels == picture.carried.colour_key).all(axis=2)
+    return np.where(keyed, 0, np.iinfo(picture.pixels.dtype).max).astype(picture.pixels.dtype)
 
 
-def _off_key(colours: NDArray[np.uint8], carried: Carried) -> NDArray[np.uint8]:
+def _off_key(colours: NDArray[Any], carried: Carried) -> NDArray[Any]:
     """Move colours, (n, channels), by one step where they happen to be the one that means transparent."""
     if carried.colour_key is not None:
-        hit = (colours == carried.colour_key).all(axis=1)
+        hit = (colours == np.array(carried.colour_key)).all(axis=1)
         colours[hit, -1] ^= 1
     return colours
 
 
-def _nearest(colours: NDArray[np.uint8], table: NDArray[np.uint8]) -> NDArray[np.uint8]:
-    """Index of the nearest opaque colour of a (k, 4) palette for each of (n, 3) colours."""
-    candidates = np.flatnonzero(table[:, 3] == table[:, 3].max())
-    palette = table[candidates, :3].astype(np.int32)
-    distinct, back = np.unique(colours, axis=0, return_inverse=True)
-    best = np.empty(len(distinct), np.uint8)
-    for at in range(0, len(distinct), 4096):
-        step = distinct[at : at + 4096, None, :].astype(np.int32) - palette
-        best[at : at + 4096] = candidates[(step * step).sum(axis=2).argmin(axis=1)]
-    return best[back.reshape(-1)]
-
-
-def _is_white(pixels: NDArray[np.uint8], mode: str, carried: Carried) -> NDArray[np.bool_]:
+def _is_white(picture: Picture) -> NDArray[np.bool_]:
     """Where 8-bit mask pixels are lighter than 50 % grey, transparency counted as black."""
-    light = pixels if mode == "L" else luminance(_colours(pixels, mode, carried))
-    alpha = _alpha(pixels, mode, carried)
+    light = picture.pixels if picture.mode == "L" else luminance(picture.rgb())
+    alpha = _alpha(picture)
     return light > 127 if alpha is None else light.astype(np.uint32) * alpha > 127 * 255
 
 

@@ -12,12 +12,13 @@ import re
 import unicodedata
 from collections import defaultdict
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Literal
 
 from pconv_cli.errors import NothingToDo, UsageError
+from pconv_cli.manifest import Row
 
 _MASK_WORD = re.compile(r"(.+)[_.-]mask", re.IGNORECASE | re.DOTALL)
 _TEXT_NUMBER = re.compile(r"([^0-9]*)([0-9]*)")
@@ -59,6 +60,10 @@ class JobList:
     unused_masks: tuple[Path, ...]
     skipped: int
 
+    def first(self, count: int) -> JobList:
+        """No more than the first few."""
+        return replace(self, jobs=self.jobs[:count], unused_masks=())
+
 
 @dataclass(frozen=True)
 class _File:
@@ -99,7 +104,7 @@ def natural_key(name: str) -> NaturalKey:
 
 def find_jobs(
     source: Path,
-    masks: Path,
+    masks: Path | None,
     output: Path | str,
     *,
     suffixes: frozenset[str],
@@ -109,7 +114,7 @@ def find_jobs(
 
     Args:
         source: A folder (searched with its subfolders) or one picture.
-        masks: A folder that mirrors `source`, or one mask for all pictures.
+        masks: A folder that mirrors `source`, or one mask for all pictures; None where pictures need none.
         output: A folder or, for a single picture, a file. Pass the user's own text where a closing separator should
             count: `Path` drops it.
         suffixes: Readable picture suffixes, lower case, with the dot.
@@ -124,12 +129,14 @@ def find_jobs(
         NothingToDo: There is no picture in `source`.
     """
     source_is_folder = _check_input(source, suffixes, "the pictures") == "folder"
-    masks_are_folder = _check_input(masks, suffixes, "the masks") == "folder"
-    skip = [_real(source), _real(masks), _real(Path(output))]
+    masks_are_folder = masks is not None and _check_input(masks, suffixes, "the masks") == "folder"
+    skip = [_real(path) for path in (source, masks, Path(output)) if path is not None]
     pictures, skipped = _search(source, skip, suffixes) if source_is_folder else ([_single(source)], 0)
-    if masks_are_folder:
+    found: list[_File] = []
+    pairs: list[_File | None] = [None for _ in pictures]
+    if masks is not None and masks_are_folder:
         pictures, found, pairs = _from_folder(pictures, source, masks, skip, suffixes)
-    else:
+    elif masks is not None:
         pictures, found, pairs = _from_one_mask(pictures, source, masks)
     if not pictures:
         raise NothingToDo(f"no pictures in {source}: looked for {_listed(suffixes)}")
@@ -143,6 +150,49 @@ def find_jobs(
     used = {mask.path for mask in pairs if mask}
     unused = tuple(mask.path for mask in found if mask.path not in used) if source_is_folder else ()
     return JobList(jobs, unused, skipped)
+
+
+def listed_jobs(
+    rows: Sequence[Row], output: str | None, *, suffixes: frozenset[str], out_suffix: str | None = None
+) -> JobList:
+    """The same for a list: each row names a picture, its mask and the file to write.
+
+    Args:
+        rows: What the list holds; relative names start from the current folder.
+        output: Folder for the results of rows that name no file to write.
+        suffixes: As in `find_jobs`.
+        out_suffix: As in `find_jobs`; it does not touch the names that rows give.
+
+    Returns:
+        The jobs, in the order of the list. What is not there fails later, as one item.
+
+    Raises:
+        UsageError: A row names no file to write and there is no folder, or a result would fall on another result, a
+            picture or a mask.
+    """
+    if output is not None and _kind(Path(output)) == "file":
+        raise UsageError(f"{output}: is a file, but the results need a folder: give the name of a folder")
+    jobs: list[Job] = []
+    inputs: dict[str, _File] = {}
+    for row in rows:
+        image, mask = Path(row.image), None if row.mask is None else Path(row.mask)
+        if row.out is not None:
+            target = Path(row.out)
+            if not _is_picture(target, suffixes):
+                raise UsageError(f"line {row.line}: {target}: not a format that can be written: {_listed(suffixes)}")
+            _check_format(target, out_suffix)
+        elif image.name in ("", ".."):
+            raise UsageError(f"line {row.line}: {row.image}: a folder, not a picture: name the file")
+        elif output is not None:
+            target = Path(output) / (image.name if out_suffix is None else image.with_suffix(out_suffix).name)
+        else:
+            raise UsageError(
+                f"line {row.line}: no file to write for {image}: fill the column out, or give a folder OUT"
+            )
+        jobs.append(Job(image, mask, target, row.image))
+        inputs |= {str(path): _single(path) for path in (image, mask) if path is not None and str(path) not in inputs}
+    _check_outputs(jobs, list(inputs.values()))
+    return JobList(tuple(jobs), (), 0)
 
 
 def _fold(text: str) -> str:

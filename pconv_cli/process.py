@@ -1,6 +1,6 @@
-"""How a process of ours runs: the C library's heap, Python's garbage collector, and how its threads take turns.
+"""How a process of ours runs: the C library's heap, the garbage collector, turns of threads, memory that is left.
 
-Knows nothing of what the process does. For programs, not for libraries: it sets what holds for the whole process.
+Knows nothing of what the process does. For programs, not for libraries: `settle` sets what holds for all of it.
 """
 
 from __future__ import annotations
@@ -9,6 +9,7 @@ import ctypes
 import gc
 import sys
 from contextlib import suppress
+from pathlib import Path
 
 _ARENA_MAX, _MMAP_THRESHOLD, _TRIM_THRESHOLD = -8, -3, -1  # as in glibc's malloc.h
 _KEPT = 256 << 20  # bytes
@@ -32,3 +33,10 @@ def settle() -> None:
             # Without the one the other does harm: setting either ends what the library would adapt by itself.
             if set_option(_MMAP_THRESHOLD, _KEPT) or set_option(_MMAP_THRESHOLD, _MOST):
                 set_option(_TRIM_THRESHOLD, _KEPT)
+
+
+def memory_available() -> int | None:
+    """Bytes of memory that could be had, or None where the system does not tell."""
+    with suppress(OSError, ValueError, IndexError):
+        return int(Path("/proc/meminfo").read_text("ascii").partition("MemAvailable:")[2].split()[0]) * 1024
+    return None

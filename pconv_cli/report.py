@@ -17,7 +17,7 @@ from typing import Any, Literal
 from pconv_cli import __version__
 from pconv_cli.events import Event, Listener, Notice
 
-Status = Literal["restored", "copied", "failed", "not_done", "planned"]
+Status = Literal["restored", "copied", "done_before", "failed", "not_done"]
 
 
 def peak_memory() -> int | None:
@@ -56,7 +56,8 @@ def rounded(figure: float | None) -> float | None:
 class ItemReport:
     """One picture: `status`, and for a failed one `reason` with the file at fault in `path`.
 
-    `copied` means that the mask marks nothing; `not_done` that the run was stopped before; `planned` is a dry run.
+    `copied` means that the mask marks nothing; `done_before` that an earlier run has done it, from the same content and
+    in the same way; `not_done` that the run was stopped before.
 
     Attributes:
         windows: Windows of the plan.
@@ -66,6 +67,9 @@ class ItemReport:
         seam_ratio: Mean step across those cuts over the mean step 6 to 14 px beside them; None without such cuts.
         by_pyramid: Pixels that the network could not reach and the pyramid filled.
         unfilled: Damaged pixels that nothing was written to: 0, or something is wrong.
+        outside_mask_changed: Pixels that the mask does not mark and that are not bit-identical, counted after reading
+            back what was written; only a JPEG can have any, in blocks that the mask touches or beside them.
+        space: How the network was shown the picture's colours.
         seconds: From reading to written.
         megapixels_per_second: Size of the picture over that time.
         peak_memory_bytes: Most memory that the process has held so far; None where the system does not tell.
@@ -88,10 +92,16 @@ class ItemReport:
     seam_ratio: float | None = None
     by_pyramid: int = 0
     unfilled: int = 0
+    outside_mask_changed: int | None = None
+    space: str | None = None
     seconds: float = 0.0
     megapixels_per_second: float | None = None
     peak_memory_bytes: int | None = None
     notices: tuple[str, ...] = ()
+
+    def line(self) -> str:
+        """One JSON object on a line."""
+        return _line({"type": "item", **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -111,20 +121,24 @@ class Report:
         """Pictures with a status."""
         return sum(item.status == status for item in self.items)
 
-    def as_json(self) -> str:
-        """One JSON object, indented, UTF-8 as it is."""
-        summary = {status: self.count(status) for status in ("restored", "copied", "failed", "not_done", "planned")}
-        document = {
-            "pconv": __version__,
-            "settings": dict(self.settings),
-            "summary": {
-                **summary,
+    def summary(self) -> str:
+        """One JSON object on a line: all but the items."""
+        statuses: tuple[Status, ...] = ("restored", "copied", "done_before", "failed", "not_done")
+        return _line(
+            {
+                "type": "summary",
+                "pconv": __version__,
+                **{status: self.count(status) for status in statuses},
                 "items": len(self.items),
                 "tiles": sum(item.tiles for item in self.items),
                 "seconds": round(self.seconds, 3),
                 "interrupted": self.interrupted,
-            },
-            "notices": list(self.notices),
-            "items": [asdict(item) for item in self.items],
-        }
-        return json.dumps(document, ensure_ascii=False, indent=2)
+                "notices": list(self.notices),
+                "settings": dict(self.settings),
+            }
+        )
+
+
+def _line(document: Mapping[str, Any]) -> str:
+    """JSON on one line; names that are no Unicode become escapes, for a stream of UTF-8 cannot hold them."""
+    return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -1,24 +1,29 @@
 """Restore pictures: what happens, in order.
 
-Pairs, checks, then one stream: read, plan, cut, fill, lay the fill into the holes, write. Knows every step and none of
-their workings. Does not know: the terminal, options' spelling, exit codes.
+Pairs, checks, then one stream: read, plan, cut, fill, lay the fill into the holes, write, and note down what is done.
+Knows every step and none of their workings. Does not know: the terminal, options' spelling, exit codes.
 """
 
 from __future__ import annotations
 
+import hashlib
+import json
+import os
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, NoReturn
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pconv_cli import __version__, files, manifest
 from pconv_cli import weights as store
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
-from pconv_cli.errors import ItemError, OutputError, UsageError
+from pconv_cli.errors import ItemError, Loss, OutputError, UsageError
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -34,25 +39,32 @@ from pconv_cli.images import (
     FORMATS,
     READ_SUFFIXES,
     Picture,
+    Written,
     align_mask,
     copy_file,
+    foreseen,
     probe,
     read_mask,
     read_picture,
     same_format,
     write_picture,
 )
-from pconv_cli.jobs import Job, JobList, find_jobs
+from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs
+from pconv_cli.journal import NAME, Journal, sweep
+from pconv_cli.layers import Layer
+from pconv_cli.marks import Mark, Unmarked
 from pconv_cli.masks import dilate
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Limits, Outcome, Turn, run
-from pconv_cli.report import ItemReport, Report, collecting, peak_memory, rounded
-from pconv_cli.tiles import SMALLEST_TILE, plan_tiles
+from pconv_cli.process import memory_available
+from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
+from pconv_cli.tiles import SMALLEST_TILE, TilePlan, plan_tiles
 
 SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
 
-BYTES_PER_PIXEL = 16  # picture, colours, fill, two masks, and what encoding them takes
+# Picture, colours, fill, two masks, and what encoding and reading back take; a TIFF may be of 16 bits, or of float.
+BYTES_PER_PIXEL, BYTES_PER_PIXEL_OF_TIFF = 24, 64
 
 
 @dataclass(frozen=True)
@@ -71,8 +83,15 @@ class RestoreSettings:
         invert_mask: Masks are black where damaged instead of white.
         dilate: Pixels that damage is grown by.
         mask_on: Whether masks were drawn on pictures as displayed or as stored; `auto` goes by their size.
+        mask_from: How pictures themselves show what is damaged; None: masks are files.
+        linear: Values are linear in light where no colour profile says what they are.
         format: A key of `images.FORMATS` for the outputs, or None to keep each picture's own.
         overwrite: Replace outputs that exist.
+        strict: Refuse a picture that would lose something.
+        resume: Leave out what an earlier run has done, from the same content, with the same settings and weights.
+        max_failures: How many pictures may fail before no other is begun; None: any number.
+        failed_list: Where to list the pictures that failed, as a manifest.
+        max_megapixels: Pictures and masks larger than that are refused; 0: none are.
     """
 
     weights: str | None = None
@@ -86,46 +105,81 @@ class RestoreSettings:
     invert_mask: bool = False
     dilate: int = 0
     mask_on: Literal["auto", "displayed", "stored"] = "auto"
+    mask_from: Mark | None = None
+    linear: bool = False
     format: str | None = None
     overwrite: bool = False
+    strict: bool = False
+    resume: bool = False
+    max_failures: int | None = None
+    failed_list: Path | None = None
+    max_megapixels: float = 1000
 
 
-def plan(source: Path, masks: Path, output: str, settings: RestoreSettings) -> JobList:
+def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings) -> JobList:
     """Pair pictures with masks and refuse what cannot work, before any work starts.
+
+    Args:
+        source: A folder, or one picture.
+        masks: A folder, or one mask for all; None where pictures show their damage themselves.
+        output: A folder or, for a single picture, a file.
+        settings: How.
 
     Raises:
         UsageError: If settings or pairing make no sense.
         NothingToDo: If there is no picture.
         OutputError: If OUT cannot be a folder.
     """
+    return find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=_check(settings))
+
+
+def plan_listed(rows: Sequence[manifest.Row], output: str | None, settings: RestoreSettings) -> JobList:
+    """The same for a list of pictures, masks and outputs; `output` is a folder for those without one.
+
+    Raises:
+        UsageError: As in `plan`.
+    """
+    return listed_jobs(rows, output, suffixes=READ_SUFFIXES, out_suffix=_check(settings))
+
+
+def _check(settings: RestoreSettings) -> str | None:
+    """Make sure that settings make sense; the suffix of all outputs, if there is one."""
     if settings.format is not None and settings.format not in FORMATS:
         raise UsageError(f"--format {settings.format}: not a format; use {', '.join(sorted(FORMATS))}")
     if settings.tile_size < SMALLEST_TILE:
         raise UsageError(f"--tile-size {settings.tile_size}: must be {SMALLEST_TILE} or more")
     if not 0 <= settings.overlap <= settings.tile_size // 3:
         raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.tile_size // 3}, a third of a tile")
-    suffix = None if settings.format is None else FORMATS[settings.format][0]
-    return find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix)
+    if settings.mask_from is not None and settings.invert_mask and settings.mask_from.kind != "band":
+        raise UsageError(f"--invert-mask with --mask-from {settings.mask_from}: only a band can be inverted")
+    if settings.failed_list is not None:
+        manifest.form_of(settings.failed_list)
+    return None if settings.format is None else FORMATS[settings.format][0]
 
 
 def restore(
-    source: Path,
-    masks: Path,
-    output: str,
+    todo: JobList,
     settings: RestoreSettings,
     emit: Listener,
     stop: Callable[[], bool] = lambda: False,
+    each: Callable[[ItemReport], None] = lambda report: None,
 ) -> Report:
-    """Restore every picture of `source`, writing to `output`.
+    """Restore pictures.
 
     A picture that fails is reported and the others go on. When `stop` turns true, what is in flight is finished.
 
+    Args:
+        todo: What `plan` or `plan_listed` found.
+        settings: How, the same.
+        emit: Told of what happens.
+        stop: Asked often.
+        each: Given the report of every picture as it is finished.
+
     Raises:
-        RunError: If the run cannot start or go on: usage, nothing to do, weights, output place, device.
+        RunError: If the run cannot start or go on: nothing to do, weights, output place, device.
     """
     started = time.monotonic()
     notices, emit = collecting(emit)
-    todo = plan(source, masks, output, settings)
     devices = choose_devices(settings.device)
     precision, reason = choose_precision(settings.precision, devices[0])
     network = store.load_network(settings.weights, settings.padding)
@@ -135,163 +189,296 @@ def restore(
     emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
     engine = Engine(network, devices, precision, emit, settings.batch_size)
-    stages = _Restoration(settings, engine, emit)
-    readers = settings.jobs or engine.helpers
-    limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
-    reports: dict[str, ItemReport] = {}
-    for outcome in run(todo.jobs, stages, limits, stop):
-        reports[outcome.item.name] = _report(outcome)
-        _tell(reports[outcome.item.name], emit)
-    stages.last_words()
-    items = tuple(reports.get(job.name) or _report_of(job, "not_done") for job in todo.jobs)
-    report = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
+    reports: dict[Path, ItemReport] = {}
+    failed = 0
+
+    def enough() -> bool:
+        return stop() or (settings.max_failures is not None and failed >= settings.max_failures)
+
+    with ExitStack() as stack:
+        journal = _journal(todo, settings)
+        if journal is not None:
+            stack.enter_context(journal)
+            if settings.resume:
+                _clean_up(todo, journal)
+        if settings.failed_list is not None:
+            stack.callback(_list_failed, todo, reports, settings.failed_list, overwrite=settings.overwrite)
+        stages = _Restoration(settings, engine, emit, journal)
+        readers = settings.jobs or engine.helpers
+        limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
+        for outcome in run(todo.jobs, stages, limits, enough):
+            report = reports[outcome.item.output] = _report(outcome)
+            failed += report.status == "failed"
+            _tell(report, emit)
+            each(report)
+        stages.last_words()
+    items = tuple(reports.get(job.output) or _report_of(job, "not_done") for job in todo.jobs)
+    whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
     emit(
         RunFinished(
-            report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
-            sum(item.tiles for item in items), report.seconds,
+            whole.count("restored"), whole.count("copied"), whole.count("failed"), whole.count("not_done"),
+            whole.count("done_before"), sum(item.tiles for item in items), whole.seconds,
         )
     )  # fmt: skip
-    return report
-
-
-def dry_run(
-    source: Path,
-    masks: Path,
-    output: str,
-    settings: RestoreSettings,
-    emit: Listener,
-    stop: Callable[[], bool] = lambda: False,
-) -> Report:
-    """Do everything but compute and write: pairs, masks, tiles to compute. Needs no weights and no device.
-
-    Raises:
-        RunError: As in `restore`.
-    """
-    started = time.monotonic()
-    notices, emit = collecting(emit)
-    todo = plan(source, masks, output, settings)
-    _mention_unused(todo, emit)
-    stages = _Restoration(settings, None, emit)
-    reports = []
-    for job in todo.jobs:
-        if stop():
-            reports.append(_report_of(job, "not_done"))
-            continue
-        try:
-            reports.append(_report(Outcome(job, stages.planned(stages.read(job)), None)))
-        except ItemError as error:
-            reports.append(_report(Outcome(job, None, error)))
-        _tell(reports[-1], emit)
-    stages.last_words()
-    return Report({"dry_run": True}, tuple(reports), time.monotonic() - started, stop(), tuple(notices))
+    return whole
 
 
 @dataclass(eq=False)
-class _Work:
-    """One picture between reading and writing."""
+class Work:
+    """One picture between reading and writing; `fillings` has one for each layer, none if it was done before."""
 
     job: Job
     picture: Picture
     hole: NDArray[np.bool_]
-    filling: Filling
+    layers: tuple[Layer, ...]
+    fillings: list[Filling]
     started: float
-    rounds: Iterator[Sequence[Piece]] | None = None
+    done_before: bool = False
+    pieces: Iterator[Sequence[Piece]] | None = None
 
-    def reported(self, status: Literal["restored", "copied", "planned"]) -> ItemReport:
-        filling, seconds = self.filling, time.monotonic() - self.started
-        report = ItemReport(
-            self.job.name, str(self.job.image), str(self.job.mask), str(self.job.output), status,
-            width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
-            windows=len(filling.plan.windows), crossings=filling.plan.crossings, notices=self.picture.notices,
+    def rounds(self) -> Iterator[Sequence[Piece]]:
+        """Tiles round by round, layer after layer."""
+        for filling in self.fillings:
+            yield from filling.rounds()
+
+    @property
+    def planned(self) -> int:
+        """Tiles to compute, those of guides left out."""
+        return sum(filling.planned for filling in self.fillings)
+
+    @property
+    def to_compute(self) -> int:
+        """Pixels in them."""
+        return sum(filling.plan.pixels_to_compute for filling in self.fillings)
+
+    def fills(self) -> list[NDArray[Any]]:
+        """What has become of each layer, as `Picture.seen` gives it."""
+        found = []
+        for filling in self.fillings:
+            assert isinstance(filling.surface, ArraySurface)
+            found.append(filling.surface.pixels)
+        return found
+
+    def reported(self, status: Status, written: Written | None = None) -> ItemReport:
+        """Tell what was done."""
+        report, seconds = _report_of(self.job, status), time.monotonic() - self.started
+        if self.done_before:
+            return report
+        first, fillings = self.fillings[0], self.fillings
+        report = replace(
+            report, width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
+            windows=len(first.plan.windows), crossings=first.plan.crossings,
+            notices=(*self.picture.notices, *(written.notices if written else ())),
+            space="; ".join(dict.fromkeys(layer.space.name for layer in self.layers)),
         )  # fmt: skip
-        if status == "planned":
-            return replace(report, tiles=filling.planned, pixels_computed=filling.plan.pixels_to_compute)
         return replace(
-            report, tiles=filling.windows, pixels_computed=filling.pixels, by_pyramid=filling.by_pyramid,
-            seam_ratio=rounded(filling.seams().ratio()), unfilled=filling.unfilled, seconds=round(seconds, 3),
+            report, tiles=sum(filling.windows for filling in fillings),
+            pixels_computed=sum(filling.pixels for filling in fillings),
+            by_pyramid=sum(filling.by_pyramid for filling in fillings), seam_ratio=rounded(first.seams().ratio()),
+            unfilled=sum(filling.unfilled for filling in fillings), seconds=round(seconds, 3),
+            outside_mask_changed=written.outside_changed if written else 0,
             megapixels_per_second=rounded(self.hole.size / 1e6 / seconds), peak_memory_bytes=peak_memory(),
         )  # fmt: skip
 
 
-class _Restoration:
-    """The stages of `pipeline.run`, for pictures. Without an engine it can only read and plan."""
+class Reader:
+    """Reads one picture and its mask, and plans: all that can be found out without computing."""
 
-    def __init__(self, settings: RestoreSettings, engine: Engine | None, emit: Listener) -> None:
-        self._settings, self._engine, self._emit = settings, engine, emit
-        self._suspicious = 0
-        self._looking = threading.Lock()
+    def __init__(self, settings: RestoreSettings, journal: Journal | None = None) -> None:
+        self._settings, self._journal = settings, journal
+
+    def refuse_huge(self, path: Path) -> tuple[int, int]:
+        """Width and height, from the head alone.
+
+        Raises:
+            ItemError: They are beyond the limit, or cannot be read.
+        """
+        width, height = probe(path)
+        limit = self._settings.max_megapixels
+        if limit and width * height > limit * 1e6:
+            size = f"{width} x {height} = {width * height / 1e6:.0f} megapixels"
+            raise ItemError(
+                path, f"{size}, more than {limit:g}: if that is honest, pass --max-megapixels 0, or use `pconv tile`"
+            )
+        return width, height
 
     def cost(self, job: Job) -> int:
-        width, height = probe(job.image)
-        return width * height * BYTES_PER_PIXEL
+        """Bytes of memory that a picture takes from reading to writing, from the heads of the files alone.
 
-    def read(self, job: Job) -> _Work:
-        if job.mask is None:
+        Raises:
+            ItemError: It is beyond the limit or all memory, does not fit its mask, or cannot be read.
+        """
+        width, height = self.refuse_huge(job.image)
+        tiff = job.image.suffix.lower() in (".tif", ".tiff")
+        cost = width * height * (BYTES_PER_PIXEL_OF_TIFF if tiff else BYTES_PER_PIXEL)
+        free = memory_available()
+        if free is not None and cost > free:
+            sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
+            raise ItemError(job.image, f"{width} x {height} pixels: {sizes}: use `pconv tile`, which takes it in parts")
+        if self._settings.mask_from is None and job.mask is not None:
+            across, down = self.refuse_huge(job.mask)
+            if sorted((across, down)) != sorted((width, height)):  # however it is turned
+                reason = f"mask is {across} x {down}, the picture {width} x {height}: they must agree"
+                raise ItemError(job.mask, f"{reason}; masks are never stretched")
+        return cost
+
+    def read(self, job: Job) -> Work:
+        """Read one picture and its mask, and plan.
+
+        Raises:
+            ItemError: It cannot be restored.
+        """
+        settings = self._settings
+        started = time.monotonic()
+        if job.mask is None and settings.mask_from is None:
             raise ItemError(
                 job.image,
                 "no mask of that name (NAME.* or NAME_mask.*) in the masks folder; "
                 "give it one, all black if it is undamaged",
             )
-        if job.output.exists() and not self._settings.overwrite:
-            raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
-        started = time.monotonic()
-        picture = read_picture(job.image)
-        hole = align_mask(read_mask(job.mask), picture, self._settings.mask_on)
-        if self._settings.invert_mask:
-            hole = ~hole
-        hole = dilate(hole, self._settings.dilate)
-        visible = picture.visible()
+        if os.path.lexists(job.output) and self._done_before(job):
+            nothing = np.zeros((0, 0), np.bool_)
+            return Work(job, Picture.nothing(job.image), nothing, (), [], started, done_before=True)
+        picture = read_picture(job.image, linear=settings.linear)
+        hole, visible = self._hole(job, picture)
         known = ~hole if visible is None else ~hole & visible
         if hole.any() and not known.any():
             raise ItemError(
-                job.mask,
-                f"it marks the whole picture as damaged ({self._polarity()}), so nothing is left to restore from; "
-                f"{self._way_out()}",
+                job.mask or job.image,
+                f"{'its ' + str(settings.mask_from) if settings.mask_from else 'it'} marks the whole picture as damaged"
+                f" ({self.polarity}), so nothing is left to restore from; {self.way_out}",
             )
-        colours = picture.rgb()
-        fill = colours.copy() if np.may_share_memory(colours, picture.pixels) else colours
-        plan = plan_tiles(hole, self._settings.tile_size)
-        surface = ArraySurface(fill, visible, grey=picture.mode in ("L", "LA"))
-        filling = Filling(surface, plan, self._settings.overlap)
-        return _Work(job, picture, hole, filling, started)
+        picture = picture.known_outside(hole)
+        if settings.strict and (losses := foreseen(picture, job.output)) and hole.any():
+            _refuse(job.image, losses)
+        layers = tuple(layer for layer in picture.layers if self._band not in layer.channels)
+        plan = plan_tiles(hole, settings.tile_size)
+        return Work(
+            job, picture, hole, layers, [self._filling(picture, layer, visible, plan) for layer in layers], started
+        )
 
-    def planned(self, work: _Work) -> ItemReport:
-        """Say what would be done; the tiles of a guide are not known before it is made."""
-        self._look_at(work)
-        return work.reported("planned")
+    def _done_before(self, job: Job) -> bool:
+        """Tell whether a run before has done it, of an output that is there."""
+        settings, journal = self._settings, self._journal
+        if settings.resume and journal is not None and journal.done(job.image, job.mask, job.output):
+            return True
+        if settings.overwrite:
+            return False
+        if journal is not None and journal.made(job.output):
+            why = "was made from other content or with other settings; use --overwrite to replace it"
+            resume = "" if settings.resume else ", or --resume to keep it if nothing has changed"
+            why = why if settings.resume else f"is there from an earlier run; use --overwrite to replace it{resume}"
+            raise ItemError(job.output, why)
+        raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
 
-    def pieces(self, work: _Work) -> Sequence[tuple[Shape, Piece]]:
-        if work.rounds is None:
-            self._look_at(work)
-            work.rounds = work.filling.rounds()
-            self._emit(ItemStarted(work.job.name, work.filling.planned))
-        pieces = next((pieces for pieces in work.rounds if pieces), ())
+    def _hole(self, job: Job, picture: Picture) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
+        """What is damaged, and what shows anything, (h, w) each."""
+        settings, visible = self._settings, picture.visible()
+        if settings.mask_from is None:
+            assert job.mask is not None
+            hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
+        else:
+            if picture.alpha is not None and self._band == picture.alpha:
+                visible = None
+            try:
+                hole = settings.mask_from.where(
+                    picture.channels, picture.rgb, shown=visible, alpha=picture.alpha, nodata=picture.nodata
+                )
+            except Unmarked as error:
+                raise ItemError(job.image, str(error)) from error
+        hole = ~hole if settings.invert_mask else hole
+        hole = dilate(hole, settings.dilate)
+        if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
+            visible = None if (visible | hole).all() else visible | hole
+        return hole, visible
+
+    @property
+    def _band(self) -> int | None:
+        mark = self._settings.mask_from
+        return mark.band - 1 if mark is not None and mark.kind == "band" else None
+
+    def _filling(self, picture: Picture, layer: Layer, visible: NDArray[np.bool_] | None, plan: TilePlan) -> Filling:
+        seen = picture.seen(layer)
+        fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
+        grey = len(layer.channels) == 1 and picture.mode not in "1P"
+        return Filling(ArraySurface(fill, visible, grey=grey), plan, self._settings.overlap)
+
+    @property
+    def polarity(self) -> str:
+        """How masks are read."""
+        return "black = damaged" if self._settings.invert_mask else "white = damaged"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about a mask of the other polarity."""
+        if self._settings.mask_from is not None and self._settings.mask_from.kind != "band":
+            return "give masks instead"
+        return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
+
+
+class _Restoration:
+    """The stages of `pipeline.run`, for pictures."""
+
+    def __init__(self, settings: RestoreSettings, engine: Engine, emit: Listener, journal: Journal | None) -> None:
+        self._settings, self._engine, self._emit, self._journal = settings, engine, emit, journal
+        self._reader = Reader(settings, journal)
+        self._suspicious = 0
+        self._looking = threading.Lock()
+
+    def cost(self, job: Job) -> int:
+        return self._reader.cost(job)
+
+    def read(self, job: Job) -> Work:
+        return self._reader.read(job)
+
+    def pieces(self, work: Work) -> Sequence[tuple[Shape, Piece]]:
+        if work.pieces is None:
+            work.pieces = work.rounds()
+            if not work.done_before:
+                self._look_at(work)
+                self._emit(ItemStarted(work.job.name, work.planned))
+        pieces = next((pieces for pieces in work.pieces if pieces), ())
         return [(piece.shape, piece) for piece in pieces]
 
     def batch_size(self, shape: Shape) -> int:
-        assert self._engine is not None
         return self._engine.batch_size(shape[:2])
 
     def compute(self, shape: Shape, pieces: Sequence[Piece], turn: Turn) -> None:
-        assert self._engine is not None
         tiles = [piece.load() for piece in pieces]
         results = self._engine.fill(tiles, shape[:2], turn.lane, turn.beside)
         for piece, tile, filled in zip(pieces, tiles, results, strict=True):
             piece.land(tile, filled)
         self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
 
-    def write(self, work: _Work) -> ItemReport:
-        job, overwrite = work.job, self._settings.overwrite
-        if not work.hole.any() and same_format(job.image, job.output):
-            copy_file(job.image, job.output, overwrite=overwrite)
-            return work.reported("copied")
-        surface = work.filling.surface
-        assert isinstance(surface, ArraySurface)
-        notices = write_picture(work.picture.filled(surface.pixels, work.hole), job.output, overwrite=overwrite)
-        report = work.reported("restored" if work.hole.any() else "copied")
-        return report if not notices else _with_notices(report, notices)
+    def write(self, work: Work) -> ItemReport:
+        job, settings = work.job, self._settings
+        if work.done_before:
+            return work.reported("done_before")
 
-    def _look_at(self, work: _Work) -> None:
+        def ready(part: Path, notices: Sequence[str]) -> None:
+            losses = [notice for notice in notices if isinstance(notice, Loss)]
+            if settings.strict and losses:
+                _refuse(job.image, losses)
+            if self._journal is not None:
+                try:
+                    self._journal.record(job.image, job.mask, job.output, part)
+                except OSError as error:
+                    why = files.why_unwritable(error) or str(error)
+                    raise ItemError(
+                        job.output, f"cannot be noted down as done, so it was not written: {why}"
+                    ) from error
+
+        overwrite = settings.overwrite
+        if not work.hole.any() and same_format(job.image, job.output):
+            copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
+            return work.reported("copied")
+        reveal = settings.mask_from is not None and settings.mask_from.reveals
+        fills = dict(zip(work.layers, work.fills(), strict=True))
+        picture = work.picture.filled(fills, work.hole, reveal=reveal)
+        written = write_picture(picture, job.output, overwrite=overwrite, ready=ready)
+        return work.reported("restored" if work.hole.any() else "copied", written)
+
+    def _look_at(self, work: Work) -> None:
         """Say once that a mask looks like the other polarity."""
         share = work.hole.mean()
         if share <= SUSPICIOUS:
@@ -302,8 +489,8 @@ class _Restoration:
         if first:
             self._emit(
                 Notice(
-                    f"{work.job.mask}: marks {share:.0%} of the picture as damaged, read as {self._polarity()}; "
-                    f"if that is the wrong way round, {self._way_out()}"
+                    f"{work.job.mask or work.job.image}: marks {share:.0%} of the picture as damaged, read as "
+                    f"{self._reader.polarity}; if that is the wrong way round, {self._reader.way_out}"
                 )
             )
 
@@ -311,11 +498,52 @@ class _Restoration:
         if self._suspicious > 1:
             self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
 
-    def _polarity(self) -> str:
-        return "black = damaged" if self._settings.invert_mask else "white = damaged"
 
-    def _way_out(self) -> str:
-        return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
+def _refuse(path: Path, losses: Sequence[str]) -> NoReturn:
+    raise ItemError(
+        path, f"--strict refuses what would be lost: {'; '.join(losses)}; try another --format, or leave it out"
+    )
+
+
+def _journal(todo: JobList, settings: RestoreSettings) -> Journal | None:
+    """Where it is noted down what is done: in the folder that holds all outputs. A single picture needs none."""
+    if len(todo.jobs) == 1 and not settings.resume:
+        return None
+    folder = Path(os.path.commonpath([job.output.absolute().parent for job in todo.jobs]))
+    path = store.find(settings.weights)
+    decisive = {
+        "pconv": __version__,
+        "weights": "" if path is None else store.sha256(path),
+        "mask_from": str(settings.mask_from or ""),
+    }
+    names = ("precision", "tile_size", "padding", "overlap", "invert_mask", "dilate", "mask_on", "linear", "format")
+    decisive |= {name: str(getattr(settings, name)) for name in names}
+    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return Journal(folder / NAME, key)
+
+
+def _clean_up(todo: JobList, journal: Journal) -> None:
+    """Remove what a killed run has left half-written, unless another run is at work there."""
+    names: dict[Path, set[str]] = {}
+    for job in todo.jobs:
+        names.setdefault(job.output.parent, set()).add(job.output.name)
+    with journal.alone() as alone:
+        if alone:
+            for folder, of in names.items():
+                sweep(folder, of)
+
+
+def _list_failed(todo: JobList, reports: Mapping[Path, ItemReport], target: Path, *, overwrite: bool) -> None:
+    failed = [(job, reports[job.output]) for job in todo.jobs if job.output in reports]
+    rows = [
+        {
+            "image": str(job.image), "mask": None if job.mask is None else str(job.mask), "out": str(job.output),
+            "reason": report.reason,
+        }
+        for job, report in failed
+        if report.status == "failed"
+    ]  # fmt: skip
+    manifest.write(rows, target, overwrite=overwrite)
 
 
 def _writable(todo: JobList) -> None:
@@ -340,6 +568,7 @@ def _described(settings: RestoreSettings) -> dict[str, str | int | bool]:
         "overlap": settings.overlap,
         "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
         "dilate": settings.dilate,
+        "mask_from": str(settings.mask_from or ""),
     }
 
 
@@ -357,21 +586,18 @@ def _report(outcome: Outcome[Job, ItemReport]) -> ItemReport:
     return _report_of(job, "failed", path=outcome.error.path, reason=outcome.error.reason)
 
 
-def _report_of(
-    job: Job, status: Literal["failed", "not_done"], path: str | None = None, reason: str | None = None
-) -> ItemReport:
+def _report_of(job: Job, status: Status, path: str | None = None, reason: str | None = None) -> ItemReport:
     mask = None if job.mask is None else str(job.mask)
     return ItemReport(job.name, str(job.image), mask, str(job.output), status, path=path, reason=reason)
-
-
-def _with_notices(report: ItemReport, notices: tuple[str, ...]) -> ItemReport:
-    return replace(report, notices=(*report.notices, *notices))
 
 
 def _tell(report: ItemReport, emit: Listener) -> None:
     if report.status == "failed":
         emit(ItemFailed(report.name, report.image, report.path or report.image, report.reason or ""))
-    else:
-        emit(
-            ItemDone(report.name, report.output, report.status, report.hole_share or 0.0, report.tiles, report.notices)
+        return
+    emit(
+        ItemDone(
+            report.name, report.output, report.status, report.hole_share or 0.0, report.tiles, report.notices,
+            report.seconds,
         )
+    )  # fmt: skip

@@ -14,6 +14,7 @@ read back.
 
 from __future__ import annotations
 
+import base64
 import errno
 import logging
 import os
@@ -22,7 +23,7 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from io import BufferedRandom
@@ -34,12 +35,13 @@ from typing import Any, Literal
 import numpy as np
 import rasterio
 from numpy.typing import NDArray
+from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.windows import Window as _Part
 
 from pconv_cli import files
 from pconv_cli._ifd import Directory, graft, graft_from, shared_jpeg_tables
-from pconv_cli.errors import ItemError
+from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.regions import Window
 
@@ -67,7 +69,8 @@ _FORMATS = {
 # TIFF compressions by number that GDAL writes back without losing anything, and JPEG, which has a chapter of its own.
 _LOSSLESS = {1, 5, 8, 32773, 32946, 50000}  # none, LZW, deflate, PackBits, deflate's old number, Zstandard
 _JPEG = 7
-_SPACES = {0: "inverted", 1: "RGB", 2: "RGB", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
+_ICC = 34675
+_SPACES = {0: "RGB", 1: "RGB", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
 _LARGEST_BLOCK = 64 * 2**20  # decoded bytes; beyond it a block at a time is no bounded memory
 _CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
 _STRIP = 32 * 2**20  # bytes of rows that are looked at together
@@ -86,14 +89,22 @@ class Source:
         path: The file.
         width: Columns as stored.
         height: Rows as stored.
-        bands: 1, 3 or 4; also 2 where the second is alpha.
-        dtype: uint8 or uint16.
+        bands: How many values a pixel has.
+        dtype: uint8, uint16 or float32.
+        layers: Bands that are filled together: three colours, four inks, or any other band but alpha alone.
+        inks: Whether the first layer is cyan, magenta, yellow and black.
+        inverted: Whether white is 0 (grey only).
+        palette: (n, 4) RGBA, uint8, where pixels are numbers of colours; black and white are two such colours.
+        icc: The colour profile, empty where there is none.
+        orientation: EXIF orientation 1..8; 1 where there is none or it is invalid.
         block: Rows and columns that are decoded together.
         alpha: Index of the alpha band, or None. A fourth band that the file does not call alpha is a band like others.
-        nodata: The value that stands for "nothing here", if the file names one.
+        premultiplied: Whether colours are multiplied by alpha already.
+        nodata: The value that stands for "nothing here", if the file names one; in float pictures NaN always does.
         validity: How the file itself says which pixels hold nothing, the best way first where it has several.
         in_place: Whether a copy of the file can be patched block by block; if not, it is written anew as a TIFF.
         notices: What of the file will not be as one might expect in the output, one line each.
+        notices_anew: The same for an output that is written anew.
     """
 
     def __init__(self, path: Path) -> None:
@@ -111,7 +122,8 @@ class Source:
         self._closed = False
         self._stamp = _stamp(path)
         with _reading(path):
-            raster = _open(path)
+            self._raw = _is_cmyk(path)  # else GDAL makes RGB of it
+            raster = _open(path, raw=self._raw)
             try:
                 self._look(raster)
             except BaseException:
@@ -132,6 +144,16 @@ class Source:
         self.block: tuple[int, int] = raster.block_shapes[0]
         kinds = list(raster.colorinterp)
         self.alpha = kinds.index(ColorInterp.alpha) if ColorInterp.alpha in kinds else None
+        # Inks of other names or numbers have no colour that anybody knows of: each is a band by itself.
+        colours = self.bands - (self.alpha is not None)
+        self.inks = self._raw and tiff is not None and colours >= 4 and tiff.number(332, 1) == 1
+        self.inverted = tiff is not None and tiff.number(262, 1) == 0 and not _bits(raster)
+        self.palette = None if self.inverted or kinds[0] != ColorInterp.palette else _palette(raster)
+        self.layers = _layers(kinds, self.alpha, inks=self.inks)
+        self.orientation = _orientation(tiff, raster)
+        kind = () if tiff is None or 338 not in tiff.entries else tiff.numbers(338)
+        self.premultiplied = self.alpha is not None and 1 in kind
+        self.icc = _profile_of(tiff, raster)
         self.nodata: float | None = raster.nodata
         beside = [Path(name).name for name in raster.files[1:]]
         self.validity = self._validity()
@@ -142,7 +164,7 @@ class Source:
         if tiff is not None and not self._why_anew and tiff.number(259, 1) == _JPEG:
             self._why_anew, self._tables = _jpeg_tables(raster, tiff)
         self.in_place = not self._why_anew
-        self._notices_anew = tuple(self._find_notices(raster, beside, in_place=False))
+        self.notices_anew = tuple(self._find_notices(raster, beside, in_place=False))
         self.notices = tuple(self._find_notices(raster, beside, in_place=self.in_place))
 
     def _validity(self) -> Validity | None:
@@ -150,25 +172,42 @@ class Source:
             return "alpha"
         if MaskFlags.per_dataset in self._flags and MaskFlags.nodata not in self._flags:
             return "mask band"
-        return "nodata" if self._nothing is not None else None
+        return "nodata" if self._nothing is not None or self.dtype.kind == "f" else None
 
     @property
-    def _nothing(self) -> int | None:
+    def _nothing(self) -> float | None:
         """The nodata value, where pixels of this type can have it at all."""
         value = self.nodata
-        if value is None or not 0 <= value <= np.iinfo(self.dtype).max or value != int(value):
+        if value is None or np.isnan(value):
             return None
-        return int(value)
+        if self.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # written by those who think in 64 bits
+                return float(np.float32(value))
+        return int(value) if 0 <= value <= np.iinfo(self.dtype).max and value == int(value) else None
+
+    @property
+    def _next_to_nothing(self) -> float:
+        """A value as near to the nodata value as can be."""
+        nothing = self._nothing
+        assert nothing is not None
+        if self.dtype.kind == "f":
+            return float(np.nextafter(np.float32(nothing), np.float32(0 if nothing else 1)))
+        return nothing + (1 if nothing < np.iinfo(self.dtype).max else -1)
+
+    @property
+    def opaque(self) -> float:
+        """The value of alpha that hides nothing."""
+        return 1.0 if self.dtype.kind == "f" else int(np.iinfo(self.dtype).max)
 
     def _find_notices(self, raster: Any, beside: list[str], *, in_place: bool) -> Iterator[str]:
         if beside:
-            yield f"beside the file and not carried over: {', '.join(beside)}"
+            yield Loss(f"beside the file and not carried over: {', '.join(beside)}")
         if self._tiff is None:
             return
         pages = max(len(raster.subdatasets) - 1, 0)
         if pages:
             kept = "kept as they are" if in_place else "not carried over"
-            yield f"only the first of {pages + 1} pages is restored, the others are {kept}"
+            yield (str if in_place else Loss)(f"only the first of {pages + 1} pages is restored, the others are {kept}")
         if in_place and 330 in self._tiff.entries:
             yield "embedded previews (SubIFDs) still show the damage"
         if in_place and 37724 in self._tiff.entries:
@@ -193,15 +232,16 @@ class Source:
         with self._raster() as raster:
             return np.ascontiguousarray(np.moveaxis(raster.read(window=_part(window)), 0, -1))
 
-    def valid(self, window: Window) -> NDArray[np.bool_] | None:
+    def valid(self, window: Window, pixels: NDArray[Any] | None = None) -> NDArray[np.bool_] | None:
         """Where the file says that there is a picture at all.
 
         Args:
             window: Part of the picture; it must not reach beyond.
+            pixels: What `read` gave of it, where that is at hand already.
 
         Returns:
-            (h, w), False where alpha or the mask band is 0 or all bands have the nodata value; None if the file has no
-            way to say it.
+            (h, w), False where alpha or the mask band is 0 or all colours have the nodata value, and in float pictures
+            wherever a colour is no finite number; None if the file has no way to say it.
 
         Raises:
             ItemError: The file is damaged there, or gone.
@@ -210,22 +250,25 @@ class Source:
         self._check(window)
         if self.validity is None:
             return None
-        if self.validity == "nodata":
-            return ~self._is_nothing(self.read(window))
+        if pixels is None and (self.validity != "mask band" or self.dtype.kind == "f"):
+            pixels = self.read(window)
+        shown = np.ones((window.height, window.width), np.bool_)
         if self.validity == "mask band":
-            return self._mask(window) > 0
-        assert self.alpha is not None
-        with self._raster() as raster:
-            return np.asarray(raster.read(self.alpha + 1, window=_part(window)) > 0)
+            shown = self._mask(window) > 0
+        elif self.alpha is not None and pixels is not None:
+            shown = pixels[..., self.alpha] > 0
+        if pixels is not None and (self.validity == "nodata" or self.dtype.kind == "f"):
+            shown &= ~self._is_nothing(pixels)
+        return shown
 
-    def thumbnail(self, longest: int) -> NDArray[np.uint8]:
+    def thumbnail(self, longest: int) -> NDArray[Any]:
         """A small view of the whole picture, to draw on.
 
         Args:
             longest: Longest side of the view, at least 1; a smaller picture is not enlarged.
 
         Returns:
-            (h, w, 3): grey repeated, 16 bits brought down to 8, alpha and a fourth band left out.
+            (h, w, bands of the first layer) in the file's own type.
 
         Raises:
             ItemError: The file is damaged, or gone.
@@ -235,14 +278,11 @@ class Source:
             raise ValueError(f"longest must be at least 1, got {longest}")
         scale = min(longest / max(self.width, self.height), 1.0)
         shape = max(round(self.height * scale), 1), max(round(self.width * scale), 1)
-        bands = [1, 2, 3] if self.bands >= 3 else [1]
+        bands = [band + 1 for band in self.layers[0]]
         with self._raster() as raster:
             # Nearest: it takes rows one at a time, where averaging would hold all that it averages.
             small = raster.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
-        if self.dtype == np.uint16:
-            small = (small.astype(np.uint32) + 128) // 257
-        view: NDArray[np.uint8] = np.moveaxis(small, 0, -1).astype(np.uint8)
-        return np.ascontiguousarray(np.broadcast_to(view, (*shape, 3)))
+        return np.ascontiguousarray(np.moveaxis(small, 0, -1))
 
     def close(self) -> None:
         """Close all handles. Reads after it are refused."""
@@ -273,7 +313,7 @@ class Source:
                     raise ItemError(self.path, "is closed already: open it again")
                 raster = self._idle.pop() if self._idle else None
             if raster is None:
-                raster = _open(self.path)
+                raster = _open(self.path, raw=self._raw)
             try:
                 yield raster
             finally:
@@ -289,8 +329,10 @@ class Source:
             return np.asarray(raster.read_masks(1, window=_part(window)))
 
     def _is_nothing(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-        """Where all colours of (h, w, bands) have the nodata value."""
-        return np.asarray((pixels[..., self._colours] == self._nothing).all(axis=-1))
+        """Where all colours of (h, w, bands) have the nodata value, or one is no number."""
+        colours = pixels[..., self._colours]
+        nothing = np.asarray((colours == self._nothing).all(axis=-1))
+        return nothing | ~np.isfinite(colours).all(axis=-1) if self.dtype.kind == "f" else nothing
 
     @property
     def _colours(self) -> list[int]:
@@ -302,31 +344,70 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     kinds = list(raster.colorinterp)
     if not raster.count:
         raise ItemError(path, "holds several pictures and none of its own: save the one you mean as a TIFF")
-    bits = {int(raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 0)) for band in raster.indexes} - {0, 8, 16}
-    if bits == {1}:
-        raise ItemError(path, "black and white only (1 bit per pixel): convert a copy to 8-bit grey first")
-    if ColorInterp.palette in kinds:
-        raise ItemError(path, "colours are looked up in a palette: convert a copy to 8-bit RGB first")
-    types = set(raster.dtypes)
-    if bits or len(types) > 1 or not types <= {"uint8", "uint16"}:
-        what = f"{bits.pop()} bits" if bits else " and ".join(sorted(types))
-        raise ItemError(path, f"pixels are {what} per channel, not 8 or 16 bits: convert a copy to 16 bits first")
+    bits, types = _bits(raster), set(raster.dtypes)
+    wrong = sorted(types - {"uint8", "uint16", "float32"})
+    if wrong or len(types) > 1 or bits - {1, 2, 4} or (bits and ColorInterp.palette not in kinds):
+        what = " and ".join(wrong or sorted(types)) if wrong or len(types) > 1 else f"{bits.pop()} bits"
+        raise ItemError(
+            path, f"pixels are {what} per channel, not 8 or 16 bits or float32: convert a copy to one of them"
+        )
     # GDAL turns some of these into RGB while it reads, and cannot turn them back.
     space = raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "RGB")
     if tiff is not None:
         photometric = tiff.number(262, 1)
         space = _SPACES.get(photometric, f"of TIFF number {photometric}")
-        if space == "YCbCr" and tiff.number(259, 1) == _JPEG:
+        if space in ("YCbCr", "CMYK") and (tiff.number(259, 1) == _JPEG) == (space == "YCbCr"):
             space = "RGB"
     elif space == "YCbCr":
         space = "RGB"
-    if space == "inverted":
-        raise ItemError(path, "white is stored as 0: convert a copy to grey with black as 0 first")
     if space != "RGB":
         raise ItemError(path, f"colours are {space}, not RGB or grey: convert a copy to RGB first")
-    if raster.count not in (1, 3, 4) and not (raster.count == 2 and kinds[1] == ColorInterp.alpha):
-        what = f"{raster.count} bands; grey, RGB and four bands can be restored"
-        raise ItemError(path, f"{what}: save a copy with the bands that are to be restored first")
+
+
+def _bits(raster: Any) -> set[int]:
+    """Bits per value, where they are neither 8 nor 16 nor 32."""
+    return {int(raster.tags(band, ns="IMAGE_STRUCTURE").get("NBITS", 0)) for band in raster.indexes} - {0, 8, 16, 32}
+
+
+def _is_cmyk(path: Path) -> bool:
+    """Whether a file is a TIFF of inks."""
+    with path.open("rb") as stream:
+        head = stream.read(8)
+    if not head.startswith(_FORMATS["GTiff"]):
+        return False
+    return Directory.first(path).number(262, 1) == 5
+
+
+def _palette(raster: Any) -> NDArray[np.uint8]:
+    table = np.array(sorted(raster.colormap(1).items()), dtype=object)
+    colours = np.array([colour for _, colour in table], np.uint8).reshape(-1, 4)
+    # What GDAL calls transparent is the colour of the nodata value: in a TIFF that hides nothing.
+    colours[:, 3] = 255
+    return colours
+
+
+def _layers(kinds: list[ColorInterp], alpha: int | None, *, inks: bool) -> tuple[tuple[int, ...], ...]:
+    bands = [band for band in range(len(kinds)) if band != alpha]
+    together = 4 if inks else 3 if len(bands) >= 3 and kinds[bands[0]] == ColorInterp.red else 1
+    return (tuple(bands[:together]), *((band,) for band in bands[together:]))
+
+
+def _orientation(tiff: Directory | None, raster: Any) -> int:
+    if tiff is not None:
+        number = tiff.number(274, 1)
+    else:
+        text = raster.tags().get("EXIF_Orientation", "")
+        number = int(text) if text.isdecimal() else 1
+    return number if 1 <= number <= 8 else 1
+
+
+def _profile_of(tiff: Directory | None, raster: Any) -> bytes:
+    if tiff is not None:
+        return tiff.value(_ICC, 2**26)[2] if _ICC in tiff.entries else b""
+    text = raster.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE", "")
+    with suppress(ValueError):
+        return base64.b64decode(text)
+    return b""
 
 
 def _why_not_in_place(tiff: Directory, raster: Any) -> str:
@@ -354,6 +435,40 @@ def mask_size(path: Path) -> tuple[int, int]:
     """
     with _reading(path), closing(_open(path)) as raster:
         return raster.width, raster.height
+
+
+def orientation(path: Path) -> int:
+    """EXIF orientation of a TIFF, 1..8; 1 where there is none or it is invalid.
+
+    Raises:
+        ItemError: Not a TIFF that can be opened.
+    """
+    with _reading(path):
+        return _orientation(Directory.first(path), None)
+
+
+def encoded(pixels: NDArray[Any], mode: str, kind: Literal["TIFF", "PNG"] = "TIFF") -> bytes:
+    """The bytes of a picture of 16 bits, of floating point or of inks, without metadata.
+
+    Args:
+        pixels: (h, w, channels), uint8, uint16 or, for a TIFF, float32.
+        mode: "L", "LA", "RGB", "RGBA" or "CMYK".
+        kind: The format.
+    """
+    height, width, count = pixels.shape
+    profile: dict[str, Any] = {"driver": kind, "height": height, "width": width, "count": count, "dtype": pixels.dtype}
+    if kind == "TIFF":
+        photometric = {"L": "MINISBLACK", "LA": "MINISBLACK", "CMYK": "CMYK"}.get(mode, "RGB")
+        profile |= {"driver": "GTiff", "compress": "deflate", "predictor": 3 if pixels.dtype.kind == "f" else 2}
+        profile |= {
+            "photometric": photometric,
+            "interleave": "pixel",
+            "ALPHA": "NON-PREMULTIPLIED" if mode in ("LA", "RGBA") else "NO",
+        }
+    with _gdal(), quietly(), rasterio.MemoryFile() as memory:
+        with memory.open(**profile) as made:
+            made.write(np.moveaxis(pixels, -1, 0))
+        return bytes(memory.getbuffer())
 
 
 def mask_strips(path: Path, rows: int = 256) -> Generator[NDArray[np.bool_], None, None]:
@@ -644,6 +759,10 @@ class Canvas:
 
     A context manager; leaving it without `commit` removes every temporary file. Reading and laying are safe from
     several threads.
+
+    Attributes:
+        outside_changed: Pixels that are not as they were although nothing was laid there, counted in what was written,
+            after it has been read back: 0 but for JPEG-compressed blocks. Others have a checksum to agree with.
     """
 
     def __init__(self, source: Source, output: Path, *, overwrite: bool, mark_valid: bool = False) -> None:
@@ -661,6 +780,7 @@ class Canvas:
         """
         self._source, self._output, self._overwrite, self._mark = source, output, overwrite, mark_valid
         self._done = False
+        self.outside_changed = 0
         if output.suffix.lower() not in (".tif", ".tiff"):
             raise ItemError(output, f"pictures this big are written as TIFF, not '{output.suffix}': name it .tif")
         self._scratch = files.hidden(output)
@@ -712,11 +832,17 @@ class Canvas:
         with _writing(self._output):
             self._pages.lay(window, pixels, where)
 
-    def commit(self, finished: Callable[[int, int], None] | None = None) -> tuple[str, ...]:
+    def commit(
+        self,
+        finished: Callable[[int, int], None] | None = None,
+        *,
+        ready: Callable[[Path, Sequence[str]], None] | None = None,
+    ) -> tuple[str, ...]:
         """Write the output, all of it or nothing.
 
         Args:
             finished: Called with how many blocks that may hold fills are done, and how many there are.
+            ready: Called with the finished file just before it gets its name, and what will be returned.
 
         Returns:
             What in the output is not as one might expect, one line each.
@@ -735,7 +861,7 @@ class Canvas:
         try:
             with _writing(self._output), _gdal():
                 why = source._why_anew or self._why_no_room()
-                notices = list(source._notices_anew if why else source.notices)
+                notices = list(source.notices_anew if why else source.notices)
                 if why:
                     self._copying.stop()
                     written = self._write_anew(part, why, notices, progress)
@@ -747,6 +873,8 @@ class Canvas:
                     flushed = pool.submit(_flush, part)
                     self._read_back(part, written)
                     flushed.result()
+                if ready is not None:
+                    ready(part, notices)
                 files.place(part, self._output, overwrite=self._overwrite)
         finally:
             self._copying.stop()
@@ -773,11 +901,10 @@ class Canvas:
         pixels, where = self._pages.merged(window)
         if self._mark and where.any():
             if source.alpha is not None:
-                pixels[where, source.alpha] = np.iinfo(source.dtype).max
+                pixels[where, source.alpha] = source.opaque
             if source._nothing is not None:
                 hit = where & source._is_nothing(pixels)
-                last = source._colours[-1]
-                pixels[hit, last] = source._nothing + (1 if source._nothing < np.iinfo(source.dtype).max else -1)
+                pixels[hit, source._colours[-1]] = source._next_to_nothing
         return pixels, where
 
     def _touched(self, across: int, down: int) -> list[Window]:
@@ -820,7 +947,9 @@ class Canvas:
         jpeg = source._tiff.number(259, 1) == _JPEG
         if source._tables:
             graft(part, {347: (7, len(source._tables), source._tables)})
-        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")) as raster:
+        with closing(
+            _open(part, "r+", raw=source._raw, IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")
+        ) as raster:
             down, across = raster.block_shapes[0]
             planar = source._tiff.number(284, 1) == 2
             touched = self._touched(across, down)
@@ -839,7 +968,7 @@ class Canvas:
                 progress(done, len(touched))
         if jpeg and written:
             count = f"the {len(written)} blocks that hold" if len(written) > 1 else "the one block that holds"
-            notices.append(f"JPEG-compressed: pixels in {count} damage are encoded again")
+            notices.append(Loss(f"JPEG-compressed: pixels in {count} damage are encoded again"))
         return written
 
     def _mark_mask(self, raster: Any, window: Window, where: NDArray[np.bool_]) -> None:
@@ -880,7 +1009,8 @@ class Canvas:
                 progress(len(written), total)
         lost = _carry_tags(source, part)
         losses = f"; lost: {', '.join(lost)}" if lost else ""
-        notices.append(f"written anew as a deflate TIFF, because {why}{losses}")
+        kind = Loss if lost else str
+        notices.append(kind(f"written anew as a deflate TIFF, because {why}{losses}"))
         return written
 
     def _rebuild_overviews(self, part: Path, notices: list[str]) -> None:
@@ -891,12 +1021,16 @@ class Canvas:
             factors = raster.overviews(1) if own else []
         if not factors:
             return
-        with _reading(source.path), closing(_open(source.path, OVERVIEW_LEVEL=0)) as raster:
+        with _reading(source.path), closing(_open(source.path, raw=source._raw, OVERVIEW_LEVEL=0)) as raster:
             name = raster.tags(1).get("RESAMPLING", "")
         method = getattr(Resampling, name.lower(), None)
+        if method is None and source.palette is not None:
+            method = Resampling.nearest
         if method is None:
             notices.append("overviews were made anew by averaging: the file does not say how they were made")
-        with closing(_open(part, "r+", IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")) as raster:
+        with closing(
+            _open(part, "r+", raw=source._raw, IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")
+        ) as raster:
             raster.build_overviews(factors, Resampling.average if method is None else method)
 
     def _read_back(self, part: Path, written: dict[Window, int | None]) -> None:
@@ -908,13 +1042,16 @@ class Canvas:
                     raise OSError(errno.EIO, os.strerror(errno.EIO))
                 for window, pixels in _ahead(made.read, list(written)):
                     checksum = written[window]
+                    # What has its checksum is, outside the fills, what was read: there is nothing to count.
                     lost = checksum is not None and _checksum(pixels) != checksum
                     if checksum is None or (self._mark and source._own_mask):
                         wanted, where = self._merged(window)
                     if checksum is None:
-                        # The one thing to be told of a JPEG block: whether it is still the old one.
                         before = source.read(window)
-                        lost = bool((pixels == before).all()) and _farthest(before, wanted) > 32
+                        changed = (before != pixels).any(axis=-1)
+                        self.outside_changed += int((changed & ~where).sum())
+                        # The one thing to be told of a JPEG block: whether it is still the old one.
+                        lost = not changed.any() and _farthest(before, wanted) > 32
                     if self._mark and source._own_mask:
                         lost = lost or bool((made._mask(window)[where] != 255).any())
                     if lost:
@@ -927,7 +1064,7 @@ class Canvas:
                 raise error.__cause__ from None
             raise
         for level in range(levels):
-            with closing(_open(part, OVERVIEW_LEVEL=level)) as raster:
+            with closing(_open(part, raw=source._raw, OVERVIEW_LEVEL=level)) as raster:
                 rows = max(_STRIP // (raster.width * raster.count * source.dtype.itemsize), 1)
                 for y in range(0, raster.height, rows):
                     raster.read(window=_Part(0, y, raster.width, min(rows, raster.height - y)))
@@ -935,12 +1072,14 @@ class Canvas:
 
 def _profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
     """How a new file is created that is to hold the same picture."""
-    photometric = "RGB" if raster.colorinterp[0] == ColorInterp.red else "MINISBLACK"
-    kinds = () if source._tiff is None or 338 not in source._tiff.entries else source._tiff.numbers(338)
-    alpha = "NO" if source.alpha is None else "PREMULTIPLIED" if 1 in kinds else "NON-PREMULTIPLIED"
+    colours = "CMYK" if source._raw else "RGB" if raster.colorinterp[0] == ColorInterp.red else "MINISBLACK"
+    photometric = "PALETTE" if source.palette is not None else "MINISWHITE" if source.inverted else colours
+    alpha = "NO" if source.alpha is None else "PREMULTIPLIED" if source.premultiplied else "NON-PREMULTIPLIED"
     profile = {"width": source.width, "height": source.height, "count": source.bands, "dtype": source.dtype.name}
     profile |= {"tiled": True, "blockxsize": side, "blockysize": side, "interleave": "pixel", "BIGTIFF": "IF_SAFER"}
-    profile |= {"compress": "deflate", "predictor": 2, "ZLEVEL": 1, "photometric": photometric, "ALPHA": alpha}
+    # Differences of numbers of colours mean nothing, and those of fewer than 8 bits cannot be taken.
+    predictor = 1 if source.palette is not None else 3 if source.dtype.kind == "f" else 2
+    profile |= {"compress": "deflate", "predictor": predictor, "ZLEVEL": 1, "photometric": photometric, "ALPHA": alpha}
     if source.nodata is not None:
         profile["nodata"] = source.nodata
     if raster.crs:
@@ -948,6 +1087,8 @@ def _profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
     if not raster.transform.is_identity:
         profile["transform"] = raster.transform
     icc = raster.tags(ns="COLOR_PROFILE").get("SOURCE_ICC_PROFILE")
+    bits = _bits(raster)
+    profile |= {"NBITS": bits.pop()} if bits else {}
     return profile | ({"SOURCE_ICC_PROFILE": icc} if icc else {})
 
 
@@ -967,8 +1108,15 @@ def _settings(raster: Any) -> Callable[[Any], None]:
     }
     tags = {name: raster.tags(ns=name) for name in names if name not in skipped}
     own, of_bands = raster.tags(), {band: raster.tags(band) for band in raster.indexes}
+    colours = (
+        raster.colormap(1)
+        if raster.colorinterp[0] == ColorInterp.palette and not raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE")
+        else None
+    )
 
     def apply(target: Any) -> None:
+        if colours is not None:
+            target.write_colormap(1, colours)
         if points:
             target.gcps = points, reference
         if rpcs:
@@ -1042,7 +1190,7 @@ def _gdal() -> Iterator[None]:
         yield
 
 
-def _open(path: Path, mode: str = "r", **options: Any) -> Any:
+def _open(path: Path, mode: str = "r", *, raw: bool = False, **options: Any) -> Any:
     # An absolute path can be nothing but a path: GDAL takes "GTIFF_DIR:1:x.tif" and the like for more than a name.
     driver = "GTiff"
     if mode == "r":
@@ -1052,7 +1200,12 @@ def _open(path: Path, mode: str = "r", **options: Any) -> Any:
         if not driver:
             raise ItemError(path, _NOT_A_PICTURE if head else "the file is empty (0 bytes): fetch it again")
     with quietly():
-        return rasterio.open(path.absolute(), mode, driver=driver, **options)
+        place = path.absolute()
+        raster = rasterio.open(f"GTIFF_RAW:{place}" if raw else place, mode, driver=driver, **options)
+        if mode != "w":
+            with suppress(CPLE_BaseError):  # left from opening, of a tag; the next call would raise it
+                _ = raster.colorinterp
+        return raster
 
 
 @contextmanager

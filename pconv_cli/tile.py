@@ -16,15 +16,15 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, suppress
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli import files
-from pconv_cli.colours import luminance
-from pconv_cli.errors import ItemError, OutputError, UsageError
+from pconv_cli.errors import ItemError, Loss, OutputError, UsageError
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -36,6 +36,8 @@ from pconv_cli.events import (
     TilesDone,
 )
 from pconv_cli.images import READ_SUFFIXES, copy_file
+from pconv_cli.layers import Layer, layers, limits_of, ranged
+from pconv_cli.marks import Mark, Unmarked
 from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
@@ -74,6 +76,9 @@ class TileSettings:
     jobs: int | None = None
     invert_mask: bool = False
     dilate: int = 0
+    mask_from: Mark | None = None
+    linear: bool = False
+    strict: bool = False
     overwrite: bool = False
 
 
@@ -132,9 +137,9 @@ def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int
     """
     _check(settings)
     with Source(big) as source:
-        chosen = _Mask.choose(source, mask)
-        found = plan_tiles(chosen.damage(settings), settings.size)
-        view = None if thumbnail is None else source.thumbnail(thumbnail)
+        chosen = _Mask.choose(source, mask, settings)
+        found = plan_tiles(chosen.damage(), settings.size)
+        view = None if thumbnail is None else _thumbnail(source, thumbnail, linear=settings.linear)
         return Planned(big, chosen.name, chosen.path, found, memory(found, settings), view)
 
 
@@ -187,7 +192,7 @@ def tile(
     described: dict[str, Any] = {}
     try:
         with Source(big) as source:
-            chosen = _Mask.choose(source, mask)
+            chosen = _Mask.choose(source, mask, settings)
             refuse_loss(output, chosen.path)
             try:  # before torch and the weights are loaded
                 files.refuse_same(big, output)
@@ -207,7 +212,7 @@ def tile(
     emit(
         RunFinished(
             report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
-            item.tiles, report.seconds,
+            0, item.tiles, report.seconds,
         )
     )  # fmt: skip
     return report
@@ -216,13 +221,27 @@ def tile(
 class _Mask:
     """Where the damage of one picture is written down."""
 
-    def __init__(self, source: Source, path: Path | None) -> None:
-        self._source = source
+    def __init__(self, source: Source, path: Path | None, settings: TileSettings) -> None:
+        self._source, self._settings = source, settings
         self.path = path
-        self.name = str(path) if path is not None else f"{source.validity} of {source.path}"
+        self.mark = mark = settings.mask_from
+        self.name = str(path) if path is not None else f"{mark or source.validity} of {source.path}"
+        # What nobody has named has a meaning of its own, whatever is said of masks.
+        self._inverted = settings.invert_mask and (path is not None or mark is not None)
 
     @classmethod
-    def choose(cls, source: Source, asked: Path | None) -> _Mask:
+    def choose(cls, source: Source, asked: Path | None, settings: TileSettings) -> _Mask:
+        mark = settings.mask_from
+        if mark is not None:
+            if asked is not None:
+                raise UsageError(f"--mask {asked} and --mask-from {mark}: choose one of the two")
+            if mark.kind == "alpha" and source.validity not in ("alpha", "mask band"):
+                raise ItemError(source.path, "has no transparency that could mark damage: give a mask with --mask")
+            try:
+                mark.refuse_colours(source.layers)
+            except Unmarked as error:
+                raise ItemError(source.path, str(error)) from error
+            return cls(source, None, settings)
         path = asked if asked is not None else _beside(source.path)
         if path is None and source.validity is None:
             stem = source.path.stem
@@ -238,32 +257,61 @@ class _Mask:
                     f"mask is {width} x {height}, the picture {source.width} x {source.height}: they must agree; "
                     "masks are never stretched",
                 )
-        return cls(source, path)
+        return cls(source, path, settings)
 
     @property
     def own(self) -> bool:
         """Whether the picture itself says what is damaged."""
         return self.path is None
 
-    def damage(self, settings: TileSettings, stop: Callable[[], bool] = lambda: False) -> Damage:
+    @property
+    def reveals(self) -> bool:
+        """Whether what is damaged counts as nothing in the file, and will not once it is filled."""
+        return self.own and (self.mark is None or self.mark.reveals)
+
+    @property
+    def covers(self) -> bool:
+        """Whether nothing but what is damaged counts as nothing in the file."""
+        if not self.own or self._inverted:
+            return False
+        if self.mark is None or self.mark.kind == "alpha":
+            return True
+        declared = self.mark.value is None or self.mark.value == self._source.nodata
+        return self.mark.kind == "nodata" and self._source.validity == "nodata" and declared
+
+    @property
+    def band(self) -> int | None:
+        """Index of the band that holds the mask, and is none of the picture's."""
+        return self.mark.band - 1 if self.mark is not None and self.mark.kind == "band" else None
+
+    def damage(self, stop: Callable[[], bool] = lambda: False) -> Damage:
         """Read the mask. Raises `_Stopped` once `stop` turns true."""
         read = self._own_strips() if self.path is None else mask_strips(self.path, ROWS)
         strips: Iterator[NDArray[np.bool_]] = read
-        if settings.invert_mask and not self.own:
+        if self._inverted:
             strips = (~strip for strip in strips)
         strips = _until(stop, strips)
         try:
             with closing(read):  # a mask that is not read to its end has a thread and a file open
-                return Damage.of_strips(dilated_strips(strips, settings.dilate), self._source.width)
+                return Damage.of_strips(dilated_strips(strips, self._settings.dilate), self._source.width)
         except ValueError as error:
             raise ItemError(self.path or self._source.path, str(error)) from error
 
     def _own_strips(self) -> Generator[NDArray[np.bool_], None, None]:
-        source = self._source
-        for y in range(0, source.height, ROWS):
-            valid = source.valid(Window(0, y, source.width, min(ROWS, source.height - y)))
-            assert valid is not None
-            yield ~valid
+        source, mark = self._source, self.mark
+        first = _layers(source, linear=self._settings.linear)[0]
+        for strip in _strips(source):
+            if mark is None or mark.kind == "alpha":
+                valid = source.valid(strip)
+                assert valid is not None
+                yield ~valid
+                continue
+            pixels = source.read(strip)
+            colours = partial(lambda pixels: _as_bytes(first.seen(pixels)), pixels)
+            try:
+                yield mark.where(pixels, colours, shown=None, alpha=source.alpha, nodata=source.nodata)
+            except Unmarked as error:
+                raise ItemError(source.path, str(error)) from error
 
 
 class _Big:
@@ -276,9 +324,12 @@ class _Big:
         self._source, self._mask, self._output = source, mask, output
         self._settings, self._emit, self._stop = settings, emit, stop
         self._started = time.monotonic()
+        self._space: str | None = None
 
     def restore(self, described: dict[str, Any]) -> ItemReport:
         settings, source = self._settings, self._source
+        if settings.strict:  # what is lost in any case, before anything is computed
+            refuse_losses(source.path, source.notices)
         with ExitStack() as stack:
             pool = stack.enter_context(ThreadPoolExecutor(1, "plan"))
             given_up = threading.Event()
@@ -289,10 +340,10 @@ class _Big:
             told = ("weights", "device", "precision", "precision_reason")
             self._emit(RunStarted(1, *(str(described[key]) for key in told)))
             canvas = stack.enter_context(
-                Canvas(source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.own)
+                Canvas(source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals)
             )
             try:
-                planned = planning.result()
+                planned, made, veiled = planning.result()
             except _Stopped:
                 return self._finished(self._item("not_done"), ())
             if not planned.damage.area:
@@ -300,19 +351,38 @@ class _Big:
                     stack.close()
                     copy_file(source.path, self._output, overwrite=settings.overwrite)
                     return self._finished(self._reported("copied", planned), source.notices)
-                return self._finished(self._reported("copied", planned), canvas.commit())
+                return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
+            from pconv_cli.filling import Filling
+
             self._look_at(planned.damage)
-            fillings = self._fillings(canvas, planned)
+            self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
+            fillings = [
+                Filling(_Bands(canvas, source, layer, veiled=veiled), planned, settings.overlap) for layer in made
+            ]
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
             for filling in fillings:
                 self._fill(filling, engine)
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
             report = self._reported("restored", planned, fillings)
-            return self._finished(report, canvas.commit())
+            return self._finished(report, canvas.commit(ready=self._ready), canvas)
 
-    def _plan(self, stop: Callable[[], bool]) -> TilePlan:
-        return plan_tiles(self._mask.damage(self._settings, stop), self._settings.size)
+    def _ready(self, part: Path, notices: Sequence[str]) -> None:
+        if self._settings.strict:
+            refuse_losses(self._source.path, notices)
+
+    def _plan(self, stop: Callable[[], bool]) -> tuple[TilePlan, list[Layer], bool]:
+        """Windows, the layers to fill, and whether some of what the mask does not mark holds nothing either."""
+        source, mask = self._source, self._mask
+        planned = plan_tiles(mask.damage(stop), self._settings.size)
+        made, complete = _layers(source, linear=self._settings.linear), False
+        if source.dtype.kind == "f" and planned.damage.area:
+            limits, complete = _looked_through(source, made, planned.damage, stop)
+            made = ranged(made, limits)
+        # A file that uses alpha for a mask does not say which pixels hold something.
+        told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
+        kept = [layer for layer in made if mask.band not in layer.channels]
+        return planned, kept, told and not mask.covers and not complete
 
     def _engine(self, settled: dict[str, Any]) -> Engine:
         """Load the network onto the device, and describe the run."""
@@ -336,17 +406,6 @@ class _Big:
         }
         return Engine(network, devices, precision, self._emit, settings.batch_size)
 
-    def _fillings(self, canvas: Canvas, planned: TilePlan) -> list[Filling]:
-        from pconv_cli.filling import Filling
-
-        source = self._source
-        # What the picture itself marks is the damage, and all of it is known once it is filled.
-        veiled = source.validity is not None and not self._mask.own
-        return [
-            Filling(_Bands(canvas, source, bands, veiled=veiled), planned, self._settings.overlap)
-            for bands in _groups(source)
-        ]
-
     def _fill(self, filling: Filling, engine: Engine) -> None:
         from pconv_cli.filling import Unfillable
 
@@ -363,7 +422,7 @@ class _Big:
                 if self._stop():
                     return
         except Unfillable as error:
-            who = f"its {self._source.validity}" if self._mask.own else "it"
+            who = f"its {self._mask.mark or self._source.validity}" if self._mask.own else "it"
             polarity = "" if self._mask.own else f" ({self._polarity()})"
             raise ItemError(
                 self._mask.path or self._source.path,
@@ -389,12 +448,14 @@ class _Big:
             unfilled=sum(f.unfilled for f in fillings),
         )  # fmt: skip
 
-    def _finished(self, report: ItemReport, notices: tuple[str, ...]) -> ItemReport:
+    def _finished(self, report: ItemReport, notices: tuple[str, ...], canvas: Canvas | None = None) -> ItemReport:
         """Complete a report once the output is there."""
         seconds, megapixels = time.monotonic() - self._started, report.width * report.height / 1e6
+        copied = 0 if report.status == "copied" else None
         return replace(
             report, seconds=round(seconds, 3), megapixels_per_second=rounded(megapixels / seconds),
-            peak_memory_bytes=peak_memory(), notices=notices,
+            peak_memory_bytes=peak_memory(), notices=notices, space=self._space,
+            outside_mask_changed=canvas.outside_changed if canvas is not None else copied,
         )  # fmt: skip
 
     def _look_at(self, damage: Damage) -> None:
@@ -416,11 +477,14 @@ class _Big:
         return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
 
 
+_T = TypeVar("_T")
+
+
 class _Stopped(Exception):
     """The run was stopped while the mask was read."""
 
 
-def _until(stop: Callable[[], bool], strips: Iterable[NDArray[np.bool_]]) -> Iterator[NDArray[np.bool_]]:
+def _until(stop: Callable[[], bool], strips: Iterable[_T]) -> Iterator[_T]:
     for strip in strips:
         if stop():
             raise _Stopped
@@ -464,14 +528,12 @@ class _Windows:
 
 
 class _Bands:
-    """Some bands of a picture on disk as a `filling.Surface`: three colours, or one band shown as grey."""
+    """A layer of a picture on disk as a `filling.Surface`."""
 
-    def __init__(self, canvas: Canvas, source: Source, bands: Sequence[int], *, veiled: bool) -> None:
-        self._canvas, self._source, self._veiled = canvas, source, veiled
-        self._grey = len(bands) == 1
-        # A slice is a view, a list copies; but alpha may lie between the colours.
-        together = bands[-1] - bands[0] == len(bands) - 1
-        self._bands = slice(bands[0], bands[-1] + 1) if together else list(bands)
+    def __init__(self, canvas: Canvas, source: Source, layer: Layer, *, veiled: bool) -> None:
+        self._canvas, self._source, self._layer, self._veiled = canvas, source, layer, veiled
+        # Where a colour takes long to find, it is looked for in the hole alone.
+        self._whole = layer.channels == tuple(range(source.bands)) and source.palette is None and not source.inks
         self._lock = threading.Lock()
 
     @property
@@ -483,35 +545,74 @@ class _Bands:
         return self._source.width
 
     def read(self, window: Window) -> NDArray[Any]:
-        pixels = self._canvas.read(window)[..., self._bands]
-        if self._source.dtype != np.uint8:
-            pixels = pixels.astype(np.float32) / np.iinfo(self._source.dtype).max
-        return np.ascontiguousarray(np.broadcast_to(pixels, (*pixels.shape[:2], 3)))
+        return self._layer.seen(self._canvas.read(window))
 
     def shown(self, window: Window) -> NDArray[np.bool_] | None:
-        return self._source.valid(window) if self._veiled else None
+        # What has been laid counts as there, and nobody asks of that: what was read already is good enough.
+        return self._source.valid(window, self._canvas.read(window)) if self._veiled else None
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        if self._grey:
-            pixels = luminance(pixels)[..., None]
-        if self._source.dtype != np.uint8:
-            limit = np.iinfo(self._source.dtype).max
-            pixels = (pixels * limit).round().clip(0, limit).astype(self._source.dtype)
-        if pixels.shape[2] == self._source.bands:
-            self._canvas.lay(window, pixels, where)
+        if self._whole:
+            self._canvas.lay(window, self._layer.space.own(pixels), where)
             return
         with self._lock:  # windows lie over each other, and the other bands must come through
             whole = self._canvas.read(window)
-            whole[..., self._bands] = pixels
+            self._layer.put(whole, pixels, where)
             self._canvas.lay(window, whole, where)
 
 
-def _groups(source: Source) -> list[list[int]]:
-    """Bands that are filled together: colours by threes, any other but alpha alone, as grey."""
-    bands = [band for band in range(source.bands) if band != source.alpha]
-    if len(bands) < 3:
-        return [[band] for band in bands]
-    return [bands[:3], *([band] for band in bands[3:])]
+def _layers(source: Source, *, linear: bool = False) -> tuple[Layer, ...]:
+    return layers(
+        source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear, inverted=source.inverted
+    )
+
+
+def _strips(source: Source) -> Iterator[Window]:
+    """A picture from top to bottom, in rows that are decoded together where that is few enough of them."""
+    rows = source.block[0] if ROWS <= source.block[0] <= 4 * ROWS else ROWS
+    for y in range(0, source.height, rows):
+        yield Window(0, y, source.width, min(rows, source.height - y))
+
+
+def _looked_through(
+    source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool]
+) -> tuple[list[tuple[float, float]], bool]:
+    """Limits of each layer of a float picture outside the damage, and whether all of that is there."""
+    found: list[list[tuple[float, float]]] = []
+    complete = True
+    for strip in _until(stop, _strips(source)):
+        pixels, known = source.read(strip), ~damage.window(strip)
+        valid = source.valid(strip, pixels)
+        if valid is not None:
+            complete = complete and bool((valid | ~known).all())
+            known &= valid
+        if known.any():
+            found.append(limits_of(made, pixels[known]))
+    spans = [[strip[number] for strip in found] or [(0.0, 1.0)] for number in range(len(made))]
+    return [(min(low for low, _ in span), max(high for _, high in span)) for span in spans], complete
+
+
+def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint8]:
+    """A small view of the first layer, as people see it, (h, w, 3)."""
+    small, first = source.thumbnail(longest), _layers(source, linear=linear)[:1]
+    if source.dtype.kind == "f":
+        first = ranged(first, limits_of(first, small))
+    return _as_bytes(first[0].space.seen(small))
+
+
+def _as_bytes(seen: NDArray[Any]) -> NDArray[np.uint8]:
+    return seen if seen.dtype == np.uint8 else (seen * 255).round().astype(np.uint8)
+
+
+def refuse_losses(path: Path, notices: Sequence[str]) -> None:
+    """Make sure that nothing is lost.
+
+    Raises:
+        ItemError: Something would be.
+    """
+    losses = [notice for notice in notices if isinstance(notice, Loss)]
+    if losses:
+        raise ItemError(path, f"--strict refuses what would be lost: {'; '.join(losses)}; leave it out to accept that")
 
 
 def _beside(big: Path) -> Path | None:

@@ -21,10 +21,11 @@ PACKAGE = ROOT / "pconv_cli"
 
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
     {"__main__", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
-    | {"cli.ui", "cli.text"},
-    {"restore", "tile", "evaluation", "training.loop"},
+    | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.doctor", "cli.reference", "cli.options"},
+    {"restore", "tile", "check", "evaluation", "training.loop", "doctor"},
     {"jobs", "pairs", "pipeline", "engine", "filling", "weights", "report", "classical", "curves"}
-    | {"images", "_carry", "tiff", "_ifd", "training.data", "training.damage"},
+    | {"images", "_carry", "_jpeg", "tiff", "_ifd", "layers", "spaces", "marks", "manifest", "journal"}
+    | {"training.data", "training.damage"},
     {"nn", "nn.partial_conv", "nn.pyramid", "nn.squeeze", "nn.unet", "masks", "metrics", "seams", "sketch"}
     | {"training.losses", "training.adversary"},
     {"tiles", "regions", "colours", "files", "events", "errors", "process"},
@@ -33,7 +34,13 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
 EMPTY = {"", "training"}
 # The few that lean on a neighbour in their own band.
 NEIGHBOURS = {
-    ("images", "_carry"),  # its private part
+    ("images", "_carry"),  # its private parts
+    ("images", "_jpeg"),
+    ("images", "layers"),
+    ("images", "tiff"),  # where Pillow would narrow
+    ("layers", "spaces"),
+    ("check", "restore"),  # it looks at what that would do
+    ("jobs", "manifest"),
     ("tiff", "_ifd"),  # and this one's
     ("filling", "engine"),
     ("tiles", "regions"),
@@ -43,13 +50,15 @@ NEIGHBOURS = {
     ("nn.unet", "nn.pyramid"),
 }
 DOORS = {  # library: the modules that may import it at all
-    "PIL": {"images"},
-    "rasterio": {"tiff", "classical"},
+    "PIL": {"images", "spaces"},
+    "jpeglib": {"_jpeg"},
+    "rasterio": {"tiff", "classical", "doctor"},
     "skimage": {"classical"},
     "matplotlib": {"curves"},
     "safetensors": {"weights"},
     "rich": {"cli.ui"},
-    "typer": {"cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"},
+    "typer": {"cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
+    | {"cli.check", "cli.doctor", "cli.reference", "cli.options"},
 }
 LIGHT = (
     "errors",
@@ -71,6 +80,17 @@ LIGHT = (
     "cli.weights",
     "cli.ui",
     "cli.text",
+    "cli.pipes",
+    "cli.options",
+    "cli.check",
+    "cli.doctor",
+    "cli.reference",
+    "doctor",
+    "manifest",
+    "journal",
+    "marks",
+    "layers",
+    "spaces",
 )
 HEAVY = {"torch", "cv2", "safetensors", "skimage", "matplotlib"}
 IMPORTED_AS = {"pillow": "PIL", "opencv-python": "cv2", "scikit-image": "skimage"}
@@ -224,7 +244,7 @@ def test_only_app_ends_the_process() -> None:
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_nobody_prints_and_only_the_terminal_side_knows_the_streams(module: str) -> None:
     assert "print" not in set(calls(module))
-    if module not in ("cli.ui", "cli.app"):
+    if module not in ("cli.ui", "cli.app", "cli.pipes", "cli.reference"):
         streams = {ast.unparse(n) for n in ast.walk(tree(module)) if isinstance(n, ast.Attribute)}
         assert not streams & {"sys.stdout", "sys.stderr", "sys.__stdout__", "sys.__stderr__"}
 
@@ -237,7 +257,7 @@ def test_a_light_module_loads_nothing_heavy_not_even_through_others(module: str)
 
 def test_version_and_help_are_answered_without_torch() -> None:
     light = ", ".join(f"pconv_cli.{module}" for module in LIGHT)
-    commands = ("restore", "tile", "evaluate", "train", "weights")
+    commands = ("restore", "tile", "check", "evaluate", "train", "weights", "doctor")
     program = f"""
 import runpy, sys
 import {light}

@@ -32,6 +32,8 @@ from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
 from pconv_cli.errors import ExitCode
 from pconv_cli.events import ItemDone, ItemFailed, Notice, RunStarted
+from pconv_cli.journal import NAME
+from pconv_cli.marks import Mark
 
 PATIENCE = 60
 """Seconds after which a process that should have ended is given up."""
@@ -71,8 +73,15 @@ def pconv(work: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 
 def written(work: Workplace) -> list[str]:
-    """All files in OUT, hidden ones too."""
-    return sorted(str(p.relative_to(work.out)) for p in work.out.rglob("*") if p.is_file())
+    """All files in OUT, hidden ones too; not the journal."""
+    return sorted(str(p.relative_to(work.out)) for p in work.out.rglob("*") if p.is_file() and p.name != NAME)
+
+
+def items_and_summary(out: str) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    """What `--json` prints: an object an item, and one for the run."""
+    *items, summary = (json.loads(line) for line in out.splitlines())
+    assert {item["type"] for item in items} <= {"item"} and summary["type"] == "summary"
+    return items, summary
 
 
 # ---------------------------------------------------------------- exit codes
@@ -122,15 +131,10 @@ def broken_mask(work: Workplace) -> None:
     (work.masks / "bad.png").write_bytes(b"no mask")
 
 
-def deep_picture(work: Workplace) -> None:
+def moving_picture(work: Workplace) -> None:
     work.mask("bad.png", box(48, 40, 2, 2, 5, 5))
-    work.pictures.joinpath("bad.png").write_bytes(sixteen_bit_png())
-
-
-def sixteen_bit_png() -> bytes:
-    stream = io.BytesIO()
-    Image.fromarray(np.full((40, 48), 3000, np.uint16)).save(stream, "PNG")
-    return stream.getvalue()
+    frames = [Image.new("RGB", (48, 40), colour) for colour in ("red", "blue")]
+    frames[0].save(work.pictures / "bad.png", save_all=True, append_images=frames[1:])
 
 
 @pytest.mark.parametrize(
@@ -140,7 +144,7 @@ def sixteen_bit_png() -> bytes:
         (truncated, "damaged or cut short"),
         (empty, "empty"),
         (no_picture, "not a JPEG, PNG, WebP, BMP or TIFF picture"),
-        (deep_picture, "16 bits per channel"),
+        (moving_picture, "animated, 2 frames"),
         (mask_of_wrong_size, "never stretched"),
         (broken_mask, "not a JPEG, PNG, WebP, BMP or TIFF picture"),
     ],
@@ -313,9 +317,9 @@ def test_stdout_is_pure_json_with_json_and_empty_without(work: Workplace, pconv:
     assert pconv.restore("--progress", "plain") == 1
     assert pconv.out == ""
     assert pconv.restore("--progress", "plain", "--json", "--overwrite") == 1
-    document = json.loads(pconv.out)
-    assert document["pconv"] == __version__
-    assert [item["status"] for item in document["items"]] == ["restored", "failed"]
+    items, summary = items_and_summary(pconv.out)
+    assert summary["pconv"] == __version__
+    assert sorted(item["status"] for item in items) == ["failed", "restored"]
 
 
 def test_a_run_that_ends_at_once_prints_no_json(work: Workplace, pconv: Pconv) -> None:
@@ -355,17 +359,24 @@ def test_progress_none_shows_failures_and_notes_only(work: Workplace, pconv: Pco
     work.pair("a.png", hole=box(48, 40, 0, 0, 48, 39))
     assert pconv.restore("--progress", "none", "--json", "--overwrite") == 0
     assert len(pconv.error_lines) == 1 and "--invert-mask" in pconv.err
-    assert any("--invert-mask" in notice for notice in json.loads(pconv.out)["notices"])
+    assert any("--invert-mask" in notice for notice in items_and_summary(pconv.out)[1]["notices"])
     assert pconv.restore("--progress", "none") == 1
     (line,) = pconv.error_lines
     assert "--overwrite" in line
 
 
-def test_a_dry_run_says_what_would_be_done_and_writes_nothing(work: Workplace, pconv: Pconv) -> None:
-    work.pair()
-    assert pconv.restore("--dry-run", "--json", "--weights", "no-such-name") == 0
-    assert json.loads(pconv.out)["summary"]["planned"] == 1
-    assert "would restore a.png" in pconv.err and not work.out.exists()
+def test_quiet_shows_failures_only(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png", hole=box(48, 40, 0, 0, 48, 39))
+    assert pconv.restore("--quiet") == 0 and pconv.err == ""
+    assert pconv.restore("-q") == 1
+    (line,) = pconv.error_lines
+    assert "--overwrite" in line
+
+
+def test_verbose_says_every_picture_and_how_it_went(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    assert pconv.restore("-v") == 0
+    assert re.search(r"restored a\.png: .* 1 tile, \d+\.\d\d s, to .*a\.png", pconv.err)
 
 
 # ---------------------------------------------------------------- names
@@ -386,7 +397,7 @@ def test_control_characters_in_names_are_shown_and_not_obeyed(work: Workplace, p
 def test_control_characters_in_names_come_through_json_unharmed(work: Workplace, pconv: Pconv) -> None:
     work.picture(NASTY)
     assert pconv.restore("--progress", "json", "--json") == 1
-    assert json.loads(pconv.out)["items"][0]["name"] == NASTY
+    assert items_and_summary(pconv.out)[0][0]["name"] == NASTY
     assert any(json.loads(line).get("name") == NASTY for line in pconv.error_lines)
     assert "\x1b" not in pconv.out + pconv.err
 
@@ -407,7 +418,7 @@ def test_a_name_that_is_no_text_is_restored_and_reported(
         monkeypatch.setattr(sys, "stdout", stream)
         code = pconv.restore("--json")
     assert code == 0
-    assert json.loads((tmp_path / "stdout").read_text("utf-8"))["summary"]["restored"] == 1
+    assert items_and_summary((tmp_path / "stdout").read_text("utf-8"))[1]["restored"] == 1
 
 
 # ---------------------------------------------------------------- a terminal
@@ -517,7 +528,7 @@ def test_a_line_of_a_terminal_holds_no_control_character() -> None:
             "1 picture, weights w, on cpu in fp32 (as asked for)",
         ),
         (ItemDone("a", "out/a", "restored", 0.125, 1), "restored a: 12.5% damaged, 1 tile"),
-        (ItemDone("a", "out/a", "planned", 0.5, 2), "would restore a: 50.0% damaged, 2 tiles"),
+        (ItemDone("a", "out/a", "done_before", 0.0, 0), None),
         (ItemDone("a", "out/a", "copied", 0, 0, ("x",)), "copied a: the mask marks nothing; note: x"),
         (ItemFailed("a", "in/a", "in/a", "gone"), "failed a: gone"),
         (ItemFailed("a", "in/a", "masks/a", "gone"), "failed a (masks/a): gone"),
@@ -662,11 +673,11 @@ def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workpla
         (work.root / "go-on").touch()
         out, err = process.communicate()
     assert process.returncode == 130, err
-    report = json.loads(out)
-    assert report["summary"]["interrupted"]
-    done = [item["name"] for item in report["items"] if item["status"] == "restored"]
+    items, summary = items_and_summary(out.decode())
+    assert summary["interrupted"]
+    done = sorted(item["name"] for item in items)
+    assert {item["status"] for item in items} == {"restored"} and summary["not_done"] == 20 - len(done)
     assert done[:3] == names[:3] and len(done) <= 3 + 8  # what is in flight with one core and one reader
-    assert {item["status"] for item in report["items"] if item["name"] not in done} == {"not_done"}
     assert written(work) == done
     for name in done:
         assert pixels(work.out / name).shape == (40, 48, 3)
@@ -767,17 +778,193 @@ def test_every_option_of_restore_reaches_its_setting(
         return use_case.Report({}, (), 0.0)
 
     monkeypatch.setattr(use_case, "restore", restore)
-    line = "restore in masks out/ --weights w --device mps --precision bf16 --tile-size 64 --batch-size 3 --jobs 5"
-    line += " --invert-mask --dilate 2 --mask-on stored --format tif --overwrite"
-    assert pconv(*line.split()) == 0
-    assert got[:3] == [Path("in"), Path("masks"), "out/"]
-    assert got[3] == use_case.RestoreSettings(
-        weights="w", device="mps", precision="bf16", tile_size=64, batch_size=3, jobs=5, invert_mask=True, dilate=2,
-        mask_on="stored", format="tif", overwrite=True,
+    work.pair("a.png")
+    line = "--weights w --device mps --precision bf16 --tile-size 64 --batch-size 3 --jobs 5 --padding zero --overlap 7"
+    line += " --invert-mask --dilate 2 --mask-on stored --format tif --overwrite --strict --linear --resume"
+    line += " --max-failures 4 --failed-list f.csv --max-megapixels 9"
+    places = ["restore", str(work.pictures), str(work.masks), str(work.out)]
+    assert pconv(*places, *line.split()) == 0
+    assert [job.output for job in got[0].jobs] == [work.out / "a.tif"]
+    assert got[1] == use_case.RestoreSettings(
+        weights="w", device="mps", precision="bf16", tile_size=64, batch_size=3, jobs=5, padding="zero", overlap=7,
+        invert_mask=True, dilate=2, mask_on="stored", format="tif", overwrite=True, strict=True, linear=True, resume=True,
+        max_failures=4, failed_list=Path("f.csv"), max_megapixels=9,
     )  # fmt: skip
     got.clear()
-    assert pconv("restore", "in", "masks", "out") == 0
-    assert got[3] == use_case.RestoreSettings()
+    assert pconv(*places) == 0
+    assert got[1] == use_case.RestoreSettings()
+    got.clear()
+    assert pconv(places[0], places[1], places[3], "--mask-from", "band=4", "--on-error", "stop") == 0
+    assert got[1] == use_case.RestoreSettings(mask_from=Mark("band", band=4), max_failures=1)
+
+
+# ---------------------------------------------------------------- lists, samples, looking first
+
+
+def test_a_manifest_stands_for_in_and_masks_and_relative_names_start_here(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.pair("a.png")
+    monkeypatch.chdir(work.root)
+    (work.root / "pairs.csv").write_text("out,image,mask\nnew/b.png,in/a.png,masks/a.png\n,in/a.png,masks/a.png\n")
+    assert pconv("restore", "--manifest", "pairs.csv", "out", "--weights", "none") == 0
+    assert (work.root / "new" / "b.png").read_bytes() == (work.out / "a.png").read_bytes()
+
+
+def test_a_manifest_on_standard_input_may_be_json_lines(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, _ = work.pair("a.png")
+    row = {"image": str(source), "mask": str(work.masks / "a.png"), "out": str(work.root / "b.png")}
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(json.dumps(row).encode())))
+    assert pconv("restore", "--manifest", "-", "--weights", "none") == 0
+    assert (work.root / "b.png").exists()
+
+
+@pytest.mark.parametrize(
+    ("places", "says"),
+    [
+        (["in", "out"], "2 paths given, needed are IN MASKS OUT"),
+        (["in", "masks", "out", "--mask-from", "alpha"], "needed are IN OUT with --mask-from"),
+        (["in", "out", "--mask-from", "beta"], "--mask-from beta: not a mark; use alpha, nodata"),
+        (["--manifest", "x.csv", "in", "out"], "only OUT may stand there"),
+        (["--manifest", "x.txt", "out"], "x.txt"),
+        (["in", "masks", "out", "--failed-list", "x.txt"], "x.txt"),
+        (["-", "-", "out.png"], "IN and MASKS are both -"),
+        (["-", "m.png", "-", "--json"], "both write to standard output"),
+        (["in", "masks", "-"], "standard output holds one picture"),
+    ],
+)
+def test_2_for_places_that_make_no_sense_together(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, places: list[str], says: str
+) -> None:
+    monkeypatch.chdir(work.root)
+    work.pair("a.png")
+    assert pconv("restore", *places) == 2
+    (line,) = pconv.error_lines
+    assert says in line and not work.out.exists()
+
+
+def test_a_sample_is_the_first_pictures(work: Workplace, pconv: Pconv) -> None:
+    for name in ("p10.png", "p2.png", "p1.png"):
+        work.pair(name)
+    assert pconv.restore("--sample", "2") == 0
+    assert written(work) == ["p1.png", "p2.png"]
+
+
+def test_check_finds_what_would_fail_before_anything_is_written(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    truncated(work)
+    work.picture("c.png")
+    work.picture("d.png")
+    work.mask("d.png", box(20, 20, 2, 2, 5, 5))
+    work.pair("e.png")
+    work.out.mkdir()
+    (work.out / "e.png").touch()
+    work.mask("unused.png", box(20, 20, 2, 2, 5, 5))
+    places = [str(work.pictures), str(work.masks), str(work.out)]
+    assert pconv("check", *places, "--json") == 2
+    found = json.loads(pconv.out)
+    said = {finding["name"]: finding["reason"] for finding in found["findings"]}
+    assert set(said) == {"bad.png", "c.png", "d.png", "e.png", "unused.png"}
+    for name, words in (("bad", "cut short"), ("c", "no mask"), ("d", "must agree"), ("e", "exists already")):
+        assert words in said[f"{name}.png"]
+    assert [finding["grave"] for finding in found["findings"]] == [True, True, True, True, False]
+    assert not found["usable"] and (found["items"], found["damaged"], found["tiles"]) == (5, 1, 1)
+    assert found["disk_bytes"] == 2 * (work.pictures / "a.png").stat().st_size and found["seconds"] > 0
+    assert written(work) == ["e.png"] and not (work.out / NAME).exists()
+    assert pconv("check", *places) == 2 and "cut short" in pconv.out and "5, 4 would fail" in pconv.out
+
+
+def test_check_finds_nothing_where_a_run_would_go_through(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    assert pconv("check", str(work.pictures), str(work.masks)) == 0
+    assert "1 of 1" in pconv.out and "What is wrong" not in pconv.out and pconv.err == ""
+    assert not work.out.exists()
+
+
+def test_check_says_that_masks_look_the_wrong_way_round(work: Workplace, pconv: Pconv) -> None:
+    for name in ("a.png", "b.png"):
+        work.pair(name, hole=box(48, 40, 0, 0, 48, 30))
+    assert pconv("check", str(work.pictures), str(work.masks), "--json") == 2
+    found = json.loads(pconv.out)
+    assert [finding["grave"] for finding in found["findings"]] == [False, False, True]
+    assert "2 of 2 masks mark most of the picture" in found["findings"][-1]["reason"]
+    assert "use --invert-mask" in found["findings"][-1]["reason"]
+    assert pconv("check", str(work.pictures), str(work.masks), "--invert-mask") == 0
+
+
+# ---------------------------------------------------------------- standard input and output
+
+
+def piped(arguments: list[str], given: bytes) -> subprocess.CompletedProcess[bytes]:
+    line = [sys.executable, "-m", "pconv_cli", "restore", *arguments, "--weights", "none", "--device", "cpu"]
+    return subprocess.run(line, input=given, capture_output=True, check=False, timeout=PATIENCE)
+
+
+@pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("a.jpg", "RGB"), ("a.tif", "L"), ("a.webp", "RGB")])
+def test_a_picture_comes_in_and_goes_out_through_pipes_in_its_own_format(work: Workplace, name: str, mode: str) -> None:
+    source, _ = work.pair(name, mode)
+    done = piped(["-", str(work.masks / "a.png"), "-", "-q"], source.read_bytes())
+    assert done.returncode == 0 and done.stderr == b""
+    line = [str(source), str(work.masks / "a.png"), str(work.root / f"file{source.suffix}"), "-q"]
+    assert piped(line, b"").returncode == 0
+    assert done.stdout == (work.root / f"file{source.suffix}").read_bytes()
+
+
+def test_a_format_may_be_asked_for_and_transparency_be_the_mask_in_a_pipe(work: Workplace) -> None:
+    picture = np.dstack([np.full((40, 48, 3), 90, np.uint8), np.where(box(48, 40, 9, 9, 20, 20), 0, 255)]).astype(
+        np.uint8
+    )
+    stream = io.BytesIO()
+    Image.fromarray(picture).save(stream, "PNG")
+    done = piped(["-", "-", "--mask-from", "alpha", "--format", "webp", "-q"], stream.getvalue())
+    assert done.returncode == 0, done.stderr
+    with Image.open(io.BytesIO(done.stdout)) as image:
+        assert image.format == "WEBP"
+        np.testing.assert_array_equal(np.asarray(image)[..., :3], picture[..., :3])
+
+
+def test_a_broken_picture_in_a_pipe_is_one_line_that_calls_it_by_its_name_and_writes_nothing(work: Workplace) -> None:
+    work.pair()
+    done = piped(["-", str(work.masks / "a.png"), "-", "-q"], b"no picture")
+    assert done.returncode == 1 and done.stdout == b""
+    (line,) = done.stderr.decode().splitlines()
+    assert line.startswith("failed -: not a JPEG, PNG, WebP, BMP or TIFF picture")
+
+
+def test_a_reader_that_has_gone_ends_a_pipe_quietly(work: Workplace) -> None:
+    source, _ = work.pair()
+    line = [sys.executable, "-m", "pconv_cli", "restore", str(source), str(work.masks / "a.png"), "-", "-q"]
+    with subprocess.Popen([*line, "--weights", "none"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == b""
+    assert process.returncode == 0
+
+
+# ---------------------------------------------------------------- killed
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
+def test_a_run_that_was_killed_goes_on_with_nothing_lost_repeated_or_half_written(
+    work: Workplace, pconv: Pconv
+) -> None:
+    names = [f"{n:02}.png" for n in range(20)]
+    for name in names:
+        work.pair(name, hole=ONE_BATCH)
+    with started(work, pconv, "--progress", "json", stderr=subprocess.PIPE) as process:
+        while len(written(work)) < 2:  # the third waits, and nothing will ever let it go on
+            assert process.poll() is None
+            time.sleep(0.05)
+        process.kill()
+    left = {name: (work.out / name).stat().st_ino for name in written(work) if not name.startswith(".")}
+    assert pconv.restore("--resume", "--json", "--batch-size", "1") == 0
+    items, summary = items_and_summary(pconv.out)
+    assert {item["name"] for item in items if item["status"] == "done_before"} == set(left)
+    assert summary["done_before"] + summary["restored"] == 20 and len(left) >= 2
+    assert written(work) == names
+    assert all((work.out / name).stat().st_ino == inode for name, inode in left.items())
 
 
 # ---------------------------------------------------------------- weights

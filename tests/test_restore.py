@@ -15,12 +15,18 @@ import numpy as np
 import pytest
 from conftest import DAMAGE, Workplace, box, pixels, texture
 from numpy.typing import NDArray
-from PIL import Image, ImageOps
+from PIL import Image, ImageCms, ImageOps
 
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
+from pconv_cli.journal import NAME
+from pconv_cli.manifest import Row
+from pconv_cli.manifest import read as read_manifest
+from pconv_cli.marks import parse
+from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
-from pconv_cli.restore import RestoreSettings, dry_run, restore
+from pconv_cli.restore import RestoreSettings, plan, plan_listed, restore
+from pconv_cli.tiff import Source, encoded
 
 LOSSLESS = [
     ("a.png", "RGB"), ("a.png", "L"), ("a.png", "P"), ("a.png", "RGBA"), ("a.png", "LA"),
@@ -41,7 +47,7 @@ def go(
             emit(event)
 
     chosen = RestoreSettings(**{"weights": "none", "device": "cpu", "precision": "fp32", **settings})
-    return restore(work.pictures, work.masks, str(out or work.out), chosen, listen, stop), events
+    return restore(plan(work.pictures, work.masks, str(out or work.out), chosen), chosen, listen, stop), events
 
 
 def statuses(report: Report) -> dict[str, str]:
@@ -49,8 +55,9 @@ def statuses(report: Report) -> dict[str, str]:
 
 
 def files(folder: Path) -> dict[str, bytes]:
-    """Everything below a folder, hidden files too."""
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+    """Everything below a folder, hidden files too; not the journal."""
+    found = (path for path in sorted(folder.rglob("*")) if path.is_file() and path.name != NAME)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
 
 
 def seen(before: Path, after: Path) -> NDArray[np.bool_]:
@@ -329,7 +336,7 @@ def test_no_result_depends_on_which_other_pictures_there_are(work: Workplace) ->
     for name in names:
         out = work.root / "alone" / name
         settings = RestoreSettings(weights="none", device="cpu", batch_size=7, tile_size=32)
-        restore(work.pictures / name, work.masks / name, str(out), settings, lambda _: None)
+        restore(plan(work.pictures / name, work.masks / name, str(out), settings), settings, lambda _: None)
         assert out.read_bytes() == together[name]
 
 
@@ -350,7 +357,13 @@ def test_events_begin_with_the_run_and_end_with_its_counts(work: Workplace) -> N
     assert (last.restored, last.copied, last.failed, last.not_done, last.tiles) == (1, 1, 1, 0, tiles)
     done = {event.name: event for event in events if isinstance(event, ItemDone)}
     assert done["a.png"] == ItemDone(
-        "a.png", str(work.out / "a.png"), "restored", report.items[0].hole_share or 0, tiles
+        "a.png",
+        str(work.out / "a.png"),
+        "restored",
+        report.items[0].hole_share or 0,
+        tiles,
+        (),
+        report.items[0].seconds,
     )
     assert done["b.png"].status == "copied"
     (failed,) = [event for event in events if isinstance(event, ItemFailed)]
@@ -363,28 +376,28 @@ def test_the_report_has_every_picture_in_the_order_of_the_input_with_all_fields(
     work.pair("sub/p1.png")
     work.picture("p3.png")
     report, _ = go(work, jobs=8)
-    document = json.loads(report.as_json())
-    assert [item["name"] for item in document["items"]] == ["p1.png", "p2.png", "p3.png", "p10.png", "sub/p1.png"]
-    assert all(set(item) == {field.name for field in fields(ItemReport)} for item in document["items"])
-    first, unmasked = document["items"][0], document["items"][2]
+    items = [json.loads(item.line()) for item in report.items]
+    assert [item["name"] for item in items] == ["p1.png", "p2.png", "p3.png", "p10.png", "sub/p1.png"]
+    assert all(set(item) == {"type", *(field.name for field in fields(ItemReport))} for item in items)
+    first, unmasked = items[0], items[2]
     vary = {"hole_share": 0, "seconds": 0, "megapixels_per_second": 0, "peak_memory_bytes": 0}
     assert first | vary == {
-        "name": "p1.png", "image": str(work.pictures / "p1.png"), "mask": str(work.masks / "p1.png"),
+        "type": "item", "name": "p1.png", "image": str(work.pictures / "p1.png"), "mask": str(work.masks / "p1.png"),
         "output": str(work.out / "p1.png"), "status": "restored", "path": None, "reason": None,
         "width": 20, "height": 21,
         "windows": 1, "tiles": 1, "pixels_computed": 20 * 21, "crossings": 0, "seam_ratio": None,
-        "by_pyramid": 0, "unfilled": 0, "notices": [], **vary,
+        "by_pyramid": 0, "unfilled": 0, "outside_mask_changed": 0, "space": "as it is", "notices": [], **vary,
     }  # fmt: skip
     assert all(first[figure] > 0 for figure in vary)
     assert first["hole_share"] == round(7 * 7 / (20 * 21), 6)
     assert (unmasked["status"], unmasked["mask"], unmasked["path"]) == ("failed", None, unmasked["image"])
-    counted = {key: value for key, value in document["summary"].items() if key != "seconds"}
-    assert counted == {
-        "restored": 4, "copied": 0, "failed": 1, "not_done": 0, "planned": 0, "items": 5,
-        "tiles": sum(item["tiles"] for item in document["items"]),
-        "interrupted": False,
+    summary = json.loads(report.summary())
+    vary = {"pconv": "", "seconds": 0, "settings": {}, "notices": []}
+    assert summary | vary == {
+        "type": "summary", "restored": 4, "copied": 0, "done_before": 0, "failed": 1, "not_done": 0, "items": 5,
+        "tiles": sum(item["tiles"] for item in items), "interrupted": False, **vary,
     }  # fmt: skip
-    assert document["summary"]["seconds"] >= 0
+    assert summary["seconds"] >= 0 and summary["settings"]["weights"] == "none" and summary["pconv"]
 
 
 def test_the_report_names_the_settings_that_decide_a_result(work: Workplace) -> None:
@@ -394,7 +407,7 @@ def test_the_report_names_the_settings_that_decide_a_result(work: Workplace) -> 
         "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
         "precision_reason": "as asked for", "compiled": "no: on a CPU it never pays", "tile_size": 64,
         "padding": "as trained", "overlap": 0,
-        "mask_polarity": "black = damaged", "dilate": 1,
+        "mask_polarity": "black = damaged", "dilate": 1, "mask_from": "",
     }  # fmt: skip
 
 
@@ -491,27 +504,245 @@ def test_a_folder_without_pictures_is_nothing_to_do(work: Workplace) -> None:
         go(work)
 
 
-# ---------------------------------------------------------------- dry run
+# ---------------------------------------------------------------- pictures that show their damage themselves
 
 
-def test_a_dry_run_needs_no_weights_writes_nothing_and_tells_what_a_run_would_find(work: Workplace) -> None:
-    hole = box(96, 40, 4, 4, 60, 8)
-    work.pair("a.png", size=(96, 40), hole=hole)
-    work.pair("b.png", hole=np.ones((40, 48), np.bool_))
-    work.picture("c.png")
-    before = files(work.root)
-    settings = RestoreSettings(weights="no-such-name", device="no-such-device", tile_size=32)
-    events: list[Event] = []
-    report = dry_run(work.pictures, work.masks, str(work.out), settings, events.append)
-    assert statuses(report) == {"a.png": "planned", "b.png": "failed", "c.png": "failed"}
-    real, _ = go(work, tile_size=32, out=work.root / "real")
-    planned = report.items[0]
-    assert (planned.tiles, planned.hole_share) == (real.items[0].tiles, real.items[0].hole_share)
-    assert planned.tiles == 3
-    assert [item.reason for item in report.items[1:]] == [item.reason for item in real.items[1:]]
-    assert [type(event) for event in events].count(ItemDone) == 1
-    assert not work.out.exists()
-    assert {name: data for name, data in files(work.root).items() if not name.startswith("real")} == before
+def marked(work: Workplace, value: tuple[int, ...], mode: str = "RGBA") -> NDArray[np.bool_]:
+    """A picture whose hole has a value."""
+    hole = box(48, 40, 10, 10, 20, 22)
+    picture = np.dstack([texture(48, 40), np.full((40, 48), 255, np.uint8)])[..., : len(mode)]
+    picture[hole] = value
+    Image.fromarray(picture, mode).save(work.pictures / "a.png")
+    return hole
+
+
+def from_mark(work: Workplace, text: str, **settings: Any) -> Report:
+    chosen = RestoreSettings(weights="none", device="cpu", precision="fp32", mask_from=parse(text), **settings)
+    return restore(plan(work.pictures, None, str(work.out), chosen), chosen, lambda event: None)
+
+
+def test_what_is_transparent_is_filled_and_opaque_with_mask_from_alpha(work: Workplace) -> None:
+    hole = marked(work, (*DAMAGE, 0))
+    assert from_mark(work, "alpha").items[0].status == "restored"
+    before, after = (pixels(path).astype(int) for path in (work.pictures / "a.png", work.out / "a.png"))
+    np.testing.assert_array_equal(after[~hole], before[~hole])
+    assert (after[hole, 3] == 255).all()
+    assert np.abs(after[hole, :3] - DAMAGE).max(axis=1).min() > 20
+
+
+@pytest.mark.parametrize("text", ["color=#ff00ff", "color=#fa00ff~5"])
+def test_what_has_a_colour_is_filled_with_mask_from_color(work: Workplace, text: str) -> None:
+    hole = marked(work, DAMAGE, "RGB")
+    assert from_mark(work, text).items[0].hole_share == round(float(hole.mean()), 6)
+    before, after = (pixels(path).astype(int) for path in (work.pictures / "a.png", work.out / "a.png"))
+    np.testing.assert_array_equal(after[~hole], before[~hole])
+    assert np.abs(after[hole] - DAMAGE).max(axis=1).min() > 20
+
+
+def test_a_band_that_holds_the_mask_is_no_part_of_the_picture_and_stays(work: Workplace) -> None:
+    hole = marked(work, (*DAMAGE, 255))
+    picture = pixels(work.pictures / "a.png").copy()
+    picture[..., 3] = np.where(hole, 255, 0)
+    Image.fromarray(picture).save(work.pictures / "a.png")
+    assert from_mark(work, "band=4").items[0].hole_share == round(float(hole.mean()), 6)
+    after = pixels(work.out / "a.png").astype(int)
+    np.testing.assert_array_equal(after[~hole], picture[~hole])
+    np.testing.assert_array_equal(after[..., 3], picture[..., 3])
+    assert np.abs(after[hole, :3] - DAMAGE).max(axis=1).min() > 20
+
+
+@pytest.mark.parametrize(
+    ("text", "words"), [("alpha", "no transparency"), ("nodata", "nodata=0"), ("band=7", "no band 7: count from 1")]
+)
+def test_a_mark_that_a_picture_does_not_have_is_one_failed_item(work: Workplace, text: str, words: str) -> None:
+    work.picture("a.png")
+    (item,) = from_mark(work, text).items
+    assert item.status == "failed" and words in str(item.reason)
+
+
+# ---------------------------------------------------------------- lists, samples, ends
+
+
+def test_a_list_says_which_picture_with_which_mask_goes_where_and_one_picture_may_stand_in_it_twice(
+    work: Workplace,
+) -> None:
+    image, _ = work.pair("a.png")
+    other = work.mask("b.png", box(48, 40, 30, 5, 40, 12))
+    chosen = RestoreSettings(weights="none", device="cpu")
+    rows = [
+        Row(str(image), str(work.masks / "a.png"), str(work.root / "x" / "one.png"), 2),
+        Row(str(image), str(other), None, 3),
+        Row(str(work.root / "gone.png"), str(other), None, 4),
+    ]
+    report = restore(plan_listed(rows, str(work.out), chosen), chosen, lambda event: None)
+    assert [item.status for item in report.items] == ["restored", "restored", "failed"]
+    assert set(files(work.root)) >= {"x/one.png", "out/a.png"}
+    assert (pixels(work.root / "x" / "one.png") != pixels(work.out / "a.png")).any()
+
+
+def test_failed_pictures_are_listed_so_that_the_list_restores_them_once_they_are_mended(work: Workplace) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    good = (work.pictures / "b.png").read_bytes()
+    (work.pictures / "b.png").write_bytes(good[:100])
+    listed = work.root / "failed.csv"
+    go(work, failed_list=listed)
+    (row,) = read_manifest(listed)
+    assert (row.image, row.mask, row.out) == tuple(
+        map(str, (work.pictures / "b.png", work.masks / "b.png", work.out / "b.png"))
+    )
+    (work.pictures / "b.png").write_bytes(good)
+    chosen = RestoreSettings(weights="none", device="cpu")
+    report = restore(plan_listed([row], None, chosen), chosen, lambda event: None)
+    assert [item.status for item in report.items] == ["restored"]
+
+
+def test_a_list_of_failures_is_written_even_when_there_are_none(work: Workplace) -> None:
+    work.pair()
+    go(work, failed_list=work.root / "failed.jsonl")
+    assert (work.root / "failed.jsonl").exists()
+    with pytest.raises(NothingToDo):
+        read_manifest(work.root / "failed.jsonl")
+
+
+@pytest.mark.parametrize("limit", [1, 2])
+def test_no_picture_is_begun_after_so_many_have_failed_and_that_is_no_interruption(work: Workplace, limit: int) -> None:
+    for number in range(30):
+        work.picture(f"{number:02}.png")
+    report, _ = go(work, max_failures=limit, jobs=1)
+    assert limit <= report.count("failed") < 30
+    assert report.count("not_done") == 30 - report.count("failed") and not report.interrupted
+
+
+def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_flag_is_named(work: Workplace) -> None:
+    work.pair("a.png", size=(96, 80))
+    work.pair("b.png", size=(20, 20))
+    report, _ = go(work, max_megapixels=0.005)
+    assert statuses(report) == {"a.png": "failed", "b.png": "restored"}
+    assert "96 x 80 = 0 megapixels, more than 0.005" in str(report.items[0].reason)
+    assert "--max-megapixels 0" in str(report.items[0].reason)
+    report, _ = go(work, max_megapixels=0, overwrite=True)
+    assert statuses(report) == {"a.png": "restored", "b.png": "restored"}
+
+
+def test_pictures_of_all_depths_and_colours_share_one_run_and_none_takes_another_s(work: Workplace) -> None:
+    """Tiles of bytes and of floats are never in one batch."""
+    hole = box(48, 40, 10, 10, 20, 22)
+    whole = texture(48, 40)
+    whole[hole] = DAMAGE
+    for name in ("byte", "deep", "float"):
+        work.mask(f"{name}.png", hole)
+    Image.fromarray(whole).save(work.pictures / "byte.png")
+    for name, pixels_of in (("deep", whole.astype(np.uint16) * 257), ("float", whole.astype(np.float32) / 255)):
+        (work.pictures / f"{name}.tif").write_bytes(encoded(pixels_of, "RGB"))
+    report, _ = go(work)
+    assert statuses(report) == {"byte.png": "restored", "deep.tif": "restored", "float.tif": "restored"}
+    with Source(work.out / "deep.tif") as deep, Source(work.out / "float.tif") as floating:
+        window = Window(0, 0, 48, 40)
+        shown = pixels(work.out / "byte.png").astype(float)
+        assert np.abs(deep.read(window) / 257 - shown).max() < 2
+        assert np.abs(floating.read(window) * 255 - shown).max() < 2
+        assert np.array_equal(deep.read(window)[~hole], (whole.astype(np.uint16) * 257)[~hole])
+
+
+# ---------------------------------------------------------------- nothing is lost
+
+
+@pytest.mark.parametrize("name", ["a.jpg", "a.bmp"])
+def test_strict_refuses_what_would_lose_something_before_anything_is_computed(work: Workplace, name: str) -> None:
+    source, _ = work.pair(name)
+    if name == "a.bmp":
+        profile = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
+        Image.open(source).save(work.pictures / "a.png", icc_profile=profile)
+        source.unlink()
+    report, events = go(work, strict=True, format="bmp" if name == "a.bmp" else None)
+    (item,) = report.items
+    assert item.status == "failed" and str(item.reason).startswith("--strict refuses what would be lost: ")
+    assert not [event for event in events if isinstance(event, TilesDone)] and files(work.out) == {}
+
+
+def test_strict_lets_through_what_loses_nothing(work: Workplace) -> None:
+    for name in ("a.png", "b.tif", "c.webp", "d.bmp"):
+        work.pair(name)
+    report, _ = go(work, strict=True)
+    assert set(statuses(report).values()) == {"restored"}
+    assert [item.outside_mask_changed for item in report.items] == [0, 0, 0, 0]
+
+
+def test_pixels_changed_outside_the_mask_are_counted_in_what_was_written(work: Workplace) -> None:
+    source, hole = work.pair("a.jpg", quality=60, subsampling=2)
+    report, _ = go(work)
+    changed = (pixels(source) != pixels(work.out / "a.jpg")).any(axis=-1) & ~hole
+    assert report.items[0].outside_mask_changed == changed.sum() > 0
+
+
+# ---------------------------------------------------------------- going on
+
+
+def made(work: Workplace) -> dict[str, tuple[int, bytes]]:
+    """Every output with what tells it from one that was written again."""
+    return {name: ((work.out / name).stat().st_ino, data) for name, data in files(work.out).items()}
+
+
+def test_resume_leaves_out_what_is_done_and_does_the_rest(work: Workplace) -> None:
+    for number in range(4):
+        work.pair(f"{number}.png")
+    go(work)
+    whole = made(work)
+    (work.out / "2.png").unlink()
+    report, _ = go(work, resume=True)
+    assert statuses(report) == {
+        "0.png": "done_before",
+        "1.png": "done_before",
+        "2.png": "restored",
+        "3.png": "done_before",
+    }
+    again = made(work)
+    assert {name: data for name, (_, data) in again.items()} == {name: data for name, (_, data) in whole.items()}
+    assert all(again[name] == whole[name] for name in ("0.png", "1.png", "3.png"))
+
+
+@pytest.mark.parametrize("changed", ["picture", "mask", "settings", "output"])
+def test_done_means_same_content_settings_and_output_and_what_is_not_is_never_overwritten_unasked(
+    work: Workplace, changed: str
+) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    go(work)
+    settings: dict[str, Any] = {"resume": True}
+    if changed == "picture":
+        Image.fromarray(texture(48, 40, seed=9)).save(work.pictures / "a.png")
+    if changed == "mask":
+        work.mask("a.png", box(48, 40, 30, 5, 40, 12))
+    if changed == "settings":
+        settings["dilate"] = 2
+    if changed == "output":
+        (work.out / "a.png").write_bytes(b"somebody else's")
+    before = made(work)
+    report, _ = go(work, **settings)
+    others = "failed" if changed == "settings" else "done_before"
+    assert statuses(report) == {"a.png": "failed", "b.png": others}
+    assert "--overwrite" in str(report.items[0].reason)
+    assert made(work) == before
+    report, _ = go(work, overwrite=True, **settings)
+    others = "restored" if changed == "settings" else "done_before"
+    assert statuses(report) == {"a.png": "restored", "b.png": others}
+
+
+def test_a_killed_run_leaves_nothing_half_written_that_resume_does_not_clear_away(work: Workplace) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    work.out.mkdir()
+    for name in (".a.png.0a1b2c3d.part", ".else.png.0a1b2c3d.part"):
+        (work.out / name).write_bytes(b"half")
+    go(work, resume=True)
+    assert set(files(work.out)) == {"a.png", "b.png", ".else.png.0a1b2c3d.part"}
+
+
+def test_a_single_picture_leaves_no_journal_unless_it_is_to_be_resumed(work: Workplace) -> None:
+    work.pair("a.png")
+    go(work)
+    assert [path.name for path in work.out.iterdir()] == ["a.png"]
 
 
 # ---------------------------------------------------------------- faults
@@ -536,18 +767,19 @@ def test_a_full_disk_fails_one_item_and_leaves_nothing_half_written(
 
     calls = 0
 
-    def second_time(original: Callable[..., object], fault: Callable[..., None]) -> Callable[..., object]:
+    def nth_time(turn: int, original: Callable[..., object], fault: Callable[..., None]) -> Callable[..., object]:
         def wrapped(*args: Any, **kwargs: Any) -> object:
             nonlocal calls
             calls += 1
-            return fault(*args, **kwargs) if calls == 2 else original(*args, **kwargs)
+            return fault(*args, **kwargs) if calls == turn else original(*args, **kwargs)
 
         return wrapped
 
     if where.startswith("while"):
-        monkeypatch.setattr(Image.Image, "save", second_time(Image.Image.save, half_written))
+        monkeypatch.setattr(Image.Image, "save", nth_time(2, Image.Image.save, half_written))
     else:
-        monkeypatch.setattr(os, "fsync", second_time(os.fsync, full))
+        # A picture's journal entry is flushed before the picture is.
+        monkeypatch.setattr(os, "fsync", nth_time(4, os.fsync, full))
     report, _ = go(work, jobs=1)
     assert statuses(report) == {"a.png": "restored", "b.png": "failed", "c.png": "restored"}
     assert report.items[1].path == str(work.out / "b.png")
@@ -578,7 +810,7 @@ def test_after_a_stop_finished_outputs_are_whole_and_the_rest_is_not_done(work: 
             begun.append(event.name)
 
     report, events = go(work, lambda: bool(begun), emit=note, jobs=1)
-    assert report.interrupted and json.loads(report.as_json())["summary"]["interrupted"]
+    assert report.interrupted and json.loads(report.summary())["interrupted"]
     # One item has been begun; one more may have been read meanwhile.
     done = {name for name, status in statuses(report).items() if status == "restored"}
     assert {"0.png"} <= done <= {"0.png", "1.png"}

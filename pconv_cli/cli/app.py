@@ -14,7 +14,7 @@ from typing import Annotated
 import typer
 
 from pconv_cli import __version__
-from pconv_cli.cli import evaluate, restore, tile, train, weights
+from pconv_cli.cli import check, doctor, evaluate, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
 from pconv_cli.process import settle
@@ -31,8 +31,10 @@ app = typer.Typer(
 )
 app.command("restore", short_help="Restore damaged pictures, a folder or one.")(restore.command)
 app.command("tile", short_help="Restore one picture of any size.")(tile.command)
+app.command("check", short_help="Look at pictures and masks before a run.")(check.command)
 app.command("evaluate", short_help="Compare methods on pictures that are known.")(evaluate.command)
 app.command("train", short_help="Train a network on your own photographs.")(train.command)
+app.command("doctor", short_help="Show what this machine can do.")(doctor.command)
 app.add_typer(weights.app, name="weights", short_help="Show the networks there are.")
 
 
@@ -54,6 +56,9 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with one of the documented exit codes."""
     settle()
+    _hush_libraries()
+    if "_PCONV_COMPLETE" in os.environ:  # the shell asks, and would take a description that is folded for two answers
+        os.environ["COLUMNS"] = "10000"
     code = run(arguments)
     gc.freeze()  # the collector need not look through everything once more at the end
     if code == ExitCode.INTERRUPTED:  # Python would wait for threads that compute what nobody wants any more
@@ -62,6 +67,22 @@ def main(arguments: list[str] | None = None) -> None:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _hush_libraries() -> None:
+    """Keep standard error for what this program says.
+
+    Some C libraries write to its descriptor by themselves whatever they find in a damaged file. `PCONV_DEBUG=1` leaves
+    it to them.
+    """
+    if os.environ.get("PCONV_DEBUG") or sys.stderr is None:
+        return
+    with suppress(OSError, ValueError):  # there is no such descriptor: nothing can be written to it either
+        own = os.dup(sys.stderr.fileno())
+        nowhere = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nowhere, 2)
+        os.close(nowhere)
+        sys.stderr = os.fdopen(own, "w", encoding=sys.stderr.encoding, errors="backslashreplace", buffering=1)
 
 
 def run(arguments: list[str] | None = None) -> int:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconv_cli.cli.restore import Device, Precision, PrecisionOption
+from pconv_cli.cli.options import Device, Precision, PrecisionOption
 from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.errors import ExitCode
 

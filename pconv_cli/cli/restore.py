@@ -2,136 +2,114 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from pconv_cli.cli.options import (
+    AsJson,
+    BatchSize,
+    Devices,
+    Dilate,
+    Format,
+    InvertMask,
+    Jobs,
+    Linear,
+    Manifest,
+    MaskFrom,
+    MaskOn,
+    MaskOnOption,
+    MaxMegapixels,
+    Overlap,
+    Overwrite,
+    Padding,
+    Precision,
+    PrecisionOption,
+    Progress,
+    Quiet,
+    Strict,
+    TileSize,
+    Verbose,
+    Weights,
+    base,
+    parsed,
+    rows,
+)
 from pconv_cli.cli.text import ProgressMode
-from pconv_cli.errors import ExitCode
+from pconv_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
     from pconv_cli.report import Report
 
 
-class MaskOn(str, Enum):
-    """Values of `--mask-on`."""
+class OnError(str, Enum):
+    """Values of `--on-error`."""
 
-    auto = "auto"
-    displayed = "displayed"
-    stored = "stored"
-
-
-class Precision(str, Enum):
-    """Values of `--precision`."""
-
-    auto = "auto"
-    fp32 = "fp32"
-    bf16 = "bf16"
-    fp16 = "fp16"
-
-
-class PaddingMode(str, Enum):
-    """Values of `--padding`."""
-
-    partial = "partial"
-    zero = "zero"
-    reflect = "reflect"
-    replicate = "replicate"
-
-
-Padding = Annotated[
-    PaddingMode | None,
-    typer.Option(help="What the network takes to lie beyond a tile, for comparison (default: as it was trained)."),
-]
-
-
-def _batch_size(text: str) -> int | None:
-    """Read `auto` or a number."""
-    if text == "auto":
-        return None
-    if not text.isascii() or not text.isdigit() or int(text) < 1:
-        raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1")
-    return int(text)
-
-
-BatchSize = Annotated[
-    int | None,
-    typer.Option(
-        parser=_batch_size, metavar="auto|N", show_default=False,
-        help="Tiles computed at once: in one go on a GPU, side by side on a CPU (default: auto, what suits it).",
-    ),
-]  # fmt: skip
-PrecisionOption = Annotated[
-    Precision, typer.Option(help="auto: half precision where the device computes in it, else fp32.")
-]
-Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")]
-Weights = Annotated[
-    str | None,
-    typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),
-]
-Dilate = Annotated[int, typer.Option(min=0, metavar="N", help="Grow the damage by N pixels.")]
-Overlap = Annotated[
-    int,
-    typer.Option(min=0, metavar="N", help="Share and blend N pixels between tiles of a plain grid, for comparison."),
-]
-Device = Annotated[
-    str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute; auto takes a GPU if there is one.")
-]
-Devices = Annotated[
-    str,
-    typer.Option(
-        metavar="auto|cpu|cuda|cuda:N|mps",
-        help="Where to compute; auto takes a GPU if there is one. Several: cuda:0,cuda:1 or cuda:all.",
-    ),
-]
+    skip = "skip"
+    stop = "stop"
 
 
 def command(
-    source: Annotated[Path, typer.Argument(metavar="IN", help="A folder of pictures (searched recursively), or one.")],
-    masks: Annotated[
-        Path, typer.Argument(metavar="MASKS", help="A folder of masks (NAME.* or NAME_mask.*), or one mask for all.")
-    ],
-    output: Annotated[
-        str, typer.Argument(metavar="OUT", help="Folder for the results, or a file if IN is one. Never IN itself.")
-    ],
-    invert_mask: Annotated[
-        bool, typer.Option("--invert-mask", help="Masks are black where damaged (default: white = damaged).")
-    ] = False,
-    dilate: Dilate = 0,
-    mask_on: Annotated[
-        MaskOn,
-        typer.Option(help="For pictures turned by EXIF: masks drawn as displayed or as stored; auto goes by size."),
-    ] = MaskOn.auto,
-    format: Annotated[
-        str | None,
-        typer.Option(metavar="png|tiff|webp|jpg|bmp", help="Format of all outputs (default: that of each picture)."),
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IN MASKS OUT",
+            help="IN: a folder of pictures (searched recursively), or one. MASKS: a folder of masks (NAME.* or "
+            "NAME_mask.*), or one mask for all; left out with --mask-from. OUT: a folder for the results, or a file if "
+            "IN is one; never IN itself. A single picture, or mask, may be - for standard input, OUT for output.",
+        ),
     ] = None,
+    manifest: Manifest = None,
+    mask_from: MaskFrom = None,
+    invert_mask: InvertMask = False,
+    dilate: Dilate = 0,
+    mask_on: MaskOnOption = MaskOn.auto,
+    format: Format = None,
+    linear: Linear = False,
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume", help="Leave out what an earlier run did with the same contents, settings and weights."
+        ),
+    ] = False,
+    sample: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures, as a try-out.")
+    ] = None,
+    on_error: Annotated[OnError, typer.Option(help="Whether a failed picture ends the run.")] = OnError.skip,
+    max_failures: Annotated[
+        int | None, typer.Option(min=1, metavar="N", help="Begin no further picture once N have failed.")
+    ] = None,
+    failed_list: Annotated[
+        Path | None,
+        typer.Option(metavar="FILE", help="List the failed pictures here, .csv or .jsonl; --manifest takes it back."),
+    ] = None,
+    max_megapixels: MaxMegapixels = 1000,
     weights: Weights = None,
     device: Devices = "auto",
     precision: PrecisionOption = Precision.auto,
-    tile_size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
+    tile_size: TileSize = 512,
     padding: Padding = None,
     overlap: Overlap = 0,
     batch_size: BatchSize = None,
     jobs: Jobs = None,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")] = False,
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Read and pair everything, compute and write nothing.")
-    ] = False,
-    progress: Annotated[
-        ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")
-    ] = (ProgressMode.auto),
-    as_json: Annotated[bool, typer.Option("--json", help="Print a report as one JSON object on stdout.")] = False,
+    progress: Progress = ProgressMode.auto,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
 ) -> None:
-    """Restore damaged pictures; only pixels inside the masks change (a JPEG is encoded again around them).
+    """Restore damaged pictures; only pixels inside the masks change (of a JPEG: only blocks that they touch).
 
     Pictures and masks are paired by relative path and name, whatever their formats.
     A picture that fails is one line and exit code 1; the others are restored.
     """
     from pconv_cli import restore as use_case
     from pconv_cli.cli import ui
+    from pconv_cli.cli.pipes import Pipes
 
     settings = use_case.RestoreSettings(
         weights=weights,
@@ -145,17 +123,48 @@ def command(
         invert_mask=invert_mask,
         dilate=dilate,
         mask_on=mask_on.value,
+        mask_from=parsed(mask_from),
+        linear=linear,
         format=None if format is None else format.lower().lstrip("."),
         overwrite=overwrite,
+        strict=strict,
+        resume=resume,
+        max_failures=1 if on_error is OnError.stop else max_failures,
+        failed_list=failed_list,
+        max_megapixels=max_megapixels,
     )
-    with ui.view(progress) as show, ui.Stop(show) as stop:
-        if dry_run:
-            report = use_case.dry_run(source, masks, output, settings, stop.listening, stop)
+    if as_json and paths and paths[-1] == "-":
+        raise UsageError("--json and OUT - both write to standard output: choose one of the two")
+    each = (lambda report: ui.out(report.line())) if as_json else (lambda report: None)
+    with ExitStack() as stack:
+        pipes = None
+        if manifest is None:
+            suffix = None if settings.format is None else f".{settings.format}"
+            pipes = stack.enter_context(Pipes(*places(paths or [], mask_from), suffix))
+            masks = None if pipes.masks is None else Path(pipes.masks)
+            todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
         else:
-            report = use_case.restore(source, masks, output, settings, stop.listening, stop)
+            todo = use_case.plan_listed(rows(manifest), base(paths or []), settings)
+        if sample is not None:
+            todo = todo.first(sample)
+        show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
+        stop = stack.enter_context(ui.Stop(show))
+        emit = stop.listening if pipes is None else pipes.listening(stop.listening)
+        report = use_case.restore(todo, settings, emit, stop, each)
+        if pipes is not None:
+            pipes.deliver()
     if as_json:
-        ui.out(report.as_json())
+        ui.out(report.summary())
     raise typer.Exit(exit_code(report))
+
+
+def places(paths: list[str], mask_from: str | None) -> tuple[str, str | None, str]:
+    """IN, MASKS and OUT, of which MASKS is left out where pictures show their damage themselves."""
+    names = "IN MASKS OUT" if mask_from is None else "IN OUT"
+    if len(paths) != len(names.split()):
+        with_mark = "" if mask_from is None else " with --mask-from, which takes the place of MASKS"
+        raise UsageError(f"{len(paths)} paths given, needed are {names}{with_mark}; see pconv restore --help")
+    return paths[0], paths[1] if mask_from is None else None, paths[-1]
 
 
 def exit_code(report: Report) -> ExitCode:

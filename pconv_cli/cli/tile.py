@@ -8,18 +8,26 @@ from typing import Annotated
 
 import typer
 
-from pconv_cli.cli.restore import (
+from pconv_cli.cli.options import (
+    AsJson,
     BatchSize,
     Devices,
     Dilate,
     Jobs,
+    Linear,
+    MaskFrom,
     Overlap,
     Padding,
     Precision,
     PrecisionOption,
+    Progress,
+    Quiet,
+    Strict,
+    Verbose,
     Weights,
-    exit_code,
+    parsed,
 )
+from pconv_cli.cli.restore import exit_code
 from pconv_cli.cli.text import ProgressMode
 
 
@@ -45,6 +53,9 @@ def command(
         bool, typer.Option("--invert-mask", help="The mask is black where damaged (default: white = damaged).")
     ] = False,
     dilate: Dilate = 0,
+    mask_from: MaskFrom = None,
+    linear: Linear = False,
+    strict: Strict = False,
     weights: Weights = None,
     device: Devices = "auto",
     precision: PrecisionOption = Precision.auto,
@@ -53,10 +64,10 @@ def command(
     batch_size: BatchSize = None,
     jobs: Jobs = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
-    progress: Annotated[
-        ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")
-    ] = ProgressMode.auto,
-    as_json: Annotated[bool, typer.Option("--json", help="Print a report as one JSON object on stdout.")] = False,
+    progress: Progress = ProgressMode.auto,
+    quiet: Quiet = False,
+    verbose: Verbose = False,
+    as_json: AsJson = False,
 ) -> None:
     """Restore one picture of any size, in tiles without overlap; only pixels inside the mask change.
 
@@ -77,6 +88,9 @@ def command(
         jobs=jobs,
         invert_mask=invert_mask,
         dilate=dilate,
+        mask_from=parsed(mask_from),
+        linear=linear,
+        strict=strict,
         overwrite=overwrite,
     )
     if plan or plan_image is not None:
@@ -90,8 +104,10 @@ def command(
         if plan:
             ui.out(json.dumps(planned.document()))
         return
-    with ui.view(progress) as show, ui.Stop(show) as stop:
+    with ui.view(progress, quiet=quiet, verbose=verbose) as show, ui.Stop(show) as stop:
         report = use_case.tile(big, mask, output, settings, stop.listening, stop)
     if as_json:
-        ui.out(report.as_json())
+        for item in report.items:
+            ui.out(item.line())
+        ui.out(report.summary())
     raise typer.Exit(exit_code(report))

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconv_cli.cli.restore import Device, Precision
+from pconv_cli.cli.options import Device, Precision
 from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import ExitCode
 

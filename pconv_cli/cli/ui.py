@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shutil
 import signal
 import sys
 import time
@@ -26,9 +27,11 @@ from rich.text import Text
 from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.errors import OutputError
 from pconv_cli.events import (
+    CheckStarted,
     EvaluationFinished,
     EvaluationStarted,
     Event,
+    ItemChecked,
     ItemDone,
     ItemFailed,
     ItemStarted,
@@ -45,7 +48,10 @@ from pconv_cli.events import (
 
 
 class View(Protocol):
-    """A listener with a beginning and an end."""
+    """A listener with a beginning and an end: whether it passes notes on, and whether it goes into details."""
+
+    notes: bool
+    details: bool
 
     def __call__(self, event: Event) -> None:
         """Show one event."""
@@ -57,8 +63,16 @@ class View(Protocol):
 
 
 @contextmanager
-def view(mode: ProgressMode) -> Iterator[View]:
-    """Give the view for a mode; `auto` is a bar on a terminal and plain lines elsewhere."""
+def view(mode: ProgressMode, *, quiet: bool = False, verbose: bool = False) -> Iterator[View]:
+    """Give the view for a mode; `auto` is a bar on a terminal and plain lines elsewhere.
+
+    Args:
+        mode: What to show.
+        quiet: Show nothing but what failed.
+        verbose: Say every picture, and how it went, above a bar too.
+    """
+    if quiet:
+        mode = ProgressMode.none
     if mode is ProgressMode.auto:
         mode = ProgressMode.bar if sys.stderr.isatty() else ProgressMode.plain
     views: dict[ProgressMode, type[View]] = {
@@ -68,6 +82,7 @@ def view(mode: ProgressMode) -> Iterator[View]:
         ProgressMode.none: _Quiet,
     }
     shown = views[mode]()
+    shown.notes, shown.details = not quiet, verbose
     try:
         yield shown
     finally:
@@ -132,6 +147,23 @@ def out(text: str) -> None:
         raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
 
 
+def out_file(path: Path) -> None:
+    """Write a file to stdout as it is. A reader that has gone is no error.
+
+    Raises:
+        OutputError: The disk behind it says no.
+    """
+    try:
+        with path.open("rb") as stream:
+            shutil.copyfileobj(stream, sys.stdout.buffer, 1 << 20)
+        sys.stdout.buffer.flush()
+    except BrokenPipeError:
+        sys.stdout = _nowhere(sys.stdout)
+    except OSError as error:
+        sys.stdout = _nowhere(sys.stdout)
+        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
+
+
 def _tell(line: str) -> None:
     """Write a line to stderr. A reader that has gone must not stop the work."""
     try:
@@ -176,7 +208,7 @@ def table(
     out(captured.get().rstrip("\n"))
 
 
-def sentence(event: Event) -> str | None:
+def sentence(event: Event, *, details: bool = False) -> str | None:
     """Say an event in one line, or None where it is not worth one."""
     match event:
         case RunStarted():
@@ -185,10 +217,12 @@ def sentence(event: Event) -> str | None:
             return f"{event.items} {pictures}, weights {event.weights}, {where}"
         case ItemDone(status="copied"):
             return f"copied {event.name}: the mask marks nothing{_notes(event)}"
+        case ItemDone(status="done_before"):
+            return f"done before: {event.name}" if details else None
         case ItemDone():
-            done = "would restore" if event.status == "planned" else "restored"
             tiles = "tile" if event.tiles == 1 else "tiles"
-            return f"{done} {event.name}: {event.hole_share:.1%} damaged, {event.tiles} {tiles}{_notes(event)}"
+            more = f", {event.seconds:.2f} s, to {event.output}" if details else ""
+            return f"restored {event.name}: {event.hole_share:.1%} damaged, {event.tiles} {tiles}{more}{_notes(event)}"
         case ItemFailed():
             where = event.name if event.path == event.image else f"{event.name} ({event.path})"
             return f"failed {where}: {event.reason}"
@@ -229,6 +263,7 @@ def _notes(event: ItemDone) -> str:
 def _summary(event: RunFinished) -> str:
     parts = [f"{event.restored} restored"]
     parts += [f"{event.copied} copied without damage"] if event.copied else []
+    parts += [f"{event.done_before} done before"] if event.done_before else []
     parts += [f"{event.failed} failed"] if event.failed else []
     parts += [f"{event.not_done} not done"] if event.not_done else []
     rate = f", {event.tiles / event.seconds:.1f} tiles/s" if event.tiles and event.seconds else ""
@@ -238,12 +273,16 @@ def _summary(event: RunFinished) -> str:
 class _Quiet:
     """Only what went wrong or was lost: no progress is no silence."""
 
+    notes = True
+    details = False
+
     def __call__(self, event: Event) -> None:
-        if isinstance(event, ItemFailed | Notice) or (isinstance(event, ItemDone) and event.notices):
+        noted = isinstance(event, Notice) or (isinstance(event, ItemDone) and event.notices)
+        if isinstance(event, ItemFailed) or (noted and self.notes):
             self._write(event)
 
     def _write(self, event: Event, prefix: str = "") -> None:
-        text = sentence(event)
+        text = sentence(event, details=self.details)
         if text is not None:
             _tell(prefix + one_line(text))
 
@@ -260,11 +299,11 @@ class _Plain(_Quiet):
         self._step_shown = 0.0
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted | EvaluationStarted):
-            self._items = event.items if isinstance(event, RunStarted) else event.pairs
+        if isinstance(event, RunStarted | CheckStarted | EvaluationStarted):
+            self._items = event.pairs if isinstance(event, EvaluationStarted) else event.items
         if isinstance(event, TrainStep):
             self._step(event)
-        elif isinstance(event, ItemDone | ItemFailed | PairMeasured) and self._items:
+        elif isinstance(event, ItemDone | ItemFailed | ItemChecked | PairMeasured) and self._items:
             self._done += 1
             self._write(event, f"[{self._done}/{self._items}] ")
         else:
@@ -279,6 +318,9 @@ class _Plain(_Quiet):
 
 class _Json:
     """Every event as one JSON object on a line."""
+
+    notes = True
+    details = False
 
     def __call__(self, event: Event) -> None:
         name = re.sub(r"(?<!^)(?=[A-Z])", "_", type(event).__name__).lower()
@@ -304,6 +346,9 @@ class _TileRate(ProgressColumn):
 class _Bar:
     """A bar that counts pictures, or the tiles of a single one."""
 
+    notes = True
+    details = False
+
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = Progress(
@@ -326,6 +371,8 @@ class _Bar:
         match event:
             case RunStarted():
                 self._start("restoring", event.items, "pictures")
+            case CheckStarted():
+                self._start("checking", event.items, "pictures")
             case EvaluationStarted():
                 self._start("measuring", event.pairs, "pairs")
             case TrainStarted():
@@ -349,7 +396,7 @@ class _Bar:
                 count = f"step {event.step}, loss {event.loss:.3f}"
                 self._progress.update(self._task, completed=event.progress, count=count)
                 return
-            case ItemDone() | ItemFailed() | PairMeasured():
+            case ItemDone() | ItemFailed() | ItemChecked() | PairMeasured():
                 self._done += 1
                 if self._items != 1:
                     self._advance(f"{self._done}/{self._items} {self._unit}")
@@ -369,8 +416,8 @@ class _Bar:
 
     def _say(self, event: Event) -> None:
         """Failures and notes stay above the bar; a picture that went well only moves it."""
-        text = sentence(event)
-        if text is None or (isinstance(event, ItemDone) and not event.notices and event.status != "planned"):
+        text = sentence(event, details=self.details)
+        if text is None or (isinstance(event, ItemDone) and not event.notices and not self.details):
             return
         if isinstance(event, PairMeasured):
             return

@@ -1,0 +1,340 @@
+"""JPEG in, JPEG out: new coefficients for the blocks that a hole touches, the file's own for all others.
+
+It knows JPEG segments, how libjpeg finds out what a file's components mean, sampling factors, the cosine transform and
+quantisation; Huffman codes are read and written by the libjpegs that jpeglib brings along. It does not know Pillow,
+paths, what metadata says, or what to do where it refuses: the private part of `images`.
+
+In a block that is touched, samples out of the hole's reach are taken from the old coefficients, unclipped and before
+any conversion of colours, and quantised once more. That keeps them closer than their decoded pixels would.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import re
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cache, reduce
+from pathlib import Path
+from tempfile import TemporaryDirectory
+from typing import Any, Literal, TypeAlias
+
+import numpy as np
+from numpy.typing import NDArray
+
+_Segments: TypeAlias = list[tuple[int, bytes]]  # marker; all bytes of it, a scan's coded data included
+_Plane: TypeAlias = NDArray[np.int16]  # quantised coefficients of a component: (block rows, block columns, 8, 8)
+_Colours: TypeAlias = Literal["grey", "YCbCr", "RGB", "CMYK", "YCCK"]
+
+_DHT, _EOI, _SOS, _DQT, _DRI, _APP0, _APP2, _APP14, _COM = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD, 0xE0, 0xE2, 0xEE, 0xFE
+_FRAMES = {0xC0: False, 0xC1: False, 0xC2: True}  # Huffman, 8 or 12 bits: whether progressive
+_NOT_FRAMES = {_DHT, 0xC8, 0xCC}  # among 0xC0 .. 0xCF
+_LAYOUT = {*_FRAMES, _DHT, _SOS, _DQT, _DRI}
+_CARRIED = {*range(_APP0, _APP0 + 16), _COM}
+_MARKER = re.compile(rb"\xff[^\x00\xd0-\xd7\xff]")  # restarts, stuffed and filling bytes belong to what they stand in
+
+# jpeglib's names for libjpegs. Only MozJPEG writes progressive files without being given a script of scans, and only
+# old ones read scans whose components have another order than the frame's.
+_SEQUENTIAL, _PROGRESSIVE, _ANY_ORDER = "turbo210", "mozjpeg403", "6b"
+_OPTIMISE = 1 << 6  # jpeglib's bit for Huffman tables made to measure
+_SPACES = {1: 1, 3: 3, 4: 4}  # number of components: libjpeg's number for what it may take them for (no pixel is coded)
+
+_YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
+_AT_ONCE = 2048  # blocks
+
+
+@dataclass(frozen=True)
+class _Component:
+    """One component of a frame: its id, and its sampling factors down and across."""
+
+    id: int
+    down: int
+    across: int
+
+
+@dataclass(frozen=True)
+class _Frame:
+    """What a JPEG's headers say of its picture."""
+
+    height: int
+    width: int
+    progressive: bool
+    components: tuple[_Component, ...]
+    colours: _Colours
+
+    def steps(self) -> list[tuple[int, int]]:
+        """Rows and columns of pixels that one sample of each component stands for."""
+        down = max(part.down for part in self.components)
+        across = max(part.across for part in self.components)
+        if any(down % part.down or across % part.across for part in self.components):
+            raise ValueError("its sampling factors do not divide each other")
+        return [(down // part.down, across // part.across) for part in self.components]
+
+
+def patch(original: bytes, pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> bytes:
+    """Put new pixels into a JPEG and leave every block that the hole does not touch as it is.
+
+    A block is 8 x 8 samples of one component: 16 x 16 pixels where chroma is halved both ways. Pixels beside touched
+    blocks can change in chroma only, by as much as decoders blend neighbouring samples when they enlarge it. Segments
+    of metadata are kept verbatim and in order, but for the index of further pictures (MPF): what follows the first
+    picture is not kept. A progressive file stays progressive.
+
+    May be called from several threads at once. Where coded data is damaged, libjpeg writes a line of its own to the
+    process's error stream, which cannot be helped.
+
+    Args:
+        original: A JPEG file that Pillow decodes.
+        pixels: What it is to show, as Pillow gives it: uint8, (h, w) grey, (h, w, 3) RGB, (h, w, 4) CMYK.
+        hole: (h, w), True where `pixels` is to be taken.
+
+    Returns:
+        The new file.
+
+    Raises:
+        ValueError: The file or the arrays are of a kind that this cannot do, for the reason that the text gives.
+    """
+    segments = _segments(original)
+    frame = _frame(segments)
+    channels = 1 if pixels.ndim == 2 else pixels.shape[-1]
+    size = (frame.height, frame.width)
+    if pixels.shape[:2] != size or hole.shape != size or channels != len(frame.components):
+        raise ValueError(f"its {len(frame.components)} components are {size[1]} x {size[0]}, the pixels differ")
+    matrix, offset = _conversion(frame.colours)
+    steps = frame.steps()
+    bare = _joined(item for item in segments if item[0] in _LAYOUT)
+    try:
+        with TemporaryDirectory(prefix="pconv-") as folder:
+            planes, tables = _read(bare, frame, Path(folder))
+            parts = zip(planes, tables, matrix, offset, steps, strict=True)
+            planes = [_filled(*part, pixels.reshape(*size, channels), hole) for part in parts]
+            written = _write(bare, frame, planes, Path(folder))
+            new = [item for item in _segments(written) if item[0] in _LAYOUT]
+            again, tables_again = _read(_joined(new), frame, Path(folder))
+    except OSError as error:
+        raise ValueError(f"no room for temporary files ({error.strerror or error})") from error
+    kept = [item for item in segments if item[0] in _CARRIED and not item[1][4:].startswith(b"MPF\0")]
+    if not all(map(np.array_equal, [*again, tables_again], [*planes, tables])) or _frame(kept + new) != frame:
+        raise ValueError("libjpeg wrote something else than it was given")
+    return _joined(kept + new)
+
+
+# ---------------------------------------------------------------- segments
+
+
+def _segments(data: bytes) -> _Segments:
+    """Cut a file into its segments, from behind the first marker to the end of the first picture."""
+    found: _Segments = []
+    at = 2
+    while data.startswith(b"\xff\xd8") and (match := _MARKER.search(data, at)):
+        start, marker = match.start(), data[match.start() + 1]
+        if marker == _EOI:
+            return found
+        length = int.from_bytes(data[start + 2 : start + 4], "big")
+        at = start + 2 + length
+        if length < 2 or at > len(data) or marker < 0xC0:  # nothing is below but what damage makes
+            break
+        if marker == _SOS:
+            following = _MARKER.search(data, at)
+            at = following.start() if following else len(data)
+        found.append((marker, data[start:at]))
+    raise ValueError("it is damaged, cut short or no JPEG")
+
+
+def _joined(segments: Iterable[tuple[int, bytes]]) -> bytes:
+    return b"\xff\xd8" + b"".join(data for _, data in segments) + b"\xff\xd9"
+
+
+def _frame(segments: _Segments) -> _Frame:
+    """Read the headers, and refuse what a change of some blocks would not leave as it is elsewhere."""
+    frames = [item for item in segments if 0xC0 <= item[0] <= 0xCF and item[0] not in _NOT_FRAMES]
+    scans = [at for at, item in enumerate(segments) if item[0] == _SOS]
+    if len(frames) != 1 or not scans or segments.index(frames[0]) > scans[0]:
+        raise ValueError("it does not have exactly one frame")
+    marker, body = frames[0][0], frames[0][1][4:]
+    if marker not in _FRAMES or body[:1] != b"\x08":
+        raise ValueError("it is arithmetic-coded, lossless, hierarchical or of more than 8 bits")
+    height, width = int.from_bytes(body[1:3], "big"), int.from_bytes(body[3:5], "big")
+    entries = [body[at : at + 3] for at in range(6, len(body), 3)]
+    if not height or not width or len(entries) not in _SPACES or len(body) != 6 + 3 * body[5]:
+        raise ValueError("its header gives no size, or another number of components than 1, 3 or 4")
+    components = tuple(_Component(entry[0], entry[1] & 15, entry[1] >> 4) for entry in entries)
+    if any(not 1 <= factor <= 4 for part in components for factor in (part.down, part.across)):
+        raise ValueError("its sampling factors are not 1 to 4")
+    if len(components) > 1 and sum(part.down * part.across for part in components) > 10:
+        raise ValueError("its sampling factors are too large to write its components interleaved")
+    if any(item[0] == _DQT for item in segments[scans[0] :]):
+        raise ValueError("it changes quantisation tables between scans")
+    if _FRAMES[marker] and not _complete([segments[at][1] for at in scans], components):
+        raise ValueError("its last progressive scans are missing")  # decoders smooth such a picture as they like
+    return _Frame(height, width, _FRAMES[marker], components, _colours(segments[: scans[0]], components))
+
+
+def _complete(scans: Iterable[bytes], components: Sequence[_Component]) -> bool:
+    """Whether a progressive file's scans bring all bits of all coefficients."""
+    missing = np.ones((len(components), 64), np.bool_)
+    rows = {part.id: row for row, part in enumerate(components)}
+    for scan in scans:
+        length = int.from_bytes(scan[2:4], "big")
+        first, last, bits = scan[length - 1 : length + 2]
+        for at in range(5, length - 1, 2):
+            if scan[at] in rows:
+                missing[rows[scan[at]], first : last + 1] = bits & 15 > 0
+    return not missing.any()
+
+
+def _colours(header: _Segments, components: Sequence[_Component]) -> _Colours:
+    """What the components are, by the rules that libjpeg follows."""
+    if len(components) == 1:
+        return "grey"
+    adobe = [data[15] for marker, data in header if marker == _APP14 and data[4:9] == b"Adobe" and len(data) >= 16]
+    if len(components) == 4:
+        return "YCCK" if adobe and adobe[-1] else "CMYK"
+    if any(marker == _APP0 and data[4:9] == b"JFIF\0" and len(data) >= 18 for marker, data in header):
+        return "YCbCr"
+    if adobe:
+        return "YCbCr" if adobe[-1] else "RGB"
+    return "RGB" if bytes(part.id for part in components) == b"RGB" else "YCbCr"
+
+
+# ---------------------------------------------------------------- samples
+
+
+def _conversion(colours: _Colours) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    """How samples, of a mean of 0, come from Pillow's pixels: matrix (components, channels), offset (components,)."""
+    matrix, offset = {
+        "grey": (np.eye(1), [-128]),
+        "RGB": (np.eye(3), [-128] * 3),
+        "YCbCr": (np.array(_YCC), [-128, 0, 0]),
+        # Pillow takes every CMYK for Adobe's, which is stored inverted, and YCCK for the inverse of its CMY.
+        "CMYK": (-np.eye(4), [127] * 4),
+        "YCCK": (np.pad(np.array(_YCC), (0, 1)) - np.diag([0, 0, 0, 1]), [-128, 0, 0, 127]),
+    }[colours]
+    return matrix.astype(np.float32), np.array(offset, np.float32)
+
+
+@cache
+def _cosines() -> NDArray[np.float32]:
+    """The orthonormal 8-point cosine transform, one row per frequency."""
+    u, x = np.mgrid[:8, :8]
+    basis: NDArray[np.float32] = (np.cos((2 * x + 1) * u * np.pi / 16) / np.where(u, 2, 8**0.5)).astype(np.float32)
+    return basis
+
+
+def _filled(
+    plane: _Plane,
+    table: NDArray[np.uint16],
+    weights: NDArray[np.float32],
+    offset: np.float32,
+    step: tuple[int, int],
+    pixels: NDArray[np.uint8],
+    hole: NDArray[np.bool_],
+) -> _Plane:
+    """Coefficients of a component with the hole's pixels, (h, w, channels), in them; untouched blocks are copied."""
+    (height, width), (down, across), basis, scale = hole.shape, step, _cosines(), table.astype(np.float32)
+    rows_touched = np.logical_or.reduceat(hole, np.arange(0, height, 8 * down), axis=0)
+    touched = np.argwhere(np.logical_or.reduceat(rows_touched, np.arange(0, width, 8 * across), axis=1))
+    plane = plane.copy()
+    for at in range(0, len(touched), _AT_ONCE):
+        y, x = touched[at : at + _AT_ONCE].T
+        # Beyond the picture's edges its last row and column go on.
+        rows = np.minimum(y[:, None] * 8 * down + np.arange(8 * down), height - 1)[:, :, None]
+        columns = np.minimum(x[:, None] * 8 * across + np.arange(8 * across), width - 1)[:, None, :]
+        # One small product per block, and slices: bigger ones wake threads that wait for each other, means are slow.
+        new = sum(_corners(pixels[rows, columns] @ weights, step)) / (down * across) + offset
+        old = basis.T @ (plane[y, x] * scale) @ basis
+        inside = reduce(np.logical_or, _corners(hole[rows, columns], step))
+        levels = np.rint(basis @ np.where(inside, new, old) @ basis.T / scale)
+        # What the Huffman code of 8-bit pictures can hold.
+        plane[y, x] = levels.clip(-1023, 1023).astype(np.int16)
+    return plane
+
+
+def _corners(values: NDArray[Any], step: tuple[int, int]) -> list[NDArray[Any]]:
+    """Of (blocks, rows, columns): those that share a sample, one array for each place in its box."""
+    down, across = step
+    return [values[:, y::down, x::across] for y in range(down) for x in range(across)]
+
+
+# ---------------------------------------------------------------- libjpeg
+
+
+@cache
+def _library(name: str) -> Any:
+    """One of the libjpegs in jpeglib's package.
+
+    They are called directly: jpeglib's own classes lose metadata beyond 50 segments, keep it in one place for all
+    threads, print, and leave temporary files behind when they fail.
+    """
+    try:
+        import jpeglib
+
+        folder = Path(jpeglib.__file__).parent / "cjpeglib"
+        library = ctypes.CDLL(str(next(folder.glob(f"cjpeglib_{name}.*"))))
+        text, array, number, flags = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint
+        library.read_jpeg_info.argtypes = (text, *[array] * 11)
+        library.read_jpeg_dct.argtypes = (text, *[array] * 6)
+        settings: tuple[Any, ...] = (number, number, array, ctypes.c_short, array, number, *[array] * 3, flags, flags)
+        library.write_jpeg_dct.argtypes = (text, text, *[array] * 7, *settings)
+    except (ImportError, OSError, StopIteration, AttributeError) as error:
+        raise ValueError(f"jpeglib's {name} cannot be loaded") from error
+    return library
+
+
+def _read(data: bytes, frame: _Frame, folder: Path) -> tuple[list[_Plane], NDArray[np.uint16]]:
+    """Coefficients of all components, and their quantisation tables, (components, 8, 8)."""
+    source, library = folder / "read.jpg", _library(_SEQUENTIAL)
+    source.write_bytes(data)
+    blocks, scans = np.zeros((4, 2), np.int32), np.zeros(1, np.int32)
+    # jpeglib survives a damaged header here, but not where it reads coefficients.
+    found = library.read_jpeg_info(bytes(source), blocks.ctypes.data, *[None] * 8, scans.ctypes.data, None)
+    size, count = np.array([frame.height, frame.width]), len(frame.components)
+    if not found or not np.array_equal(blocks[:count], -(-size // (8 * np.array(frame.steps())))):
+        raise ValueError("libjpeg cannot read its header")
+    planes = [np.empty((*shape, 8, 8), np.int16) for shape in blocks[:count].tolist()]
+    tables, numbers = np.zeros((4, 8, 8), np.uint16), np.zeros(4, np.int16)
+    arrays = _pointers([*planes, *[None] * (4 - count), tables, numbers])
+    if not library.read_jpeg_dct(bytes(source), *arrays):
+        raise ValueError("libjpeg cannot read its coefficients")
+    tables = tables[numbers[:count]]
+    if not tables.all():
+        raise ValueError("a quantisation table of it is missing or has zeros")
+    return planes, tables
+
+
+def _write(data: bytes, frame: _Frame, planes: Sequence[_Plane], folder: Path) -> bytes:
+    """The file again, with other coefficients; its metadata may be libjpeg's."""
+    if len(planes) == 4:
+        # jpeglib forgets the fourth component when it writes: for a while it is made the first.
+        data = _put(data, frame, planes[:3], _SEQUENTIAL, folder)
+        data = _put(_reordered(data, [3, 0, 1, 2]), frame, planes[3:], _ANY_ORDER, folder)
+        data = _put(_reordered(data, [1, 2, 3, 0]), frame, planes[:3], _ANY_ORDER, folder)
+    if len(planes) == 4 and not frame.progressive:
+        return data
+    return _put(data, frame, planes[:3], _PROGRESSIVE if frame.progressive else _SEQUENTIAL, folder)
+
+
+def _put(data: bytes, frame: _Frame, planes: Sequence[_Plane], name: str, folder: Path) -> bytes:
+    source, target = folder / "source.jpg", folder / "target.jpg"
+    source.write_bytes(data)
+    size = np.array([frame.height, frame.width], np.int32)
+    arrays = _pointers([*planes, *[None] * (4 - len(planes)), size])
+    count = len(frame.components)
+    as_in_source = (None, -1, None, 0, None, None, None)  # tables, quality, their numbers, markers
+    flags = (_OPTIMISE, 0xFFFFFFFF)
+    call = _library(name).write_jpeg_dct
+    if not call(bytes(source), bytes(target), *arrays, None, None, _SPACES[count], count, *as_in_source, *flags):
+        raise ValueError("libjpeg cannot write its coefficients")
+    return target.read_bytes()
+
+
+def _pointers(arrays: Iterable[NDArray[Any] | None]) -> list[int | None]:
+    return [None if array is None else array.ctypes.data for array in arrays]
+
+
+def _reordered(data: bytes, order: Sequence[int]) -> bytes:
+    """A file whose frame header names its components in another order, which its scans may differ from."""
+    segments = _segments(data)
+    for at, (marker, segment) in enumerate(segments):
+        if marker in _FRAMES:
+            segments[at] = (marker, segment[:10] + b"".join(segment[10 + 3 * item :][:3] for item in order))
+    return _joined(segments)

@@ -1,0 +1,214 @@
+"""Looks before a run: everything that can be found out without a device, in one document.
+
+Reads every picture and mask to its end, as a run would, and plans; then adds up tiles, disk, memory and time. Knows
+what `restore` reads and refuses. Does not know: the terminal, exit codes, networks, devices.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from dataclasses import asdict, dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from pconv_cli.errors import ItemError
+from pconv_cli.events import CheckStarted, ItemChecked, Listener
+from pconv_cli.images import same_format
+from pconv_cli.jobs import Job, JobList
+from pconv_cli.process import memory_available
+from pconv_cli.restore import BYTES_PER_PIXEL, SUSPICIOUS, Reader, RestoreSettings
+
+AT_REST = 450 << 20  # bytes that a run takes whatever it does
+IN_FLIGHT = 1 << 30  # bytes of pictures between reading and writing, see `pipeline.Limits`
+PER_TILE_PIXEL = 650  # bytes that the default network takes while it computes
+PIXELS_PER_GIGAFLOP = 0.026e6  # that the default network fills where NumPy multiplies so much (benchmarks/README.md)
+
+
+@dataclass(frozen=True)
+class Finding:
+    """What is wrong with one picture, or may be: `grave` if it will not be restored."""
+
+    name: str
+    path: str
+    reason: str
+    grave: bool
+
+
+@dataclass(frozen=True)
+class Checked:
+    """What a run would meet.
+
+    Attributes:
+        items: Pictures.
+        findings: What is wrong, in the order of the pictures; then what concerns the run as a whole.
+        damaged: Of those that can be restored, how many hold any damage.
+        tiles: Tiles to compute, those of guides left out.
+        pixels: Pixels in them.
+        hole_share: Mean share of a picture that is damaged.
+        disk_bytes: Room that the results will take, roughly, the largest one counted twice while it is written.
+        disk_free: Room that there is; None where OUT was not said.
+        memory_bytes: Memory that a run will hold, roughly.
+        memory_free: Memory that there is; None where the system does not tell.
+        seconds: What it will take on this machine's CPU, roughly.
+        complete: Whether all pictures were looked at.
+    """
+
+    items: int
+    findings: tuple[Finding, ...]
+    damaged: int
+    tiles: int
+    pixels: int
+    hole_share: float
+    disk_bytes: int
+    disk_free: int | None
+    memory_bytes: int
+    memory_free: int | None
+    seconds: float
+    complete: bool = True
+
+    @property
+    def usable(self) -> bool:
+        """Whether a run would go through without a failure."""
+        return not any(finding.grave for finding in self.findings)
+
+    def document(self) -> dict[str, Any]:
+        """All of it for JSON."""
+        return {"type": "check", "usable": self.usable, **asdict(self)}
+
+
+@dataclass(frozen=True)
+class _Look:
+    """What one picture came to."""
+
+    finding: Finding | None = None
+    tiles: int = 0
+    computed: int = 0
+    area: int = 0
+    share: float = 0.0
+    bytes: int = 0
+    seconds: float = 0.0
+
+
+def check(
+    todo: JobList,
+    settings: RestoreSettings,
+    emit: Listener,
+    stop: Callable[[], bool] = lambda: False,
+    *,
+    writes: bool = True,
+) -> Checked:
+    """Look at every picture and mask as a run would; write nothing.
+
+    Args:
+        todo: What `restore.plan` found.
+        settings: How the run is going to be.
+        emit: Told of what happens.
+        stop: Asked often; once it is true, no further picture is looked at.
+        writes: Whether the outputs are where they will be.
+    """
+    reader = Reader(settings if writes else replace(settings, overwrite=True))
+    emit(CheckStarted(len(todo.jobs)))
+
+    def look(job: Job) -> _Look | None:
+        if stop():
+            return None
+        found = _look_at(job, reader)
+        emit(ItemChecked(job.name, None if found.finding is None else found.finding.reason))
+        return found
+
+    threads = settings.jobs or os.cpu_count() or 1
+    with ThreadPoolExecutor(threads, "check") as pool:
+        looks = [found for found in pool.map(look, todo.jobs) if found is not None]
+    findings = [found.finding for found in looks if found.finding is not None]
+    findings += [_unused(path) for path in todo.unused_masks]
+    fine = [found for found in looks if found.finding is None or not found.finding.grave]
+    turned = sum(found.share > SUSPICIOUS for found in fine)
+    if fine and turned > len(fine) / 2:
+        reason = f"{turned} of {len(fine)} masks mark most of the picture, read as {reader.polarity}: {reader.way_out}"
+        findings.append(Finding("", "", reason, grave=True))
+    disk = sum(found.bytes for found in fine) + max((found.bytes for found in fine), default=0)
+    free = _free(todo.jobs[0].output) if writes else None
+    if free is not None and disk > free:
+        reason = (
+            f"results need some {_mebibytes(disk)}, and {_mebibytes(free)} are free: make room, or choose another OUT"
+        )
+        findings.append(Finding("", str(todo.jobs[0].output.parent), reason, grave=True))
+    memory = _memory(settings, fine)
+    available = memory_available()
+    if available is not None and memory > available:
+        reason = f"a run holds up to {_mebibytes(memory)} of memory, and {_mebibytes(available)} are free: a smaller"
+        findings.append(Finding("", "", f"{reason} --jobs or --tile-size takes less", grave=False))
+    pixels = sum(found.computed for found in fine)
+    reading = sum(found.seconds for found in looks) / threads
+    return Checked(
+        len(todo.jobs), tuple(findings), sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
+        pixels, float(np.mean([found.share for found in fine])) if fine else 0.0, disk, free, memory, available,
+        round(pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + 2 * reading, 1), len(looks) == len(todo.jobs),
+    )  # fmt: skip
+
+
+def _look_at(job: Job, reader: Reader) -> _Look:
+    started = time.monotonic()
+    try:
+        reader.cost(job)
+        work = reader.read(job)
+    except ItemError as error:
+        return _Look(Finding(job.name, error.path, error.reason, grave=True))
+    share = float(work.hole.mean())
+    finding = None
+    if share > SUSPICIOUS:
+        reason = (
+            f"marks {share:.0%} of the picture as damaged, read as {reader.polarity}: if that is the wrong way round,"
+        )
+        finding = Finding(job.name, str(job.mask or job.image), f"{reason} {reader.way_out}", grave=False)
+    size = job.image.stat().st_size
+    raw = work.picture.pixels.nbytes
+    # Without loss a photograph takes some two thirds of its pixels; what keeps its format keeps its size.
+    kept = same_format(job.image, job.output)
+    return _Look(
+        finding, work.planned, work.to_compute, work.hole.size, share, size if kept else max(size, raw * 2 // 3),
+        time.monotonic() - started,
+    )  # fmt: skip
+
+
+def _unused(path: Path) -> Finding:
+    return Finding(path.name, str(path), "no picture of that name, so this mask is not used", grave=False)
+
+
+def _memory(settings: RestoreSettings, looks: list[_Look]) -> int:
+    cores = os.cpu_count() or 1
+    pictures = sum(found.area for found in looks) * BYTES_PER_PIXEL
+    largest = max((found.area for found in looks), default=0)
+    held = min(pictures, max(IN_FLIGHT, largest * BYTES_PER_PIXEL))
+    lanes = min(settings.batch_size or cores, cores)
+    return AT_REST + held + PER_TILE_PIXEL * lanes * min(settings.tile_size**2, largest)
+
+
+def _free(output: Path) -> int | None:
+    """Room where an output will be, or in the nearest folder above that is there."""
+    for folder in output.absolute().parents:
+        with suppress(OSError):
+            return shutil.disk_usage(folder).free
+    return None
+
+
+def _gigaflops() -> float:
+    """How much this machine multiplies in a second: 20 milliseconds that say what a minute will do."""
+    matrix = np.ones((768, 768), np.float32)
+    best = float("inf")
+    for _ in range(4):
+        started = time.perf_counter()
+        matrix @ matrix
+        best = min(best, time.perf_counter() - started)
+    return 2 * 768**3 / best / 1e9
+
+
+def _mebibytes(amount: int) -> str:
+    return f"{amount / 2**20:,.0f} MiB"

@@ -1,0 +1,136 @@
+"""`pconv check`: options in, exit code out. Heavy modules are imported when the command runs, not before."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pconv_cli.cli.options import (
+    Dilate,
+    Format,
+    InvertMask,
+    Jobs,
+    Linear,
+    Manifest,
+    MaskFrom,
+    MaskOn,
+    MaskOnOption,
+    MaxMegapixels,
+    Overwrite,
+    Progress,
+    Strict,
+    TileSize,
+    base,
+    parsed,
+    rows,
+)
+from pconv_cli.cli.text import ProgressMode, one_line
+from pconv_cli.errors import ExitCode, UsageError
+
+if TYPE_CHECKING:
+    from pconv_cli.check import Checked
+
+NOWHERE = "pconv-check-has-no-OUT/"
+
+
+def command(
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="IN MASKS [OUT]",
+            help="As for `pconv restore`. With OUT, what is in the way there is found too, and whether there is room.",
+        ),
+    ] = None,
+    manifest: Manifest = None,
+    mask_from: MaskFrom = None,
+    invert_mask: InvertMask = False,
+    dilate: Dilate = 0,
+    mask_on: MaskOnOption = MaskOn.auto,
+    format: Format = None,
+    linear: Linear = False,
+    strict: Strict = False,
+    overwrite: Overwrite = False,
+    max_megapixels: MaxMegapixels = 1000,
+    tile_size: TileSize = 512,
+    jobs: Jobs = None,
+    progress: Progress = ProgressMode.auto,
+    as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one JSON object on stdout.")] = False,
+) -> None:
+    """Look before a run: pairs, sizes, polarity, damaged files, outputs in the way, disk, memory, time.
+
+    Reads every picture and mask to its end, and needs no device and no weights. Exit code 0 if a run would go
+    through, 2 if anything would fail.
+    """
+    from pconv_cli import check as use_case
+    from pconv_cli import restore
+    from pconv_cli.cli import ui
+
+    settings = restore.RestoreSettings(
+        tile_size=tile_size,
+        jobs=jobs,
+        invert_mask=invert_mask,
+        dilate=dilate,
+        mask_on=mask_on.value,
+        mask_from=parsed(mask_from),
+        linear=linear,
+        format=None if format is None else format.lower().lstrip("."),
+        overwrite=overwrite,
+        strict=strict,
+        max_megapixels=max_megapixels,
+    )
+    given = paths or []
+    if manifest is not None:
+        out = base(given)
+        todo, writes = restore.plan_listed(rows(manifest), out or NOWHERE, settings), True
+    else:
+        names = ["IN", "MASKS", "[OUT]"] if mask_from is None else ["IN", "[OUT]"]
+        if not len(names) - 1 <= len(given) <= len(names):
+            raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
+        writes = len(given) == len(names)
+        masks = None if mask_from is not None else Path(given[1])
+        todo = restore.plan(Path(given[0]), masks, given[-1] if writes else NOWHERE, settings)
+    with ui.view(progress, quiet=True) as show, ui.Stop(show) as stop:
+        found = use_case.check(todo, settings, stop.listening, stop, writes=writes)
+    if as_json:
+        ui.out(json.dumps(found.document(), ensure_ascii=False))
+    else:
+        _show(found)
+    if not found.complete:
+        raise typer.Exit(ExitCode.INTERRUPTED)
+    raise typer.Exit(ExitCode.OK if found.usable else ExitCode.USAGE)
+
+
+def _show(found: Checked) -> None:
+    from pconv_cli.cli import ui
+
+    if found.findings:
+        cells = [
+            ["fails" if one.grave else "note", one_line(one.path or one.name), one_line(one.reason)]
+            for one in found.findings
+        ]
+        ui.table("What is wrong", ["", "file", "why, and the way out"], cells)
+    wrong = len({one.name for one in found.findings if one.grave and one.name})
+    free = "" if found.disk_free is None else f" of {_size(found.disk_free)} free"
+    memory = "" if found.memory_free is None else f" of {_size(found.memory_free)} free"
+    figures = [
+        ["pictures", f"{found.items}, {wrong} would fail" if wrong else str(found.items)],
+        ["damaged", f"{found.damaged} of {found.items - wrong}, {found.hole_share:.1%} of their pixels"],
+        ["to compute", f"{found.tiles} tiles, {found.pixels / 1e6:.1f} megapixels"],
+        ["disk", f"about {_size(found.disk_bytes)}{free}"],
+        ["memory", f"about {_size(found.memory_bytes)}{memory}"],
+        ["time", f"about {_time(found.seconds)} on this machine's CPU; a GPU takes a fraction of it"],
+    ]
+    ui.table("A run", ["", "roughly"], figures)
+
+
+def _size(amount: int) -> str:
+    return f"{amount / 2**30:,.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:,.0f} MiB"
+
+
+def _time(seconds: float) -> str:
+    if seconds < 90:
+        return f"{max(round(seconds), 1)} s"
+    return f"{seconds / 60:.0f} min" if seconds < 5400 else f"{seconds / 3600:.1f} h"

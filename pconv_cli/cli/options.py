@@ -1,0 +1,161 @@
+"""Options that several commands share, and how their texts are read.
+
+Does not know what the commands do. Imports nothing heavy: `pconv --help` must answer at once.
+"""
+
+from __future__ import annotations
+
+import sys
+from enum import Enum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from pconv_cli.cli.text import ProgressMode
+from pconv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pconv_cli.manifest import Row
+    from pconv_cli.marks import Mark
+
+
+class MaskOn(str, Enum):
+    """Values of `--mask-on`."""
+
+    auto = "auto"
+    displayed = "displayed"
+    stored = "stored"
+
+
+class Precision(str, Enum):
+    """Values of `--precision`."""
+
+    auto = "auto"
+    fp32 = "fp32"
+    bf16 = "bf16"
+    fp16 = "fp16"
+
+
+class PaddingMode(str, Enum):
+    """Values of `--padding`."""
+
+    partial = "partial"
+    zero = "zero"
+    reflect = "reflect"
+    replicate = "replicate"
+
+
+Padding = Annotated[
+    PaddingMode | None,
+    typer.Option(help="What the network takes to lie beyond a tile, for comparison (default: as it was trained)."),
+]
+
+
+def _batch_size(text: str) -> int | None:
+    """Read `auto` or a number."""
+    if text == "auto":
+        return None
+    if not text.isascii() or not text.isdigit() or int(text) < 1:
+        raise typer.BadParameter(f"{text!r} is neither auto nor a number from 1")
+    return int(text)
+
+
+BatchSize = Annotated[
+    int | None,
+    typer.Option(
+        parser=_batch_size, metavar="auto|N", show_default=False,
+        help="Tiles computed at once: in one go on a GPU, side by side on a CPU (default: auto, what suits it).",
+    ),
+]  # fmt: skip
+PrecisionOption = Annotated[
+    Precision, typer.Option(help="auto: half precision where the device computes in it, else fp32.")
+]
+Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")]
+Weights = Annotated[
+    str | None,
+    typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),
+]
+Dilate = Annotated[int, typer.Option(min=0, metavar="N", help="Grow the damage by N pixels.")]
+Overlap = Annotated[
+    int,
+    typer.Option(min=0, metavar="N", help="Share and blend N pixels between tiles of a plain grid, for comparison."),
+]
+Device = Annotated[
+    str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute; auto takes a GPU if there is one.")
+]
+Devices = Annotated[
+    str,
+    typer.Option(
+        metavar="auto|cpu|cuda|cuda:N|mps",
+        help="Where to compute; auto takes a GPU if there is one. Several: cuda:0,cuda:1 or cuda:all.",
+    ),
+]
+
+
+Linear = Annotated[
+    bool, typer.Option("--linear", help="Values are linear in light where no profile says what they are.")
+]
+Strict = Annotated[
+    bool, typer.Option("--strict", help="Refuse whatever would lose something: metadata, or pixels of a JPEG.")
+]
+MaskFrom = Annotated[
+    str | None,
+    typer.Option(
+        metavar="alpha|nodata[=V]|color=#RRGGBB[~T]|band=N",
+        help="Take the damage from the picture itself: transparency, a value, a colour (T: how far off), a band.",
+    ),
+]
+Progress = Annotated[ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but failures.")]
+Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say every picture, and how it went.")]
+AsJson = Annotated[
+    bool, typer.Option("--json", help="Print a JSON object a picture on stdout as it is finished, a summary last.")
+]
+
+
+Manifest = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE|-",
+        help="Instead of IN and MASKS: a list, CSV with the columns image, mask, out, or JSON Lines with such "
+        "keys. OUT is then a folder for rows without out.",
+    ),
+]
+InvertMask = Annotated[
+    bool, typer.Option("--invert-mask", help="Masks are black where damaged (default: white = damaged).")
+]
+MaskOnOption = Annotated[
+    MaskOn,
+    typer.Option(help="For pictures turned by EXIF: masks drawn as displayed or as stored; auto goes by size."),
+]
+Format = Annotated[
+    str | None,
+    typer.Option(metavar="png|tiff|webp|jpg|bmp", help="Format of all outputs (default: that of each picture)."),
+]
+Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+MaxMegapixels = Annotated[float, typer.Option(min=0, metavar="N", help="Refuse larger pictures and masks; 0: none.")]
+TileSize = Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")]
+
+
+def parsed(mask_from: str | None) -> Mark | None:
+    """Read `--mask-from`."""
+    from pconv_cli.marks import parse
+
+    return None if mask_from is None else parse(mask_from)
+
+
+def base(paths: list[str]) -> str | None:
+    """OUT, the one path that may stand beside a manifest."""
+    if len(paths) > 1:
+        raise UsageError(
+            f"{len(paths)} paths beside --manifest: only OUT may stand there, a folder for rows without out"
+        )
+    return paths[0] if paths else None
+
+
+def rows(manifest: str) -> list[Row]:
+    """Read the list."""
+    from pconv_cli.manifest import read
+
+    return read(None, sys.stdin) if manifest == "-" else read(Path(manifest))

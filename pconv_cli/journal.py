@@ -1,0 +1,273 @@
+"""Remembers in one file what has been made of what, so that a killed run goes on where it stopped.
+
+Knows content (by SHA-256), the journal's own file, and the leftovers of a killed run. Does not know pictures, what the
+settings behind a key mean, who asks, or what is done about the answer.
+
+The file is JSON Lines, ASCII, only ever appended to. An entry says: this output, under this key, was made of an image
+and a mask of these contents, and has this content. What is made again adds an entry; the old ones stay true.
+"""
+
+from __future__ import annotations
+
+import errno
+import hashlib
+import json
+import os
+import re
+import threading
+from collections.abc import Collection, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from types import TracebackType
+from typing import NamedTuple
+
+from pconv_cli import files
+from pconv_cli.errors import OutputError
+
+NAME = ".pconv-journal.jsonl"
+"""The journal's name in the folder of the results."""
+
+_CHUNK = 1 << 20
+_LEFTOVER = re.compile(r"\.(.*)\.[0-9a-f]{8}\.part", re.DOTALL)  # as `files.hidden` names them
+
+
+class _Content(NamedTuple):
+    sha256: str
+    size: int
+
+
+class _Entry(NamedTuple):
+    """One line of the journal, without the name of the output."""
+
+    key: str
+    image: _Content
+    mask: _Content | None
+    made: _Content
+
+
+class Journal:
+    """What has been made, by this run and earlier ones. Threads may share it, and processes its file.
+
+    Other processes' entries are those from before this journal was opened.
+    """
+
+    def __init__(self, path: Path, key: str) -> None:
+        """Open the journal, or begin one, and read what is there. Lines that make no sense are passed over.
+
+        Args:
+            path: The file; its folder must be there.
+            key: A digest of everything but image and mask that decides what comes out: settings, weights, version.
+
+        Raises:
+            OutputError: The file cannot be made, read or appended to.
+        """
+        self._key = key
+        self._folder = Path(os.path.realpath(path.parent))
+        self._entries: dict[str, tuple[_Entry, ...]] = {}
+        self._changing = threading.Lock()
+        self._last_mask: tuple[tuple[Path, int, int], _Content] | None = None
+        self._descriptor = -1
+        try:
+            # One descriptor for all: on some network folders, closing a second one would drop the first one's lock.
+            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            _lock(self._descriptor, alone=False)
+            with os.fdopen(self._descriptor, "rb", closefd=False) as stream:
+                for line in stream:
+                    self._remember(*_parsed(line))
+        except OSError as error:
+            self.close()
+            raise OutputError(f"{path}: {files.why_unwritable(error) or error}") from error
+
+    def done(self, image: Path, mask: Path | None, output: Path) -> bool:
+        """Whether the output is there, was made of this image and mask under this key, and is still what was made.
+
+        Files are read only where all sizes agree with an entry. What cannot be looked at is not done: whoever goes on
+        to work on it meets the error, and can say whose it is.
+        """
+        try:
+            sizes = _size(image), None if mask is None else _size(mask), _size(output)
+            entries = [entry for entry in self._known(output) if entry.key == self._key and _sizes(entry) == sizes]
+            if not entries:
+                return False
+            now = _content(image), self._content_of_mask(mask), _content(output)
+        except OSError:
+            return False
+        return any((entry.image, entry.mask, entry.made) == now for entry in entries)
+
+    def made(self, output: Path) -> bool:
+        """Whether the output is as some entry says: made by this tool, of whatever input and with whatever settings."""
+        try:
+            size = _size(output)
+            entries = [entry for entry in self._known(output) if entry.made.size == size]
+            return bool(entries) and _content(output) in [entry.made for entry in entries]
+        except OSError:
+            return False
+
+    def record(self, image: Path, mask: Path | None, output: Path, part: Path) -> None:
+        """Note what is about to be done. To be called before the finished `part` gets the name `output`.
+
+        In this order a kill leaves at worst an entry without its output, which counts as not done; in the other order
+        it would leave an output that nobody can vouch for.
+
+        Args:
+            image: What the part was made of.
+            mask: The mask that was used, if there was one.
+            output: The name that the part will get.
+            part: The finished file, all of it written out to the system.
+
+        Raises:
+            OSError: One of the files, or the journal, cannot be read or written.
+        """
+        name = self._name(output)
+        entry = _Entry(self._key, _content(image), self._content_of_mask(mask), _content(part))
+        if entry in self._entries.get(name, ()):
+            return
+        # The newline comes first: whatever a kill or a full disk has cut, whoever wrote it, this is a line of its own.
+        line = b"\n" + json.dumps({"output": name} | entry._asdict(), separators=(",", ":")).encode("ascii")
+        written = os.write(self._descriptor, line)  # at once, at the end: no other process can get in between
+        if written < len(line):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        os.fsync(self._descriptor)  # or a power cut could leave the output without its entry
+        self._remember(name, entry)
+
+    @contextmanager
+    def alone(self) -> Iterator[bool]:
+        """Make sure that no other process has this journal open, and keep it so until the block ends.
+
+        Not to be asked while this process has work in flight: for a moment it does not count as having the journal.
+        Processes of other machines count only where the network folder tells of their locks, as NFS does by default.
+
+        Yields:
+            Whether that is sure. It never is where the system or the folder has no locks.
+        """
+        sure = _lock(self._descriptor, alone=True)
+        if not sure:  # who fails to change a lock has lost the one that it held
+            _lock(self._descriptor, alone=False)
+        try:
+            yield sure
+        finally:
+            if sure:
+                _lock(self._descriptor, alone=False)
+
+    def close(self) -> None:
+        """Let go of the file. Questions can still be answered, nothing can be recorded."""
+        descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another file's
+        if descriptor >= 0:
+            os.close(descriptor)
+
+    def __enter__(self) -> Journal:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def _name(self, output: Path) -> str:
+        """What entries call an output, however it is spelled; results stay known when the whole folder is moved."""
+        place = Path(os.path.realpath(output.parent)) / output.name
+        return (place.relative_to(self._folder) if place.is_relative_to(self._folder) else place).as_posix()
+
+    def _known(self, output: Path) -> tuple[_Entry, ...]:
+        return self._entries.get(self._name(output), ())
+
+    def _remember(self, name: str, entry: _Entry | None) -> None:
+        if entry is None:
+            return
+        with self._changing:
+            self._entries[name] = (*self._entries.get(name, ()), entry)
+
+    def _content_of_mask(self, mask: Path | None) -> _Content | None:
+        """As `_content`; one mask that serves all pictures is read once."""
+        if mask is None:
+            return None
+        status = mask.stat()
+        state = mask, status.st_size, status.st_mtime_ns
+        last = self._last_mask  # another thread may put its own there meanwhile
+        if last is None or last[0] != state:
+            last = self._last_mask = state, _content(mask)
+        return last[1]
+
+
+def sha256(path: Path) -> str:
+    """Return the SHA-256 of a file's content as 64 hex digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    return _content(path).sha256
+
+
+def sweep(folder: Path, names: Collection[str]) -> int:
+    """Remove what killed runs have left of unfinished files in one folder. Only for who is `Journal.alone`.
+
+    Args:
+        folder: The folder; it need not be there. Its subfolders are not looked into.
+        names: The names that the files would have got. What belongs to others is not touched.
+
+    Returns:
+        How many files were removed.
+
+    Raises:
+        OSError: The folder cannot be read, or a leftover not removed.
+    """
+    beginnings = {name[:50] for name in names}
+    try:
+        with os.scandir(folder) as entries:
+            found = [entry.name for entry in entries if entry.is_file(follow_symlinks=False)]
+    except FileNotFoundError:
+        return 0
+    left = [name for name in found if (match := _LEFTOVER.fullmatch(name)) and match[1] in beginnings]
+    for name in left:
+        (folder / name).unlink(missing_ok=True)
+    return len(left)
+
+
+def _lock(descriptor: int, *, alone: bool) -> bool:
+    """Hold a file together with others, or alone if nobody else holds it; False where that cannot be had.
+
+    The system lets go for a process that ends, however it ends.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except (ImportError, OSError):  # held by others, or a file system without locks
+        return False
+    return True
+
+
+def _parsed(line: bytes) -> tuple[str, _Entry | None]:
+    """The output and the entry of a line; no entry where the line is none, because a kill has cut it, or worse.
+
+    Types are not looked into: what is not the hash of a file is never equal to one.
+    """
+    try:
+        document = json.loads(line.decode("ascii"))
+        mask = document["mask"]
+        entry = _Entry(
+            document["key"],
+            _Content(*document["image"]),
+            None if mask is None else _Content(*mask),
+            _Content(*document["made"]),
+        )
+        return str(document["output"]), entry
+    except (ValueError, LookupError, TypeError, RecursionError):
+        return "", None
+
+
+def _size(path: Path) -> int:
+    return path.stat().st_size
+
+
+def _sizes(entry: _Entry) -> tuple[int, int | None, int]:
+    return entry.image.size, None if entry.mask is None else entry.mask.size, entry.made.size
+
+
+def _content(path: Path) -> _Content:
+    digest, size = hashlib.sha256(), 0
+    with path.open("rb", buffering=0) as file:
+        while chunk := file.read(_CHUNK):
+            digest.update(chunk)
+            size += len(chunk)
+    return _Content(digest.hexdigest(), size)

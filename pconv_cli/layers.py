@@ -1,0 +1,140 @@
+"""Which channels of a picture are filled together, and how the network sees each such layer.
+
+Knows groups of channels, palettes, and that a profile speaks of the colours alone. What numbers mean: `spaces`. Does
+not know files, masks, alpha, networks.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconv_cli.spaces import Space, space
+
+_USUAL = (0.1, 99.9)  # percentiles: what is between them is nearly all
+_SAMPLE = 2**20  # values that they are taken from
+
+
+@dataclass(frozen=True, eq=False)
+class Palette:
+    """The space of a picture whose pixels are numbers of colours, (n, 4) RGBA, uint8."""
+
+    colours: NDArray[np.uint8]
+    name: str = "colours of its palette"
+
+    def seen(self, own: NDArray[Any]) -> NDArray[np.uint8]:
+        """Look colours up: (..., 1) to (..., 3); numbers that the palette does not define are black."""
+        table = np.zeros((256, 3), np.uint8)
+        table[: len(self.colours)] = self.colours[:256, :3]
+        return np.ascontiguousarray(table[own[..., 0]])
+
+    def own(self, seen: NDArray[Any]) -> NDArray[np.uint8]:
+        """Number of the nearest of the most opaque colours: (..., 3), uint8 or float in [0, 1], to (..., 1)."""
+        if seen.dtype != np.uint8:
+            seen = (seen * 255).round().clip(0, 255).astype(np.uint8)
+        candidates = np.flatnonzero(self.colours[:, 3] == self.colours[:, 3].max())
+        known = self.colours[candidates, :3].astype(np.int32)
+        distinct, back = np.unique(seen.reshape(-1, 3), axis=0, return_inverse=True)
+        best = np.empty(len(distinct), np.uint8)
+        for at in range(0, len(distinct), 4096):
+            step = distinct[at : at + 4096, None, :].astype(np.int32) - known
+            best[at : at + 4096] = candidates[(step * step).sum(axis=2).argmin(axis=1)]
+        return best[back.reshape(-1)].reshape(*seen.shape[:-1], 1)
+
+
+@dataclass(frozen=True, eq=False)
+class Layer:
+    """Channels that are filled together: their indices, and how the network sees them."""
+
+    channels: tuple[int, ...]
+    space: Space | Palette
+
+    def taken(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The layer's channels of (..., all channels); a view where they stand together."""
+        first, last = self.channels[0], self.channels[-1]
+        if last - first == len(self.channels) - 1:
+            return pixels[..., first : last + 1]
+        return pixels[..., list(self.channels)]
+
+    def seen(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """The layer as the network sees it: (..., all channels) to (..., 3), uint8 or float32 in [0, 1]."""
+        return self.space.seen(self.taken(pixels))
+
+    def put(self, pixels: NDArray[Any], fill: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """Take fills, (h, w, 3) as `seen` gives them, into (h, w, all channels), in place, where `where` is True."""
+        for channel, values in zip(self.channels, self.space.own(fill[where]).T, strict=True):
+            pixels[where, channel] = values
+
+
+def layers(
+    groups: Sequence[tuple[int, ...]],
+    dtype: np.dtype[Any],
+    *,
+    palette: NDArray[np.uint8] | None = None,
+    icc: bytes = b"",
+    linear: bool = False,
+    inverted: bool = False,
+) -> tuple[Layer, ...]:
+    """Make the layers of a picture.
+
+    Args:
+        groups: Channels that are filled together: one grey or other band, three colours or four inks each.
+        dtype: uint8, uint16 or float32.
+        palette: (n, 4) RGBA, uint8, if pixels are numbers of colours.
+        icc: Profile of the first group.
+        linear: Whether values are linear light where no profile says what they are.
+        inverted: Whether white is 0, of grey.
+    """
+    if palette is not None:
+        return (Layer(groups[0], Palette(palette)),)
+    return tuple(
+        Layer(
+            group,
+            space(
+                len(group), dtype, icc=b"" if number else icc, linear=linear and not (icc and not number),
+                inverted=inverted and len(group) == 1,
+            ),
+        )
+        for number, group in enumerate(groups)
+    )  # fmt: skip
+
+
+def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, float]]:
+    """What is to be shown as black and as white of each layer of a float picture.
+
+    Lowest and highest value, so that fills can reach all that is there. But a few wild values, of dead sensors or where
+    nothing is and the file does not say so, must not leave the network a picture in one grey: what is farther off than
+    the span of nearly all values is shown as the limit, and out of reach for fills.
+
+    Args:
+        made: The layers.
+        pixels: (..., all channels); what is not finite counts for nothing.
+
+    Returns:
+        For each layer lowest and highest, (0, 1) where it has no value.
+    """
+    found = []
+    for layer in made:
+        values = layer.taken(pixels)
+        values = values[np.isfinite(values)]
+        if not values.size:
+            found.append((0.0, 1.0))
+            continue
+        low, high = float(values.min()), float(values.max())
+        usual = np.percentile(values[:: -(-values.size // _SAMPLE)].astype(np.float64), _USUAL)
+        span = float(usual[1] - usual[0])
+        found.append((max(low, usual[0] - span), min(high, usual[1] + span)) if span else (low, high))
+    return [(float(low), float(high)) for low, high in found]
+
+
+def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tuple[Layer, ...]:
+    """Tell layers of a float picture their lowest and highest values; what lies within [0, 1] is shown as it is."""
+    return tuple(
+        layer if isinstance(layer.space, Palette) or (low >= 0 and high <= 1)
+        else Layer(layer.channels, replace(layer.space, low=low, high=high))
+        for layer, (low, high) in zip(made, limits, strict=True)
+    )  # fmt: skip

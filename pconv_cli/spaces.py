@@ -1,0 +1,321 @@
+"""How a picture's own pixels are shown to the network, and how fills become pixels of the picture again.
+
+Knows numbers and what they mean: bit depths, ranges, tone curves of ICC profiles, inks. A fill is made in a space that
+the network understands, sRGB-like tones from 0 to 1, and goes back into the picture's own. Primaries stay as they are:
+turning wide-gamut colours into sRGB would clip them, and fills could not reach them any more.
+
+Does not know files, modes, masks, alpha, networks; whoever lays a fill lays only the hole.
+"""
+
+from __future__ import annotations
+
+import math
+import struct
+from dataclasses import dataclass
+from functools import lru_cache
+from io import BytesIO
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+from numpy.typing import DTypeLike, NDArray
+
+from pconv_cli.colours import luminance
+
+if TYPE_CHECKING:
+    from PIL.ImageCms import ImageCmsTransform
+
+PERCEPTUAL_FROM = 1.5  # gamma at mid grey: below it tones are nearer to linear light than to any photograph's (1.8 up)
+WORST_ROUND_TRIP = 24  # of 255 on average: a CMYK profile whose two ways disagree by more is damaged
+
+_TOPS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+_GRID = np.arange(65536) / 65535  # where tone curves are sampled: every value of 8 and of 16 bits is one of its points
+
+
+@dataclass(frozen=True, eq=False)
+class Space:
+    """How pixels of one picture are shown to the network, and how fills become pixels of the picture.
+
+    Made by `space`. Any number of threads may use one.
+
+    Attributes:
+        channels: 1 grey, 3 RGB, 4 CMYK.
+        dtype: uint8, uint16 or float32.
+        tones: For each channel what each of 65536 values from 0 to 1 is shown as; empty where as itself.
+        inverted: White is 0.
+        low: What is shown as 0, of a float picture.
+        high: What is shown as 1.
+        icc: Profile that CMYK goes through.
+    """
+
+    channels: int
+    dtype: np.dtype[Any]
+    tones: tuple[NDArray[np.float32], ...] = ()
+    inverted: bool = False
+    low: float = 0.0
+    high: float = 1.0
+    icc: bytes = b""
+
+    @property
+    def name(self) -> str:
+        """What happens to the pixels, in a few words for the report."""
+        words = []
+        if (self.low, self.high) != (0, 1):
+            words.append(f"float {self.low:g} to {self.high:g} shown as 0 to 1")
+        if self.channels == 4:
+            without = "CMYK, its profile cannot be used" if self.icc else "CMYK without a profile"
+            words.append("CMYK through its profile" if _through(self.icc) else without)
+        if self.tones:
+            words.append("linear light shown as sRGB")
+        if self.inverted:
+            words.append("white is 0")
+        return ", ".join(words) or "as it is"
+
+    def seen(self, own: NDArray[Any]) -> NDArray[Any]:
+        """What the network is shown.
+
+        Args:
+            own: `(..., channels)` in `dtype`; CMYK with 0 for no ink.
+
+        Returns:
+            `(..., 3)`, contiguous: uint8 where 8-bit grey or RGB is shown as it is (RGB may be `own` itself), else
+            float32 in [0, 1], with 0 where a float is NaN or infinite.
+        """
+        top = _TOPS.get(self.dtype)
+        if self.inverted and top:
+            own = ~own
+        if self._is_bytes:
+            return np.repeat(own, 3, axis=-1) if self.channels == 1 else np.ascontiguousarray(own)
+        if self.tones and top:
+            shown = np.empty(own.shape, np.float32)
+            for channel, tone in enumerate(self.tones):
+                shown[..., channel] = tone[:: 65535 // top][own[..., channel]]
+        elif top:
+            shown = np.divide(own, top, dtype=np.float32)
+        else:
+            shown = self._unit(own)
+        if self.channels == 4:
+            return _from_inks(shown, self.icc)
+        return np.repeat(shown, 3, axis=-1) if self.channels == 1 else shown
+
+    def own(self, seen: NDArray[Any]) -> NDArray[Any]:
+        """What the network made, as pixels of the picture.
+
+        Args:
+            seen: `(..., 3)`, uint8 or float32; floats are clipped to [0, 1].
+
+        Returns:
+            `(..., channels)` in `dtype`: the inverse of `seen`. Grey takes the luminance; inks are those that the
+            profile chooses for the colour, without one as much black as it holds.
+        """
+        top = _TOPS.get(self.dtype)
+        if self._is_bytes and seen.dtype == np.uint8:
+            made = luminance(seen)[..., None] if self.channels == 1 else seen
+            return ~made if self.inverted else made
+        unit = np.divide(seen, 255, dtype=np.float32) if seen.dtype == np.uint8 else np.clip(seen, 0, 1)
+        if self.channels == 4:
+            unit = _to_inks(unit, self.icc)
+        elif self.channels == 1:
+            unit = luminance(unit)[..., None]
+        wide = unit.astype(np.float64)
+        for channel, tone in enumerate(self.tones):
+            wide[..., channel] = np.interp(wide[..., channel], tone, _GRID)
+        if top:
+            whole: NDArray[Any] = np.rint(wide * top).astype(self.dtype)
+            return ~whole if self.inverted else whole
+        wide = 1 - wide if self.inverted else wide
+        return np.asarray((self.low + wide * (self.high - self.low)).astype(np.float32))
+
+    @property
+    def _is_bytes(self) -> bool:
+        return self.dtype == np.uint8 and self.channels != 4 and not self.tones
+
+    def _unit(self, own: NDArray[Any]) -> NDArray[np.float32]:
+        """Floats as shown, NaN-free."""
+        held = np.isfinite(own)
+        span = (self.high - self.low) or 1.0  # a constant picture is black, and comes back as the constant
+        wide = np.where(held, own, self.low).astype(np.float64)  # a span may exceed all float32
+        unit = np.clip((wide - self.low) / span, 0, 1)
+        unit = 1 - unit if self.inverted else unit
+        for channel, tone in enumerate(self.tones):
+            unit[..., channel] = np.interp(unit[..., channel], _GRID, tone)
+        return np.asarray(np.where(held, unit, 0).astype(np.float32))
+
+
+def space(
+    channels: int,
+    dtype: DTypeLike,
+    *,
+    icc: bytes = b"",
+    linear: bool = False,
+    inverted: bool = False,
+    limits: tuple[float, float] | None = None,
+) -> Space:
+    """The space of one picture.
+
+    Args:
+        channels: 1 grey, 3 RGB, 4 CMYK (0 is no ink).
+        dtype: uint8, uint16 or float32.
+        icc: Colour profile. One that cannot be read, or is for another kind of picture, counts as none. Of grey and RGB
+            only the tone curve matters, and only if it is nearer to linear light than to a photograph's.
+        linear: Grey and RGB are linear light, whatever the profile says. CMYK has no such thing: no effect.
+        inverted: White is 0, grey only.
+        limits: Lowest and highest known value of a float picture, finite. Within [0, 1], and by default, values are
+            taken as they are; otherwise the limits become 0 and 1. No effect on integers.
+
+    Raises:
+        ValueError: What was asked for does not exist.
+    """
+    kind = np.dtype(dtype)
+    if channels not in (1, 3, 4) or (kind not in _TOPS and kind != np.float32):
+        raise ValueError(f"no space for {channels} channels of {kind}")
+    if inverted and channels != 1:
+        raise ValueError("only grey may be inverted")
+    low, high = limits if limits and kind == np.float32 else (0.0, 1.0)
+    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+        raise ValueError(f"limits must be finite and in order, not {low} and {high}")
+    if low >= 0 and high <= 1:
+        low, high = 0.0, 1.0
+    if channels == 4:
+        return Space(channels, kind, low=float(low), high=float(high), icc=icc)
+    tones = (_as_srgb(_GRID),) * channels if linear else _tones(icc, channels)
+    return Space(channels, kind, tones, inverted, float(low), float(high))
+
+
+def nothing(own: NDArray[Any]) -> NDArray[np.bool_] | None:
+    """Where a float picture holds nothing.
+
+    Args:
+        own: `(..., channels)`.
+
+    Returns:
+        `(...)`, True where any channel is NaN or infinite; None for integers, which always hold something.
+    """
+    return None if own.dtype.kind in "ui" else ~np.isfinite(own).all(axis=-1)
+
+
+def _as_srgb(light: NDArray[np.float64]) -> NDArray[np.float32]:
+    """Linear light from 0 to 1 through the transfer function of IEC 61966-2-1."""
+    encoded = np.where(light <= 0.0031308, 12.92 * light, 1.055 * light ** (1 / 2.4) - 0.055)
+    return np.asarray(encoded.astype(np.float32))
+
+
+@lru_cache(maxsize=4)  # pictures of one folder mostly share one profile
+def _tones(icc: bytes, channels: int) -> tuple[NDArray[np.float32], ...]:
+    """The tones of a profile that is far from perceptual; of any other, of none, of one that cannot be read: empty."""
+    tags = (b"kTRC",) if channels == 1 else (b"rTRC", b"gTRC", b"bTRC")
+    curves = [_curve(_tag(icc, tag)) for tag in tags]
+    # A perceptual curve is below 0.5 ** 1.5 in its middle, whatever its formula.
+    rising = [c for c in curves if c is not None and c[32768] > 0.5**PERCEPTUAL_FROM]
+    tones = tuple(_as_srgb(curve) for curve in rising)
+    # Strictly, in the network's own numbers too: else there is no way back.
+    return tones if len(tones) == channels and all((np.diff(tone) > 0).all() for tone in tones) else ()
+
+
+def _tag(icc: bytes, wanted: bytes) -> bytes:
+    """What a profile holds under a signature, as far as it is there."""
+    end = 132 + 12 * int.from_bytes(icc[128:132], "big")
+    for at in range(132, min(end, len(icc) - 11), 12):
+        signature, start, size = struct.unpack_from(">4sII", icc, at)
+        if signature == wanted:
+            return icc[start : start + size]
+    return b""
+
+
+def _curve(tag: bytes) -> NDArray[np.float64] | None:
+    """A `curv` or `para` tag sampled on the grid and stretched to reach from 0 to 1, or None where it is neither."""
+    with np.errstate(all="ignore"):  # damaged numbers; what comes of them is looked at below
+        if tag[:4] == b"curv" and len(tag) >= 12:
+            count = int.from_bytes(tag[8:12], "big")
+            if count * 2 > len(tag) - 12:
+                return None
+            values = np.frombuffer(tag, ">u2", count, 12)
+            if count > 1:
+                light = np.interp(_GRID, np.linspace(0, 1, count), values)
+            else:  # no value is the identity, a single one a gamma in 1/256
+                light = _GRID ** (values[0] / 256) if count else _GRID
+        elif tag[:4] == b"para":
+            formula = int.from_bytes(tag[8:10], "big")
+            count = {0: 1, 1: 3, 2: 4, 3: 5, 4: 7}.get(formula, 0)
+            if not count or count * 4 > len(tag) - 12:
+                return None
+            light = _formula(formula, *(np.frombuffer(tag, ">i4", count, 12) / 65536))
+        else:
+            return None
+    if not (np.isfinite(light).all() and (np.diff(light) > 0).all()):
+        return None
+    return np.asarray((light - light[0]) / (light[-1] - light[0]))
+
+
+def _formula(
+    kind: int, g: float, a: float = 1, b: float = 0, c: float = 0, d: float = 0, e: float = 0, f: float = 0
+) -> NDArray[np.float64]:
+    """The parametric curves of ICC.1 on the grid."""
+    power = np.maximum(a * _GRID + b, 0) ** g
+    if kind <= 2:  # the third adds c to all of the second, which stretching takes away again
+        return np.asarray(power)
+    return np.where(d <= _GRID, power + e, c * _GRID + f)
+
+
+def _from_inks(inks: NDArray[np.float32], icc: bytes) -> NDArray[np.float32]:
+    """`(..., 4)` in [0, 1] to `(..., 3)`."""
+    if ways := _through(icc):
+        return np.divide(_transformed(_in_bytes(inks), ways[0]), 255, dtype=np.float32)
+    return np.asarray((1 - inks[..., :3]) * (1 - inks[..., 3:]))
+
+
+def _to_inks(rgb: NDArray[np.float32], icc: bytes) -> NDArray[np.float32]:
+    """`(..., 3)` in [0, 1] to `(..., 4)`."""
+    if ways := _through(icc):
+        return np.divide(_transformed(_in_bytes(rgb), ways[1]), 255, dtype=np.float32)
+    light = rgb.max(axis=-1, keepdims=True)  # all that is dark in every channel is black ink
+    inks = (light - rgb) / np.where(light > 0, light, 1)
+    return np.concatenate([inks, 1 - light], axis=-1)
+
+
+def _in_bytes(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
+    return np.rint(unit * 255).astype(np.uint8)
+
+
+def _transformed(pixels: NDArray[np.uint8], transform: ImageCmsTransform) -> NDArray[np.uint8]:
+    """`(..., channels)` through LittleCMS."""
+    from PIL import Image
+
+    if not pixels.size:
+        return np.empty((*pixels.shape[:-1], len(transform.output_mode)), np.uint8)
+    line = Image.frombytes(transform.input_mode, (pixels.size // pixels.shape[-1], 1), pixels.tobytes())
+    return np.asarray(transform.apply(line)).reshape(*pixels.shape[:-1], -1)
+
+
+@lru_cache(maxsize=4)  # two threads that ask at once may both build them, which harms nothing
+def _through(icc: bytes) -> tuple[ImageCmsTransform, ImageCmsTransform] | None:
+    """The ways from CMYK to sRGB and back, of the intent by which colours come back closest; None: no usable profile.
+
+    Several threads may share them: Pillow lets go of the interpreter meanwhile, and without its cache of the last pixel
+    a transform of LittleCMS has nothing that changes.
+    """
+    if not icc:
+        return None
+    from PIL import ImageCms
+
+    intents = ImageCms.Intent
+    steps = np.linspace(0, 255, 6).astype(np.uint8)
+    inks = np.stack(np.meshgrid(*[steps] * 4, indexing="ij"), axis=-1)
+    found: list[tuple[float, tuple[ImageCmsTransform, ImageCmsTransform]]] = []
+    for intent, compensation in (
+        (intents.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION),
+        (intents.PERCEPTUAL, ImageCms.Flags.NONE),
+    ):
+        flags = compensation | ImageCms.Flags.NOCACHE
+        try:
+            printer = ImageCms.getOpenProfile(BytesIO(icc))
+            screen = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+            there = ImageCms.buildTransform(printer, screen, "CMYK", "RGB", intent, flags)
+            back = ImageCms.buildTransform(screen, printer, "RGB", "CMYK", intent, flags)
+            back.output_profile = screen  # Pillow writes it out at every use, which not every printer's survives
+            shown = _transformed(inks, there)
+            again = _transformed(_transformed(shown, back), there)
+        except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, of other colours, one way only
+            continue
+        found.append((float(np.abs(shown.astype(float) - again).mean()), (there, back)))
+    error, ways = min(found, key=lambda pair: pair[0], default=(math.inf, None))
+    return ways if error <= WORST_ROUND_TRIP else None

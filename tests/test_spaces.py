@@ -1,0 +1,496 @@
+"""What the network is shown of deep, linear, inverted, float and CMYK pictures, and that fills find the way back."""
+
+from __future__ import annotations
+
+import io
+import struct
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from numpy.typing import NDArray
+from PIL import Image, ImageCms
+
+from pconv_cli.colours import luminance
+from pconv_cli.spaces import nothing, space
+
+ALL_BYTES = np.arange(256, dtype=np.uint8)[:, None]
+ALL_WORDS = np.arange(65536, dtype=np.uint16)[:, None]
+TO_XYZ = np.array([[0.43607, 0.38515, 0.14307], [0.22249, 0.71687, 0.06061], [0.01392, 0.09708, 0.71410]])  # of D50
+WHITE = TO_XYZ.sum(axis=1)
+
+
+def encoded(light: NDArray[Any]) -> NDArray[Any]:
+    return np.where(light <= 0.0031308, 12.92 * light, 1.055 * np.maximum(light, 0) ** (1 / 2.4) - 0.055)
+
+
+def decoded(tone: NDArray[Any]) -> NDArray[Any]:
+    return np.where(tone <= 0.04045, tone / 12.92, ((tone + 0.055) / 1.055) ** 2.4)
+
+
+def profile(kind: bytes, tags: dict[bytes, bytes], device: bytes = b"mntr", pcs: bytes = b"XYZ ") -> bytes:
+    table, body = b"", b""
+    start = 128 + 4 + 12 * len(tags)
+    for name, value in tags.items():
+        table += struct.pack(">4sII", name, start + len(body), len(value))
+        body += value + b"\0" * (-len(value) % 4)
+    version = 0x04200000 if device == b"mntr" else 0x02400000
+    head = struct.pack(">II I4s4s4s", start + len(body), 0, version, device, kind, pcs)
+    head += struct.pack(">6H4s", 2020, 1, 1, 0, 0, 0, b"acsp") + b"\0" * 28 + struct.pack(">3i", 63190, 65536, 54061)
+    return head.ljust(128, b"\0") + struct.pack(">I", len(tags)) + table + body
+
+
+def fixed(*numbers: float) -> bytes:
+    return struct.pack(f">{len(numbers)}i", *(round(number * 65536) for number in numbers))
+
+
+def curv(*entries: int) -> bytes:
+    return struct.pack(f">4s4xI{len(entries)}H", b"curv", len(entries), *entries)
+
+
+def para(formula: int, *numbers: float) -> bytes:
+    return struct.pack(">4s4xHxx", b"para", formula) + fixed(*numbers)
+
+
+def rgb(red: bytes, green: bytes | None = None, blue: bytes | None = None) -> bytes:
+    tags = {b"rTRC": red, b"gTRC": green or red, b"bTRC": blue or red, b"wtpt": b"XYZ \0\0\0\0" + fixed(*WHITE)}
+    columns = zip((b"rXYZ", b"gXYZ", b"bXYZ"), TO_XYZ.T, strict=True)
+    return profile(b"RGB ", tags | {name: b"XYZ \0\0\0\0" + fixed(*column) for name, column in columns})
+
+
+def grey(curve: bytes) -> bytes:
+    return profile(b"GRAY", {b"kTRC": curve})
+
+
+def lut(ins: int, outs: int, points: int, values: NDArray[Any]) -> bytes:
+    """An `mft2` tag; `values` in [0, 1], one row for each point of the grid, the first channel slowest."""
+    straight = struct.pack(">2H", 0, 65535)
+    head = struct.pack(">4s4x4B", b"mft2", ins, outs, points, 0) + fixed(1, 0, 0, 0, 1, 0, 0, 0, 1)
+    grid = np.rint(values * 65535).clip(0, 65535).astype(">u2").tobytes()
+    return head + struct.pack(">2H", 2, 2) + straight * ins + grid + straight * outs
+
+
+def every(points: int, channels: int) -> NDArray[Any]:
+    return np.stack(np.meshgrid(*[np.linspace(0, 1, points)] * channels, indexing="ij"), -1).reshape(-1, channels)
+
+
+@cache
+def whole_press() -> tuple[bytes, bytes]:
+    """Both ways of a printer without black, whose inks look fuller than they are: not what the plain formula makes."""
+    inks = every(9, 4)
+    colours = (1 - inks[:, :3] ** 0.8) * (1 - inks[:, 3:] ** 0.8)
+    f = np.cbrt(decoded(colours) @ TO_XYZ.T / WHITE)
+    f = np.where(f > 6 / 29, f, f**3 / (3 * (6 / 29) ** 2) + 4 / 29)
+    lab = np.stack([116 * f[:, 1] - 16, 500 * (f[:, 0] - f[:, 1]), 200 * (f[:, 1] - f[:, 2])], -1)
+    there = (lab * [652.8, 256, 256] + [0, 32768, 32768]) / 65535
+
+    light, a, b = ((every(33, 3) * 65535 - [0, 32768, 32768]) / [652.8, 256, 256]).T
+    f = np.stack([(light + 16) / 116 + a / 500, (light + 16) / 116, (light + 16) / 116 - b / 200], -1)
+    xyz = np.where(f > 6 / 29, f**3, 3 * (6 / 29) ** 2 * (f - 4 / 29)) * WHITE
+    colours = encoded(xyz @ np.linalg.inv(TO_XYZ).T).clip(0, 1)
+    back = np.concatenate([(1 - colours) ** 1.25, np.zeros((len(colours), 1))], -1)
+    return lut(4, 3, 9, there), lut(3, 4, 33, back)
+
+
+@cache
+def press() -> bytes:
+    there, back = whole_press()
+    return profile(b"CMYK", {b"A2B0": there, b"B2A0": back}, b"prtr", b"Lab ")
+
+
+def colours_of(dtype: Any, channels: int = 3, count: int = 500) -> NDArray[Any]:
+    values = np.random.default_rng(7).integers(0, np.iinfo(dtype).max, (count, channels), dtype, endpoint=True)
+    return values
+
+
+LINEAR = {
+    "identity": curv(),
+    "gamma 1": curv(256),
+    "gamma 1.2": curv(round(1.2 * 256)),
+    "a table": curv(*range(0, 65536, 257)),
+    "formula 0": para(0, 1),
+    "formula 1": para(1, 1.2, 0.98, 0.02),
+    "formula 2": para(2, 1.1, 0.972, 0.1, -0.0794),
+    "formula 3": para(3, 1.3, 0.95, 0.05, 0.4, 0.05),
+    "formula 4": para(4, 1.2, 0.858, 0.1, 0.5, 0.05, 0.05, 0.005),
+}
+PERCEPTUAL = {
+    "gamma 1.8": curv(round(1.8 * 256)),
+    "gamma 2.2": curv(round(2.2 * 256)),
+    "sRGB": para(3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045),
+    "a table": curv(*(round(65535 * (i / 63) ** 2.2) for i in range(64))),
+}
+
+
+# Pictures as they are
+
+
+def test_bytes_are_shown_as_bytes_and_deep_ones_as_parts_of_one() -> None:
+    assert space(3, np.uint8).seen(colours_of(np.uint8)).dtype == np.uint8
+    assert np.array_equal(space(1, np.uint8).seen(ALL_BYTES), ALL_BYTES.repeat(3, 1))
+    seen = space(1, np.uint16).seen(ALL_WORDS)
+    assert seen.dtype == np.float32 and seen.shape == (65536, 3)
+    assert np.abs(seen - ALL_WORDS / 65535).max() < 1e-7 and seen.min() == 0 and seen.max() == 1
+    assert space(3, np.uint16).name == space(1, np.uint8).name == "as it is"
+
+
+def test_bytes_shown_as_they_are_become_the_luminance_that_every_other_grey_fill_takes() -> None:
+    made = colours_of(np.uint8)
+    assert np.array_equal(space(1, np.uint8).own(made)[:, 0], luminance(made))
+    assert space(1, np.uint8).own(made).shape == (500, 1)
+
+
+@pytest.mark.parametrize("curve", [None, *PERCEPTUAL.values(), *LINEAR.values()])
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("values", [ALL_BYTES, ALL_WORDS], ids=["8 bit", "16 bit"])
+def test_every_grey_value_comes_back_and_shows_in_order(
+    values: NDArray[Any], inverted: bool, curve: bytes | None
+) -> None:
+    at = space(1, values.dtype, icc=grey(curve) if curve else b"", inverted=inverted)
+    seen = at.seen(values)
+    assert np.array_equal(at.own(seen), values)
+    steps = np.diff(seen[:, 0].astype(float))
+    assert (steps < 0).all() if inverted else (steps > 0).all()
+    assert seen.min() == 0 and seen.max() in (1, 255)
+    assert seen.flags.c_contiguous
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.lists(st.integers(0, 65535), min_size=3, max_size=3), st.sampled_from(sorted(LINEAR)), st.booleans())
+def test_every_colour_comes_back(colour: list[int], curve: str, deep: bool) -> None:
+    own = np.array([colour], np.uint16) if deep else (np.array([colour]) >> 8).astype(np.uint8)
+    for at in (
+        space(3, own.dtype),
+        space(3, own.dtype, linear=True),
+        space(3, own.dtype, icc=rgb(LINEAR[curve], LINEAR["identity"], LINEAR["gamma 1.2"])),
+    ):
+        assert np.array_equal(at.own(at.seen(own)), own)
+
+
+@settings(max_examples=60, deadline=None)
+@given(st.integers(1, 4), st.integers(0, 3), st.sampled_from([1, 3, 4]), st.sampled_from(["u1", "u2", "f4"]))
+def test_any_shape_keeps_its_shape(height: int, width: int, channels: int, dtype: str) -> None:
+    for options in ({}, {"linear": True}, {"icc": press()}):
+        at = space(channels, dtype, **options)  # type: ignore[arg-type]
+        seen = at.seen(np.zeros((height, width, channels), dtype))
+        assert seen.shape == (height, width, 3) and seen.dtype in (np.uint8, np.float32)
+        own = at.own(seen)
+        assert own.shape == (height, width, channels) and own.dtype == np.dtype(dtype)
+
+
+@pytest.mark.parametrize("channels", [1, 3, 4])
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_a_fill_of_bytes_and_the_same_one_of_floats_become_the_same_pixels(channels: int, dtype: Any) -> None:
+    made = colours_of(np.uint8)
+    made = made[:, :1].repeat(3, 1) if channels == 1 else made  # of colours, bytes have a luminance of their own
+    for options in ({}, {"linear": True}, {"icc": press()}):
+        at = space(channels, dtype, **options)  # type: ignore[arg-type]
+        assert np.abs(at.own(made) - at.own((made / 255).astype(np.float32)).astype(float)).max() < 1e-6
+
+
+def test_a_fill_beyond_the_range_is_clipped() -> None:
+    made = np.array([[-0.5, 0.5, 1.5]], np.float32)
+    assert space(3, np.uint16).own(made).tolist() == [[0, 32768, 65535]]
+    assert space(3, np.uint8, linear=True).own(made).tolist() == [[0, 55, 255]]
+    assert space(3, np.float32, limits=(-10, 10)).own(made).tolist() == [[-10, 0, 10]]
+
+
+def test_the_shown_and_the_own_are_not_changed_in_place() -> None:
+    for at in (space(1, "f4", limits=(0, 9), inverted=True), space(3, "u2", linear=True), space(4, "u1", icc=press())):
+        own = (np.ones((2, at.channels)) * 5).astype(at.dtype)
+        seen = at.seen(own)
+        kept = own.copy(), seen.copy()
+        at.own(seen)
+        assert np.array_equal(own, kept[0]) and np.array_equal(seen, kept[1])
+
+
+# Linear light
+
+
+@pytest.mark.parametrize("curve", LINEAR.values(), ids=LINEAR.keys())
+def test_a_linear_profile_shows_what_littlecms_makes_of_it(curve: bytes) -> None:
+    own = colours_of(np.uint8)
+    at = space(3, np.uint8, icc=rgb(curve))
+    assert at.name == "linear light shown as sRGB"
+    source = ImageCms.getOpenProfile(io.BytesIO(rgb(curve)))
+    transform = ImageCms.buildTransform(source, ImageCms.createProfile("sRGB"), "RGB", "RGB")
+    theirs = np.asarray(transform.apply(Image.fromarray(own[None])))[0]
+    light = own.min(axis=1) > 25  # darker, curves that do not start at 0 differ: they are stretched here
+    assert light.sum() > 300
+    assert np.abs(at.seen(own) * 255 - theirs)[light].max() < 1
+
+
+@pytest.mark.parametrize("curve", PERCEPTUAL.values(), ids=PERCEPTUAL.keys())
+def test_an_ordinary_profile_changes_nothing(curve: bytes) -> None:
+    assert space(3, np.uint8, icc=rgb(curve)).name == "as it is"
+    assert space(1, np.uint16, icc=grey(curve)).name == "as it is"
+    assert np.array_equal(space(1, np.uint8, icc=grey(curve)).seen(ALL_BYTES), ALL_BYTES.repeat(3, 1))
+
+
+@pytest.mark.parametrize(
+    "options", [{"icc": grey(curv())}, {"icc": grey(curv(256))}, {"icc": grey(para(0, 1))}, {"linear": True}], ids=str
+)
+def test_a_linear_picture_is_seen_as_its_srgb_twin(options: dict[str, Any]) -> None:
+    light = ALL_WORDS / 65535
+    twin = np.rint(encoded(light) * 65535).astype(np.uint16)
+    linear, perceptual = space(1, np.uint16, **options).seen(ALL_WORDS), space(1, np.uint16).seen(twin)
+    assert np.abs(linear - perceptual).max() < 0.51 / 65535
+    floats = space(1, np.float32, **options).seen(light.astype(np.float32))
+    assert np.abs(floats - perceptual).max() < 0.55 / 65535
+
+
+def test_eight_bits_of_linear_light_are_seen_as_sixteen() -> None:
+    own = colours_of(np.uint8)
+    shallow, deep = (
+        space(3, np.uint8, linear=True).seen(own),
+        space(3, np.uint16, linear=True).seen(own * np.uint16(257)),
+    )
+    assert shallow.dtype == np.float32 and np.array_equal(shallow, deep)
+
+
+def test_the_user_s_word_goes_before_the_profile() -> None:
+    assert space(1, np.uint8, icc=grey(PERCEPTUAL["sRGB"]), linear=True).name == "linear light shown as sRGB"
+
+
+def test_each_channel_has_its_own_curve() -> None:
+    own = np.full((1, 3), 20000, np.uint16)
+    icc = rgb(LINEAR["identity"], LINEAR["gamma 1.2"], para(0, 1.4))
+    red, green, blue = space(3, np.uint16, icc=icc).seen(own)[0]
+    assert red > green > blue
+
+
+def test_a_profile_of_which_only_some_channels_are_linear_changes_nothing() -> None:
+    assert space(3, np.uint8, icc=rgb(curv(), PERCEPTUAL["sRGB"], curv())).name == "as it is"
+
+
+def test_a_profile_for_another_kind_of_picture_counts_as_none() -> None:
+    assert space(3, np.uint8, icc=grey(curv())).name == space(1, np.uint8, icc=rgb(curv())).name == "as it is"
+    assert space(3, np.uint8, icc=press()).name == "as it is"
+    assert space(4, np.uint8, icc=rgb(curv())).name == "CMYK, its profile cannot be used"
+
+
+@pytest.mark.parametrize(
+    "curve",
+    [
+        curv(65535, 0),  # falls
+        curv(0, 40000, 40000, 65535),  # rests: there is no way back
+        curv(0),
+        curv(7, 7),
+        para(0, 0),
+        para(0, -1),
+        para(1, 1, 0, 0),
+        para(9, 1),
+        para(4, 1, 1),  # too short
+        b"curv\0\0\0\0\xff\xff\xff\xff",
+        b"curv",
+        b"mAB \0\0\0\0\0\0\0\0",
+        b"",
+    ],
+    ids=str,
+)
+def test_a_curve_without_a_way_back_counts_as_none(curve: bytes) -> None:
+    assert space(1, np.uint16, icc=grey(curve)).name == "as it is"
+
+
+@settings(max_examples=200, deadline=None)
+@given(st.data())
+def test_a_damaged_profile_never_raises_and_never_costs_the_way_back(data: st.DataObject) -> None:
+    whole = data.draw(st.sampled_from([grey(LINEAR["a table"]), grey(LINEAR["formula 4"]), grey(curv(256))]))
+    icc = bytearray(whole[: data.draw(st.integers(0, len(whole)))])
+    for at in data.draw(st.lists(st.integers(128, len(whole) - 1), max_size=4)):
+        icc[at : at + 1] = data.draw(st.binary(max_size=2))
+    found = space(1, np.uint16, icc=bytes(icc))
+    assert np.array_equal(found.own(found.seen(ALL_WORDS[::97])), ALL_WORDS[::97])
+
+
+@settings(max_examples=100, deadline=None)
+@given(st.binary(max_size=300), st.sampled_from([b"GRAY", b"RGB ", b"CMYK"]))
+def test_bytes_that_are_no_profile_count_as_none(noise: bytes, kind: bytes) -> None:
+    for icc in (noise, noise[:16].ljust(16) + kind + noise):
+        assert space(1, np.uint8, icc=icc).name in ("as it is", "linear light shown as sRGB")
+        assert space(3, np.uint8, icc=icc).name in ("as it is", "linear light shown as sRGB")
+        assert space(4, np.uint8, icc=icc).name in ("CMYK, its profile cannot be used", "CMYK without a profile")
+
+
+# Floats
+
+
+@pytest.mark.parametrize("limits", [None, (0, 1), (0.25, 0.5), (-12, 830), (-3.4e38, 3.4e38), (1e6, 1e6 + 1), (7, 7)])
+@pytest.mark.parametrize("options", [{}, {"linear": True}, {"inverted": True}], ids=str)
+def test_floats_of_any_range_come_back(limits: tuple[float, float] | None, options: dict[str, Any]) -> None:
+    low, high = limits or (0, 1)
+    at = space(1, np.float32, limits=limits, **options)
+    own = (low + np.linspace(0, 1, 301) * (high - low))[:, None].astype(np.float32)
+    seen = at.seen(own)
+    assert seen.dtype == np.float32 and seen.min() >= 0 and seen.max() <= 1
+    assert np.abs(at.own(seen) - own.astype(float)).max() <= 1e-6 * max(high - low, abs(high))
+    if low != high:
+        assert (np.diff(seen[:, 0]) * (-1 if options.get("inverted") else 1) >= 0).all()
+
+
+def test_floats_within_0_and_1_are_taken_as_they_are() -> None:
+    own = np.array([[0.25, 0.3, 0.5]], np.float32)
+    at = space(3, np.float32, limits=(0.25, 0.5))
+    assert np.array_equal(at.seen(own), own) and at.name == "as it is"
+    assert space(3, np.float32, limits=(-12, 830)).name == "float -12 to 830 shown as 0 to 1"
+    assert space(3, np.float32, limits=(-12, 830)).seen(np.float32([[-12, 409, 830]])).tolist() == [[0, 0.5, 1]]
+
+
+def test_limits_are_for_floats() -> None:
+    assert space(1, np.uint16, limits=(50, 900)).name == "as it is"
+
+
+def test_a_fill_of_a_constant_picture_is_the_constant() -> None:
+    at = space(3, np.float32, limits=(-9999, -9999))
+    assert (at.own(np.random.default_rng(1).random((5, 3), np.float32)) == -9999).all()
+    assert (at.seen(np.full((5, 3), -9999, np.float32)) == 0).all()
+
+
+@pytest.mark.parametrize("options", [{}, {"linear": True}, {"limits": (-5, 5)}], ids=str)
+@pytest.mark.parametrize("channels", [1, 3, 4])
+def test_what_is_not_a_number_is_nothing_and_shown_as_0(channels: int, options: dict[str, Any]) -> None:
+    own = np.full((6, channels), 0.5, np.float32)
+    own[1, 0], own[2, -1], own[3] = np.nan, np.inf, -np.inf
+    own[4, :1] = np.uint32(0x7FA00000).view(np.float32)  # one that signals
+    at = space(channels, np.float32, **options)
+    seen = at.seen(own)
+    assert np.isfinite(seen).all() and seen.min() >= 0 and seen.max() <= 1
+    if channels < 4:
+        assert (seen[~np.isfinite(own).repeat(3 // channels, 1)] == 0).all() and (seen[0] > 0).all()
+    found = nothing(own)
+    assert found is not None and found.tolist() == [False, True, True, True, True, False]
+
+
+def test_where_white_is_0_nothing_is_still_shown_as_0() -> None:
+    seen = space(1, np.float32, inverted=True).seen(np.array([[np.nan], [0.25]], np.float32))
+    assert seen[:, 0].tolist() == [0, 0.75]
+
+
+def test_integers_always_hold_something() -> None:
+    assert nothing(ALL_BYTES) is nothing(ALL_WORDS) is None
+
+
+def test_values_outside_the_limits_are_clipped() -> None:
+    seen = space(1, np.float32, limits=(0, 10)).seen(np.array([[-5], [5], [50]], np.float32))
+    assert seen[:, 0].tolist() == [0, 0.5, 1]
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"channels": 2},
+        {"dtype": np.float64},
+        {"dtype": np.int16},
+        {"channels": 3, "inverted": True},
+        {"limits": (np.nan, 1)},
+        {"limits": (0, np.inf)},
+        {"limits": (2, 1)},
+    ],
+    ids=str,
+)
+def test_what_does_not_exist_is_refused(wrong: dict[str, Any]) -> None:
+    with pytest.raises(ValueError):
+        space(**{"channels": 1, "dtype": np.float32} | wrong)
+
+
+# CMYK
+
+
+def test_cmyk_without_a_profile_is_read_by_the_plain_formula() -> None:
+    at = space(4, np.uint8)
+    inks = np.array([[0, 0, 0, 0], [255, 0, 0, 0], [0, 255, 255, 0], [0, 0, 0, 255], [0, 0, 0, 51]], np.uint8)
+    assert np.allclose(at.seen(inks), [[1, 1, 1], [0, 1, 1], [1, 0, 0], [0, 0, 0], [0.8, 0.8, 0.8]])
+    assert at.name == "CMYK without a profile"
+
+
+@pytest.mark.parametrize(("dtype", "error"), [(np.uint8, 0.005), (np.uint16, 2e-5), (np.float32, 1e-6)])
+def test_cmyk_without_a_profile_takes_all_its_grey_as_black_and_comes_back(dtype: Any, error: float) -> None:
+    made = every(12, 3).astype(np.float32)
+    at = space(4, dtype)
+    inks = at.own(made)
+    assert (inks[:, :3].min(axis=1) == 0).all()
+    assert np.abs(at.seen(inks) - made).max() < error
+    assert at.own(np.zeros((1, 3), np.uint8))[0].tolist() == [0, 0, 0, at.own(np.zeros((1, 3), np.uint8))[0, 3]]
+
+
+def test_cmyk_goes_through_its_profile() -> None:
+    at = space(4, np.uint8, icc=press())
+    assert at.name == "CMYK through its profile"
+    inks = (every(5, 4) * 255).astype(np.uint8)
+    meant = (1 - (inks[:, :3] / 255) ** 0.8) * (1 - (inks[:, 3:] / 255) ** 0.8)
+    assert np.abs(at.seen(inks) - meant).mean() * 255 < 2
+    assert np.abs(space(4, np.uint8).seen(inks) - meant).mean() * 255 > 8  # the plain formula says something else
+    middle = at.own(np.full((1, 3), 128, np.uint8))[0]
+    assert middle[3] == 0 and middle[:3].min() > 90  # this press greys with colours, not with black
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
+def test_a_fill_of_cmyk_comes_back_from_its_inks(dtype: Any) -> None:
+    at = space(4, dtype, icc=press())
+    made = (0.2 + 0.6 * every(12, 3)).astype(np.float32)
+    error = np.abs(at.seen(at.own(made)) - made) * 255
+    assert error.mean() < 2 and error.max() < 12
+
+
+def test_deep_cmyk_goes_the_way_of_bytes() -> None:
+    shallow, deep = space(4, np.uint8, icc=press()), space(4, np.uint16, icc=press())
+    inks = colours_of(np.uint8, 4)
+    assert np.array_equal(shallow.seen(inks), deep.seen(inks * np.uint16(257)))
+    made = colours_of(np.uint8)
+    assert np.array_equal(shallow.own(made) * np.uint16(257), deep.own(made))
+    between = ((made + np.array([-0.4, 0, 0.4])).clip(0, 255) / 255).astype(np.float32)
+    assert np.array_equal(deep.own(between), deep.own(made))
+
+
+def test_a_profile_that_does_not_lead_back_cannot_be_used() -> None:
+    one_way = profile(b"CMYK", {b"A2B0": lut(4, 3, 2, every(2, 4)[:, :3])}, b"prtr", b"Lab ")
+    wiped = press()[: -(33**3) * 8] + b"\0" * 33**3 * 8
+    for icc in (one_way, wiped, press()[:5000], press()[:200]):
+        at = space(4, np.uint8, icc=icc)
+        assert at.name == "CMYK, its profile cannot be used"
+        assert np.array_equal(at.seen(ALL_BYTES.repeat(4, 1)), space(4, np.uint8).seen(ALL_BYTES.repeat(4, 1)))
+
+
+@pytest.mark.parametrize("spoilt", [b"B2A0", b"B2A1"])
+def test_of_the_two_intents_the_one_whose_colours_come_back_is_taken(spoilt: bytes) -> None:
+    there, back = whole_press()
+    tags = {b"A2B0": there, b"A2B1": there, b"B2A0": back, b"B2A1": back}
+    tags[spoilt] = lut(3, 4, 2, np.zeros((8, 4)))
+    at = space(4, np.uint8, icc=profile(b"CMYK", tags, b"prtr", b"Lab "))
+    made = (0.2 + 0.6 * every(7, 3)).astype(np.float32)
+    assert at.name == "CMYK through its profile" and np.abs(at.seen(at.own(made)) - made).mean() * 255 < 2
+
+
+def test_a_profile_that_littlecms_reads_but_could_not_write_again_is_used() -> None:
+    there, back = whole_press()
+    scaled = back[:12] + fixed(0.9999) + back[16:]  # in its matrix
+    icc = profile(b"CMYK", {b"A2B0": there, b"B2A0": scaled}, b"prtr", b"Lab ")
+    icc = icc[:8] + b"\x04" + icc[9:]  # of version 4
+    printer = ImageCms.getOpenProfile(io.BytesIO(icc))
+    ImageCms.buildTransform(ImageCms.createProfile("sRGB"), printer, "RGB", "CMYK")
+    with pytest.raises(OSError):
+        printer.tobytes()
+    assert space(4, np.uint8, icc=icc).name == "CMYK through its profile"
+
+
+def test_a_damaged_cmyk_profile_never_raises() -> None:
+    rng = np.random.default_rng(3)
+    for _ in range(12):
+        icc = bytearray(press())
+        for at in rng.integers(0, 420, 3):  # head and tags, the heads of tables included
+            icc[at] = rng.integers(256)
+        found = space(4, np.uint8, icc=bytes(icc))
+        assert found.own(found.seen(np.zeros((3, 4), np.uint8))).shape == (3, 4)
+
+
+def test_threads_share_a_space() -> None:
+    at = space(4, np.uint8, icc=press() + b"threads")  # a profile that nobody has opened yet
+    pieces = [colours_of(np.uint8, 4, 3000 + 37 * i) for i in range(24)]
+    with ThreadPoolExecutor(8) as pool:
+        together = list(pool.map(lambda piece: at.own(at.seen(piece)), pieces))
+    alone = space(4, np.uint8, icc=press())
+    assert all(np.array_equal(found, alone.own(alone.seen(p))) for found, p in zip(together, pieces, strict=True))
