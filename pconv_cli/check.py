@@ -150,7 +150,7 @@ def check(
     return Checked(
         len(todo.jobs), tuple(findings), sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
         pixels, float(np.mean([found.share for found in fine])) if fine else 0.0, disk, free, memory, available,
-        round(pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + 2 * reading, 1), len(looks) == len(todo.jobs),
+        round(pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + 2 * reading, 3), len(looks) == len(todo.jobs),
     )  # fmt: skip
 
 

@@ -41,7 +41,7 @@ STRIP = 512  # pixels of a cut looked at together
 LARGEST_GUIDE = 1 << 24  # pixels of a reduced picture
 
 Shape = tuple[int, int, bool, bool, str]
-"""What tiles of one batch share: width, height, whether they bring guides, or are of reduced pictures, type of pixels."""
+"""What tiles of one batch share: width, height, whether they bring guides or are of reduced pictures, pixels' type."""
 
 
 class Unfillable(ValueError):

@@ -136,6 +136,8 @@ class Source:
         tiff = Directory.first(path) if raster.driver == "GTiff" else None
         with quietly():
             self._flags = raster.mask_flag_enums[0] if raster.count else []
+        with suppress(CPLE_BaseError):  # of a tag that is beyond its range: rasterio would raise it at the next call
+            _ = raster.colorinterp
         _refuse(path, raster, tiff)
         self.width: int = raster.width
         self.height: int = raster.height
@@ -1201,11 +1203,7 @@ def _open(path: Path, mode: str = "r", *, raw: bool = False, **options: Any) -> 
             raise ItemError(path, _NOT_A_PICTURE if head else "the file is empty (0 bytes): fetch it again")
     with quietly():
         place = path.absolute()
-        raster = rasterio.open(f"GTIFF_RAW:{place}" if raw else place, mode, driver=driver, **options)
-        if mode != "w":
-            with suppress(CPLE_BaseError):  # left from opening, of a tag; the next call would raise it
-                _ = raster.colorinterp
-        return raster
+        return rasterio.open(f"GTIFF_RAW:{place}" if raw else place, mode, driver=driver, **options)
 
 
 @contextmanager

@@ -376,7 +376,7 @@ def test_quiet_shows_failures_only(work: Workplace, pconv: Pconv) -> None:
 def test_verbose_says_every_picture_and_how_it_went(work: Workplace, pconv: Pconv) -> None:
     work.pair("a.png")
     assert pconv.restore("-v") == 0
-    assert re.search(r"restored a\.png: .* 1 tile, \d+\.\d\d s, to .*a\.png", pconv.err)
+    assert re.search(r"restored a\.png: .* 2 tiles, \d+\.\d\d s, to .*a\.png", pconv.err)
 
 
 # ---------------------------------------------------------------- names
@@ -787,8 +787,8 @@ def test_every_option_of_restore_reaches_its_setting(
     assert [job.output for job in got[0].jobs] == [work.out / "a.tif"]
     assert got[1] == use_case.RestoreSettings(
         weights="w", device="mps", precision="bf16", tile_size=64, batch_size=3, jobs=5, padding="zero", overlap=7,
-        invert_mask=True, dilate=2, mask_on="stored", format="tif", overwrite=True, strict=True, linear=True, resume=True,
-        max_failures=4, failed_list=Path("f.csv"), max_megapixels=9,
+        invert_mask=True, dilate=2, mask_on="stored", format="tif", overwrite=True, strict=True, linear=True,
+        resume=True, max_failures=4, failed_list=Path("f.csv"), max_megapixels=9,
     )  # fmt: skip
     got.clear()
     assert pconv(*places) == 0

@@ -144,7 +144,8 @@ def command(
             masks = None if pipes.masks is None else Path(pipes.masks)
             todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
         else:
-            todo = use_case.plan_listed(rows(manifest), base(paths or []), settings)
+            out = base(paths or [])
+            todo = use_case.plan_listed(rows(manifest), out, settings)
         if sample is not None:
             todo = todo.first(sample)
         show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
