@@ -154,6 +154,10 @@ def _check(settings: RestoreSettings) -> str | None:
         raise UsageError(f"--invert-mask with --mask-from {settings.mask_from}: only a band can be inverted")
     if settings.failed_list is not None:
         manifest.form_of(settings.failed_list)
+        try:  # now, and not after hours
+            files.refuse_taken(settings.failed_list, overwrite=settings.overwrite)
+        except files.Refused as error:
+            raise UsageError(f"--failed-list {settings.failed_list}: {error}") from error
     return None if settings.format is None else FORMATS[settings.format][0]
 
 

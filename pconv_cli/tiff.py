@@ -66,8 +66,9 @@ _FORMATS = {
     "JP2OpenJPEG": (b"\0\0\0\x0cjP  ", b"\xff\x4f\xff\x51"),
 }
 
-# TIFF compressions by number that GDAL writes back without losing anything, and JPEG, which has a chapter of its own.
-_LOSSLESS = {1, 5, 8, 32773, 32946, 50000}  # none, LZW, deflate, PackBits, deflate's old number, Zstandard
+# TIFF compressions by number that GDAL writes back without losing anything: none, those of fax, LZW, deflate, PackBits,
+# deflate's old number, Zstandard. JPEG has a chapter of its own.
+_LOSSLESS = {1, 2, 3, 4, 5, 8, 32773, 32946, 50000}
 _JPEG = 7
 _ICC = 34675
 _SPACES = {0: "RGB", 1: "RGB", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
@@ -785,7 +786,7 @@ class Canvas:
         self.outside_changed = 0
         if output.suffix.lower() not in (".tif", ".tiff"):
             raise ItemError(output, f"pictures this big are written as TIFF, not '{output.suffix}': name it .tif")
-        self._scratch = files.hidden(output)
+        self._scratch = files.hidden(_encodable(output))
         with _writing(output):
             files.refuse_same(source.path, output)
             files.refuse_taken(output, overwrite=overwrite)
@@ -991,7 +992,8 @@ class Canvas:
         mask = source.validity == "mask band"
         written: dict[Window, int | None] = {}
         with source._raster() as raster:
-            profile, settings = _profile(raster, source, side), _settings(raster)
+            profile = _profile(raster, source, side)
+            settings = _settings(raster, palette=profile["photometric"] == "PALETTE")
         with closing(_open(part, "w", **profile)) as target:
             settings(target)
             for y in range(0, source.height, side):
@@ -1075,7 +1077,10 @@ class Canvas:
 def _profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
     """How a new file is created that is to hold the same picture."""
     colours = "CMYK" if source._raw else "RGB" if raster.colorinterp[0] == ColorInterp.red else "MINISBLACK"
-    photometric = "PALETTE" if source.palette is not None else "MINISWHITE" if source.inverted else colours
+    # Black and white are two colours to GDAL, and a palette to nobody else.
+    named = {0: "MINISWHITE", 1: "MINISBLACK"}.get(source._tiff.number(262, 3) if source._tiff else 3)
+    photometric = "PALETTE" if source.palette is not None else colours
+    photometric = named if named and colours == "MINISBLACK" else photometric
     alpha = "NO" if source.alpha is None else "PREMULTIPLIED" if source.premultiplied else "NON-PREMULTIPLIED"
     profile = {"width": source.width, "height": source.height, "count": source.bands, "dtype": source.dtype.name}
     profile |= {"tiled": True, "blockxsize": side, "blockysize": side, "interleave": "pixel", "BIGTIFF": "IF_SAFER"}
@@ -1094,7 +1099,7 @@ def _profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
     return profile | ({"SOURCE_ICC_PROFILE": icc} if icc else {})
 
 
-def _settings(raster: Any) -> Callable[[Any], None]:
+def _settings(raster: Any, *, palette: bool) -> Callable[[Any], None]:
     """What a new file is told after it has been created: read from one file now, applied to another later."""
     points, reference = raster.gcps
     rpcs, described, names = raster.rpcs, raster.descriptions, raster.tag_namespaces()
@@ -1110,11 +1115,7 @@ def _settings(raster: Any) -> Callable[[Any], None]:
     }
     tags = {name: raster.tags(ns=name) for name in names if name not in skipped}
     own, of_bands = raster.tags(), {band: raster.tags(band) for band in raster.indexes}
-    colours = (
-        raster.colormap(1)
-        if raster.colorinterp[0] == ColorInterp.palette and not raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE")
-        else None
-    )
+    colours = raster.colormap(1) if palette else None
 
     def apply(target: Any) -> None:
         if colours is not None:
@@ -1201,9 +1202,18 @@ def _open(path: Path, mode: str = "r", *, raw: bool = False, **options: Any) -> 
         driver = next((name for name, starts in _FORMATS.items() if head.startswith(starts)), "")
         if not driver:
             raise ItemError(path, _NOT_A_PICTURE if head else "the file is empty (0 bytes): fetch it again")
+    place = _encodable(path).absolute()
     with quietly():
-        place = path.absolute()
         return rasterio.open(f"GTIFF_RAW:{place}" if raw else place, mode, driver=driver, **options)
+
+
+def _encodable(path: Path) -> Path:
+    """Make sure that GDAL can be told of a file at all."""
+    try:
+        str(path.absolute()).encode()
+    except UnicodeEncodeError as error:
+        raise ItemError(path, "its name or a folder's is not Unicode, and cannot be opened: rename it") from error
+    return path
 
 
 @contextmanager

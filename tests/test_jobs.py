@@ -14,7 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pconv_cli.errors import NothingToDo, UsageError
-from pconv_cli.jobs import JobList, find_jobs, natural_key
+from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs, natural_key
+from pconv_cli.manifest import Row
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
 
@@ -502,3 +503,64 @@ def test_an_output_name_of_an_unknown_format_is_refused_and_not_made_a_folder() 
         find(source="b.jpg", masks="m.png", output="o.gif")
     assert outputs(find(source="b.jpg", masks="m.png", output="o.gif/")) == ["o.gif/b.jpg"]
     assert outputs(find(source="b.jpg", masks="m.png", output="scans.2026")) == ["scans.2026/b.jpg"]
+
+
+# Lists
+
+
+def listed(
+    *rows: tuple[str, str | None, str | None], output: str | None = None, out_suffix: str | None = None
+) -> JobList:
+    numbered = [Row(*row, line) for line, row in enumerate(rows, 2)]
+    return listed_jobs(numbered, output, suffixes=SUFFIXES, out_suffix=out_suffix)
+
+
+def test_a_list_is_taken_as_it_stands_in_its_order_whether_files_are_there_or_not() -> None:
+    found = listed(("z/b.jpg", "m/1.png", "o/x.tif"), ("a.jpg", None, None), ("z/b.jpg", "m/2.png", None), output="out")
+    assert found.jobs == (
+        Job(Path("z/b.jpg"), Path("m/1.png"), Path("o/x.tif"), "z/b.jpg"),
+        Job(Path("a.jpg"), None, Path("out/a.jpg"), "a.jpg"),
+        Job(Path("z/b.jpg"), Path("m/2.png"), Path("out/b.jpg"), "z/b.jpg"),
+    )
+    assert (found.unused_masks, found.skipped) == ((), 0)
+
+
+def test_a_format_asked_for_names_what_has_no_name_and_must_fit_what_has_one() -> None:
+    assert outputs(listed(("a.b.jpg", None, None), output="out", out_suffix=".png")) == ["out/a.b.png"]
+    with pytest.raises(UsageError, match=r"^o\.jpg: its name says \.jpg, the format asked for is \.png"):
+        listed(("a.jpg", None, "o.jpg"), out_suffix=".png")
+
+
+@pytest.mark.parametrize(
+    ("row", "message"),
+    [
+        (("a.jpg", None, None), r"^line 2: no file to write for a\.jpg: fill the column out"),
+        (("a.jpg", None, "o.gif"), r"^line 2: o\.gif: not a format that can be written"),
+        (("a.jpg", None, "o"), r"^line 2: o: not a format"),
+        (("a.jpg", "m.png", "./x/../a.jpg"), r"written over a\.jpg"),
+        (("a.jpg", "m.png", "m.png"), r"written over m\.png"),
+    ],
+)
+def test_a_row_that_makes_no_sense_is_refused_by_name(row: tuple[str, str | None, str | None], message: str) -> None:
+    make("x/y", "m.png", "a.jpg")
+    with pytest.raises(UsageError, match=message):
+        listed(row)
+
+
+def test_results_of_a_list_may_not_fall_on_each_other_or_on_what_another_row_reads() -> None:
+    with pytest.raises(UsageError, match="both results would be out"):
+        listed(("x/a.jpg", None, None), ("y/a.jpg", None, None), output="out")
+    with pytest.raises(UsageError, match=r"written over b\.jpg"):
+        listed(("a.jpg", None, "b.jpg"), ("b.jpg", None, "c.jpg"))
+
+
+@pytest.mark.parametrize("name", ["/", "..", "."])
+def test_a_folder_in_a_list_is_no_picture(name: str) -> None:
+    with pytest.raises(UsageError, match="a folder, not a picture"):
+        listed((name, "m.png", None), output="out", out_suffix=".png")
+
+
+def test_the_folder_for_the_results_of_a_list_is_no_file() -> None:
+    make("out")
+    with pytest.raises(UsageError, match="is a file, but the results need a folder"):
+        listed(("a.png", "m.png", None), output="out")

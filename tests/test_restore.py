@@ -605,6 +605,15 @@ def test_a_list_of_failures_is_written_even_when_there_are_none(work: Workplace)
         read_manifest(work.root / "failed.jsonl")
 
 
+def test_a_list_of_failures_that_is_in_the_way_ends_the_run_before_it_begins(work: Workplace) -> None:
+    work.pair()
+    (work.root / "failed.csv").write_text("of last night")
+    with pytest.raises(UsageError, match="is there already: pass --overwrite"):
+        go(work, failed_list=work.root / "failed.csv")
+    go(work, failed_list=work.root / "failed.csv", overwrite=True)
+    assert (work.root / "failed.csv").read_text() == "image,mask,out,reason\n"
+
+
 @pytest.mark.parametrize("limit", [1, 2])
 def test_no_picture_is_begun_after_so_many_have_failed_and_that_is_no_interruption(work: Workplace, limit: int) -> None:
     for number in range(30):

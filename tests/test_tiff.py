@@ -763,27 +763,20 @@ def test_what_cannot_be_restored_is_refused_with_a_way_out(tmp_path: Path) -> No
     path.write_text('<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>')
     assert "not a TIFF" in refused(path)
     path.unlink()
-    for dtype in ("float32", "int16", "uint32", "int8"):
+    for dtype in ("float64", "int16", "uint32", "int8"):
         save(path, picture(1).astype(dtype))
         assert dtype in refused(path) and "convert a copy" in refused(path)
-    save(path, picture(1) % 2, NBITS=1)
-    assert "1 bit" in refused(path)
+    save(path, picture(1) % 4, NBITS=2)
+    assert "2 bits" in refused(path)
     save(path, picture(1, "uint16") % 4096, NBITS=12)
     assert "12 bits" in refused(path)
-    for bands in (2, 5):
-        save(path, picture(bands), ALPHA="NO")
-        assert f"{bands} bands" in refused(path) and "save a copy" in refused(path)
-    Image.fromarray(picture(1)[..., 0]).convert("P").save(path)
-    assert "palette" in refused(path)
-    for mode, word in (("LAB", "Lab"), ("YCbCr", "YCbCr"), ("CMYK", "CMYK")):
+    for mode, word in (("LAB", "Lab"), ("YCbCr", "YCbCr")):
         Image.new(mode, (9, 9)).save(path)
         assert f"colours are {word}" in refused(path)
-    save(path, picture(4, "uint16"), photometric="CMYK")
+    save(path, picture(4), photometric="CMYK", compress="jpeg")
     assert "colours are CMYK" in refused(path)
     Image.new("CMYK", (9, 9)).save(tmp_path / "a.jpg")
     assert "colours are CMYK" in refused(tmp_path / "a.jpg")
-    save(path, picture(1), photometric="MINISWHITE")
-    assert "white is stored as 0" in refused(path)
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
@@ -1160,20 +1153,14 @@ def test_what_is_laid_while_another_thread_reads_the_block_is_not_lost(
         assert (canvas.read(HOLE) == 200).all()
 
 
-def test_a_thumbnail_is_a_small_8_bit_view(tmp_path: Path) -> None:
-    for bands, dtype in ((1, "uint8"), (3, "uint16"), (4, "uint8"), (1, "uint16")):
+def test_a_thumbnail_is_a_small_view_of_the_first_layer_in_the_files_own_values(tmp_path: Path) -> None:
+    for bands, dtype in ((1, "uint8"), (3, "uint16"), (4, "uint8"), (1, "uint16"), (5, "float32")):
         path = save(tmp_path / "a.tif", picture(bands, dtype))
         with tiff.Source(path) as source:
             view = source.thumbnail(50)
-            assert view.shape == (38, 50, 3) and view.dtype == np.uint8
-            full = source.thumbnail(10_000)
-            wanted = picture_8_bit(load(path))
-            np.testing.assert_array_equal(full, wanted)
-
-
-def picture_8_bit(pixels: np.ndarray) -> np.ndarray:
-    pixels = np.round(pixels / 257).astype(np.uint8) if pixels.dtype == np.uint16 else pixels
-    return pixels[..., :3] if pixels.shape[2] >= 3 else np.repeat(pixels[..., :1], 3, axis=2)
+            layer = 1 if bands in (1, 5) else 3
+            assert view.shape == (38, 50, layer) and view.dtype == dtype
+            np.testing.assert_array_equal(source.thumbnail(10_000), load(path)[..., :layer])
 
 
 def test_a_thumbnail_comes_from_the_overviews_where_there_are_any(tmp_path: Path) -> None:

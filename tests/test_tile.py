@@ -28,6 +28,7 @@ from conftest import pixels as as_pillow_sees
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.transform import from_origin
+from test_tiff import POSITIONS, directories, give_tags
 
 from pconv_cli import engine
 from pconv_cli import tile as use_case
@@ -35,7 +36,7 @@ from pconv_cli.cli import app
 from pconv_cli.errors import UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.report import ItemReport, Report
-from pconv_cli.restore import RestoreSettings, restore
+from pconv_cli.restore import RestoreSettings, plan, restore
 from pconv_cli.tile import TileSettings, tile
 
 PATIENCE = 60
@@ -133,13 +134,19 @@ class Place:
         return line
 
     def document(self) -> Any:
+        """The one JSON object of a plan."""
         return json.loads(self.out)
+
+    def lines(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """The two JSON objects of a run: the picture, the summary."""
+        item, summary = map(json.loads, self.out.splitlines())
+        assert (item["type"], summary["type"]) == ("item", "summary")
+        return item, summary
 
     def item(self, *arguments: str | Path, **options: Any) -> dict[str, Any]:
         """Run the command, which must do well, and give what is reported of the picture."""
         assert self("--json", "--overwrite", *arguments, **options) == 0, self.err
-        (item,) = self.document()["items"]
-        return dict(item)
+        return self.lines()[0]
 
     def restored(self) -> NDArray[Any]:
         return load(self.output)
@@ -265,7 +272,7 @@ def test_names_are_taken_as_they_are_and_shown_harmlessly(place: Place) -> None:
     beside = save_mask(place.root / "a[1]*.b c_mask.png", HOLE)
     save_mask(place.root / "a1x.b c_mask.png", HOLE)
     assert place("--json", mask=None) == 0
-    (item,) = place.document()["items"]
+    item, _ = place.lines()
     assert item["mask"] == str(beside) and Path(item["output"]).name == "a[1]*.b c_restored.tif"
     for arguments in ((), ("--plan",)):
         assert place("--progress", "none", *arguments, big=place.root / "line\nbreak\x1b[31mred.tif") == 1
@@ -488,6 +495,7 @@ def test_outside_the_mask_every_sample_stays_and_inside_none_of_the_damage_is_le
     place.fill_in(picture(bands, dtype), compress=compress, interleave=interleave, BIGTIFF=big, **layout)
     item = place.item("--size", "64")
     assert (item["status"], item["unfilled"], item["notices"]) == ("restored", 0, [])
+    assert item["outside_mask_changed"] == 0
     check(load(place.big), place.restored(), HOLE)
     with gdal(), rasterio.open(place.big) as before, rasterio.open(place.output) as after:
         assert after.profile == before.profile and after.colorinterp == before.colorinterp
@@ -654,6 +662,293 @@ def test_damage_that_a_file_marks_is_filled_alike_whether_or_not_it_is_nodata_to
     np.testing.assert_array_equal(place.restored(), expected)
 
 
+# ---------------------------------------------------------------- any depth, any colour
+
+
+def raw(path: Path) -> NDArray[Any]:
+    """Pixels as stored: without the prefix GDAL would turn inks into red, green and blue."""
+    return load(f"GTIFF_RAW:{path}")
+
+
+def painted(pixels: NDArray[Any], value: Any, hole: NDArray[np.bool_] = HOLE) -> NDArray[Any]:
+    pixels = pixels.copy()
+    pixels[hole] = value
+    return pixels
+
+
+def grey_palette() -> dict[int, tuple[int, int, int, int]]:
+    """Numbers and greys in no common order; the last one is what damage is painted in."""
+    order = np.random.default_rng(2).permutation(64)
+    return {number: (4 * int(grey),) * 3 + (255,) for number, grey in enumerate(order)} | {64: (255, 0, 255, 255)}
+
+
+def nearest_in_palette(grey: NDArray[Any]) -> NDArray[np.uint8]:
+    table = np.array([colour[0] for colour in grey_palette().values()][:64])
+    return np.abs(grey.astype(int)[..., None] - table).argmin(axis=-1).astype(np.uint8)
+
+
+def as_greys(pixels: NDArray[Any]) -> NDArray[Any]:
+    return np.array([colour[:3] for colour in grey_palette().values()])[pixels[..., 0]]
+
+
+def as_light(pixels: NDArray[Any]) -> NDArray[Any]:
+    """Inks as what they leave of white paper, 0..255."""
+    ink = pixels.astype(float) / np.iinfo(pixels.dtype).max
+    return 255 * (1 - ink[..., :3]) * (1 - ink[..., 3:4])
+
+
+def as_bytes(pixels: NDArray[Any]) -> NDArray[Any]:
+    return pixels / (257 if pixels.dtype == np.uint16 else 1)
+
+
+TILES: dict[str, Any] = {"tiled": True, "blockxsize": 64, "blockysize": 64}
+BITS = painted((texture(WIDTH, HEIGHT, 1) > 60).astype(np.uint8), 0)
+WIDE = texture(WIDTH, HEIGHT, 4).astype(np.float32)
+Shown = Callable[[NDArray[Any]], NDArray[Any]]
+KINDS: dict[str, tuple[NDArray[Any], dict[str, Any], Shown]] = {
+    "float": (painted(WIDE[..., :1] / 255, 1), {"compress": "deflate", "predictor": 3, **TILES}, lambda p: p * 255),
+    "float RGB": (painted(WIDE[..., :3] * 40 - 7000, 4e4), {"compress": "lzw"}, lambda p: (p + 7000) / 40),
+    "float planes": (painted(WIDE, -9e9), {"compress": "zstd", "interleave": "band"}, lambda p: p),
+    "CMYK LZW": (painted(picture(4), 255), {"photometric": "CMYK", "compress": "lzw", **TILES}, as_light),
+    "CMYK 16 bit": (picture(4, "uint16"), {"photometric": "CMYK", "compress": "deflate", "predictor": 2}, as_light),
+    "palette": (
+        painted(nearest_in_palette(texture(WIDTH, HEIGHT, 1)), 64),
+        {"compress": "packbits", "photometric": "PALETTE", "after": lambda raster: raster.write_colormap(1, grey_palette())},
+        as_greys,
+    ),
+    "1 bit fax": (BITS, {"NBITS": 1, "compress": "CCITTFAX4"}, lambda p: p * 255),
+    "1 bit LZW": (BITS, {"NBITS": 1, "compress": "lzw", **TILES}, lambda p: p * 255),
+    "1 bit": (BITS, {"NBITS": 1}, lambda p: p * 255),
+    "1 bit, white is 0": (1 - BITS, {"NBITS": 1, "photometric": "MINISWHITE"}, lambda p: 255 - p * 255),
+    "white is 0": (255 - picture(1), {"photometric": "MINISWHITE", "compress": "lzw"}, lambda p: 255 - p),
+    "white is 0, 16 bit": (65535 - picture(1, "uint16"), {"photometric": "MINISWHITE"}, lambda p: 255 - as_bytes(p)),
+    "5 bands": (picture(5), {"compress": "deflate", **TILES}, as_bytes),
+    "5 planes": (picture(5, "uint16"), {"compress": "lzw", "interleave": "band"}, as_bytes),
+    "RGB and infrared": (picture(4), {"compress": "lzw", "photometric": "RGB", "ALPHA": "NO"}, as_bytes),
+    "RGB, infrared and more": (picture(5, "uint16"), {"photometric": "RGB", "ALPHA": "NO"}, as_bytes),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_of_any_depth_and_colour_everything_stays_but_the_damage(place: Place, kind: str) -> None:
+    whole, options, shown = KINDS[kind]
+    place.fill_in(whole, **options)
+    give_tags(place.big, {65000: (7, 9, b"private!!"), 271: (2, 6, b"Leica\0")})
+    before = raw(place.big)
+    item = place.item("--size", "64")
+    after = raw(place.output)
+    assert after.dtype == before.dtype and after[~HOLE].tobytes() == before[~HOLE].tobytes()
+    assert (item["unfilled"], item["notices"], item["outside_mask_changed"]) == (0, [], 0)
+    one, other = directories(place.big)[0], directories(place.output)[0]
+    assert {tag: one[tag] for tag in one.keys() - POSITIONS} == {tag: other[tag] for tag in other.keys() - POSITIONS}
+    around = box(WIDTH, HEIGHT, 60, 30, 120, 80) & ~HOLE
+    wanted = shown(before)[around].mean(axis=0)
+    assert (np.abs(shown(before)[HOLE].mean(axis=0) - wanted) > 40).all(), "the test itself should paint damage"
+    assert (np.abs(shown(after)[HOLE].mean(axis=0) - wanted) < 40).all()
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_any_kind_of_tiff_gets_the_same_pixels_from_restore(place: Place, kind: str) -> None:
+    whole, options, _ = KINDS[kind]
+    place.fill_in(whole, **options)
+    chosen = RestoreSettings(tile_size=64, weights="none", device="cpu", precision="fp32")
+    other = place.root / "other.tif"
+    report = restore(plan(place.big, place.mask, str(other), chosen), chosen, lambda _: None)
+    big, _ = go(place, size=64)
+    assert report.items[0].status == big.items[0].status == "restored", report.items[0].reason
+    assert raw(other).tobytes() == raw(place.output).tobytes()
+    for figure in ("tiles", "pixels_computed", "seam_ratio", "by_pyramid", "space", "outside_mask_changed"):
+        assert getattr(report.items[0], figure) == getattr(big.items[0], figure)
+
+
+@pytest.mark.parametrize("marked_by", ["NaN", "infinity", "nodata", "a file"])
+@pytest.mark.parametrize("bands", [1, 3])
+def test_float_fills_lie_among_the_values_that_are_known(place: Place, marked_by: str, bands: int) -> None:
+    whole = texture(WIDTH, HEIGHT, bands).astype(np.float32) * 13 - 5000
+    value = {"NaN": np.nan, "infinity": -np.inf, "nodata": -9999.0, "a file": 1e30}[marked_by]
+    place.fill_in(painted(whole, value), nodata=-9999.0 if marked_by == "nodata" else None)
+    item = place.item(mask="" if marked_by == "a file" else None)
+    after = place.restored()
+    assert item["hole_share"] == round(HOLE.mean(), 6) and "shown as 0 to 1" in item["space"]
+    for band in range(bands):
+        known, fill = whole[~HOLE, band], after[HOLE][:, band]
+        assert known.min() <= fill.min() < fill.max() <= known.max()
+    assert after[~HOLE].tobytes() == whole[~HOLE].tobytes()
+
+
+def test_nan_beside_the_mask_stays_to_the_bit_and_is_not_learnt_from(place: Place) -> None:
+    whole = texture(WIDTH, HEIGHT, 1).astype(np.float32) + 300
+    strange = np.array([0x7FC12345], np.uint32).view(np.float32)[0]
+    whole[30:60, 50:80] = strange  # touches the hole, and lies under a part of it
+    place.fill_in(painted(whole, -1e9, HOLE & ~np.isnan(whole[..., 0])), compress="deflate", predictor=3)
+    before = load(place.big)
+    assert np.isnan(before[HOLE]).any() and np.isnan(before[~HOLE]).any()
+    item = place.item()
+    after = place.restored()
+    assert after[~HOLE].tobytes() == before[~HOLE].tobytes() and item["outside_mask_changed"] == 0
+    assert after[HOLE].min() >= 340 and after[HOLE].max() <= 515
+
+
+def test_a_constant_float_picture_is_filled_with_its_constant(place: Place) -> None:
+    place.fill_in(painted(np.full((HEIGHT, WIDTH, 1), 1234.5, np.float32), -1))
+    place.item()
+    assert (place.restored() == 1234.5).all()
+
+
+def test_a_float_picture_that_is_nan_outside_the_mask_has_nothing_to_restore_from(place: Place) -> None:
+    place.fill_in(painted(np.full((HEIGHT, WIDTH, 1), np.nan, np.float32), 1))
+    assert place("--progress", "none") == 1
+    assert "nothing is left to restore from" in place.only_line and names(place.root) == ["big.tif", "m.png"]
+
+
+def test_linear_light_is_said_to_be_shown_as_srgb_and_changes_fills_alone(place: Place) -> None:
+    place.fill_in(picture(3, "uint16"), compress="lzw")
+    place.item("--size", "64")
+    plain = place.restored()
+    assert place.item("--size", "64", "--linear")["space"] == "linear light shown as sRGB"
+    np.testing.assert_array_equal(place.restored()[~HOLE], plain[~HOLE])
+    assert (place.restored()[HOLE] != plain[HOLE]).any()
+
+
+# ---------------------------------------------------------------- what is lost
+
+
+def test_pixels_that_jpeg_changes_outside_the_mask_are_counted_and_told(place: Place) -> None:
+    hole = box(256, 192, 70, 70, 120, 120)
+    place.fill_in(picture(hole=hole), hole, compress="jpeg", JPEG_QUALITY=90, photometric="YCBCR", **TILES)
+    item = place.item()
+    changed = (load(place.big) != place.restored()).any(axis=2) & ~hole
+    assert item["outside_mask_changed"] == changed.sum() > 0
+    assert any("encoded again" in notice for notice in item["notices"])
+
+
+def test_strict_refuses_what_jpeg_would_lose_and_leaves_nothing(place: Place) -> None:
+    place.fill_in(compress="jpeg", photometric="YCBCR", **TILES)
+    assert place("--strict", "--progress", "none") == 1
+    assert "--strict refuses" in place.only_line and "JPEG" in place.only_line and "leave it out" in place.only_line
+    assert names(place.root) == ["big.tif", "m.png"]
+
+
+def test_strict_refuses_files_beside_before_anything_is_computed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.fill_in()
+    (place.root / "big.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
+    assert any("big.tfw" in notice for notice in place.item()["notices"])
+    place.output.unlink()
+    monkeypatch.setattr(engine.Engine, "fill", lambda *_: pytest.fail("computed"))
+    assert place("--strict", "--progress", "none") == 1
+    assert "--strict refuses" in place.only_line and "big.tfw" in place.only_line
+    assert names(place.root) == ["big.tfw", "big.tif", "m.png"]
+
+
+def test_strict_takes_what_loses_nothing(place: Place) -> None:
+    place.fill_in(compress="lzw")
+    assert place.item("--strict")["status"] == "restored"
+
+
+# ---------------------------------------------------------------- damage that the picture shows
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize(
+    "how", ["alpha", "nodata", "nodata=255", "color=#ff00ff", "color=#fd02fe~3", "band=4", "band=5"]
+)
+def test_damage_that_is_marked_in_the_picture_is_filled_as_if_a_file_had_marked_it(
+    place: Place, how: str, dtype: str
+) -> None:
+    scale = 257 if dtype == "uint16" else 1
+    paint = (255, 0, 255) if how.startswith("color") else 255
+    whole = painted(texture(WIDTH, HEIGHT).astype(dtype), paint, LARGE) * np.array(scale, dtype)
+    place.fill_in(whole, LARGE)
+    expected = place.item("--size", "64")
+    fills = place.restored()
+    mask = (np.where(LARGE, 255, 0) * scale).astype(dtype)
+    rest = texture(WIDTH, HEIGHT, 1).astype(dtype)
+    value = "nodata" if how == "nodata" else None
+    if how == "alpha":
+        save(place.big, np.dstack([whole, mask.max() - mask]), ALPHA="YES")
+    elif how.startswith("band"):
+        extra = [mask] if how == "band=4" else [rest, mask]
+        save(place.big, np.dstack([whole, *extra]), photometric="RGB", ALPHA="NO")
+    else:
+        save(place.big, whole, **({"nodata": 255 * scale} if value else {}))
+    told = how if how != "nodata=255" else f"nodata={255 * scale}"
+    before = load(place.big)
+    item = place.item("--size", "64", "--mask-from", told, mask=None)
+    after = place.restored()
+    assert item["mask"] == f"{told} of {place.big}" and item["hole_share"] == expected["hole_share"]
+    np.testing.assert_array_equal(after[..., :3], fills)
+    np.testing.assert_array_equal(after[~LARGE], before[~LARGE])
+    if how.startswith("band"):
+        np.testing.assert_array_equal(after[..., -1], before[..., -1], "the mask stays")
+    if how == "band=5":
+        assert (after[LARGE][:, 3] != before[LARGE][:, 3]).any(), "other bands are filled"
+
+
+def test_a_mask_band_may_be_inverted_and_may_be_what_the_file_calls_alpha(place: Place) -> None:
+    mask = np.where(HOLE, 0, 255).astype(np.uint8)
+    place.fill_in(np.dstack([picture(), mask]), ALPHA="NO")
+    place.item("--size", "64", "--mask-from", "band=4", "--invert-mask", mask=None)
+    check(load(place.big), place.restored(), HOLE, kept=3)
+    expected = place.restored()
+    save(place.big, np.dstack([picture(), mask]), ALPHA="YES")
+    place.item("--size", "64", "--mask-from", "band=4", "--invert-mask", mask=None)
+    np.testing.assert_array_equal(place.restored(), expected)
+
+
+def test_what_is_transparent_beside_a_marked_colour_is_not_learnt_from(place: Place) -> None:
+    alpha = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    alpha[:, 110:] = 0
+    fills = []
+    for hidden in (0, 250):
+        whole = painted(texture(WIDTH, HEIGHT), (255, 0, 255))
+        whole[:, 110:] = hidden
+        place.fill_in(np.dstack([whole, alpha]), ALPHA="YES")
+        item = place.item("--size", "64", "--mask-from", "color=#ff00ff", mask=None)
+        assert item["hole_share"] == round(HOLE.mean(), 6)
+        fills.append(place.restored()[HOLE])
+    np.testing.assert_array_equal(*fills)
+
+
+def test_a_mark_comes_before_a_mask_beside_the_picture(place: Place) -> None:
+    place.fill_in(painted(texture(WIDTH, HEIGHT), (255, 0, 255)))
+    save_mask(place.root / "big_mask.png", LARGE)
+    assert place.item("--mask-from", "color=#ff00ff", mask=None)["hole_share"] == round(HOLE.mean(), 6)
+
+
+@pytest.mark.parametrize(
+    ("mark", "code", "says"),
+    [
+        ("band=5", 1, "4 bands"), ("band=2", 1, "name another band"), ("alpha", 1, "no transparency"),
+        ("nodata", 1, "nodata=0"), ("band=0", 2, "band=N"), ("bands=4", 2, "band=N"), ("color=red", 2, "color=#RRGGBB"),
+        ("color=#ff00ff~256", 2, "~TOLERANCE"), ("nodata=none", 2, "no number"), ("", 2, "not a mark"),
+    ],
+)  # fmt: skip
+def test_a_mark_that_cannot_be_is_one_line(place: Place, mark: str, code: int, says: str) -> None:
+    place.fill_in(picture(4), ALPHA="NO")
+    assert place("--mask-from", mark, "--progress", "none", mask=None) == code
+    assert says in place.only_line and names(place.root) == ["big.tif", "m.png"]
+
+
+def test_the_only_band_of_a_picture_is_no_mask(place: Place) -> None:
+    place.fill_in(picture(1))
+    assert place("--mask-from", "band=1", "--progress", "none", mask=None) == 1
+    assert "name another band" in place.only_line
+
+
+def test_2_for_a_mask_and_a_mark(place: Place) -> None:
+    place.fill_in()
+    assert place("--mask-from", "nodata=0") == 2
+    assert (
+        "--mask " in place.only_line and "--mask-from nodata=0" in place.only_line and "choose one" in place.only_line
+    )
+
+
+def test_a_marked_picture_is_planned_as_it_is_restored(place: Place) -> None:
+    place.fill_in(painted(texture(WIDTH, HEIGHT), (255, 0, 255)))
+    assert place("--plan", "--mask-from", "color=#ff00ff", mask=None) == 0
+    assert place.document()["damaged_pixels"] == HOLE.sum()
+
+
 # ---------------------------------------------------------------- options
 
 
@@ -702,7 +997,7 @@ def test_overlap_changes_fills_and_nothing_else(place: Place) -> None:
     place.item("--size", "64")
     plain = place.restored()
     item = place.item("--size", "64", "--overlap", "16")
-    assert item["unfilled"] == 0 and place.document()["settings"]["overlap"] == 16
+    assert item["unfilled"] == 0 and place.lines()[1]["settings"]["overlap"] == 16
     check(load(place.big), place.restored(), LARGE)
     assert (place.restored() != plain)[LARGE].any()
 
@@ -743,7 +1038,7 @@ def test_paddings_change_fills_and_nothing_else(place: Place) -> None:
     for padding in ("partial", "zero", "reflect", "replicate"):
         arguments = ("--device", "cpu", "--size", "64", "--padding", padding, "--overwrite", "--json")
         assert place.pconv("tile", place.big, "--mask", place.mask, *arguments) == 0, place.err
-        assert place.document()["settings"]["padding"] == padding and place.document()["settings"]["weights_sha256"]
+        assert place.lines()[1]["settings"]["padding"] == padding and place.lines()[1]["settings"]["weights_sha256"]
         after = place.restored()
         np.testing.assert_array_equal(after[~LARGE], load(place.big)[~LARGE])
         assert not (after[LARGE] == PAINT).all(axis=1).any()
@@ -794,9 +1089,8 @@ def test_tile_and_restore_give_the_same_pixels(
 ) -> None:
     source, hole = work.pair("a.png", mode, (WIDTH, HEIGHT), hole=LARGE)
     settings: dict[str, Any] = {"weights": weights, "device": "cpu", "precision": "bf16"}
-    report = restore(
-        source, work.masks / "a.png", str(work.out), RestoreSettings(tile_size=size, **settings), lambda _: None
-    )
+    chosen = RestoreSettings(tile_size=size, **settings)
+    report = restore(plan(source, work.masks / "a.png", str(work.out), chosen), chosen, lambda _: None)
     colours = as_pillow_sees(source).reshape(HEIGHT, WIDTH, -1)
     save(place.big, colours, **({"ALPHA": "YES"} if mode == "RGBA" else {}))
     place.mask = work.masks / "a.png"
@@ -835,18 +1129,19 @@ def test_16_bit_pixels_are_filled_as_their_8_bit_likes(place: Place, bands: int,
 # ---------------------------------------------------------------- what is told
 
 
-def test_stdout_is_one_json_document_and_everything_else_is_on_stderr(place: Place) -> None:
+def test_stdout_is_two_json_lines_and_everything_else_is_on_stderr(place: Place) -> None:
     place.fill_in(hole=LARGE)
     assert place("--json", "--size", "64", "--progress", "plain", "--precision", "fp32") == 0
-    document = place.document()
-    (item,) = document["items"]
-    assert set(item) == {field.name for field in fields(ItemReport)}
+    item, summary = place.lines()
+    assert set(item) == {"type"} | {field.name for field in fields(ItemReport)}
+    assert (item["space"], item["outside_mask_changed"]) == ("as it is", 0)
     assert item["tiles"] > 1 and item["pixels_computed"] > LARGE.sum() and item["crossings"] > 0
     assert item["seam_ratio"] > 0 and item["unfilled"] == 0
     assert item["peak_memory_bytes"] > 2**20 and item["megapixels_per_second"] > 0 and item["seconds"] > 0
     assert (item["width"], item["height"], item["output"]) == (WIDTH, HEIGHT, str(place.output))
-    assert document["summary"]["tiles"] == item["tiles"] and not document["summary"]["interrupted"]
-    assert document["settings"] == {
+    assert summary["tiles"] == item["tiles"] and not summary["interrupted"]
+    assert (summary["restored"], summary["items"]) == (1, 1)
+    assert summary["settings"] == {
         "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
         "precision_reason": "as asked for", "compiled": "no: on a CPU it never pays", "tile_size": 64,
         "padding": "as trained", "overlap": 0, "mask_polarity": "white = damaged", "dilate": 0,
@@ -859,7 +1154,7 @@ def test_a_failed_picture_is_reported_in_json_too(place: Place) -> None:
     place.fill_in()
     place.output.write_bytes(b"mine")
     assert place("--json", "--progress", "none") == 1
-    (item,) = place.document()["items"]
+    item, _ = place.lines()
     assert item["status"] == "failed" and item["path"] == str(place.output) and "--overwrite" in item["reason"]
 
 
@@ -1044,7 +1339,8 @@ def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left(
     assert threading.active_count() == threads
     told = [json.loads(line)["event"] for line in place.error_lines]
     if presses == 1:
-        assert place.document()["summary"]["interrupted"] and place.document()["items"][0]["status"] == "not_done"
+        item, summary = place.lines()
+        assert summary["interrupted"] and item["status"] == "not_done" and item["outside_mask_changed"] is None
         assert told.count("notice") == 1 and told[-1] == "run_finished"
     else:
         assert place.out == ""
@@ -1117,7 +1413,7 @@ def test_a_damaged_block_in_the_middle_fails_the_picture_and_leaves_nothing(plac
     place.big.write_bytes(data)
     assert place("--progress", "none", "--json") == 1
     assert str(place.big.name) in place.only_line and "damaged" in place.only_line
-    (item,) = place.document()["items"]
+    item, _ = place.lines()
     assert (item["status"], item["path"]) == ("failed", str(place.big))
     assert place.big.read_bytes() == data and names(place.root) == ["big.tif", "m.png"]
 
@@ -1201,7 +1497,7 @@ def test_memory_does_not_grow_with_the_picture(place: Place) -> None:
     command = [sys.executable, "-m", "pconv_cli", "tile", str(place.big), "--weights", "none", "--device", "cpu"]
     done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
-    (item,) = json.loads(done.stdout)["items"]
+    item = json.loads(done.stdout.splitlines()[0])
     assert item["mask"] == str(mask) and item["peak_memory_bytes"] < 700 << 20
     assert (item["tiles"], item["unfilled"], item["crossings"]) == (4, 0, 0)
     assert item["pixels_computed"] < 4 * 80 * 80
