@@ -544,7 +544,9 @@ def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: B
             out.write(_carry.bmp_header(pixels.shape[1], pixels.shape[0], dpi))
             out.write(pixels[::-1, :, [2, 1, 0, 3]].tobytes())
         else:
-            _image(pixels, mode, carried).save(out, "BMP", dpi=dpi)
+            # Of two colours, black and white, Pillow's reader takes every bit for a pixel.
+            three = replace(carried, palette=carried.palette.ljust(12, b"\0"))
+            _image(pixels, mode, three).save(out, "BMP", dpi=dpi)
     elif kind == "JPEG":
         _encode_jpeg(pixels, mode, carried, icc, exif, out)
     elif kind == "PNG":

@@ -51,7 +51,8 @@ class JobList:
     """Everything that a command line asks for.
 
     Attributes:
-        jobs: In natural order, folder by folder.
+        jobs: In natural order, folder by folder, or in that of a list.
+        home: The folder of the results, or of the first of them where a list spreads them.
         unused_masks: Files in the masks folder that no picture uses; always empty where IN is a single file.
         skipped: How many files in IN are no pictures (hidden ones are not counted).
     """
@@ -59,6 +60,7 @@ class JobList:
     jobs: tuple[Job, ...]
     unused_masks: tuple[Path, ...]
     skipped: int
+    home: Path
 
     def first(self, count: int) -> JobList:
         """No more than the first few."""
@@ -149,7 +151,8 @@ def find_jobs(
     _check_outputs(jobs, [*pictures, *found])
     used = {mask.path for mask in pairs if mask}
     unused = tuple(mask.path for mask in found if mask.path not in used) if source_is_folder else ()
-    return JobList(jobs, unused, skipped)
+    home = targets[0].parent if targets[0] == Path(output) else Path(output)
+    return JobList(jobs, unused, skipped, home)
 
 
 def listed_jobs(
@@ -192,7 +195,7 @@ def listed_jobs(
         jobs.append(Job(image, mask, target, row.image))
         inputs |= {str(path): _single(path) for path in (image, mask) if path is not None and str(path) not in inputs}
     _check_outputs(jobs, list(inputs.values()))
-    return JobList(tuple(jobs), (), 0)
+    return JobList(tuple(jobs), (), 0, jobs[0].output.parent if output is None else Path(output))
 
 
 def _fold(text: str) -> str:

@@ -200,7 +200,7 @@ def restore(
         return stop() or (settings.max_failures is not None and failed >= settings.max_failures)
 
     with ExitStack() as stack:
-        journal = _journal(todo, settings)
+        journal = _journal(todo, settings, str(settled["weights_sha256"]))
         if journal is not None:
             stack.enter_context(journal)
             if settings.resume:
@@ -212,9 +212,11 @@ def restore(
         limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
         for outcome in run(todo.jobs, stages, limits, enough):
             report = reports[outcome.item.output] = _report(outcome)
-            failed += report.status == "failed"
             _tell(report, emit)
             each(report)
+            failed += report.status == "failed"
+            if report.status == "failed" and failed == settings.max_failures:
+                emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
         stages.last_words()
     items = tuple(reports.get(job.output) or _report_of(job, "not_done") for job in todo.jobs)
     whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
@@ -356,6 +358,10 @@ class Reader:
         if settings.strict and (losses := foreseen(picture, job.output)) and hole.any():
             _refuse(job.image, losses)
         layers = tuple(layer for layer in picture.layers if self._band not in layer.channels)
+        if not layers:
+            raise ItemError(
+                job.image, f"{settings.mask_from} is the picture itself: name a band beside it, or give a mask"
+            )
         plan = plan_tiles(hole, settings.tile_size)
         return Work(
             job, picture, hole, layers, [self._filling(picture, layer, visible, plan) for layer in layers], started
@@ -509,21 +515,15 @@ def _refuse(path: Path, losses: Sequence[str]) -> NoReturn:
     )
 
 
-def _journal(todo: JobList, settings: RestoreSettings) -> Journal | None:
-    """Where it is noted down what is done: in the folder that holds all outputs. A single picture needs none."""
+def _journal(todo: JobList, settings: RestoreSettings, weights: str) -> Journal | None:
+    """Where it is noted down what is done. A single picture needs none."""
     if len(todo.jobs) == 1 and not settings.resume:
         return None
-    folder = Path(os.path.commonpath([job.output.absolute().parent for job in todo.jobs]))
-    path = store.find(settings.weights)
-    decisive = {
-        "pconv": __version__,
-        "weights": "" if path is None else store.sha256(path),
-        "mask_from": str(settings.mask_from or ""),
-    }
+    decisive = {"pconv": __version__, "weights": weights, "mask_from": str(settings.mask_from or "")}
     names = ("precision", "tile_size", "padding", "overlap", "invert_mask", "dilate", "mask_on", "linear", "format")
     decisive |= {name: str(getattr(settings, name)) for name in names}
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    return Journal(folder / NAME, key)
+    return Journal(todo.home / NAME, key)
 
 
 def _clean_up(todo: JobList, journal: Journal) -> None:
@@ -552,7 +552,7 @@ def _list_failed(todo: JobList, reports: Mapping[Path, ItemReport], target: Path
 
 def _writable(todo: JobList) -> None:
     """Find out before hours of work, not after, whether outputs can be written."""
-    folder = todo.jobs[0].output.parent
+    folder = todo.home
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe_file = folder / f".pconv-{time.monotonic_ns()}.part"

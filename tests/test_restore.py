@@ -552,7 +552,13 @@ def test_a_band_that_holds_the_mask_is_no_part_of_the_picture_and_stays(work: Wo
 
 
 @pytest.mark.parametrize(
-    ("text", "words"), [("alpha", "no transparency"), ("nodata", "nodata=0"), ("band=7", "no band 7: count from 1")]
+    ("text", "words"),
+    [
+        ("alpha", "no transparency"),
+        ("nodata", "nodata=0"),
+        ("band=7", "no band 7: count from 1"),
+        ("band=1", "band=1 is the picture itself"),
+    ],
 )
 def test_a_mark_that_a_picture_does_not_have_is_one_failed_item(work: Workplace, text: str, words: str) -> None:
     work.picture("a.png")
@@ -577,6 +583,7 @@ def test_a_list_says_which_picture_with_which_mask_goes_where_and_one_picture_ma
     report = restore(plan_listed(rows, str(work.out), chosen), chosen, lambda event: None)
     assert [item.status for item in report.items] == ["restored", "restored", "failed"]
     assert set(files(work.root)) >= {"x/one.png", "out/a.png"}
+    assert (work.out / NAME).exists() and not (work.root / NAME).exists()
     assert (pixels(work.root / "x" / "one.png") != pixels(work.out / "a.png")).any()
 
 
@@ -621,6 +628,7 @@ def test_no_picture_is_begun_after_so_many_have_failed_and_that_is_no_interrupti
     report, _ = go(work, max_failures=limit, jobs=1)
     assert limit <= report.count("failed") < 30
     assert report.count("not_done") == 30 - report.count("failed") and not report.interrupted
+    assert any("which is the limit" in notice for notice in report.notices)
 
 
 def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_flag_is_named(work: Workplace) -> None:

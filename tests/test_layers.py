@@ -1,0 +1,166 @@
+"""`layers`: which channels go together, what the network sees of them, and that fills land there and nowhere else."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
+from numpy.typing import NDArray
+
+from pconv_cli import images
+from pconv_cli._carry import Carried
+from pconv_cli.layers import Layer, Palette, layers, limits_of, ranged
+
+RNG = np.random.default_rng(5)
+F = np.dtype(np.float32)
+
+
+def test_channels_that_stand_together_are_not_copied() -> None:
+    pixels = np.zeros((4, 5, 6), np.uint8)
+    rgb, infrared, apart = layers([(0, 1, 2), (3,), (5,)], pixels.dtype)
+    for layer in (rgb, infrared, apart):
+        assert np.may_share_memory(layer.taken(pixels), pixels)
+    scattered = Layer((0, 2, 4), rgb.space)
+    pixels[..., 2] = 9
+    assert scattered.taken(pixels)[0, 0].tolist() == [0, 9, 0]
+
+
+@given(data=st.data())
+def test_a_fill_lands_in_its_channels_and_in_the_hole_only(data: st.DataObject) -> None:
+    pixels = data.draw(hnp.arrays(np.uint16, (3, 4, 5)))
+    where = data.draw(hnp.arrays(np.bool_, (3, 4)))
+    layer = layers([(1, 2, 3), (4,)], pixels.dtype)[data.draw(st.integers(0, 1))]
+    after = pixels.copy()
+    layer.put(after, np.full((3, 4, 3), 0.5, np.float32), where)
+    mine = list(layer.channels)
+    assert (after[where][:, mine] == 32768).all()
+    others = [channel for channel in range(5) if channel not in mine]
+    assert np.array_equal(after[..., others], pixels[..., others])
+    assert np.array_equal(after[~where], pixels[~where])
+
+
+def test_a_profile_and_white_is_zero_are_for_the_channels_that_they_speak_of() -> None:
+    grey, extra = layers([(0,), (1,)], np.dtype(np.uint8), inverted=True)
+    assert grey.seen(np.array([[[0, 7]]], np.uint8))[0, 0].tolist() == [255] * 3
+    assert extra.space.inverted  # the whole file stores white as 0
+    first, second = layers([(0, 1, 2), (3,)], np.dtype(np.uint16), icc=b"no profile at all", linear=True)
+    assert not first.space.tones and second.space.tones  # a profile comes before --linear, also one of no use
+
+
+def test_palette_pixels_that_are_not_defined_are_seen_black_and_fills_take_opaque_colours() -> None:
+    table = np.array([[255, 0, 0, 255], [0, 255, 0, 0], [0, 250, 0, 255]], np.uint8)
+    palette = Palette(table)
+    assert palette.seen(np.array([[[0], [200]]], np.uint8)).tolist() == [[[255, 0, 0], [0, 0, 0]]]
+    assert palette.own(np.array([[0, 255, 0]], np.uint8)).tolist() == [[2]]
+    assert palette.own(np.array([[0.0, 1.0, 0.0]], np.float32)).tolist() == [[2]]
+
+
+# ---------------------------------------------------------------- floating point
+
+
+def limits(values: NDArray[np.float32]) -> tuple[float, float]:
+    return limits_of(layers([(0,)], F), values.reshape(-1, 1))[0]
+
+
+def test_limits_are_lowest_and_highest_of_what_is_finite() -> None:
+    values = np.linspace(-300, 8000, 5000, dtype=np.float32)
+    assert limits(values) == (-300, 8000)
+    assert limits(np.concatenate([values, np.array([np.nan, np.inf, -np.inf], np.float32)])) == (-300, 8000)
+    assert limits(np.array([np.nan], np.float32)) == (0, 1)
+    assert limits(np.array([], np.float32)) == (0, 1)
+    assert limits(np.full(9, 42, np.float32)) == (42, 42)
+
+
+def test_a_few_wild_values_leave_the_rest_most_of_the_range() -> None:
+    values = np.concatenate([np.linspace(100, 200, 10000), [-1e30, 3e38]]).astype(np.float32)
+    low, high = limits(values)
+    assert 0 <= low < 1 and 299 < high <= 300
+
+
+def test_a_few_honest_highlights_stay_within_reach_of_fills() -> None:
+    values = np.concatenate([np.linspace(0, 100, 10000), [150.0, -60.0]]).astype(np.float32)
+    assert limits(values) == (-60, 150)
+
+
+def test_one_value_nearly_everywhere_is_no_reason_to_lose_the_others() -> None:
+    values = np.zeros(10000, np.float32)
+    values[5] = 80
+    assert limits(values) == (0, 80)
+
+
+@given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
+def test_limits_are_finite_in_order_and_within_what_is_there(values: list[float]) -> None:
+    low, high = limits(np.array(values, np.float32))
+    assert np.isfinite([low, high]).all() and min(values) <= low <= high <= max(values)
+
+
+def test_what_lies_within_0_and_1_is_shown_as_it_is() -> None:
+    made = layers([(0,)], F)
+    assert ranged(made, [(0.25, 0.5)]) == made
+    (stretched,) = ranged(made, [(-1.0, 3.0)])
+    assert stretched.seen(np.array([[-1], [1], [3], [np.nan]], np.float32))[:, 0].tolist() == [0, 0.5, 1, 0]
+    assert stretched.space.own(np.array([[0.5] * 3, [1.0] * 3], np.float32)).tolist() == [[1], [3]]
+
+
+def test_known_float_pixels_set_the_range_and_the_damage_does_not() -> None:
+    pixels = np.linspace(0, 50, 400, dtype=np.float32).reshape(20, 20)
+    hole = np.zeros((20, 20), np.bool_)
+    hole[5:9, 5:9] = True
+    pixels[hole] = -32768
+    picture = images.Picture(Path("p"), pixels, "L", "TIFF", 1, layers([(0,)], F), Carried()).known_outside(hole)
+    (layer,) = picture.layers
+    assert (layer.space.low, layer.space.high) == (0, 50)
+    filled = picture.filled({layer: np.ones((20, 20, 3), np.float32)}, hole)
+    assert (filled.pixels[hole] == 50).all()
+    assert np.array_equal(filled.pixels[~hole], pixels[~hole])
+
+
+# ---------------------------------------------------------------- there and back
+
+
+@pytest.mark.parametrize(
+    ("mode", "dtype", "channels", "linear"),
+    [("LA", np.uint8, 2, False), ("LA", np.uint16, 2, False), ("RGB", np.uint16, 3, True), ("RGBA", np.uint16, 4, True),
+     ("L", np.uint8, 1, True), ("RGB", np.float32, 3, True)],
+)  # fmt: skip
+def test_what_is_shown_to_the_network_comes_back_as_it_was(mode: str, dtype: type, channels: int, linear: bool) -> None:
+    """The network's own input as fill: the picture is as before, to a step of its own, and untouched outside."""
+    kind = np.dtype(dtype)
+    pixels = RNG.random((16, 20, channels))
+    pixels = pixels.astype(kind) if kind == F else (pixels * np.iinfo(kind).max).astype(kind)
+    group = tuple(range(3 if "RGB" in mode else 1))
+    alpha = {"LA": 1, "RGBA": 3}.get(mode)
+    picture = images.Picture(
+        Path("p"), pixels, mode, "TIFF", 1, layers([group], kind, linear=linear), Carried(), alpha=alpha
+    )
+    (layer,) = picture.layers
+    seen = picture.seen(layer)
+    assert seen.shape == (16, 20, 3) and (seen.max() <= 1 or seen.dtype == np.uint8)
+    if linear:
+        assert seen[..., : len(group)].mean() > 0.6  # tones of a screen are lighter than light itself
+    hole = RNG.random((16, 20)) < 0.5
+    after = picture.filled({layer: seen}, hole).pixels
+    assert after.dtype == kind and np.array_equal(after[~hole], pixels[~hole])
+    step = 1e-4 if kind == F else 1
+    assert np.abs(after.astype(float) - pixels).max() <= step
+    if alpha is not None:
+        assert np.array_equal(after[..., alpha], pixels[..., alpha])
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.uint16, np.float32])
+def test_what_was_transparent_is_opaque_once_it_is_revealed(dtype: type) -> None:
+    kind = np.dtype(dtype)
+    pixels = np.zeros((4, 4, 4), kind)
+    picture = images.Picture(Path("p"), pixels, "RGBA", "TIFF", 1, layers([(0, 1, 2)], kind), Carried(), alpha=3)
+    hole = np.eye(4, dtype=np.bool_)
+    (layer,) = picture.layers
+    fill = np.full((4, 4, 3), 255 if kind == np.uint8 else 1, np.uint8 if kind == np.uint8 else np.float32)
+    after = picture.filled({layer: fill}, hole, reveal=True)
+    top = 1 if kind == F else np.iinfo(kind).max
+    assert (after.pixels[hole] == top).all() and not after.pixels[~hole].any() and after.revealed
+    kept = picture.filled({layer: fill}, hole)
+    assert (kept.pixels[hole][:, :3] == top).all() and not kept.pixels[..., 3].any() and not kept.revealed
