@@ -400,12 +400,12 @@ def dressed_png(bare: bytes, dressed: bytes) -> bytes:
     return b"".join([bare[:8], own[0][1], *before, *pixels, *(chunk for _, chunk in other[last + 1 :])])
 
 
-def _png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
-    """Names and bytes, length and checksum included."""
+def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
+    """Names and views of the bytes, length and checksum included."""
     found, at = [], 8
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        found.append((data[at + 4 : at + 8], data[at:end]))
+        found.append((data[at + 4 : at + 8], memoryview(data)[at:end]))
         at = end
     return found
 
@@ -413,15 +413,12 @@ def _png_chunks(data: bytes) -> list[tuple[bytes, bytes]]:
 # ---------------------------------------------------------------- JPEG, BMP
 
 
-def jpeg_settings(
-    layers: Sequence[tuple[int, int, int, int]], tables: Mapping[int, Sequence[int]], notices: list[str]
-) -> dict[str, Any]:
-    """Encoder settings that repeat a JPEG's own quantisation tables and subsampling.
+def jpeg_settings(layers: Sequence[tuple[int, int, int, int]], tables: Mapping[int, Sequence[int]]) -> dict[str, Any]:
+    """Encoder settings that repeat a JPEG's own quantisation tables and, where it can be written, subsampling.
 
     Args:
         layers: Per component: its id, sampling across, sampling down, number of its table.
         tables: Quantisation tables by number, as Pillow gives them.
-        notices: Gets a line when the subsampling is one that cannot be written.
     """
     chosen = [list(tables[layer[3]]) for layer in layers if layer[3] in tables]
     if len(chosen) != len(layers):
@@ -432,8 +429,6 @@ def jpeg_settings(
     across, down = others.pop()
     ratio = (layers[0][1] / across, layers[0][2] / down)
     usual = None if others else {(1.0, 1.0): 0, (2.0, 1.0): 1, (2.0, 2.0): 2}.get(ratio)
-    if usual is None and len(layers) > 1:
-        notices.append("its chroma subsampling is one that cannot be written: full chroma (4:4:4) is written instead")
     return {"qtables": chosen, "subsampling": usual or 0}
 
 

@@ -180,7 +180,7 @@ def shared_jpeg_tables(tiff: Directory, tables_of: Callable[[int], bytes]) -> by
 def _whole_or_damaged() -> Iterator[None]:
     try:
         yield
-    except (struct.error, OverflowError) as error:
+    except (struct.error, OverflowError, ValueError) as error:
         raise ValueError("its tags cannot be read") from error
 
 

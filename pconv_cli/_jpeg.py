@@ -233,20 +233,26 @@ def _filled(
     (height, width), (down, across), basis, scale = hole.shape, step, _cosines(), table.astype(np.float32)
     rows_touched = np.logical_or.reduceat(hole, np.arange(0, height, 8 * down), axis=0)
     touched = np.argwhere(np.logical_or.reduceat(rows_touched, np.arange(0, width, 8 * across), axis=1))
-    plane = plane.copy()
+    plane, pixels, hole = plane.copy(), _blocks(pixels, step), _blocks(hole[..., None], step)
     for at in range(0, len(touched), _AT_ONCE):
         y, x = touched[at : at + _AT_ONCE].T
-        # Beyond the picture's edges its last row and column go on.
-        rows = np.minimum(y[:, None] * 8 * down + np.arange(8 * down), height - 1)[:, :, None]
-        columns = np.minimum(x[:, None] * 8 * across + np.arange(8 * across), width - 1)[:, None, :]
         # One small product per block, and slices: bigger ones wake threads that wait for each other, means are slow.
-        new = sum(_corners(pixels[rows, columns] @ weights, step)) / (down * across) + offset
+        new = sum(_corners(pixels[y, x] @ weights, step)) / (down * across) + offset
         old = basis.T @ (plane[y, x] * scale) @ basis
-        inside = reduce(np.logical_or, _corners(hole[rows, columns], step))
+        inside = reduce(np.logical_or, _corners(hole[y, x, ..., 0], step))
         levels = np.rint(basis @ np.where(inside, new, old) @ basis.T / scale)
         # What the Huffman code of 8-bit pictures can hold.
         plane[y, x] = levels.clip(-1023, 1023).astype(np.int16)
     return plane
+
+
+def _blocks(values: NDArray[Any], step: tuple[int, int]) -> NDArray[Any]:
+    """Cut (h, w, channels) into what blocks of a component stand for: (block rows, block columns, h, w, channels)."""
+    (height, width, channels), (down, across) = values.shape, (8 * step[0], 8 * step[1])
+    if height % down or width % across:  # beyond the picture's edges its last row and column go on
+        values = np.pad(values, ((0, -height % down), (0, -width % across), (0, 0)), "edge")
+    rows, columns = values.shape[0] // down, values.shape[1] // across
+    return values.reshape(rows, down, columns, across, channels).swapaxes(1, 2)
 
 
 def _corners(values: NDArray[Any], step: tuple[int, int]) -> list[NDArray[Any]]:

@@ -62,7 +62,7 @@ FORMATS: dict[str, tuple[str, str]] = {
 _BY_SUFFIX = {**dict(FORMATS.values()), ".jpe": "JPEG"}
 READ_SUFFIXES: frozenset[str] = frozenset(_BY_SUFFIX)
 
-_BANDS = {"1": 1, "L": 1, "P": 1, "LA": 2, "RGB": 3, "RGBA": 4, "CMYK": 4}
+_MODES = frozenset(["1", "L", "P", "LA", "RGB", "RGBA", "CMYK"])
 _COLOURS = {"LA": 1, "RGBA": 3, "CMYK": 4, "RGB": 3}  # how many channels are colours; 1 where it is not said
 _BLACK_AND_WHITE = np.array([[0, 0, 0, 255], [255, 255, 255, 255]], np.uint8)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
@@ -180,16 +180,12 @@ class Picture:
         pixels = self.pixels.copy()
         channels = pixels.reshape(*size, -1)
         for layer, fill in fills.items():
-            if (
-                self.pixels.dtype == fill.dtype == np.uint8
-                and len(layer.channels) == 3
-                and self.carried.colour_key is None
-            ):
-                lay(channels[..., layer.channels[0] : layer.channels[-1] + 1], fill, where)
-            elif self.carried.colour_key is None:
-                layer.put(channels, fill, where)
+            if self.carried.colour_key is not None:
+                channels[where] = _off_key(layer.space.own(fill[where]), self.carried.colour_key)
+            elif pixels.dtype == fill.dtype == np.uint8 and len(layer.channels) == 3:
+                lay(layer.taken(channels), fill, where)
             else:
-                channels[where] = _off_key(layer.space.own(fill[where]), self.carried)
+                layer.put(channels, fill, where)
         if reveal and self.alpha is not None:
             channels[where, self.alpha] = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
         return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal)
@@ -283,14 +279,14 @@ def read_mask(path: Path) -> MaskImage:
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         _refuse_several(path, image, kind)
-        mode = image.mode if image.mode in _BANDS or image.mode.startswith("I") else "RGBA"
+        mode = image.mode if image.mode in _MODES or image.mode.startswith("I") else "RGBA"
         mode = "RGBA" if mode == "CMYK" else mode
         try:
             pixels = _pixels(image, "" if mode == image.mode else mode)
         except ValueError as error:
             raise ItemError(path, f"a mask in mode {image.mode} cannot be read: save it as 8-bit grey") from error
         orientation = _carry.orientation_of(_read_exif(image, stream, kind, [])[0])
-        if mode not in _BANDS or mode == "1":
+        if mode not in _MODES or mode == "1":
             return MaskImage(path, pixels > (0 if mode == "1" else 32767), orientation)
         carried = Carried(**_read_transparency(image, stream, kind))
         layers = _layers(mode, pixels, carried, linear=False)
@@ -608,7 +604,8 @@ def _changed(one: Picture, other: Picture) -> NDArray[np.bool_]:
     if one.pixels.shape[:2] != other.pixels.shape[:2]:
         return np.ones(other.pixels.shape[:2], np.bool_)
     if one.mode == other.mode != "P":
-        return _anywhere(one.channels != other.channels)
+        differ = one.channels != other.channels
+        return _anywhere(differ) if differ.any() else np.zeros(differ.shape[:2], np.bool_)
     strips = [slice(y, y + _ROWS) for y in range(0, one.height, _ROWS)]
     return np.concatenate([_anywhere(_as_rgba(one, rows) != _as_rgba(other, rows)) for rows in strips])
 
@@ -763,7 +760,7 @@ def _layers(mode: str, pixels: NDArray[Any], carried: Carried, *, linear: bool) 
 def _refuse(path: Path, image: Image.Image, kind: str) -> None:
     """Raise for what could only be restored by changing it first."""
     mode = image.mode
-    if mode not in _BANDS and not (kind == "PNG" and mode.startswith("I")):
+    if mode not in _MODES and not (kind == "PNG" and mode.startswith("I")):
         raise ItemError(path, f"colours are stored as {mode}, not RGB, CMYK or grey: convert a copy to 8-bit RGB first")
 
 
@@ -831,7 +828,7 @@ def _read_jpeg(image: Image.Image, notices: list[str]) -> dict[str, Any]:
         notices.append(Loss(f"MPO: {frames - 1} further picture{'s' * (frames > 2)} in the file: not carried over"))
     elif "mp" in info:
         notices.append(Loss("an HDR gain map or further picture in the file is not carried over"))
-    settings = _carry.jpeg_settings(image.layer, image.quantization, notices)
+    settings = _carry.jpeg_settings(image.layer, image.quantization)
     settings["progressive"] = bool(info.get("progressive"))
     settings["keep_rgb"] = image.mode == "RGB" and "jfif" not in info and info.get("adobe_transform") == 0
     settings["extra"] = _carry.jpeg_segments(image.applist)
@@ -876,11 +873,9 @@ def _alpha(picture: Picture) -> NDArray[Any] | None:
     return np.where(keyed, 0, np.iinfo(picture.pixels.dtype).max).astype(picture.pixels.dtype)
 
 
-def _off_key(colours: NDArray[Any], carried: Carried) -> NDArray[Any]:
+def _off_key(colours: NDArray[Any], key: tuple[int, ...]) -> NDArray[Any]:
     """Move colours, (n, channels), by one step where they happen to be the one that means transparent."""
-    if carried.colour_key is not None:
-        hit = (colours == np.array(carried.colour_key)).all(axis=1)
-        colours[hit, -1] ^= 1
+    colours[(colours == np.array(key)).all(axis=1), -1] ^= 1
     return colours
 
 

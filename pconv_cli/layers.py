@@ -16,6 +16,7 @@ from numpy.typing import NDArray
 from pconv_cli.spaces import Space, space
 
 _USUAL = (0.1, 99.9)  # percentiles: what is between them is nearly all
+_ROWS = 128  # that fills are laid in together
 _SAMPLE = 2**20  # values that they are taken from
 
 
@@ -66,8 +67,11 @@ class Layer:
 
     def put(self, pixels: NDArray[Any], fill: NDArray[Any], where: NDArray[np.bool_]) -> None:
         """Take fills, (h, w, 3) as `seen` gives them, into (h, w, all channels), in place, where `where` is True."""
-        for channel, values in zip(self.channels, self.space.own(fill[where]).T, strict=True):
-            pixels[where, channel] = values
+        for at in range(0, len(where), _ROWS):  # what is in between takes many times the room
+            rows = slice(at, at + _ROWS)
+            here, part = where[rows], pixels[rows]
+            for channel, values in zip(self.channels, self.space.own(fill[rows][here]).T, strict=True):
+                part[here, channel] = values
 
 
 def layers(

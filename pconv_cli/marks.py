@@ -50,7 +50,7 @@ class Mark:
         match self.kind:
             case "nodata" if self.value is not None:
                 short = f"{self.value:g}"
-                return f"nodata={short if float(short) == self.value else self.value!r}"
+                return "nodata=" + (short if float(short) == self.value else repr(self.value))
             case "color":
                 spread = f"~{self.tolerance}" if self.tolerance else ""
                 return "color=#" + "".join(f"{part:02x}" for part in self.colour) + spread

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 PERCEPTUAL_FROM = 1.5  # gamma at mid grey: below it tones are nearer to linear light than to any photograph's (1.8 up)
 WORST_ROUND_TRIP = 24  # of 255 on average: a CMYK profile whose two ways disagree by more is damaged
 
+_AT_ONCE = 2**18  # pixels that are turned in double precision
 _TOPS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 _GRID = np.arange(65536) / 65535  # where tone curves are sampled: every value of 8 and of 16 bits is one of its points
 
@@ -92,7 +93,10 @@ class Space:
         elif top:
             shown = np.divide(own, top, dtype=np.float32)
         else:
-            shown = self._unit(own)
+            shown = np.empty(own.shape, np.float32)
+            flat, pixels = shown.reshape(-1, self.channels), own.reshape(-1, self.channels)
+            for at in range(0, len(flat), _AT_ONCE):
+                flat[at : at + _AT_ONCE] = self._unit(pixels[at : at + _AT_ONCE])
         if self.channels == 4:
             return _from_inks(shown, self.icc)
         return np.repeat(shown, 3, axis=-1) if self.channels == 1 else shown

@@ -333,9 +333,12 @@ class Source:
 
     def _is_nothing(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
         """Where all colours of (h, w, bands) have the nodata value, or one is no number."""
-        colours = pixels[..., self._colours]
-        nothing = np.asarray((colours == self._nothing).all(axis=-1))
-        return nothing | ~np.isfinite(colours).all(axis=-1) if self.dtype.kind == "f" else nothing
+        nothing, missing = np.ones(pixels.shape[:2], np.bool_), np.zeros(pixels.shape[:2], np.bool_)
+        for band in self._colours:  # several times faster than `all` over a short axis
+            nothing &= False if self._nothing is None else pixels[..., band] == self._nothing
+            if self.dtype.kind == "f":
+                missing |= ~np.isfinite(pixels[..., band])
+        return nothing | missing
 
     @property
     def _colours(self) -> list[int]:

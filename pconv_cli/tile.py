@@ -177,8 +177,9 @@ def tile(
 ) -> Report:
     """Restore one picture, window by window; memory does not grow with its size.
 
-    The mask is `mask`, else `BIG_mask.*` or `BIG.mask.*` beside the picture, else its alpha channel (0 = damaged), else
-    its mask band or nodata value. When `stop` turns true, what is in flight is finished and nothing is written.
+    The mask is `mask` or what `settings.mask_from` says, else `BIG_mask.*` or `BIG.mask.*` beside the picture, else its
+    alpha channel (0 = damaged), else its mask band or nodata value (in a float picture NaN always is one). When
+    `stop` turns true, what is in flight is finished and nothing is written.
 
     Raises:
         UsageError: If there is no mask, or a setting makes no sense.
@@ -247,7 +248,8 @@ class _Mask:
             stem = source.path.stem
             raise UsageError(
                 f"{source.path}: no mask; give one with --mask FILE, or put {stem}_mask.* or {stem}.mask.* beside it, "
-                "or mark damage in the picture itself by alpha = 0, or by a mask band or nodata value"
+                "or mark damage in the picture itself by alpha = 0, or by a mask band or nodata value, "
+                "or say how it is marked with --mask-from"
             )
         if path is not None:
             width, height = mask_size(path)
@@ -587,7 +589,7 @@ def _looked_through(
             complete = complete and bool((valid | ~known).all())
             known &= valid
         if known.any():
-            found.append(limits_of(made, pixels[known]))
+            found.append(limits_of(made, pixels if known.all() else pixels[known]))
     spans = [[strip[number] for strip in found] or [(0.0, 1.0)] for number in range(len(made))]
     return [(min(low for low, _ in span), max(high for _, high in span)) for span in spans], complete
 

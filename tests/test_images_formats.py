@@ -11,7 +11,7 @@ import pytest
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 from test_images import RNG, chunk, fill, noise, png_bytes, save, tiff_bytes, tiff_tags
 
-from pconv_cli import images
+from pconv_cli import _carry, images
 from pconv_cli.errors import ItemError, Loss
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
@@ -416,6 +416,75 @@ def test_png_exif_and_xmp_after_the_pixels_are_found(tmp_path: Path) -> None:
     assert facts(tmp_path / "out.png")["gps"] == (48.0, 8.0, 30.0)
 
 
+def test_a_16_bit_png_keeps_all_that_an_8_bit_one_does(tmp_path: Path) -> None:
+    """Its pixels are written by another library than its metadata."""
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Author", "Müller")
+    info.add(b"sBIT", b"\x0c\x0c\x0c")
+    info.add(b"gAMA", b"\0\0\xb1\x8f")
+    info.add(b"prVa", b"mine", True)
+    image_of("RGB").save(tmp_path / "8.png", pnginfo=info, icc_profile=ICC, exif=exif_of(6), dpi=(300, 150))
+    dress = [pair for pair in png_chunks(tmp_path / "8.png") if pair[0] not in (b"IHDR", b"IDAT", b"IEND")]
+    row = RNG.integers(0, 65536, 30 * 3).astype(">u2").tobytes()
+    (tmp_path / "in.png").write_bytes(png_bytes(30, 24, 16, 2, row, *(chunk(*pair) for pair in dress)))
+    before, after, hole, lost = restored(tmp_path / "in.png", tmp_path / "out.png")
+    assert lost == () and before.pixels.dtype == after.pixels.dtype == np.uint16
+    assert np.array_equal(after.pixels[~hole], before.pixels[~hole])
+    assert sorted(pair for pair in png_chunks(tmp_path / "out.png") if pair[0] in dict(dress)) == sorted(dress)
+    with Image.open(tmp_path / "out.png") as image:
+        image.verify()  # checksums too
+
+
+@pytest.mark.parametrize("mode", ["L", "RGB"])
+@pytest.mark.parametrize("target", [".png", ".tif"])
+def test_the_transparent_colour_of_a_16_bit_png_stays_transparent_at_full_depth(
+    tmp_path: Path, mode: str, target: str
+) -> None:
+    values = np.arange(1000, 1000 + 30 * (3 if mode == "RGB" else 1)).astype(">u2")
+    key = chunk(b"tRNS", values[6:9].tobytes() if mode == "RGB" else values[2:3].tobytes())
+    (tmp_path / "in.png").write_bytes(png_bytes(30, 24, 16, 2 if mode == "RGB" else 0, values.tobytes(), key))
+    before, after, hole, _ = restored(tmp_path / "in.png", tmp_path / f"out{target}")
+    shown = before.visible()
+    assert shown is not None and (~shown).sum() == 24
+    assert np.array_equal(after.visible(), shown)
+    colours = after.channels[..., : before.channels.shape[2]]
+    assert np.array_equal(colours[~hole], before.channels[~hole])
+    if target == ".tif":
+        assert set(np.unique(after.channels[..., -1])) == {0, 65535}
+
+
+# ---------------------------------------------------------------- IPTC
+
+IIM = b"\x1c\x02\x78\0\x07caption\0\0\0\0"
+
+
+def test_iptc_that_a_tiff_calls_numbers_is_turned_back_to_bytes(tmp_path: Path) -> None:
+    numbers = struct.pack(">4L", *struct.unpack("<4L", IIM))
+    for order, data in (("<", IIM), (">", IIM), (">", numbers)):
+        tags = tiff_tags(order, 30, 24, [8], 1) | {33723: (4, data)}
+        (tmp_path / "in.tif").write_bytes(tiff_bytes(order, tags, noise(24, 30).tobytes()))
+        assert _carry.iptc_of(images.read_picture(tmp_path / "in.tif").carried.photoshop) == IIM
+
+
+def test_iptc_is_found_among_named_and_odd_resources() -> None:
+    others = b"8BIM\x03\xed\x04name\0" + struct.pack(">L", 3) + b"abc\0" + b"8BIM\x04\x0a\0\0\0\0\0\0"
+    assert _carry.iptc_of(others + _carry.as_resource(IIM)) == IIM
+    assert _carry.iptc_of(others) == b""
+    for size in range(len(others)):
+        assert _carry.iptc_of(others[:size]) == b""
+
+
+def test_resources_longer_than_a_jpeg_segment_are_cut_and_joined(tmp_path: Path) -> None:
+    long = _carry.as_resource(b"\x1c\x02\x78" + bytes(150_000)) + b"8BIM\x04\x0a\0\0\0\0\0\x02yz"
+    info = PngImagePlugin.PngInfo()
+    info.add_text("Raw profile type iptc", _carry.iptc_text(long), zip=True)
+    image_of("RGB").save(tmp_path / "in.png", pnginfo=info)
+    _, after, _, lost = restored(tmp_path / "in.png", tmp_path / "out.jpg")
+    assert lost == () and after.carried.photoshop == long
+    again, back, _, lost = restored(tmp_path / "out.jpg", tmp_path / "back.tif")
+    assert lost == () and back.carried.photoshop == again.carried.photoshop == long
+
+
 # ---------------------------------------------------------------- TIFF
 
 
@@ -571,3 +640,65 @@ def test_streams_are_closed_after_reading(tmp_path: Path, monkeypatch: pytest.Mo
     monkeypatch.setattr(Path, "open", watched)
     images.read_picture(path)
     assert opened and all(stream.closed for stream in opened)
+
+
+@pytest.mark.parametrize("colours", [[0, 0, 0, 255, 255, 255], [255, 255, 255, 0, 0, 0], [0, 0, 0, 1, 1, 1, 2, 2, 2]])
+def test_a_palette_that_looks_like_grey_survives_bmp(tmp_path: Path, colours: list[int]) -> None:
+    image = Image.fromarray(noise(24, 30) % (len(colours) // 3))
+    image.putpalette(colours)
+    image.save(tmp_path / "in.png")
+    before, _, hole, _ = restored(tmp_path / "in.png", tmp_path / "out.bmp")
+    with Image.open(tmp_path / "out.bmp") as opened:
+        assert np.array_equal(np.asarray(opened.convert("RGB"))[~hole], before.rgb()[~hole])
+
+
+# ---------------------------------------------------------------- reading back
+
+
+@pytest.mark.parametrize("target", [".png", ".webp", ".bmp", ".tif"])
+def test_a_file_that_does_not_read_back_as_written_is_not_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
+) -> None:
+    picture = images.read_picture(save(tmp_path / "in.jpg", noise(24, 30, 3)))
+    real = images._encode
+
+    def wrong(picture: images.Picture, pixels: np.ndarray, *others: object) -> tuple[str, ...]:
+        pixels = pixels.copy()
+        pixels[7, 9] ^= 1
+        return real(picture, pixels, *others)
+
+    monkeypatch.setattr(images, "_encode", wrong)
+    with pytest.raises(ItemError, match="does not read back"):
+        images.write_picture(picture, tmp_path / f"out{target}", overwrite=False)
+    assert [path.name for path in tmp_path.iterdir()] == ["in.jpg"]
+
+
+@pytest.mark.parametrize("name", ["in.png", "in.tif", "in.jpg"])
+def test_whoever_is_told_of_a_finished_file_can_have_it_removed(tmp_path: Path, name: str) -> None:
+    picture = images.read_picture(save(tmp_path / name, noise(24, 30, 3)))
+    hole = np.zeros((24, 30), np.bool_)
+    hole[3:9, 4:20] = True
+    seen: list[np.ndarray] = []
+
+    def refuse(part: Path, notices: object) -> None:
+        seen.append(images.read_picture(part).pixels)
+        raise ItemError(part, "no")
+
+    filled = fill(picture, noise(24, 30, 3), hole)
+    for write in (
+        lambda: images.write_picture(filled, tmp_path / f"out{picture.path.suffix}", overwrite=True, ready=refuse),
+        lambda: images.copy_file(picture.path, tmp_path / "copy", overwrite=True, ready=refuse),
+    ):
+        with pytest.raises(ItemError, match="no"):
+            write()
+    assert not np.array_equal(seen[0][hole], picture.pixels[hole]) and np.array_equal(seen[1], picture.pixels)
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_changes_outside_the_hole_are_counted_in_what_was_written(tmp_path: Path) -> None:
+    picture = images.read_picture(save(tmp_path / "in.png", noise(24, 30, 3)))
+    hole = np.zeros((24, 30), np.bool_)
+    hole[3:9, 4:20] = True
+    written = images.write_picture(fill(picture, noise(24, 30, 3), hole), tmp_path / "out.jpg", overwrite=False)
+    differ = (images.read_picture(tmp_path / "out.jpg").pixels != picture.pixels).any(axis=2)
+    assert written.outside_changed == (differ & ~hole).sum() > 500

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import struct
 from pathlib import Path
 
 import numpy as np
@@ -47,6 +48,9 @@ def test_a_profile_and_white_is_zero_are_for_the_channels_that_they_speak_of() -
     grey, extra = layers([(0,), (1,)], np.dtype(np.uint8), inverted=True)
     assert grey.seen(np.array([[[0, 7]]], np.uint8))[0, 0].tolist() == [255] * 3
     assert extra.space.inverted  # the whole file stores white as 0
+    light = bytes(128) + struct.pack(">L4sLL", 1, b"kTRC", 144, 12) + b"curv" + bytes(8)
+    first, second = layers([(0,), (1,)], np.dtype(np.uint16), icc=light)
+    assert first.space.tones and not second.space.tones
     first, second = layers([(0, 1, 2), (3,)], np.dtype(np.uint16), icc=b"no profile at all", linear=True)
     assert not first.space.tones and second.space.tones  # a profile comes before --linear, also one of no use
 

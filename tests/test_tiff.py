@@ -10,7 +10,7 @@ import subprocess
 import sys
 import threading
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -28,7 +28,8 @@ from rasterio.shutil import copy as rasterio_copy
 from rasterio.transform import from_origin
 
 from pconv_cli import images, tiff
-from pconv_cli.errors import ItemError
+from pconv_cli._ifd import Directory
+from pconv_cli.errors import ItemError, Loss
 from pconv_cli.regions import Window
 
 RNG = np.random.default_rng(11)
@@ -747,6 +748,258 @@ def test_a_classic_file_near_its_limit_is_written_anew(tmp_path: Path, monkeypat
     assert "the others are not carried over" in restore(path, tmp_path / "d.tif")[0]
     save(path, pixels, compress="deflate", blockysize=16, BIGTIFF="YES")
     assert restore(path, tmp_path / "c.tif") == ()
+
+
+# ---------------------------------------------------------------- any depth, any colour
+
+
+def bits() -> np.ndarray:
+    return (picture(1) > 100).astype(np.uint8)
+
+
+def colour_table(raster: Any) -> None:
+    raster.write_colormap(1, {i: (i, 255 - i, i // 2, 255) for i in range(256)})
+
+
+KINDS: dict[str, tuple[np.ndarray, dict[str, Any], dict[str, Any]]] = {
+    "float": (picture(1).astype(np.float32) / 999, {"predictor": 3}, {"layers": ((0,),), "validity": "nodata"}),
+    "float RGB": (picture(3).astype(np.float32), {"interleave": "band"}, {"layers": ((0, 1, 2),)}),
+    "CMYK": (picture(4), {"photometric": "CMYK"}, {"layers": ((0, 1, 2, 3),), "inks": True}),
+    "CMYK and a spot colour": (picture(5, "uint16"), {"photometric": "CMYK"}, {"layers": ((0, 1, 2, 3), (4,))}),
+    "two inks": (picture(2), {"photometric": "CMYK"}, {"layers": ((0,), (1,)), "inks": False}),
+    "palette": (picture(1), {"photometric": "PALETTE", "after": colour_table}, {"layers": ((0,),)}),
+    "1 bit": (bits(), {"NBITS": 1}, {"layers": ((0,),), "inverted": False}),
+    "1 bit, white is 0": (bits(), {"NBITS": 1, "photometric": "MINISWHITE"}, {"inverted": False}),
+    "white is 0": (picture(1), {"photometric": "MINISWHITE"}, {"inverted": True, "palette": None}),
+    "white is 0, 16 bit": (picture(1, "uint16"), {"photometric": "MINISWHITE"}, {"inverted": True}),
+    "5 bands": (picture(5), {}, {"layers": ((0,), (1,), (2,), (3,), (4,)), "alpha": None}),
+    "RGB and infrared": (picture(4), {"ALPHA": "NO"}, {"layers": ((0, 1, 2), (3,)), "alpha": None}),
+    "RGB, alpha, infrared": (
+        picture(5), {"photometric": "RGB", "ALPHA": "YES"},
+        {"layers": ((0, 1, 2), (4,)), "alpha": 3, "validity": "alpha"},
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("layout", ["tiles", "strips", "anew"])
+@pytest.mark.parametrize("kind", KINDS)
+def test_pictures_of_any_depth_and_colour_are_told_apart_and_patched_as_stored(
+    tmp_path: Path, kind: str, layout: str
+) -> None:
+    pixels, options, told = KINDS[kind]
+    shape = {"tiled": True, "blockxsize": 64, "blockysize": 64} if layout == "tiles" else {"blockysize": 16}
+    path = save(tmp_path / "a.tif", pixels, compress="lzma" if layout == "anew" else "lzw", **shape, **options)
+    with tiff.Source(path) as source:
+        assert {name: getattr(source, name) for name in told} == told
+        np.testing.assert_array_equal(source.read(whole(source)), pixels)
+        assert source.in_place == (layout != "anew") and source.orientation == 1 and source.icc == b""
+    value = 1 - int(pixels[HOLE.slices].min()) if "NBITS" in options else 77
+    notices = restore(path, tmp_path / "b.tif", value=value)
+    with tiff.Source(tmp_path / "b.tif") as made:
+        np.testing.assert_array_equal(made.read(whole(made)), filled(pixels, value=value))
+        assert {name: getattr(made, name) for name in told} == told
+    one, other = directories(path)[0], directories(tmp_path / "b.tif")[0]
+    if layout == "anew":
+        assert "written anew" in notices[0] and one[262] == other[262] and one[258] == other[258]
+        return
+    assert notices == ()
+    assert {tag: one[tag] for tag in one.keys() - POSITIONS} == {tag: other[tag] for tag in other.keys() - POSITIONS}
+    old, new = blocks(path), blocks(tmp_path / "b.tif")
+    untouched = set(range(len(old))) - touched_blocks(path, HOLE, pixels.shape[2])
+    assert untouched and all(old[i] == new[i] for i in untouched)
+
+
+@pytest.mark.parametrize(("bands", "set_of_inks"), [(4, 2), (3, 1), (2, 1)])
+def test_inks_of_other_names_or_numbers_are_bands_by_themselves(tmp_path: Path, bands: int, set_of_inks: int) -> None:
+    path = save(tmp_path / "a.tif", picture(bands), photometric="CMYK", compress="lzw")
+    give_tags(path, {332: (3, 1, struct.pack("<H", set_of_inks)), 262: (3, 1, b"\5\0")})
+    with tiff.Source(path) as source:
+        assert not source.inks and source.layers == tuple((band,) for band in range(bands))
+
+
+@pytest.mark.parametrize("compress", ["CCITTRLE", "CCITTFAX3", "CCITTFAX4"])
+@pytest.mark.parametrize("photometric", ["MINISWHITE", "MINISBLACK"])
+def test_fax_is_patched_and_stays_fax(tmp_path: Path, compress: str, photometric: str) -> None:
+    path = save(tmp_path / "a.tif", bits(), NBITS=1, compress=compress, photometric=photometric, blockysize=16)
+    for value in (0, 1):
+        assert restore(path, tmp_path / "b.tif", value=value, overwrite=True) == ()
+        np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(bits_of(path), value=value))
+        one, other = directories(path)[0], directories(tmp_path / "b.tif")[0]
+        assert {tag for tag in one if one[tag] != other[tag]} <= POSITIONS and one.keys() == other.keys()
+
+
+def bits_of(path: Path) -> np.ndarray:
+    """As Pillow reads them, turned to how GDAL numbers black and white."""
+    with Image.open(path) as image:
+        white = np.asarray(image)[..., None]
+    return (~white if directories(path)[0][262].numbers == (0,) else white).astype(np.uint8)
+
+
+def test_float_pixels_come_through_to_the_bit(tmp_path: Path) -> None:
+    strange = np.array([0x7FC12345, 0xFF800000, 0x80000000, 1], np.uint32).view(np.float32)  # NaN, -inf, -0, tiny
+    pixels = picture(1).astype(np.float32)
+    pixels[:4, :, 0] = strange[:, None]
+    for compress in ("deflate", "lzma"):
+        path = save(tmp_path / "a.tif", pixels, compress=compress, predictor=3 if compress == "deflate" else 1)
+        restore(path, tmp_path / "b.tif", overwrite=True)
+        assert load(tmp_path / "b.tif").tobytes() == filled(pixels).tobytes()
+
+
+@pytest.mark.parametrize("nodata", [None, np.nan, -9999.0, 0.1, -3.4028234663852886e38, -1.797693134862315e308])
+def test_in_float_pictures_what_is_no_number_holds_nothing_nor_does_nodata(
+    tmp_path: Path, nodata: float | None
+) -> None:
+    pixels = picture(2).astype(np.float32)
+    pixels[0], pixels[1, :, 0], pixels[2, :, 1] = np.nan, np.inf, np.nan
+    if nodata is not None:
+        with np.errstate(over="ignore"):
+            pixels[3] = nodata
+        pixels[4, :, 0] = np.float32(0.1)  # one band alone says nothing
+    path = save(tmp_path / "a.tif", pixels, **({} if nodata in (None, -1.797693134862315e308) else {"nodata": nodata}))
+    if nodata == -1.797693134862315e308:  # written by those who think in 64 bits
+        give_tags(path, {42113: (2, 24, b"-1.797693134862315e+308\0")})
+    with tiff.Source(path) as source:
+        valid = source.valid(whole(source))
+        assert valid is not None and valid[4:].all() and not valid[: 3 if nodata is None else 4].any()
+        np.testing.assert_array_equal(source.valid(HOLE, source.read(HOLE)), valid[HOLE.slices])
+        held = tiff.Canvas(source, tmp_path / "b.tif", overwrite=False, mark_valid=True)
+        with held as canvas:
+            fill_value = np.full((4, 9, 2), 5 if nodata is None or not abs(nodata) < 1e38 else nodata, np.float32)
+            canvas.lay(Window(0, 0, 9, 4), fill_value, np.ones((4, 9), bool))
+            canvas.commit()
+    with tiff.Source(tmp_path / "b.tif") as made:
+        assert made.valid(Window(0, 0, 9, 4)).all() and not made.valid(Window(9, 0, 9, 3)).any()
+        np.testing.assert_allclose(made.read(Window(0, 0, 9, 4)), fill_value, rtol=1e-6)
+
+
+@pytest.mark.parametrize("kind", ["alpha", "mask band", "nodata"])
+@pytest.mark.parametrize("dtype", ["uint8", "float32"])
+def test_what_is_valid_is_the_same_with_pixels_at_hand(tmp_path: Path, kind: str, dtype: str) -> None:
+    pixels = np.maximum(picture(4), 1).astype(dtype)
+    pixels[20:50] = 0
+    if dtype == "float32":
+        pixels[60:70, :, 0] = np.nan
+    mask = np.where(pixels[..., 3] > 0, 255, 0).astype(np.uint8)
+    options: dict[str, Any] = {
+        "alpha": {"ALPHA": "YES"}, "nodata": {"nodata": 0}, "mask band": {"after": lambda r: r.write_mask(mask)}
+    }[kind]  # fmt: skip
+    with tiff.Source(save(tmp_path / "a.tif", pixels, **options)) as source:
+        assert source.validity == kind
+        valid = source.valid(whole(source))
+        np.testing.assert_array_equal(valid, source.valid(whole(source), source.read(whole(source))))
+        np.testing.assert_array_equal(valid, (mask > 0) & np.isfinite(pixels).all(axis=2))
+
+
+def test_pixels_that_change_outside_are_counted_in_jpeg_and_there_are_none_elsewhere(tmp_path: Path) -> None:
+    for compress in ("jpeg", "deflate", "lzma"):
+        path = save(tmp_path / "a.tif", picture(), compress=compress, tiled=True, blockxsize=64, blockysize=64)
+        with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=True) as canvas:
+            fill(source, canvas)
+            notices = canvas.commit()
+        changed = (load(path) != load(tmp_path / "b.tif")).any(axis=2)
+        changed[HOLE.slices] = False
+        assert canvas.outside_changed == changed.sum() and bool(changed.any()) == (compress == "jpeg")
+        assert any(isinstance(notice, Loss) for notice in notices) == (compress == "jpeg")
+
+
+def test_an_output_may_be_refused_when_it_is_there(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(), compress="jpeg")
+
+    def no(part: Path, notices: Sequence[str]) -> None:
+        assert load(part).shape == (HEIGHT, WIDTH, 3) and "JPEG" in notices[0]
+        raise ItemError(path, "no")
+
+    with tiff.Source(path) as source, tiff.Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        fill(source, canvas)
+        with pytest.raises(ItemError, match="no"):
+            canvas.commit(ready=no)
+    assert names(tmp_path) == ["a.tif"]
+
+
+@pytest.mark.parametrize("photometric", ["RGB", "CMYK"])
+@pytest.mark.parametrize(
+    "name", ["a b.tif", "p%20q.tif", "h#x?y.tif", "c:d.tif", "GTIFF_DIR:2:a.tif", "n\nl.tif", "[é]*!.tif"]
+)
+def test_names_mean_nothing_to_gdal(tmp_path: Path, name: str, photometric: str) -> None:
+    pixels = picture(len(photometric))
+    path = save(tmp_path / "a.tif", pixels, photometric=photometric, compress="lzw").rename(tmp_path / name)
+    (tmp_path / "out").mkdir()
+    restore(path, tmp_path / "out" / name)
+    assert names(tmp_path / "out") == [name]
+    with tiff.Source(tmp_path / "out" / name) as made:
+        np.testing.assert_array_equal(made.read(whole(made)), filled(pixels))
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere names are Unicode")
+@pytest.mark.parametrize("photometric", ["RGB", "CMYK"])
+def test_a_name_that_is_not_unicode_is_refused_in_one_line(tmp_path: Path, photometric: str) -> None:
+    path = save(tmp_path / "a.tif", picture(len(photometric)), photometric=photometric)
+    odd = tmp_path / os.fsdecode(b"\xff.tif")
+    with tiff.Source(path) as source, pytest.raises(ItemError, match=r"not Unicode.*rename"):
+        tiff.Canvas(source, odd, overwrite=False)
+    assert "not Unicode" in refused(path.rename(odd))
+
+
+# ---------------------------------------------------------------- hostile directories
+
+
+def hostile(big: bool, first: int = 16, count: int = 1, entry: bytes = b"") -> bytes:
+    """A TIFF whose first directory lies at a position and claims a number of tags."""
+    head = struct.pack("<2sHHHQ", b"II", 43, 8, 0, first) if big else struct.pack("<2sHL", b"II", 42, first) + b"\0" * 8
+    return head + struct.pack("<Q" if big else "<H", count) + entry
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"II*\0", b"II+\0\x08\0", b"MM\0*\xff\xff\xff\xff", hostile(False, 2**32 - 1), hostile(True, 2**63 - 1),
+        hostile(True, 2**64 - 1), hostile(False, count=65535), hostile(True, count=2**40),
+        hostile(True, count=2**64 - 1),
+    ],
+)  # fmt: skip
+def test_a_directory_that_is_not_there_is_an_item_error(tmp_path: Path, data: bytes) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(data)
+    assert "damaged or cut short" in refused(path)
+    for look in (tiff.orientation, tiff.mask_size):
+        with pytest.raises(ItemError, match="damaged or cut short"):
+            look(path)
+
+
+def test_a_tag_that_claims_more_than_there_is_gives_what_there_is(tmp_path: Path) -> None:
+    entry = struct.pack("<HHQQ", 34675, 7, 2**62, 16) + struct.pack("<HHQQ", 700, 7, 2**62, 2**63)
+    entry += struct.pack("<HHQQ", 274, 3, 0, 0)
+    path = tmp_path / "a.tif"
+    path.write_bytes(hostile(True, count=3, entry=entry + b"\0" * 8))
+    found = Directory.first(path)
+    assert len(found.value(34675, 2**62)[2]) == path.stat().st_size - 16
+    with pytest.raises(ValueError, match="cannot be read"):
+        found.value(700)
+    assert found.number(274, 1) == 1 and tiff.orientation(path) == 1
+    with pytest.raises(ValueError, match="274"):
+        found.number(274)
+
+
+@given(st.binary(max_size=200), st.sampled_from([b"II*\0", b"MM\0*", b"II+\0\x08\0\0\0", b"MM\0+\0\x08\0\0"]))
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_garbage_is_anything_but_an_item_error(tmp_path: Path, garbage: bytes, start: bytes) -> None:
+    path = tmp_path / "a.tif"
+    path.write_bytes(start + garbage)
+    refused(path)
+    with contextlib.suppress(ItemError):
+        assert 1 <= tiff.orientation(path) <= 8
+
+
+@pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning")  # rasterio stumbles over GDAL's words
+def test_any_byte_of_a_directory_may_be_wrong(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(4, width=20, height=9), photometric="CMYK")
+    good = path.read_bytes()
+    for at in range(4, len(good) - 720):
+        for value in (0, 255):
+            path.write_bytes(good[:at] + bytes([value]) + good[at + 1 :])
+            with contextlib.suppress(ItemError), tiff.Source(path) as source:
+                source.read(Window(0, 0, 1, 1))
+                source.thumbnail(9)
 
 
 # ---------------------------------------------------------------- what is refused
