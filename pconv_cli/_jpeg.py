@@ -252,7 +252,7 @@ def _blocks(values: NDArray[Any], step: tuple[int, int]) -> NDArray[Any]:
     if height % down or width % across:  # beyond the picture's edges its last row and column go on
         values = np.pad(values, ((0, -height % down), (0, -width % across), (0, 0)), "edge")
     rows, columns = values.shape[0] // down, values.shape[1] // across
-    return values.reshape(rows, down, columns, across, channels).swapaxes(1, 2)
+    return np.asarray(values.reshape(rows, down, columns, across, channels).swapaxes(1, 2))
 
 
 def _corners(values: NDArray[Any], step: tuple[int, int]) -> list[NDArray[Any]]:

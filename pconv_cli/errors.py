@@ -14,6 +14,7 @@ A message is one line: which file, what is wrong, the way out. This module does 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
@@ -85,3 +86,14 @@ class Loss(str):
     """A notice of something that is lost; others tell of what is merely not as one might expect."""
 
     __slots__ = ()
+
+
+def refuse_losses(path: Path, notices: Sequence[str], way_out: str = "leave it out to accept that") -> None:
+    """Make sure that nothing is lost: what `--strict` asks for.
+
+    Raises:
+        ItemError: A notice is a `Loss`.
+    """
+    losses = [notice for notice in notices if isinstance(notice, Loss)]
+    if losses:
+        raise ItemError(path, f"--strict refuses what would be lost: {'; '.join(losses)}; {way_out}")

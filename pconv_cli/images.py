@@ -237,7 +237,8 @@ def read_picture(path: Path, *, linear: bool = False) -> Picture:
         ItemError: Missing, unreadable, damaged, or of a kind that would have to be changed to be restored.
     """
     if _is_tiff(path):
-        return _read_tiff(path, linear)
+        with _blaming(path):
+            return _read_tiff(path, linear)
     notices: list[str] = []
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
@@ -666,17 +667,23 @@ def _png_options(carried: Carried, exif: bytes, mode: str) -> dict[str, Any]:
 
 
 @contextmanager
-def _opened(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
-    """Open a picture file; whatever goes wrong with it inside the block becomes an ItemError."""
+def _blaming(path: Path) -> Iterator[None]:
+    """Make an ItemError of whatever goes wrong with a file that is read."""
     try:
-        with path.open("rb") as stream:
-            with quietly():
-                image = Image.open(stream, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF"))
-            yield image, stream
+        yield
     except ItemError:
         raise
     except Exception as error:  # a damaged file can make a decoder raise anything
         raise ItemError(path, _why_unreadable(path, error)) from error
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
+    """Open a picture file; whatever goes wrong with it inside the block becomes an ItemError."""
+    with _blaming(path), path.open("rb") as stream:
+        with quietly():
+            image = Image.open(stream, formats=("JPEG", "PNG", "WEBP", "BMP", "TIFF"))
+        yield image, stream
 
 
 def _pixels(image: Image.Image, mode: str = "") -> NDArray[Any]:

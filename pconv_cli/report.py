@@ -69,6 +69,7 @@ class ItemReport:
         unfilled: Damaged pixels that nothing was written to: 0, or something is wrong.
         outside_mask_changed: Pixels that the mask does not mark and that are not bit-identical, counted after reading
             back what was written; only a JPEG can have any, in blocks that the mask touches or beside them.
+            None where nothing was written.
         space: How the network was shown the picture's colours.
         seconds: From reading to written.
         megapixels_per_second: Size of the picture over that time.

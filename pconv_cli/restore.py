@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal, NoReturn
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -23,7 +23,7 @@ from numpy.typing import NDArray
 from pconv_cli import __version__, files, manifest
 from pconv_cli import weights as store
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
-from pconv_cli.errors import ItemError, Loss, OutputError, UsageError
+from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -62,6 +62,8 @@ from pconv_cli.tiles import SMALLEST_TILE, TilePlan, plan_tiles
 
 SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
+
+WAY_OUT = "try another --format, or leave it out"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; a TIFF may be of 16 bits, or of float.
 BYTES_PER_PIXEL, BYTES_PER_PIXEL_OF_TIFF = 24, 64
@@ -150,8 +152,6 @@ def _check(settings: RestoreSettings) -> str | None:
         raise UsageError(f"--tile-size {settings.tile_size}: must be {SMALLEST_TILE} or more")
     if not 0 <= settings.overlap <= settings.tile_size // 3:
         raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.tile_size // 3}, a third of a tile")
-    if settings.mask_from is not None and settings.invert_mask and settings.mask_from.kind != "band":
-        raise UsageError(f"--invert-mask with --mask-from {settings.mask_from}: only a band can be inverted")
     if settings.failed_list is not None:
         manifest.form_of(settings.failed_list)
         try:  # now, and not after hours
@@ -355,13 +355,9 @@ class Reader:
                 f" ({self.polarity}), so nothing is left to restore from; {self.way_out}",
             )
         picture = picture.known_outside(hole)
-        if settings.strict and (losses := foreseen(picture, job.output)) and hole.any():
-            _refuse(job.image, losses)
+        if settings.strict and hole.any():
+            refuse_losses(job.image, foreseen(picture, job.output), WAY_OUT)
         layers = tuple(layer for layer in picture.layers if self._band not in layer.channels)
-        if not layers:
-            raise ItemError(
-                job.image, f"{settings.mask_from} is the picture itself: name a band beside it, or give a mask"
-            )
         plan = plan_tiles(hole, settings.tile_size)
         return Work(
             job, picture, hole, layers, [self._filling(picture, layer, visible, plan) for layer in layers], started
@@ -391,6 +387,7 @@ class Reader:
             if picture.alpha is not None and self._band == picture.alpha:
                 visible = None
             try:
+                settings.mask_from.refuse_colours([layer.channels for layer in picture.layers])
                 hole = settings.mask_from.where(
                     picture.channels, picture.rgb, shown=visible, alpha=picture.alpha, nodata=picture.nodata
                 )
@@ -466,9 +463,8 @@ class _Restoration:
             return work.reported("done_before")
 
         def ready(part: Path, notices: Sequence[str]) -> None:
-            losses = [notice for notice in notices if isinstance(notice, Loss)]
-            if settings.strict and losses:
-                _refuse(job.image, losses)
+            if settings.strict:
+                refuse_losses(job.image, notices, WAY_OUT)
             if self._journal is not None:
                 try:
                     self._journal.record(job.image, job.mask, job.output, part)
@@ -507,12 +503,6 @@ class _Restoration:
     def last_words(self) -> None:
         if self._suspicious > 1:
             self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
-
-
-def _refuse(path: Path, losses: Sequence[str]) -> NoReturn:
-    raise ItemError(
-        path, f"--strict refuses what would be lost: {'; '.join(losses)}; try another --format, or leave it out"
-    )
 
 
 def _journal(todo: JobList, settings: RestoreSettings, weights: str) -> Journal | None:

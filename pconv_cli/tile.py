@@ -24,7 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli import files
-from pconv_cli.errors import ItemError, Loss, OutputError, UsageError
+from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -604,17 +604,6 @@ def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint
 
 def _as_bytes(seen: NDArray[Any]) -> NDArray[np.uint8]:
     return seen if seen.dtype == np.uint8 else (seen * 255).round().astype(np.uint8)
-
-
-def refuse_losses(path: Path, notices: Sequence[str]) -> None:
-    """Make sure that nothing is lost.
-
-    Raises:
-        ItemError: Something would be.
-    """
-    losses = [notice for notice in notices if isinstance(notice, Loss)]
-    if losses:
-        raise ItemError(path, f"--strict refuses what would be lost: {'; '.join(losses)}; leave it out to accept that")
 
 
 def _beside(big: Path) -> Path | None:

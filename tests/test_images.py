@@ -647,3 +647,24 @@ def test_an_unknown_suffix_names_the_known_ones(picture: images.Picture, tmp_pat
 def test_formats_and_suffixes_agree() -> None:
     assert sorted(images.READ_SUFFIXES) == [".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
     assert all(suffix in images.READ_SUFFIXES for suffix, _ in images.FORMATS.values())
+
+
+def test_whatever_a_tiff_makes_a_reader_raise_is_an_item_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.tif", noise(4, 4))
+
+    def broken(*_: object) -> None:
+        raise KeyError("what no one has thought of")
+
+    monkeypatch.setattr(images, "_tiff_mode", broken)
+    assert "damaged" in refused(path)
+
+
+@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
+def test_pixels_that_are_read_only_are_not_written_to(tmp_path: Path, suffix: str) -> None:
+    picture = images.read_picture(save(tmp_path / f"a{suffix}", noise(16, 16, 3)))
+    picture.pixels.flags.writeable = False
+    hole = np.eye(16, dtype=np.bool_)
+    filled = fill(picture, noise(16, 16, 3), hole)
+    filled.pixels.flags.writeable = False
+    images.write_picture(filled, tmp_path / f"b{suffix}", overwrite=False)
+    assert not np.array_equal(images.read_picture(tmp_path / f"b{suffix}").pixels, picture.pixels)

@@ -557,7 +557,7 @@ def test_a_band_that_holds_the_mask_is_no_part_of_the_picture_and_stays(work: Wo
         ("alpha", "no transparency"),
         ("nodata", "nodata=0"),
         ("band=7", "no band 7: count from 1"),
-        ("band=1", "band=1 is the picture itself"),
+        ("band=1", "has its picture in band 1"),
     ],
 )
 def test_a_mark_that_a_picture_does_not_have_is_one_failed_item(work: Workplace, text: str, words: str) -> None:
