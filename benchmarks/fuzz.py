@@ -29,13 +29,14 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import rasterio
 from numpy.typing import NDArray
 from PIL import Image
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import box, texture
-from malformed import Malformed, changed_outside, difference, good, malformed
+from malformed import Malformed, changed_outside, good, malformed
+
+from pconv_cli.tiff import mask_strips
 
 PCONV = [sys.executable, "-m", "pconv_cli"]
 OPTIONS = ["--weights", "none", "--device", "cpu", "--progress", "none", "--json"]
@@ -78,6 +79,8 @@ def items_of(stdout: str) -> dict[str, dict[str, Any]]:
 
 def holes_of(mask: Path) -> NDArray[np.bool_]:
     """Where a mask that can be read may mark damage: at least all that it marks."""
+    if mask.read_bytes()[:2] in (b"II", b"MM"):  # Pillow takes some damaged ones for other pictures
+        return np.concatenate(list(mask_strips(mask)))
     with Image.open(mask) as image:
         own = np.asarray(image)
         light = own > 32000 if own.dtype == np.uint16 else np.asarray(image.convert("RGB").convert("L")) > 120
@@ -153,6 +156,8 @@ def restored_all(place: Path, kinds: dict[str, str]) -> tuple[list[str], Counter
     alone, together = digest(place / "alone"), digest(out)
     amiss += [f"the good ones alone: exit code {code}"] if code != 0 else []
     for name, value in alone.items():
+        if journal(name):
+            continue
         fine = together.get(name) == value
         outcomes["good", "restored" if fine else "amiss"] += 1
         amiss += [] if fine else [f"good: {name}: not as it is without bad company"]
@@ -191,17 +196,6 @@ def amiss_with(item: dict[str, Any] | None, kind: str, pictures: Path, masks: Pa
     return changed_outside(source, out / name, hole)
 
 
-def changed_by_tile(big: Path, out: Path) -> str:
-    """What has changed outside the hole as GDAL reads it; Pillow takes some damaged TIFFs for other pictures."""
-    try:
-        with rasterio.open(big) as first, rasterio.open(out) as second:
-            lossy = "JPEG" in second.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
-            before, after = (np.moveaxis(raster.read(), 0, -1) for raster in (first, second))
-    except rasterio.RasterioError as error:
-        return f"restored, but GDAL cannot read it ({error})"
-    return difference(before, after, HOLE, lossy=lossy)
-
-
 def tiled(place: Path, case: Malformed) -> tuple[str, str]:
     """One file through `pconv tile`: outcome, and what is wrong."""
     big, out, mask = place / case.name, place / f"out-{case.name}", place / "mask.png"
@@ -210,7 +204,7 @@ def tiled(place: Path, case: Malformed) -> tuple[str, str]:
     code, _, stderr = limited(command, PATIENCE_TILE)
     lines = stderr.splitlines()
     if code == 0:
-        wrong = changed_by_tile(big, out)
+        wrong = changed_outside(big, out, HOLE, by_gdal=True)
         return "amiss" if wrong else "restored", wrong
     wrong = "" if code == 1 else f"exit code {code}"
     wrong = wrong or ("" if len(lines) == 1 else f"{len(lines)} lines: {' | '.join(lines)[:300]}")

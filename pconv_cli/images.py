@@ -693,6 +693,14 @@ def _pixels(image: Image.Image, mode: str = "") -> NDArray[Any]:
     return (pixels.view(np.uint8) > 0).astype(np.uint8) if pixels.dtype == np.bool_ else pixels
 
 
+def may_be_deep(path: Path) -> bool:
+    """Whether a picture may have more than 8 bits a channel, by its first bytes."""
+    with suppress(OSError), path.open("rb") as stream:
+        head = stream.read(25)
+        return head[:4] in _TIFF_STARTS or (head[1:4] == b"PNG" and head[24:] == b"\x10")
+    return False
+
+
 def suffix_of(path: Path) -> str:
     """The suffix that fits a file's content; ".png" where it is no picture that can be read."""
     if _is_tiff(path):

@@ -43,6 +43,7 @@ from pconv_cli.images import (
     align_mask,
     copy_file,
     foreseen,
+    may_be_deep,
     probe,
     read_mask,
     read_picture,
@@ -65,8 +66,8 @@ SUSPICIOUS = 0.6
 
 WAY_OUT = "try another --format, or leave it out"
 
-# Picture, colours, fill, two masks, and what encoding and reading back take; a TIFF may be of 16 bits, or of float.
-BYTES_PER_PIXEL, BYTES_PER_PIXEL_OF_TIFF = 24, 64
+# Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
+BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
 
 
 @dataclass(frozen=True)
@@ -315,8 +316,7 @@ class Reader:
             ItemError: It is beyond the limit or all memory, does not fit its mask, or cannot be read.
         """
         width, height = self.refuse_huge(job.image)
-        tiff = job.image.suffix.lower() in (".tif", ".tiff")
-        cost = width * height * (BYTES_PER_PIXEL_OF_TIFF if tiff else BYTES_PER_PIXEL)
+        cost = width * height * (BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL)
         free = memory_available()
         if free is not None and cost > free:
             sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"

@@ -778,8 +778,7 @@ class Canvas:
             source: What is restored; it must stay open until after `commit`.
             output: Where to; folders are made.
             overwrite: Whether a file that is there may be replaced.
-            mark_valid: Whether filled pixels are to count as picture from then on: alpha full, mask band 255, a fill
-                that happens to be the nodata value moved by one step.
+            mark_valid: Whether filled pixels are to count as picture from then on: alpha full, mask band 255.
 
         Raises:
             ItemError: The output exists, is the source, is no .tif or .tiff, or its folder cannot be written.
@@ -905,10 +904,10 @@ class Canvas:
         """Pixels of a window as the output is to have them, and where they were filled."""
         source = self._source
         pixels, where = self._pages.merged(window)
-        if self._mark and where.any():
-            if source.alpha is not None:
+        if where.any():
+            if self._mark and source.alpha is not None:
                 pixels[where, source.alpha] = source.opaque
-            if source._nothing is not None:
+            if source._nothing is not None and source.palette is None:  # a fill that is it by chance would be a hole
                 hit = where & source._is_nothing(pixels)
                 pixels[hit, source._colours[-1]] = source._next_to_nothing
         return pixels, where

@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, features
 from rasterio import Affine
@@ -79,17 +80,22 @@ def malformed(drawing: NDArray[np.uint8], seed: int = 0, *, cuts: int = 4, flips
         yield Malformed(f"{number:04}-{kind}-{name}", kind, data)
 
 
-def changed_outside(source: Path, output: Path, hole: NDArray[np.bool_]) -> str:
-    """Compare a picture and its restoration as Pillow reads them; it has no part in pconv's own bookkeeping.
+def changed_outside(source: Path, output: Path, hole: NDArray[np.bool_], *, by_gdal: bool = False) -> str:
+    """Compare a picture and its restoration; it has no part in pconv's own bookkeeping.
+
+    As Pillow reads them, but TIFFs as GDAL does: Pillow takes some damaged ones for other pictures.
 
     Args:
         source: The picture, damaged or not.
         output: What was made of it.
         hole: (h, w), where it may differ. Must look the same from all sides, for pictures that are turned.
+        by_gdal: Whether it was GDAL that decoded the source, whatever it is.
 
     Returns:
         What is wrong, one line; empty where nothing is. A JPEG may differ by a little, on average.
     """
+    if by_gdal or (source.read_bytes()[:2] in (b"II", b"MM") and output.read_bytes()[:2] in (b"II", b"MM")):
+        return _changed_by_gdal(source, output, hole)
     try:
         before = _decoded(source)
     except Exception as error:
@@ -102,6 +108,16 @@ def changed_outside(source: Path, output: Path, hole: NDArray[np.bool_]) -> str:
         before, after = before.convert("RGBA"), after.convert("RGBA")
     lossy = output.suffix.lower() in (".jpg", ".jpeg", ".jpe")
     return difference(np.asarray(before), np.asarray(after), hole, lossy=lossy)
+
+
+def _changed_by_gdal(source: Path, output: Path, hole: NDArray[np.bool_]) -> str:
+    try:
+        with rasterio.open(source) as first, rasterio.open(output) as second:
+            lossy = "JPEG" in second.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+            before, after = (np.moveaxis(raster.read(), 0, -1) for raster in (first, second))
+    except rasterio.RasterioIOError as error:
+        return f"restored, but GDAL cannot read it ({error})"
+    return difference(before, after, hole, lossy=lossy)
 
 
 def difference(before: NDArray[Any], after: NDArray[Any], hole: NDArray[np.bool_], *, lossy: bool) -> str:
