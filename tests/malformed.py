@@ -112,9 +112,11 @@ def changed_outside(source: Path, output: Path, hole: NDArray[np.bool_], *, by_g
 
 def _changed_by_gdal(source: Path, output: Path, hole: NDArray[np.bool_]) -> str:
     try:
-        with rasterio.open(source) as first, rasterio.open(output) as second:
-            lossy = "JPEG" in second.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
-            before, after = (np.moveaxis(raster.read(), 0, -1) for raster in (first, second))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with rasterio.open(source) as first, rasterio.open(output) as second:
+                lossy = "JPEG" in second.tags(ns="IMAGE_STRUCTURE").get("COMPRESSION", "")
+                before, after = (np.moveaxis(raster.read(), 0, -1) for raster in (first, second))
     except rasterio.RasterioIOError as error:
         return f"restored, but GDAL cannot read it ({error})"
     return difference(before, after, hole, lossy=lossy)
