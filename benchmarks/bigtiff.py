@@ -32,8 +32,9 @@ from rasterio.windows import Window as Part
 from pconv_cli import weights as store
 from pconv_cli.engine import GUIDED, Engine, Tile, choose_device, choose_precision
 from pconv_cli.regions import Window
+from pconv_cli.settings import Settings
 from pconv_cli.tiff import Source
-from pconv_cli.tile import TileSettings, plan
+from pconv_cli.tile import plan
 from pconv_cli.tiles import TilePlan, canvas
 
 BLOCK = 512
@@ -177,7 +178,7 @@ def measure(folder: Path, side: int, share: float, batch: int, repeat: int) -> d
     big, mask, out = folder / "big.tif", folder / "mask.tif", folder / "out.tif"
     make_picture(big, side)
     make_mask(mask, side, share)
-    planned = plan(big, mask, TileSettings(batch_size=batch))
+    planned = plan(big, mask, Settings(batch_size=batch))
     rounds = []
     for _ in range(repeat):
         parts = {"start_up_seconds": start_up(), "copy_seconds": copy(big, out), **work(big, out, planned.plan)}

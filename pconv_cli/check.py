@@ -23,7 +23,8 @@ from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.images import same_format
 from pconv_cli.jobs import Job, JobList
 from pconv_cli.process import memory_available
-from pconv_cli.restore import BYTES_PER_PIXEL, SUSPICIOUS, Reader, RestoreSettings
+from pconv_cli.restore import BYTES_PER_PIXEL, Reader, RestoreSettings
+from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
 IN_FLIGHT = 1 << 30  # bytes of pictures between reading and writing, see `pipeline.Limits`
@@ -119,7 +120,7 @@ def check(
     def look(job: Job) -> _Look | None:
         if stop():
             return None
-        found = _look_at(job, reader)
+        found = _look_at(job, reader, settings)
         emit(ItemChecked(job.name, None if found.finding is None else found.finding.reason))
         return found
 
@@ -131,7 +132,9 @@ def check(
     fine = [found for found in looks if found.finding is None or not found.finding.grave]
     turned = sum(found.share > SUSPICIOUS for found in fine)
     if fine and turned > len(fine) / 2:
-        reason = f"{turned} of {len(fine)} masks mark most of the picture, read as {reader.polarity}: {reader.way_out}"
+        reason = (
+            f"{turned} of {len(fine)} masks mark most of the picture, read as {settings.polarity}: {settings.way_out}"
+        )
         findings.append(Finding("", "", reason, grave=True))
     disk = sum(found.bytes for found in fine) + max((found.bytes for found in fine), default=0)
     free = _free(todo.jobs[0].output) if writes else None
@@ -154,7 +157,7 @@ def check(
     )  # fmt: skip
 
 
-def _look_at(job: Job, reader: Reader) -> _Look:
+def _look_at(job: Job, reader: Reader, settings: RestoreSettings) -> _Look:
     started = time.monotonic()
     try:
         reader.cost(job)
@@ -162,12 +165,8 @@ def _look_at(job: Job, reader: Reader) -> _Look:
     except ItemError as error:
         return _Look(Finding(job.name, error.path, error.reason, grave=True))
     share = float(work.hole.mean())
-    finding = None
-    if share > SUSPICIOUS:
-        reason = (
-            f"marks {share:.0%} of the picture as damaged, read as {reader.polarity}: if that is the wrong way round,"
-        )
-        finding = Finding(job.name, str(job.mask or job.image), f"{reason} {reader.way_out}", grave=False)
+    suspicion = settings.suspicion(share)
+    finding = None if suspicion is None else Finding(job.name, str(job.mask or job.image), suspicion, grave=False)
     size = job.image.stat().st_size
     raw = work.picture.pixels.nbytes
     # Without loss a photograph takes some two thirds of its pixels; what keeps its format keeps its size.

@@ -53,16 +53,13 @@ from pconv_cli.images import (
 from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs
 from pconv_cli.journal import NAME, Journal, sweep
 from pconv_cli.layers import Layer
-from pconv_cli.marks import Mark, Unmarked
+from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
-from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Limits, Outcome, Turn, run
 from pconv_cli.process import memory_available
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
-from pconv_cli.tiles import SMALLEST_TILE, TilePlan, plan_tiles
-
-SUSPICIOUS = 0.6
-"""A mask that marks a larger share than this was probably drawn with the other polarity."""
+from pconv_cli.settings import SUSPICIOUS, Settings
+from pconv_cli.tiles import TilePlan, plan_tiles
 
 WAY_OUT = "try another --format, or leave it out"
 
@@ -71,48 +68,20 @@ BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
 
 
 @dataclass(frozen=True)
-class RestoreSettings:
-    """How to restore.
+class RestoreSettings(Settings):
+    """How to restore pictures, beyond what all ways of restoring share.
 
     Attributes:
-        weights: A name, a file, `none` for the pyramid alone, or None for the default.
-        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
-        tile_size: Longest side that one forward pass sees, pixels.
-        padding: What lies beyond a tile, or None for what the network was trained with.
-        overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
-        batch_size: Tiles computed at once, or None for a number that suits the device.
-        jobs: Threads that read, and as many that write, or None for a number that suits the machine.
-        invert_mask: Masks are black where damaged instead of white.
-        dilate: Pixels that damage is grown by.
         mask_on: Whether masks were drawn on pictures as displayed or as stored; `auto` goes by their size.
-        mask_from: How pictures themselves show what is damaged; None: masks are files.
-        linear: Values are linear in light where no colour profile says what they are.
         format: A key of `images.FORMATS` for the outputs, or None to keep each picture's own.
-        overwrite: Replace outputs that exist.
-        strict: Refuse a picture that would lose something.
         resume: Leave out what an earlier run has done, from the same content, with the same settings and weights.
         max_failures: How many pictures may fail before no other is begun; None: any number.
         failed_list: Where to list the pictures that failed, as a manifest.
         max_megapixels: Pictures and masks larger than that are refused; 0: none are.
     """
 
-    weights: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    tile_size: int = 512
-    padding: PaddingMode | None = None
-    overlap: int = 0
-    batch_size: int | None = None
-    jobs: int | None = None
-    invert_mask: bool = False
-    dilate: int = 0
     mask_on: Literal["auto", "displayed", "stored"] = "auto"
-    mask_from: Mark | None = None
-    linear: bool = False
     format: str | None = None
-    overwrite: bool = False
-    strict: bool = False
     resume: bool = False
     max_failures: int | None = None
     failed_list: Path | None = None
@@ -149,10 +118,7 @@ def _check(settings: RestoreSettings) -> str | None:
     """Make sure that settings make sense; the suffix of all outputs, if there is one."""
     if settings.format is not None and settings.format not in FORMATS:
         raise UsageError(f"--format {settings.format}: not a format; use {', '.join(sorted(FORMATS))}")
-    if settings.tile_size < SMALLEST_TILE:
-        raise UsageError(f"--tile-size {settings.tile_size}: must be {SMALLEST_TILE} or more")
-    if not 0 <= settings.overlap <= settings.tile_size // 3:
-        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.tile_size // 3}, a third of a tile")
+    settings.check()
     if settings.failed_list is not None:
         manifest.form_of(settings.failed_list)
         try:  # now, and not after hours
@@ -189,7 +155,7 @@ def restore(
     precision, reason = choose_precision(settings.precision, devices[0])
     network = store.load_network(settings.weights, settings.padding)
     _writable(todo)
-    settled = _described(settings) | described(devices, precision, reason)
+    settled = store.told(settings.weights) | settings.told() | described(devices, precision, reason)
     told = ("weights", "device", "precision", "precision_reason")
     emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
@@ -352,7 +318,7 @@ class Reader:
             raise ItemError(
                 job.mask or job.image,
                 f"{'its ' + str(settings.mask_from) if settings.mask_from else 'it'} marks the whole picture as damaged"
-                f" ({self.polarity}), so nothing is left to restore from; {self.way_out}",
+                f" ({settings.polarity}), so nothing is left to restore from; {settings.way_out}",
             )
         picture = picture.known_outside(hole)
         if settings.strict and hole.any():
@@ -409,18 +375,6 @@ class Reader:
         fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
         grey = len(layer.channels) == 1 and picture.mode not in "1P"
         return Filling(ArraySurface(fill, visible, grey=grey), plan, self._settings.overlap)
-
-    @property
-    def polarity(self) -> str:
-        """How masks are read."""
-        return "black = damaged" if self._settings.invert_mask else "white = damaged"
-
-    @property
-    def way_out(self) -> str:
-        """What to do about a mask of the other polarity."""
-        if self._settings.mask_from is not None and self._settings.mask_from.kind != "band":
-            return "give masks instead"
-        return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
 
 
 class _Restoration:
@@ -486,19 +440,14 @@ class _Restoration:
 
     def _look_at(self, work: Work) -> None:
         """Say once that a mask looks like the other polarity."""
-        share = work.hole.mean()
-        if share <= SUSPICIOUS:
+        suspicion = self._settings.suspicion(float(work.hole.mean()))
+        if suspicion is None:
             return
         with self._looking:
             self._suspicious += 1
             first = self._suspicious == 1
         if first:
-            self._emit(
-                Notice(
-                    f"{work.job.mask or work.job.image}: marks {share:.0%} of the picture as damaged, read as "
-                    f"{self._reader.polarity}; if that is the wrong way round, {self._reader.way_out}"
-                )
-            )
+            self._emit(Notice(f"{work.job.mask or work.job.image}: {suspicion}"))
 
     def last_words(self) -> None:
         if self._suspicious > 1:
@@ -550,20 +499,6 @@ def _writable(todo: JobList) -> None:
         probe_file.unlink()
     except OSError as error:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
-
-
-def _described(settings: RestoreSettings) -> dict[str, str | int | bool]:
-    path = store.find(settings.weights)
-    return {
-        "weights": store.NONE if path is None else path.stem,
-        "weights_sha256": "" if path is None else store.sha256(path),
-        "tile_size": settings.tile_size,
-        "padding": settings.padding or "as trained",
-        "overlap": settings.overlap,
-        "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
-        "dilate": settings.dilate,
-        "mask_from": str(settings.mask_from or ""),
-    }
 
 
 def _mention_unused(todo: JobList, emit: Listener) -> None:

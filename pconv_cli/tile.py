@@ -37,49 +37,26 @@ from pconv_cli.events import (
 )
 from pconv_cli.images import READ_SUFFIXES, copy_file
 from pconv_cli.layers import Layer, layers, limits_of, ranged
-from pconv_cli.marks import Mark, Unmarked
+from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
+from pconv_cli.settings import Settings
 from pconv_cli.tiff import Canvas, Source, mask_size, mask_strips
-from pconv_cli.tiles import SMALLEST_TILE, TilePlan, plan_tiles
+from pconv_cli.tiles import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
     from pconv_cli.engine import Engine, Filled, Tile
     from pconv_cli.filling import Filling, Piece, Shape
-    from pconv_cli.nn.partial_conv import PaddingMode
 
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
-SUSPICIOUS = 0.6
-"""A mask that marks a larger share than this was probably drawn with the other polarity."""
-
 ROWS = 256  # of a mask looked at together
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
 IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
 ON_ITS_WAY = 1 << 30  # the same for a GPU, whose batches are larger
 PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
-
-
-@dataclass(frozen=True)
-class TileSettings:
-    """How to restore one big picture; what it shares with `RestoreSettings` means the same."""
-
-    weights: str | None = None
-    device: str = "auto"
-    precision: str = "auto"
-    size: int = 512
-    padding: PaddingMode | None = None
-    overlap: int = 0
-    batch_size: int | None = None
-    jobs: int | None = None
-    invert_mask: bool = False
-    dilate: int = 0
-    mask_from: Mark | None = None
-    linear: bool = False
-    strict: bool = False
-    overwrite: bool = False
 
 
 @dataclass(frozen=True)
@@ -122,7 +99,7 @@ class Planned:
         }
 
 
-def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int | None = None) -> Planned:
+def plan(big: Path, mask: Path | None, settings: Settings, *, thumbnail: int | None = None) -> Planned:
     """Plan and compute nothing. Needs no weights and no device.
 
     Args:
@@ -135,18 +112,18 @@ def plan(big: Path, mask: Path | None, settings: TileSettings, *, thumbnail: int
         UsageError: If there is no mask, or a setting makes no sense.
         ItemError: If a file cannot be read.
     """
-    _check(settings)
+    settings.check("--size")
     with Source(big) as source:
         chosen = _Mask.choose(source, mask, settings)
-        found = plan_tiles(chosen.damage(), settings.size)
+        found = plan_tiles(chosen.damage(), settings.tile_size)
         view = None if thumbnail is None else _thumbnail(source, thumbnail, linear=settings.linear)
         return Planned(big, chosen.name, chosen.path, found, memory(found, settings), view)
 
 
-def memory(planned: TilePlan, settings: TileSettings) -> int:
+def memory(planned: TilePlan, settings: Settings) -> int:
     """Estimate the most memory that a run will hold, in bytes."""
     cores = os.cpu_count() or 1
-    batch = min(settings.batch_size or cores, cores) * min(settings.size**2, planned.height * planned.width)
+    batch = min(settings.batch_size or cores, cores) * min(settings.tile_size**2, planned.height * planned.width)
     return AT_REST + ON_DEVICE * batch + min(IN_FLIGHT, planned.pixels * PER_PIXEL) + 48 * len(planned.damage.rows)
 
 
@@ -171,7 +148,7 @@ def tile(
     big: Path,
     mask: Path | None,
     output: Path | None,
-    settings: TileSettings,
+    settings: Settings,
     emit: Listener,
     stop: Callable[[], bool] = lambda: False,
 ) -> Report:
@@ -186,7 +163,7 @@ def tile(
         RunError: As in `restore.restore`.
     """
     started = time.monotonic()
-    _check(settings)
+    settings.check("--size")
     notices, emit = collecting(emit)
     big, output = Path(big), Path(output or default_output(big))
     _check_name(output)
@@ -222,7 +199,7 @@ def tile(
 class _Mask:
     """Where the damage of one picture is written down."""
 
-    def __init__(self, source: Source, path: Path | None, settings: TileSettings) -> None:
+    def __init__(self, source: Source, path: Path | None, settings: Settings) -> None:
         self._source, self._settings = source, settings
         self.path = path
         self.mark = mark = settings.mask_from
@@ -231,7 +208,7 @@ class _Mask:
         self._inverted = settings.invert_mask and (path is not None or mark is not None)
 
     @classmethod
-    def choose(cls, source: Source, asked: Path | None, settings: TileSettings) -> _Mask:
+    def choose(cls, source: Source, asked: Path | None, settings: Settings) -> _Mask:
         mark = settings.mask_from
         if mark is not None:
             if asked is not None:
@@ -320,7 +297,7 @@ class _Big:
     """One run of `tile`."""
 
     def __init__(
-        self, source: Source, mask: _Mask, output: Path, settings: TileSettings, emit: Listener,
+        self, source: Source, mask: _Mask, output: Path, settings: Settings, emit: Listener,
         stop: Callable[[], bool],
     ) -> None:  # fmt: skip
         self._source, self._mask, self._output = source, mask, output
@@ -376,7 +353,7 @@ class _Big:
     def _plan(self, stop: Callable[[], bool]) -> tuple[TilePlan, list[Layer], bool]:
         """Windows, the layers to fill, and whether some of what the mask does not mark holds nothing either."""
         source, mask = self._source, self._mask
-        planned = plan_tiles(mask.damage(stop), self._settings.size)
+        planned = plan_tiles(mask.damage(stop), self._settings.tile_size)
         made, complete = _layers(source, linear=self._settings.linear), False
         if source.dtype.kind == "f" and planned.damage.area:
             limits, complete = _looked_through(source, made, planned.damage, stop)
@@ -395,17 +372,7 @@ class _Big:
         devices = choose_devices(settings.device)
         precision, reason = choose_precision(settings.precision, devices[0])
         network = store.load_network(settings.weights, settings.padding)
-        path = store.find(settings.weights)
-        settled |= described(devices, precision, reason)
-        settled |= {
-            "weights": store.NONE if path is None else path.stem,
-            "weights_sha256": "" if path is None else store.sha256(path),
-            "tile_size": settings.size,
-            "padding": settings.padding or "as trained",
-            "overlap": settings.overlap,
-            "mask_polarity": "black = damaged" if settings.invert_mask else "white = damaged",
-            "dilate": settings.dilate,
-        }
+        settled |= store.told(settings.weights) | settings.told() | described(devices, precision, reason)
         return Engine(network, devices, precision, self._emit, settings.batch_size)
 
     def _fill(self, filling: Filling, engine: Engine) -> None:
@@ -413,7 +380,7 @@ class _Big:
 
         stages = _Windows(engine, self._emit)
         readers = self._settings.jobs or engine.helpers
-        tiles = 2 * engine.lanes * self._settings.size**2 * PER_PIXEL
+        tiles = 2 * engine.lanes * self._settings.tile_size**2 * PER_PIXEL
         held = max(IN_FLIGHT, tiles) if engine.devices[0].type == "cpu" else ON_ITS_WAY
         limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, held)
         try:
@@ -425,11 +392,11 @@ class _Big:
                     return
         except Unfillable as error:
             who = f"its {self._mask.mark or self._source.validity}" if self._mask.own else "it"
-            polarity = "" if self._mask.own else f" ({self._polarity()})"
+            polarity = "" if self._mask.own else f" ({self._settings.polarity})"
+            way_out = "give a mask with --mask" if self._mask.own else self._settings.way_out
             raise ItemError(
                 self._mask.path or self._source.path,
-                f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; "
-                f"{self._way_out()}",
+                f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; {way_out}",
             ) from error
 
     def _item(self, status: Status, **found: Any) -> ItemReport:
@@ -461,22 +428,9 @@ class _Big:
         )  # fmt: skip
 
     def _look_at(self, damage: Damage) -> None:
-        share = damage.area / (damage.width * damage.height)
-        if share > SUSPICIOUS and not self._mask.own:
-            self._emit(
-                Notice(
-                    f"{self._mask.name}: marks {share:.0%} of the picture as damaged, read as {self._polarity()}; "
-                    f"if that is the wrong way round, {self._way_out()}"
-                )
-            )
-
-    def _polarity(self) -> str:
-        return "black = damaged" if self._settings.invert_mask else "white = damaged"
-
-    def _way_out(self) -> str:
-        if self._mask.own:
-            return "give a mask with --mask"
-        return "leave out --invert-mask" if self._settings.invert_mask else "use --invert-mask"
+        suspicion = self._settings.suspicion(damage.area / (damage.width * damage.height))
+        if suspicion is not None and not self._mask.own:
+            self._emit(Notice(f"{self._mask.name}: {suspicion}"))
 
 
 _T = TypeVar("_T")
@@ -617,13 +571,6 @@ def _beside(big: Path) -> Path | None:
         names = ", ".join(path.name for path in found)
         raise UsageError(f"{big}: several masks beside it ({names}); choose one with --mask")
     return found[0] if found else None
-
-
-def _check(settings: TileSettings) -> None:
-    if settings.size < SMALLEST_TILE:
-        raise UsageError(f"--size {settings.size}: must be {SMALLEST_TILE} or more")
-    if not 0 <= settings.overlap <= settings.size // 3:
-        raise UsageError(f"--overlap {settings.overlap}: must be 0 to {settings.size // 3}, a third of a tile")
 
 
 def _check_name(output: Path) -> None:

@@ -293,6 +293,16 @@ def verify(entry: Listed) -> str | None:
     return None if found == entry.sha256 else f"SHA-256 is {found}, the manifest says {entry.sha256}"
 
 
+def told(weights: str | None) -> dict[str, str]:
+    """Name and SHA-256 of a network, for a report; the latter empty for the pyramid alone.
+
+    Raises:
+        WeightsError: As in `find`.
+    """
+    path = find(weights)
+    return {"weights": NONE if path is None else path.stem, "weights_sha256": "" if path is None else sha256(path)}
+
+
 def sha256(path: Path) -> str:
     """Return the SHA-256 of a file as 64 hex digits."""
     with path.open("rb") as file:

@@ -24,7 +24,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
     | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.doctor", "cli.reference", "cli.options"},
     {"restore", "tile", "check", "evaluation", "training.loop", "doctor"},
     {"jobs", "pairs", "pipeline", "engine", "filling", "weights", "report", "classical", "curves"}
-    | {"images", "_carry", "_jpeg", "tiff", "_ifd", "layers", "spaces", "marks", "manifest", "journal"}
+    | {"images", "_carry", "_jpeg", "tiff", "_ifd", "layers", "spaces", "marks", "settings", "manifest", "journal"}
     | {"training.data", "training.damage"},
     {"nn", "nn.partial_conv", "nn.pyramid", "nn.squeeze", "nn.unet", "masks", "metrics", "seams", "sketch"}
     | {"training.losses", "training.adversary"},
@@ -41,6 +41,7 @@ NEIGHBOURS = {
     ("layers", "spaces"),
     ("check", "restore"),  # it looks at what that would do
     ("jobs", "manifest"),
+    ("settings", "marks"),
     ("tiff", "_ifd"),  # and this one's
     ("filling", "engine"),
     ("tiles", "regions"),
@@ -89,6 +90,7 @@ LIGHT = (
     "manifest",
     "journal",
     "marks",
+    "settings",
     "layers",
     "spaces",
 )

@@ -17,6 +17,8 @@ from conftest import DAMAGE, Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
+from pconv_cli import images
+from pconv_cli import restore as use_case
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.journal import NAME
@@ -407,7 +409,7 @@ def test_the_report_names_the_settings_that_decide_a_result(work: Workplace) -> 
         "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
         "precision_reason": "as asked for", "compiled": "no: on a CPU it never pays", "tile_size": 64,
         "padding": "as trained", "overlap": 0,
-        "mask_polarity": "black = damaged", "dilate": 1, "mask_from": "",
+        "mask_polarity": "black = damaged", "dilate": 1, "mask_from": "", "linear": False,
     }  # fmt: skip
 
 
@@ -815,22 +817,35 @@ def test_a_full_disk_keeps_the_output_that_was_to_be_replaced(work: Workplace, m
     assert statuses(report) == {"a.png": "failed"} and files(work.out) == before
 
 
-def test_after_a_stop_finished_outputs_are_whole_and_the_rest_is_not_done(work: Workplace) -> None:
+def test_after_a_stop_finished_outputs_are_whole_and_the_rest_is_not_done(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
     names = [f"{n}.png" for n in range(9)]
     for name in names:
         work.pair(name)
     go(work, out=work.root / "whole")
     begun: list[str] = []
+    asked = threading.Event()
 
     def note(event: Event) -> None:
         if isinstance(event, ItemStarted):
             begun.append(event.name)
 
-    report, events = go(work, lambda: bool(begun), emit=note, jobs=1)
+    def stop() -> bool:
+        if begun:
+            asked.set()
+        return bool(begun)
+
+    def read(path: Path, **options: Any) -> images.Picture:
+        assert path.name < "2.png" or asked.wait(60)
+        return images.read_picture(path, **options)
+
+    monkeypatch.setattr(use_case, "read_picture", read)
+    report, events = go(work, stop, emit=note, jobs=1)
     assert report.interrupted and json.loads(report.summary())["interrupted"]
-    # One item has been begun; one more may have been read meanwhile.
+    # Two may have been read before the first was begun, and the one that is being read is finished.
     done = {name for name, status in statuses(report).items() if status == "restored"}
-    assert {"0.png"} <= done <= {"0.png", "1.png"}
+    assert {"0.png"} <= done <= {"0.png", "1.png", "2.png"}
     assert all(status == "not_done" for name, status in statuses(report).items() if name not in done)
     whole = files(work.root / "whole")
     assert files(work.out) == {name: whole[name] for name in sorted(done)}

@@ -37,7 +37,8 @@ from pconv_cli.errors import UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
-from pconv_cli.tile import TileSettings, tile
+from pconv_cli.settings import Settings
+from pconv_cli.tile import tile
 
 PATIENCE = 60
 """Seconds after which a process that should have ended is given up."""
@@ -169,7 +170,7 @@ def go(
         events.append(event)
         emit(event)
 
-    chosen = TileSettings(**{"weights": "none", "device": "cpu", "precision": "fp32", **settings})
+    chosen = Settings(**{"weights": "none", "device": "cpu", "precision": "fp32", **settings})
     return tile(place.big, place.mask if mask else None, place.output, chosen, listen, stop), events
 
 
@@ -385,7 +386,7 @@ def test_the_cuts_of_a_plan_are_all_borders_between_two_writers_inside_a_hole_an
         hole = np.kron(blocks, np.ones((10, 10), np.bool_)).astype(np.bool_)
     place.fill_in(hole=hole)
     assert place("--plan", "--size", "64") == 0
-    planned = use_case.plan(place.big, place.mask, TileSettings(size=64)).plan
+    planned = use_case.plan(place.big, place.mask, Settings(tile_size=64)).plan
     writer = np.full((HEIGHT, WIDTH), -1)
     for i, window in enumerate(planned.windows):
         writer[window.slices][planned.owned(i)] = i
@@ -754,7 +755,7 @@ def test_any_kind_of_tiff_gets_the_same_pixels_from_restore(place: Place, kind: 
     chosen = RestoreSettings(tile_size=64, weights="none", device="cpu", precision="fp32")
     other = place.root / "other.tif"
     report = restore(plan(place.big, place.mask, str(other), chosen), chosen, lambda _: None)
-    big, _ = go(place, size=64)
+    big, _ = go(place, tile_size=64)
     assert report.items[0].status == big.items[0].status == "restored", report.items[0].reason
     one, two = raw(other), raw(place.output)
     if one.dtype.kind == "f":  # a window is rounded to the file's own 32 bits each time that it is laid
@@ -1031,7 +1032,7 @@ def test_2_for_an_option_that_makes_no_sense(place: Place, arguments: list[str],
 
 def test_settings_that_make_no_sense_are_refused_without_the_command_line_too(place: Place) -> None:
     place.fill_in()
-    for settings in ({"size": 16}, {"overlap": 300}, {"overlap": -1}):
+    for settings in ({"tile_size": 16}, {"overlap": 300}, {"overlap": -1}):
         with pytest.raises(UsageError):
             go(place, **settings)
 
@@ -1063,13 +1064,13 @@ def test_every_option_reaches_its_setting(place: Place, monkeypatch: pytest.Monk
     line += " --overlap 3 --batch-size 4 --jobs 5 --invert-mask --dilate 2 --overwrite"
     assert place.pconv(*line.split()) == 0
     assert got[:3] == [Path("big.tif"), Path("m.png"), Path("out.tif")]
-    assert got[3] == TileSettings(
-        weights="w", device="mps", precision="bf16", size=64, padding="zero", overlap=3, batch_size=4, jobs=5,
+    assert got[3] == Settings(
+        weights="w", device="mps", precision="bf16", tile_size=64, padding="zero", overlap=3, batch_size=4, jobs=5,
         invert_mask=True, dilate=2, overwrite=True,
     )  # fmt: skip
     got.clear()
     assert place.pconv("tile", "big.tif") == 0
-    assert got[:4] == [Path("big.tif"), None, None, TileSettings()]
+    assert got[:4] == [Path("big.tif"), None, None, Settings()]
 
 
 def test_help_names_every_way_to_a_mask(place: Place) -> None:
@@ -1099,7 +1100,7 @@ def test_tile_and_restore_give_the_same_pixels(
     colours = as_pillow_sees(source).reshape(HEIGHT, WIDTH, -1)
     save(place.big, colours, **({"ALPHA": "YES"} if mode == "RGBA" else {}))
     place.mask = work.masks / "a.png"
-    big, _ = go(place, size=size, **settings)
+    big, _ = go(place, tile_size=size, **settings)
     np.testing.assert_array_equal(place.restored(), as_pillow_sees(work.out / "a.png").reshape(colours.shape))
     one, other = report.items[0], big.items[0]
     for figure in ("tiles", "pixels_computed", "crossings", "seam_ratio", "by_pyramid", "unfilled", "hole_share"):
@@ -1112,7 +1113,7 @@ def test_no_result_depends_on_batch_size_or_threads(place: Place, overlap: int) 
     place.fill_in(hole=LARGE)
     results = set()
     for jobs, batch_size in ((1, 1), (8, 1), (1, 7), (8, 7)):
-        report, _ = go(place, size=64, overlap=overlap, jobs=jobs, batch_size=batch_size, overwrite=True)
+        report, _ = go(place, tile_size=64, overlap=overlap, jobs=jobs, batch_size=batch_size, overwrite=True)
         assert report.items[0].unfilled == 0
         results.add(place.output.read_bytes())
     assert len(results) == 1
@@ -1122,10 +1123,10 @@ def test_no_result_depends_on_batch_size_or_threads(place: Place, overlap: int) 
 @pytest.mark.parametrize("size", [64, 512])
 def test_16_bit_pixels_are_filled_as_their_8_bit_likes(place: Place, bands: int, size: int) -> None:
     place.fill_in(picture(bands, hole=LARGE), LARGE)
-    go(place, size=size)
+    go(place, tile_size=size)
     coarse = place.restored().astype(int)
     save(place.big, picture(bands, "uint16", LARGE))
-    go(place, size=size, overwrite=True)
+    go(place, tile_size=size, overwrite=True)
     fine = place.restored().astype(int)
     assert fine.max() <= 65535 and np.abs(fine - 257 * coarse).max() <= 257 * (1 if size == 512 else 4)
     assert len(np.unique(fine[LARGE] % 257)) > 100, "finer than 8 bits"
@@ -1150,6 +1151,7 @@ def test_stdout_is_two_json_lines_and_everything_else_is_on_stderr(place: Place)
         "weights": "none", "weights_sha256": "", "device": "cpu", "precision": "fp32",
         "precision_reason": "as asked for", "compiled": "no: on a CPU it never pays", "tile_size": 64,
         "padding": "as trained", "overlap": 0, "mask_polarity": "white = damaged", "dilate": 0,
+        "mask_from": "", "linear": False,
     }  # fmt: skip
     assert place.error_lines[1].startswith("[1/1] restored big.tif: ")
     assert place("--progress", "plain", "--overwrite") == 0 and place.out == ""
@@ -1257,9 +1259,9 @@ def test_after_a_stop_in_the_middle_nothing_is_written(place: Place) -> None:
         nonlocal tiles
         tiles += event.tiles if isinstance(event, TilesDone) else 0
 
-    whole, _ = go(place, size=32, jobs=1)
+    whole, _ = go(place, tile_size=32, jobs=1)
     place.output.unlink()
-    report, events = go(place, lambda: tiles >= 3, emit=count, size=32, jobs=1)
+    report, events = go(place, lambda: tiles >= 3, emit=count, tile_size=32, jobs=1)
     assert [item.status for item in report.items] == ["not_done"] and report.interrupted
     assert tiles < whole.items[0].tiles
     last = events[-1]

@@ -76,12 +76,13 @@ def command(
     """
     from pconv_cli import tile as use_case
     from pconv_cli.cli import ui
+    from pconv_cli.settings import Settings
 
-    settings = use_case.TileSettings(
+    settings = Settings(
         weights=weights,
         device=device,
         precision=precision.value,
-        size=size,
+        tile_size=size,
         padding=None if padding is None else padding.value,
         overlap=overlap,
         batch_size=batch_size,

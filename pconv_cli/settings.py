@@ -1,0 +1,96 @@
+"""How pictures are filled: the settings that every way of restoring shares, and what follows from them in words.
+
+Knows values, which of them make sense, and how masks are read. Does not know files, networks, devices, options' order.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from pconv_cli.errors import UsageError
+from pconv_cli.marks import Mark
+from pconv_cli.tiles import SMALLEST_TILE
+
+if TYPE_CHECKING:
+    from pconv_cli.nn.partial_conv import PaddingMode
+
+SUSPICIOUS = 0.6
+"""A mask that marks a larger share than this was probably drawn with the other polarity."""
+
+
+@dataclass(frozen=True)
+class Settings:
+    """How to fill.
+
+    Attributes:
+        weights: A name, a file, `none` for the pyramid alone, or None for the default.
+        device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`.
+        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        tile_size: Longest side that one forward pass sees, pixels.
+        padding: What lies beyond a tile, or None for what the network was trained with.
+        overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
+        batch_size: Tiles computed at once, or None for a number that suits the device.
+        jobs: Threads that read, and as many that write, or None for a number that suits the machine.
+        invert_mask: Masks are black where damaged instead of white.
+        dilate: Pixels that damage is grown by.
+        mask_from: How pictures themselves show what is damaged; None: masks are files.
+        linear: Values are linear in light where no colour profile says what they are.
+        overwrite: Replace outputs that exist.
+        strict: Refuse a picture that would lose something.
+    """
+
+    weights: str | None = None
+    device: str = "auto"
+    precision: str = "auto"
+    tile_size: int = 512
+    padding: PaddingMode | None = None
+    overlap: int = 0
+    batch_size: int | None = None
+    jobs: int | None = None
+    invert_mask: bool = False
+    dilate: int = 0
+    mask_from: Mark | None = None
+    linear: bool = False
+    overwrite: bool = False
+    strict: bool = False
+
+    def check(self, size: str = "--tile-size") -> None:
+        """Make sure that they make sense; `size` is what the option for the tile size is called.
+
+        Raises:
+            UsageError: They do not.
+        """
+        if self.tile_size < SMALLEST_TILE:
+            raise UsageError(f"{size} {self.tile_size}: must be {SMALLEST_TILE} or more")
+        if not 0 <= self.overlap <= self.tile_size // 3:
+            raise UsageError(f"--overlap {self.overlap}: must be 0 to {self.tile_size // 3}, a third of a tile")
+
+    def told(self) -> dict[str, str | int | bool]:
+        """What decides the result, for a report; weights and device aside."""
+        return {
+            "tile_size": self.tile_size,
+            "padding": self.padding or "as trained",
+            "overlap": self.overlap,
+            "mask_polarity": self.polarity,
+            "dilate": self.dilate,
+            "mask_from": str(self.mask_from or ""),
+            "linear": self.linear,
+        }
+
+    @property
+    def polarity(self) -> str:
+        """How masks are read."""
+        return "black = damaged" if self.invert_mask else "white = damaged"
+
+    @property
+    def way_out(self) -> str:
+        """What to do about a mask of the other polarity."""
+        return "leave out --invert-mask" if self.invert_mask else "use --invert-mask"
+
+    def suspicion(self, share: float) -> str | None:
+        """What to say of a mask that marks a share of its picture; None if that is nothing to talk about."""
+        if share <= SUSPICIOUS:
+            return None
+        marked = f"marks {share:.0%} of the picture as damaged, read as {self.polarity}"
+        return f"{marked}; if that is the wrong way round, {self.way_out}"
