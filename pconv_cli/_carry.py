@@ -67,8 +67,10 @@ class Carried:
         tags: TIFF tags of the first directory and of those below it, or the same of the EXIF block.
         chunks: PNG chunks that are written back as they were.
         jpeg: Encoder settings of a JPEG: tables, subsampling, progressive, further segments.
+        tail: What follows the end of a JPEG: cameras put things there.
         tiff: Whether it is from a TIFF.
-        lost: What of a TIFF nothing but a copy of it keeps, one line each.
+        lost: What of a TIFF nothing but a copy of it keeps.
+        left_behind: The same, said in sentences.
         palette: RGBA bytes, four per colour, for palette pictures.
         colour_key: The one transparent colour of a grey (1 value) or RGB (3 values) PNG.
     """
@@ -81,8 +83,10 @@ class Carried:
     tags: Tags = field(default_factory=dict)
     chunks: tuple[Chunk, ...] = ()
     jpeg: Mapping[str, Any] = field(default_factory=dict)
+    tail: bytes = field(default=b"", repr=False)
     tiff: bool = False
     lost: tuple[str, ...] = ()
+    left_behind: tuple[str, ...] = ()
     palette: bytes = b""
     colour_key: tuple[int, ...] | None = None
 
@@ -513,10 +517,13 @@ def losses(carried: Carried, format_name: str, widened: bool, further: Sequence[
         texts = {chunk[0] for chunk in carried.chunks if not any(held(chunk) for held in own)} - _PNG_TRIVIAL
         names = sorted(name.decode("latin-1") for name in texts)
         lost += [f"PNG chunks {', '.join(names)}"] if names else []
+    if format_name != "JPEG" and carried.tail:
+        lost.append(f"{len(carried.tail)} bytes after the end of the JPEG")
     if format_name != "JPEG" and carried.jpeg.get("extra"):
         lost.append("JPEG segments (comments and the like)")
     if format_name != "TIFF" and carried.tiff:
         numbers = sorted(set(carried.tags) - _EXIF_TAGS - {IPTC, PHOTOSHOP})
         lost += [f"TIFF tags {', '.join(map(str, numbers))}"] if numbers else []
         lost += carried.lost
-    return (Loss(f"{format_name} has no place for: {'; '.join(lost)}"),) if lost else ()
+    sentences = [f"{format_name} has no place for: {'; '.join(lost)}"] if lost else []
+    return tuple(map(Loss, [*sentences, *(carried.left_behind if format_name != "TIFF" else ())]))

@@ -121,14 +121,27 @@ def patch(original: bytes, pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -
 # ---------------------------------------------------------------- segments
 
 
+def tail(data: bytes) -> bytes:
+    """What follows the end of the first picture; nothing where that cannot be found."""
+    try:
+        return data[_cut(data)[1] :]
+    except ValueError:
+        return b""
+
+
 def _segments(data: bytes) -> _Segments:
     """Cut a file into its segments, from behind the first marker to the end of the first picture."""
+    return _cut(data)[0]
+
+
+def _cut(data: bytes) -> tuple[_Segments, int]:
+    """Segments, and where the first picture ends."""
     found: _Segments = []
     at = 2
     while data.startswith(b"\xff\xd8") and (match := _MARKER.search(data, at)):
         start, marker = match.start(), data[match.start() + 1]
         if marker == _EOI:
-            return found
+            return found, start + 2
         length = int.from_bytes(data[start + 2 : start + 4], "big")
         at = start + 2 + length
         if length < 2 or at > len(data) or marker < 0xC0:  # nothing is below but what damage makes

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
@@ -114,13 +114,15 @@ def check(
         stop: Asked often; once it is true, no further picture is looked at.
         writes: Whether the outputs are where they will be.
     """
-    reader = Reader(settings if writes else replace(settings, overwrite=True))
+    reader = Reader(replace(settings, overwrite=True))  # what is in the way is looked at here
     emit(CheckStarted(len(todo.jobs)))
 
     def look(job: Job) -> _Look | None:
         if stop():
             return None
         found = _look_at(job, reader, settings)
+        if writes and found.finding is None and os.path.lexists(job.output) and not settings.overwrite:
+            found = replace(found, finding=_in_the_way(job, settings))
         emit(ItemChecked(job.name, None if found.finding is None else found.finding.reason))
         return found
 
@@ -128,7 +130,8 @@ def check(
     with ThreadPoolExecutor(threads, "check") as pool:
         looks = [found for found in pool.map(look, todo.jobs) if found is not None]
     findings = [found.finding for found in looks if found.finding is not None]
-    findings += [_unused(path) for path in todo.unused_masks]
+    findings += _unused(todo.unused_masks)
+    findings += _unwritable(todo.home) if writes else []
     fine = [found for found in looks if found.finding is None or not found.finding.grave]
     turned = sum(found.share > SUSPICIOUS for found in fine)
     if fine and turned > len(fine) / 2:
@@ -166,6 +169,7 @@ def _look_at(job: Job, reader: Reader, settings: RestoreSettings) -> _Look:
         return _Look(Finding(job.name, error.path, error.reason, grave=True))
     share = float(work.hole.mean())
     suspicion = settings.suspicion(share)
+    suspicion = suspicion or next(iter(work.notices), None)
     finding = None if suspicion is None else Finding(job.name, str(job.mask or job.image), suspicion, grave=False)
     size = job.image.stat().st_size
     raw = work.picture.pixels.nbytes
@@ -177,8 +181,27 @@ def _look_at(job: Job, reader: Reader, settings: RestoreSettings) -> _Look:
     )  # fmt: skip
 
 
-def _unused(path: Path) -> Finding:
-    return Finding(path.name, str(path), "no picture of that name, so this mask is not used", grave=False)
+def _in_the_way(job: Job, settings: RestoreSettings) -> Finding | None:
+    """What to say of an output that exists; nothing where a run is going to find out whether it is done."""
+    if settings.resume:
+        return None
+    reason = "the output exists already: --resume leaves out what is done, --overwrite does it again"
+    return Finding(job.name, str(job.output), reason, grave=True)
+
+
+def _unused(masks: Sequence[Path]) -> list[Finding]:
+    if not masks:
+        return []
+    more = f" and {len(masks) - 1} more" if len(masks) > 1 else ""
+    return [Finding("", f"{masks[0]}{more}", "no picture pairs with it, so not used", grave=False)]
+
+
+def _unwritable(folder: Path) -> list[Finding]:
+    """Whether results cannot be written, as far as that can be told without trying."""
+    there = next((place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()), None)
+    if there is None or (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
+        return []
+    return [Finding("", str(folder), "cannot be written: choose another OUT", grave=True)]
 
 
 def _memory(settings: RestoreSettings, looks: list[_Look]) -> int:
@@ -199,10 +222,10 @@ def _free(output: Path) -> int | None:
 
 
 def _gigaflops() -> float:
-    """How much this machine multiplies in a second: 20 milliseconds that say what a minute will do."""
+    """How much this machine multiplies in a second: a tenth of one that says what a minute will do."""
     matrix = np.ones((768, 768), np.float32)
     best = float("inf")
-    for _ in range(4):
+    for _ in range(12):
         started = time.perf_counter()
         matrix @ matrix
         best = min(best, time.perf_counter() - started)

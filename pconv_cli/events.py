@@ -68,7 +68,7 @@ class Notice:
 
 @dataclass(frozen=True)
 class RunFinished:
-    """The run is over: counts and the wall-clock time in seconds."""
+    """The run is over: counts, the wall-clock time in seconds, and where the results are."""
 
     restored: int
     copied: int
@@ -77,6 +77,7 @@ class RunFinished:
     done_before: int
     tiles: int
     seconds: float
+    output: str = ""
 
 
 @dataclass(frozen=True)

@@ -52,6 +52,17 @@ def refuse_taken(target: Path, *, overwrite: bool) -> None:
         raise _taken()
 
 
+def refuse_unwritable(folder: Path) -> None:
+    """Find out before hours of work, not after, whether files can be made in a folder.
+
+    Raises:
+        OSError: They cannot.
+    """
+    probe = hidden(folder / "probe")
+    probe.touch(exist_ok=False)
+    probe.unlink()
+
+
 @contextmanager
 def whole(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     """Write a file, all of it or nothing.

@@ -256,6 +256,8 @@ def read_picture(path: Path, *, linear: bool = False) -> Picture:
             parts |= _read_jpeg(image, notices)
             stream.seek(0)
             encoded = stream.read()
+            # Of a file with further pictures those are what follows, and they are not carried.
+            parts["tail"] = b"" if "mp" in image.info or getattr(image, "n_frames", 1) > 1 else _jpeg.tail(encoded)
         elif kind == "PNG":
             parts["photoshop"] = _carry.as_resource(_raw_profile(image, "iptc"))
             parts["chunks"], lost = _carry.read_chunks(stream)
@@ -528,7 +530,7 @@ def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: B
     exif = _carry.exif_for(carried, kind, picture.orientation)
     if kind == "JPEG" and picture.hole is not None and mode == picture.mode and picture.encoded:
         try:
-            out.write(_jpeg.patch(picture.encoded, pixels, picture.hole))
+            out.write(_jpeg.patch(picture.encoded, pixels, picture.hole) + carried.tail)
             return ()
         except ValueError as error:
             again = Loss(f"all of the JPEG is encoded again, for its blocks cannot be kept: {error}")
@@ -568,6 +570,7 @@ def _encode_jpeg(
     pixels: NDArray[np.uint8], mode: str, carried: Carried, icc: bytes, exif: bytes, out: BinaryIO
 ) -> None:
     _image(pixels, mode, carried).save(out, "JPEG", icc_profile=icc, **_jpeg_options(carried, exif))
+    out.write(carried.tail)
 
 
 def _encode_png(pixels: NDArray[Any], mode: str, carried: Carried, icc: bytes, exif: bytes, out: BinaryIO) -> None:
@@ -744,7 +747,8 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
         carried = Carried(
             icc=source.icc, exif=exif, xmp=xmp, photoshop=_carry.photoshop_of(tags), dpi=_carry.dpi_of(tags),
             tags=tags, tiff=True, palette=b"" if source.palette is None else source.palette.tobytes(),
-            lost=(*lost, *source.notices_anew, *["that colours are multiplied by alpha"] * source.premultiplied),
+            lost=(*lost, *["that colours are multiplied by alpha"] * source.premultiplied),
+            left_behind=source.notices_anew,
         )  # fmt: skip
     return Picture(
         path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, mode, "TIFF", source.orientation,

@@ -10,8 +10,8 @@ from __future__ import annotations
 import os
 import re
 import unicodedata
-from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path, PurePath
@@ -54,12 +54,12 @@ class JobList:
         jobs: In natural order, folder by folder, or in that of a list.
         home: The folder of the results, or of the first of them where a list spreads them.
         unused_masks: Files in the masks folder that no picture uses; always empty where IN is a single file.
-        skipped: How many files in IN are no pictures (hidden ones are not counted).
+        skipped: How many files in IN are no pictures, by suffix (hidden ones are not counted).
     """
 
     jobs: tuple[Job, ...]
     unused_masks: tuple[Path, ...]
-    skipped: int
+    skipped: Mapping[str, int]
     home: Path
 
     def first(self, count: int) -> JobList:
@@ -133,7 +133,7 @@ def find_jobs(
     source_is_folder = _check_input(source, suffixes, "the pictures") == "folder"
     masks_are_folder = masks is not None and _check_input(masks, suffixes, "the masks") == "folder"
     skip = [_real(path) for path in (source, masks, Path(output)) if path is not None]
-    pictures, skipped = _search(source, skip, suffixes) if source_is_folder else ([_single(source)], 0)
+    pictures, skipped = _search(source, skip, suffixes) if source_is_folder else ([_single(source)], {})
     found: list[_File] = []
     pairs: list[_File | None] = [None for _ in pictures]
     if masks is not None and masks_are_folder:
@@ -195,7 +195,7 @@ def listed_jobs(
         jobs.append(Job(image, mask, target, row.image))
         inputs |= {str(path): _single(path) for path in (image, mask) if path is not None and str(path) not in inputs}
     _check_outputs(jobs, list(inputs.values()))
-    return JobList(tuple(jobs), (), 0, jobs[0].output.parent if output is None else Path(output))
+    return JobList(tuple(jobs), (), {}, jobs[0].output.parent if output is None else Path(output))
 
 
 def _fold(text: str) -> str:
@@ -262,10 +262,10 @@ def _order(file: _File) -> tuple[tuple[NaturalKey, ...], NaturalKey]:
 
 def _search(
     root: Path, skip: Sequence[Path], suffixes: frozenset[str], *, deep: bool = True
-) -> tuple[list[_File], int]:
-    """Pictures below `root` in natural order, and how many files are none; folders in `skip` are not entered."""
+) -> tuple[list[_File], Mapping[str, int]]:
+    """Pictures below `root` in natural order, and how many files are none, by suffix; `skip` is not entered."""
     files: list[_File] = []
-    others = 0
+    others: Counter[str] = Counter()
     # Each folder comes with the real paths that lead to it: one that holds any of them would be a loop.
     pending: list[tuple[Path, PurePath, tuple[Path, ...]]] = [(root, PurePath(), (_real(root),))]
     while pending:
@@ -284,7 +284,7 @@ def _search(
                 real = _real(path) if entry.is_symlink() else chain[-1] / entry.name
                 files.append(_File(path, relative / entry.name, real))
             else:
-                others += 1
+                others[PurePath(entry.name).suffix.lower()] += 1
     return sorted(files, key=_order), others
 
 

@@ -46,10 +46,7 @@ class _Entry(NamedTuple):
 
 
 class Journal:
-    """What has been made, by this run and earlier ones. Threads may share it, and processes its file.
-
-    Other processes' entries are those from before this journal was opened.
-    """
+    """What has been made, by this run, by earlier ones, and by others at work. Threads may share it."""
 
     def __init__(self, path: Path, key: str) -> None:
         """Open the journal, or begin one, and read what is there. Lines that make no sense are passed over.
@@ -64,16 +61,15 @@ class Journal:
         self._key = key
         self._folder = Path(os.path.realpath(path.parent))
         self._entries: dict[str, tuple[_Entry, ...]] = {}
-        self._changing = threading.Lock()
+        self._changing, self._reading = threading.Lock(), threading.Lock()
         self._last_mask: tuple[tuple[Path, int, int], _Content] | None = None
+        self._read = 0  # bytes of the file
         self._descriptor = -1
         try:
             # One descriptor for all: on some network folders, closing a second one would drop the first one's lock.
             self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
             _lock(self._descriptor, alone=False)
-            with os.fdopen(self._descriptor, "rb", closefd=False) as stream:
-                for line in stream:
-                    self._remember(*_parsed(line))
+            self._catch_up()
         except OSError as error:
             self.close()
             raise OutputError(f"{path}: {files.why_unwritable(error) or error}") from error
@@ -169,13 +165,27 @@ class Journal:
         return (place.relative_to(self._folder) if place.is_relative_to(self._folder) else place).as_posix()
 
     def _known(self, output: Path) -> tuple[_Entry, ...]:
-        return self._entries.get(self._name(output), ())
+        name = self._name(output)
+        if name not in self._entries:  # another process may have made it meanwhile
+            self._catch_up()
+        return self._entries.get(name, ())
+
+    def _catch_up(self) -> None:
+        """Read what is new in the file."""
+        if self._descriptor < 0:
+            return
+        with self._reading, os.fdopen(os.dup(self._descriptor), "rb") as stream:
+            stream.seek(self._read)
+            for line in stream:
+                self._read += len(line)
+                self._remember(*_parsed(line))
 
     def _remember(self, name: str, entry: _Entry | None) -> None:
         if entry is None:
             return
         with self._changing:
-            self._entries[name] = (*self._entries.get(name, ()), entry)
+            if entry not in (known := self._entries.get(name, ())):
+                self._entries[name] = (*known, entry)
 
     def _content_of_mask(self, mask: Path | None) -> _Content | None:
         """As `_content`; one mask that serves all pictures is read once."""

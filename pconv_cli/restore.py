@@ -12,7 +12,7 @@ import os
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Literal
@@ -58,7 +58,7 @@ from pconv_cli.masks import dilate
 from pconv_cli.pipeline import Limits, Outcome, Turn, run
 from pconv_cli.process import memory_available
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
-from pconv_cli.settings import SUSPICIOUS, Settings
+from pconv_cli.settings import FAINT, SUSPICIOUS, Settings
 from pconv_cli.tiles import TilePlan, plan_tiles
 
 WAY_OUT = "try another --format, or leave it out"
@@ -122,9 +122,11 @@ def _check(settings: RestoreSettings) -> str | None:
     if settings.failed_list is not None:
         manifest.form_of(settings.failed_list)
         try:  # now, and not after hours
-            files.refuse_taken(settings.failed_list, overwrite=settings.overwrite)
-        except files.Refused as error:
-            raise UsageError(f"--failed-list {settings.failed_list}: {error}") from error
+            files.refuse_taken(settings.failed_list, overwrite=settings.overwrite or settings.resume)
+            files.refuse_unwritable(settings.failed_list.absolute().parent)
+        except OSError as error:
+            why = str(error) if isinstance(error, files.Refused) else f"cannot be written there ({error.strerror})"
+            raise UsageError(f"--failed-list {settings.failed_list}: {why}") from error
     return None if settings.format is None else FORMATS[settings.format][0]
 
 
@@ -173,7 +175,9 @@ def restore(
             if settings.resume:
                 _clean_up(todo, journal)
         if settings.failed_list is not None:
-            stack.callback(_list_failed, todo, reports, settings.failed_list, overwrite=settings.overwrite)
+            stack.callback(
+                _list_failed, todo, reports, settings.failed_list, overwrite=settings.overwrite or settings.resume
+            )
         stages = _Restoration(settings, engine, emit, journal)
         readers = settings.jobs or engine.helpers
         limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
@@ -190,7 +194,7 @@ def restore(
     emit(
         RunFinished(
             whole.count("restored"), whole.count("copied"), whole.count("failed"), whole.count("not_done"),
-            whole.count("done_before"), sum(item.tiles for item in items), whole.seconds,
+            whole.count("done_before"), sum(item.tiles for item in items), whole.seconds, str(todo.home),
         )
     )  # fmt: skip
     return whole
@@ -207,6 +211,7 @@ class Work:
     fillings: list[Filling]
     started: float
     done_before: bool = False
+    notices: tuple[str, ...] = ()
     pieces: Iterator[Sequence[Piece]] | None = None
 
     def rounds(self) -> Iterator[Sequence[Piece]]:
@@ -241,7 +246,7 @@ class Work:
         report = replace(
             report, width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
             windows=len(first.plan.windows), crossings=first.plan.crossings,
-            notices=(*self.picture.notices, *(written.notices if written else ())),
+            notices=(*self.notices, *self.picture.notices, *(written.notices if written else ())),
             space="; ".join(dict.fromkeys(layer.space.name for layer in self.layers)),
         )  # fmt: skip
         return replace(
@@ -305,7 +310,7 @@ class Reader:
         if job.mask is None and settings.mask_from is None:
             raise ItemError(
                 job.image,
-                "no mask of that name (NAME.* or NAME_mask.*) in the masks folder; "
+                "no mask (NAME.* or NAME_mask.* in the masks folder, or the column mask of a list); "
                 "give it one, all black if it is undamaged",
             )
         if os.path.lexists(job.output) and self._done_before(job):
@@ -325,9 +330,8 @@ class Reader:
             refuse_losses(job.image, foreseen(picture, job.output), WAY_OUT)
         layers = tuple(layer for layer in picture.layers if self._band not in layer.channels)
         plan = plan_tiles(hole, settings.tile_size)
-        return Work(
-            job, picture, hole, layers, [self._filling(picture, layer, visible, plan) for layer in layers], started
-        )
+        fillings = [self._filling(picture, layer, visible, plan) for layer in layers]
+        return Work(job, picture, hole, layers, fillings, started, notices=self._notices(job, hole))
 
     def _done_before(self, job: Job) -> bool:
         """Tell whether a run before has done it, of an output that is there."""
@@ -337,9 +341,9 @@ class Reader:
         if settings.overwrite:
             return False
         if journal is not None and journal.made(job.output):
-            why = "was made from other content or with other settings; use --overwrite to replace it"
-            resume = "" if settings.resume else ", or --resume to keep it if nothing has changed"
-            why = why if settings.resume else f"is there from an earlier run; use --overwrite to replace it{resume}"
+            why = "was made from other content or with other settings; add --overwrite to replace it"
+            if not settings.resume:
+                why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
             raise ItemError(job.output, why)
         raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
 
@@ -364,6 +368,16 @@ class Reader:
         if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
             visible = None if (visible | hole).all() else visible | hole
         return hole, visible
+
+    def _notices(self, job: Job, hole: NDArray[np.bool_]) -> tuple[str, ...]:
+        """What there is to say of a mask that marks nothing."""
+        if job.mask is None or hole.any() or self._settings.mask_from is not None:
+            return ()
+        from pconv_cli import tiff
+
+        with suppress(ItemError):  # a kind of picture that can only be read whole
+            return () if tiff.is_plain(job.mask) else (f"{job.mask} {FAINT}",)
+        return ()
 
     @property
     def _band(self) -> int | None:
@@ -494,17 +508,18 @@ def _writable(todo: JobList) -> None:
     folder = todo.home
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        probe_file = folder / f".pconv-{time.monotonic_ns()}.part"
-        probe_file.touch(exist_ok=False)
-        probe_file.unlink()
+        files.refuse_unwritable(folder)
     except OSError as error:
         raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
 
 
 def _mention_unused(todo: JobList, emit: Listener) -> None:
+    if todo.skipped:
+        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(todo.skipped.items()))
+        emit(Notice(f"left out, for they are no pictures that can be read: {kinds}"))
     if todo.unused_masks:
         more = f" and {len(todo.unused_masks) - 1} more" if len(todo.unused_masks) > 1 else ""
-        emit(Notice(f"{todo.unused_masks[0]}{more}: no picture of that name, so not used"))
+        emit(Notice(f"{todo.unused_masks[0]}{more}: no picture pairs with it, so not used"))
 
 
 def _report(outcome: Outcome[Job, ItemReport]) -> ItemReport:

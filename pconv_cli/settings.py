@@ -19,6 +19,10 @@ SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
 
 
+FAINT = "marks nothing, yet something is drawn on it: only what is lighter than 50 % grey counts"
+"""What to say of a mask without damage that is not of one colour."""
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to fill.

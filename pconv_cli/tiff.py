@@ -351,6 +351,8 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     if not raster.count:
         raise ItemError(path, "holds several pictures and none of its own: save the one you mean as a TIFF")
     bits, types = _bits(raster), set(raster.dtypes)
+    if "float32" in types and "NBITS" in raster.tags(1, ns="IMAGE_STRUCTURE"):
+        raise ItemError(path, "pixels are float16 per channel, which cannot be written: convert a copy to float32")
     wrong = sorted(types - {"uint8", "uint16", "float32"})
     if wrong or len(types) > 1 or bits - {1, 2, 4} or (bits and ColorInterp.palette not in kinds):
         what = " and ".join(wrong or sorted(types)) if wrong or len(types) > 1 else f"{bits.pop()} bits"
@@ -512,6 +514,21 @@ def mask_strips(path: Path, rows: int = 256) -> Generator[NDArray[np.bool_], Non
     finally:
         with _gdal():
             raster.close()
+
+
+def is_plain(path: Path) -> bool:
+    """Whether all pixels of a picture are one colour, read in strips.
+
+    Raises:
+        ItemError: Not a picture that can be read.
+    """
+    with _reading(path), closing(_open(path)) as raster:
+        first = raster.read(window=_Part(0, 0, 1, 1))
+        rows = max(_STRIP // (raster.width * raster.count * np.dtype(raster.dtypes[0]).itemsize), 1)
+        strips = range(0, raster.height, rows)
+        return all(
+            (raster.read(window=_Part(0, y, raster.width, min(rows, raster.height - y))) == first).all() for y in strips
+        )
 
 
 class _Whiteness:

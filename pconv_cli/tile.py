@@ -42,8 +42,8 @@ from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
-from pconv_cli.settings import Settings
-from pconv_cli.tiff import Canvas, Source, mask_size, mask_strips
+from pconv_cli.settings import FAINT, Settings
+from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips
 from pconv_cli.tiles import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
@@ -190,7 +190,7 @@ def tile(
     emit(
         RunFinished(
             report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
-            0, item.tiles, report.seconds,
+            0, item.tiles, report.seconds, str(output),
         )
     )  # fmt: skip
     return report
@@ -326,6 +326,7 @@ class _Big:
             except _Stopped:
                 return self._finished(self._item("not_done"), ())
             if not planned.damage.area:
+                self._look_at_nothing()
                 if source.in_place:
                     stack.close()
                     copy_file(source.path, self._output, overwrite=settings.overwrite)
@@ -426,6 +427,13 @@ class _Big:
             peak_memory_bytes=peak_memory(), notices=notices, space=self._space,
             outside_mask_changed=canvas.outside_changed if canvas is not None else copied,
         )  # fmt: skip
+
+    def _look_at_nothing(self) -> None:
+        """Say that a mask marks nothing although something is drawn on it."""
+        path = self._mask.path
+        with suppress(ItemError):  # a kind of picture that can only be read whole
+            if path is not None and not is_plain(path):
+                self._emit(Notice(f"{path} {FAINT}"))
 
     def _look_at(self, damage: Damage) -> None:
         suspicion = self._settings.suspicion(damage.area / (damage.width * damage.height))

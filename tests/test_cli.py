@@ -182,7 +182,8 @@ def test_a_line_about_a_mask_names_the_mask(work: Workplace, pconv: Pconv, spoil
 def test_2_for_an_option_that_makes_no_sense(work: Workplace, pconv: Pconv, arguments: list[str], says: str) -> None:
     work.pair()
     assert pconv.restore(*arguments) == 2
-    assert says in pconv.err and "Traceback" not in pconv.err and pconv.out == "" and not work.out.exists()
+    (line,) = pconv.error_lines
+    assert says in line and pconv.out == "" and not work.out.exists()
 
 
 def test_2_for_missing_arguments_and_unknown_commands(pconv: Pconv) -> None:
@@ -348,7 +349,7 @@ def test_without_a_terminal_progress_is_plain_numbered_lines(work: Workplace, pc
     assert first == "3 pictures, weights none, on cpu in fp32 (as asked for)"
     assert [line[:5] for line in items] == ["[1/3]", "[2/3]", "[3/3]"]
     assert {line[6:].partition(":")[0] for line in items} == {"restored a.png", "restored b.png", "copied c.png"}
-    assert last.startswith("2 restored, 1 copied without damage in ")
+    assert last.startswith(f"2 restored, 1 copied without damage to {work.out} in ")
     assert not set(pconv.err) & {"\x1b", "\r"}
 
 
@@ -470,7 +471,7 @@ def test_on_a_terminal_a_bar_runs_and_leaves_the_cursor_visible(
     (shown,) = screen
     assert "\x1b[?25l" in shown and cursor_is_visible(shown)
     assert "restoring" in text(shown) and "/3 pictures" in text(shown)
-    assert "3 pictures, weights none" in text(shown) and "3 restored in" in text(shown)
+    assert "3 pictures, weights none" in text(shown) and "3 restored to" in text(shown)
     assert "restored a.png" not in text(shown), "a picture that went well only moves the bar"
 
 
@@ -866,7 +867,7 @@ def test_check_finds_what_would_fail_before_anything_is_written(work: Workplace,
     assert pconv("check", *places, "--json") == 2
     found = json.loads(pconv.out)
     said = {finding["name"]: finding["reason"] for finding in found["findings"]}
-    assert set(said) == {"bad.png", "c.png", "d.png", "e.png", "unused.png"}
+    assert set(said) == {"bad.png", "c.png", "d.png", "e.png", ""} and "no picture pairs with it" in said[""]
     for name, words in (("bad", "cut short"), ("c", "no mask"), ("d", "must agree"), ("e", "exists already")):
         assert words in said[f"{name}.png"]
     assert [finding["grave"] for finding in found["findings"]] == [True, True, True, True, False]
@@ -874,6 +875,25 @@ def test_check_finds_what_would_fail_before_anything_is_written(work: Workplace,
     assert found["disk_bytes"] == 2 * (work.pictures / "a.png").stat().st_size and found["seconds"] > 0
     assert written(work) == ["e.png"] and not (work.out / NAME).exists()
     assert pconv("check", *places) == 2 and "cut short" in pconv.out and "5, 4 would fail" in pconv.out
+
+
+def test_check_leaves_outputs_that_exist_to_resume_and_looks_at_their_masks_all_the_same(
+    work: Workplace, pconv: Pconv
+) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    assert pconv.restore() == 0
+    work.mask("b.png", np.zeros((40, 48), np.bool_))
+    places = [str(work.pictures), str(work.masks), str(work.out)]
+    assert pconv("check", *places, "--json") == 2 and "--resume leaves out what is done" in pconv.out
+    assert pconv("check", *places, "--resume") == 0 and "1 of 2" in pconv.out
+
+
+def test_check_finds_an_out_that_cannot_be_written(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    (work.root / "file").touch()
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.root / "file" / "out"), "--json") == 2
+    assert "choose another OUT" in json.loads(pconv.out)["findings"][0]["reason"]
 
 
 def test_check_finds_nothing_where_a_run_would_go_through(work: Workplace, pconv: Pconv) -> None:
@@ -931,6 +951,17 @@ def test_a_broken_picture_in_a_pipe_is_one_line_that_calls_it_by_its_name_and_wr
     assert done.returncode == 1 and done.stdout == b""
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("failed -: not a JPEG, PNG, WebP, BMP or TIFF picture")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_full_disk_behind_a_pipe_is_no_success(work: Workplace, unbuffered: str) -> None:
+    source, _ = work.pair("a.bmp", size=(300, 200))
+    line = [sys.executable, "-m", "pconv_cli", "restore", str(source), str(work.masks / "a.png"), "-", "-q"]
+    environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
+    with Path("/dev/full").open("wb") as disk:
+        done = subprocess.run([*line, "--weights", "none"], stdout=disk, stderr=subprocess.PIPE, env=environment)
+    assert done.returncode == ExitCode.OUTPUT and b"standard output: cannot be written" in done.stderr
 
 
 def test_a_reader_that_has_gone_ends_a_pipe_quietly(work: Workplace) -> None:

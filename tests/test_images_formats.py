@@ -702,3 +702,22 @@ def test_changes_outside_the_hole_are_counted_in_what_was_written(tmp_path: Path
     written = images.write_picture(fill(picture, noise(24, 30, 3), hole), tmp_path / "out.jpg", overwrite=False)
     differ = (images.read_picture(tmp_path / "out.jpg").pixels != picture.pixels).any(axis=2)
     assert written.outside_changed == (differ & ~hole).sum() > 500
+
+
+def test_what_a_camera_puts_after_the_end_of_a_jpeg_stays_there_and_is_told_where_it_cannot(tmp_path: Path) -> None:
+    plain = jpeg_file(tmp_path / "plain.jpg")
+    source = tmp_path / "a.jpg"
+    source.write_bytes(plain.read_bytes() + b"MOTION" * 99)
+    picture = images.read_picture(source)
+    hole = np.zeros((picture.height, picture.width), np.bool_)
+    hole[3:9, 4:11] = True
+    filled = picture.filled({layer: picture.seen(layer).copy() for layer in picture.layers}, hole)
+    assert images.write_picture(filled, tmp_path / "b.jpg", overwrite=False).notices == ()
+    assert (tmp_path / "b.jpg").read_bytes().endswith(b"\xff\xd9" + b"MOTION" * 99)
+    (notice,) = images.write_picture(filled, tmp_path / "b.png", overwrite=False).notices
+    assert isinstance(notice, Loss) and "594 bytes after the end of the JPEG" in notice
+
+
+def jpeg_file(path: Path) -> Path:
+    Image.fromarray(noise(30, 40, 3)).save(path, quality=90)
+    return path

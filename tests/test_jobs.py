@@ -77,7 +77,7 @@ def test_hidden_names_are_passed_over_and_other_files_counted() -> None:
     make("in/a.jpg", "in/.b.jpg", "in/.git/c.jpg", "in/Thumbs.db", "in/notes.txt", "in/sub/readme", "masks/a.png")
     found = find()
     assert list(pairs(found)) == ["a.jpg"]
-    assert found.skipped == 3
+    assert found.skipped == {".db": 1, ".txt": 1, "": 1}
 
 
 def test_hidden_masks_are_no_masks() -> None:
@@ -522,7 +522,7 @@ def test_a_list_is_taken_as_it_stands_in_its_order_whether_files_are_there_or_no
         Job(Path("a.jpg"), None, Path("out/a.jpg"), "a.jpg"),
         Job(Path("z/b.jpg"), Path("m/2.png"), Path("out/b.jpg"), "z/b.jpg"),
     )
-    assert (found.unused_masks, found.skipped) == ((), 0)
+    assert (found.unused_masks, found.skipped) == ((), {})
 
 
 def test_a_format_asked_for_names_what_has_no_name_and_must_fit_what_has_one() -> None:

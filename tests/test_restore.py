@@ -272,6 +272,40 @@ def test_masks_of_more_than_60_percent_give_one_notice_of_the_polarity_however_m
     assert count == 1 or "4 masks" in notices[-1]
 
 
+@pytest.mark.parametrize("kind", ["ones", "deep", "red", "grey", "black with alpha"])
+def test_a_mask_that_is_drawn_on_but_marks_nothing_is_noted(work: Workplace, kind: str) -> None:
+    work.picture("a.png")
+    drawn = box(48, 40, 10, 10, 20, 20)
+    mask = {
+        "ones": drawn.astype(np.uint8),
+        "deep": np.where(drawn, 255, 0).astype(np.uint16),
+        "red": np.where(drawn[..., None], (255, 0, 0), 0).astype(np.uint8),
+        "grey": np.where(drawn, 100, 0).astype(np.uint8),
+        "black with alpha": np.dstack([np.zeros((40, 48, 3), np.uint8), np.where(drawn, 255, 0).astype(np.uint8)]),
+    }[kind]
+    Image.fromarray(mask).save(work.masks / "a.png")
+    report, _ = go(work)
+    (item,) = report.items
+    assert item.status == "copied"
+    assert item.notices == (f"{work.masks / 'a.png'} marks nothing, yet something is drawn on it: only what is lighter "
+                            "than 50 % grey counts",)  # fmt: skip
+
+
+def test_a_black_mask_is_nothing_to_talk_about(work: Workplace) -> None:
+    work.pair("a.png", hole=np.zeros((40, 48), np.bool_))
+    report, _ = go(work)
+    assert report.items[0].notices == ()
+
+
+def test_files_that_are_no_pictures_are_said_once(work: Workplace) -> None:
+    work.pair("a.png")
+    for name in ("b.gif", "c.GIF", "notes"):
+        (work.pictures / name).touch()
+    _, events = go(work)
+    (notice,) = [event.text for event in events if isinstance(event, Notice)]
+    assert notice == "left out, for they are no pictures that can be read: 1 without a suffix, 2 .gif"
+
+
 def test_masks_of_60_percent_are_nothing_to_talk_about(work: Workplace) -> None:
     work.pair(hole=box(48, 40, 0, 0, 48, 24))
     assert not [event for event in go(work)[1] if isinstance(event, Notice)]
@@ -587,6 +621,21 @@ def test_a_list_says_which_picture_with_which_mask_goes_where_and_one_picture_ma
     assert set(files(work.root)) >= {"x/one.png", "out/a.png"}
     assert (work.out / NAME).exists() and not (work.root / NAME).exists()
     assert (pixels(work.root / "x" / "one.png") != pixels(work.out / "a.png")).any()
+
+
+def test_a_list_of_failures_that_cannot_be_written_ends_the_run_before_it_begins(work: Workplace) -> None:
+    work.pair()
+    with pytest.raises(UsageError, match="cannot be written there"):
+        go(work, failed_list=work.root / "gone" / "failed.csv")
+    assert not work.out.exists()
+
+
+def test_a_list_of_failures_follows_a_run_that_is_resumed(work: Workplace) -> None:
+    work.pair("a.png")
+    work.picture("b.png")
+    for resume in (False, True):
+        go(work, failed_list=work.root / "failed.csv", resume=resume)
+    assert len(read_manifest(work.root / "failed.csv")) == 1
 
 
 def test_failed_pictures_are_listed_so_that_the_list_restores_them_once_they_are_mended(work: Workplace) -> None:

@@ -9,7 +9,7 @@ import gc
 import os
 import sys
 from contextlib import suppress
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -18,6 +18,9 @@ from pconv_cli.cli import check, doctor, evaluate, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
 from pconv_cli.process import settle
+
+# What the parser raises: typer shows its children only.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
 
 app = typer.Typer(
     name="pconv",
@@ -88,9 +91,13 @@ def _hush_libraries() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Errors are one line on stderr; `PCONV_DEBUG=1` shows where."""
     try:
-        app(args=arguments, prog_name="pconv")
-    except SystemExit as end:
+        return app(args=arguments, prog_name="pconv", standalone_mode=False) or ExitCode.OK
+    except SystemExit as end:  # completion leaves so
         return end.code if isinstance(end.code, int) else ExitCode.OK
+    except _UsageError as error:
+        return _explain(error)
+    except typer.Abort:
+        return ExitCode.INTERRUPTED
     except KeyboardInterrupt:
         return ExitCode.INTERRUPTED
     except RunError as error:
@@ -100,7 +107,16 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         text = f"this is a bug in pconv: {type(error).__name__}: {error}; PCONV_DEBUG=1 shows where, please report it"
         return _complain(text, ExitCode.BUG)
-    return ExitCode.OK
+
+
+def _explain(error: Any) -> ExitCode:
+    """Say what is wrong with a command line, in one line; one without anything in it asks for help."""
+    said = error.format_message()
+    if "\n" in said:
+        typer.echo(said, err=True)
+        return ExitCode.USAGE
+    command = "pconv" if error.ctx is None else error.ctx.command_path
+    return _complain(f"{said.rstrip('.')}; see {command} --help", ExitCode.USAGE)
 
 
 def _complain(text: str, code: ExitCode) -> ExitCode:

@@ -21,6 +21,7 @@ from pconv_cli.cli.options import (
     MaxMegapixels,
     Overwrite,
     Progress,
+    Resume,
     Strict,
     TileSize,
     base,
@@ -41,7 +42,7 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IN MASKS [OUT]",
-            help="As for `pconv restore`. With OUT, what is in the way there is found too, and whether there is room.",
+            help="As for `pconv restore`, but for -. With OUT, what is in the way and whether there is room.",
         ),
     ] = None,
     manifest: Manifest = None,
@@ -53,6 +54,7 @@ def command(
     linear: Linear = False,
     strict: Strict = False,
     overwrite: Overwrite = False,
+    resume: Resume = False,
     max_megapixels: MaxMegapixels = 1000,
     tile_size: TileSize = 512,
     jobs: Jobs = None,
@@ -78,6 +80,7 @@ def command(
         linear=linear,
         format=None if format is None else format.lower().lstrip("."),
         overwrite=overwrite,
+        resume=resume,
         strict=strict,
         max_megapixels=max_megapixels,
     )
@@ -90,6 +93,8 @@ def command(
         if not len(names) - 1 <= len(given) <= len(names):
             raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
         writes = len(given) == len(names)
+        if "-" in given:
+            raise UsageError("- is for pconv restore: give files or folders to check")
         masks = None if mask_from is not None else Path(given[1])
         todo = restore.plan(Path(given[0]), masks, given[-1] if writes else NOWHERE, settings)
     with ui.view(progress, quiet=True) as show, ui.Stop(show) as stop:
@@ -118,7 +123,7 @@ def _show(found: Checked) -> None:
     figures = [
         ["pictures", f"{found.items}, {wrong} would fail" if wrong else str(found.items)],
         ["damaged", f"{found.damaged} of {found.items - wrong}, {found.hole_share:.1%} of their pixels"],
-        ["to compute", f"{found.tiles} tiles, {found.pixels / 1e6:.1f} megapixels"],
+        ["to compute", f"{found.tiles} {'tile' if found.tiles == 1 else 'tiles'}, {found.pixels / 1e6:.1f} megapixels"],
         ["disk", f"about {_size(found.disk_bytes)}{free}"],
         ["memory", f"about {_size(found.memory_bytes)}{memory}"],
         ["time", f"about {_time(found.seconds)} on this machine's CPU; a GPU takes a fraction of it"],

@@ -134,6 +134,10 @@ Format = Annotated[
     typer.Option(metavar="png|tiff|webp|jpg|bmp", help="Format of all outputs (default: that of each picture)."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+Resume = Annotated[
+    bool,
+    typer.Option("--resume", help="Leave out what an earlier run did with the same contents, settings and weights."),
+]
 MaxMegapixels = Annotated[float, typer.Option(min=0, metavar="N", help="Refuse larger pictures and masks; 0: none.")]
 TileSize = Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")]
 

@@ -15,7 +15,7 @@ from types import TracebackType
 
 from pconv_cli.cli import ui
 from pconv_cli.errors import OutputError, UsageError
-from pconv_cli.events import Event, ItemDone, ItemFailed, Listener
+from pconv_cli.events import Event, ItemDone, ItemFailed, Listener, RunFinished
 
 DASH = "-"
 
@@ -79,6 +79,8 @@ class Pipes:
                 event = replace(event, name=image if image == DASH else event.name, image=image, path=path)
             elif isinstance(event, ItemDone):
                 event = replace(event, output=shown.get(event.output, event.output))
+            elif isinstance(event, RunFinished) and self._given[2] == DASH:
+                event = replace(event, output="standard output")
             emit(event)
 
         return listener

@@ -30,6 +30,7 @@ from pconv_cli.cli.options import (
     PrecisionOption,
     Progress,
     Quiet,
+    Resume,
     Strict,
     TileSize,
     Verbose,
@@ -71,12 +72,7 @@ def command(
     linear: Linear = False,
     strict: Strict = False,
     overwrite: Overwrite = False,
-    resume: Annotated[
-        bool,
-        typer.Option(
-            "--resume", help="Leave out what an earlier run did with the same contents, settings and weights."
-        ),
-    ] = False,
+    resume: Resume = False,
     sample: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures, as a try-out.")
     ] = None,

@@ -154,9 +154,10 @@ def out_file(path: Path) -> None:
         OutputError: The disk behind it says no.
     """
     try:
-        with path.open("rb") as stream:
-            shutil.copyfileobj(stream, sys.stdout.buffer, 1 << 20)
-        sys.stdout.buffer.flush()
+        sys.stdout.flush()
+        # Not sys.stdout.buffer: with PYTHONUNBUFFERED that may write less than it is given.
+        with path.open("rb") as stream, open(sys.stdout.fileno(), "wb", closefd=False) as out:
+            shutil.copyfileobj(stream, out, 1 << 20)
     except BrokenPipeError:
         sys.stdout = _nowhere(sys.stdout)
     except OSError as error:
@@ -267,7 +268,8 @@ def _summary(event: RunFinished) -> str:
     parts += [f"{event.failed} failed"] if event.failed else []
     parts += [f"{event.not_done} not done"] if event.not_done else []
     rate = f", {event.tiles / event.seconds:.1f} tiles/s" if event.tiles and event.seconds else ""
-    return f"{', '.join(parts)} in {event.seconds:.1f} s{rate}"
+    where = f" to {event.output}" if event.output and event.restored + event.copied else ""
+    return f"{', '.join(parts)}{where} in {event.seconds:.1f} s{rate}"
 
 
 class _Quiet:
