@@ -39,6 +39,7 @@ from pconv_cli.images import (
     FORMATS,
     READ_SUFFIXES,
     Picture,
+    Ready,
     Written,
     align_mask,
     copy_file,
@@ -443,6 +444,16 @@ class _Restoration:
                     ) from error
 
         overwrite = settings.overwrite
+        try:
+            return self._written(work, ready)
+        except ItemError:
+            # Another run may have made the same meanwhile.
+            if overwrite or self._journal is None or not self._journal.done(job.image, job.mask, job.output):
+                raise
+            return _report_of(job, "done_before")
+
+    def _written(self, work: Work, ready: Ready) -> ItemReport:
+        job, settings, overwrite = work.job, self._settings, self._settings.overwrite
         if not work.hole.any() and same_format(job.image, job.output):
             copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
             return work.reported("copied")

@@ -570,3 +570,9 @@ def test_the_sum_is_that_of_the_whole_file(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.setattr(journal, "_CHUNK", 2)
     (tmp_path / "a").write_bytes(b"abc")
     assert journal.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+def test_what_another_process_has_made_since_is_known(place: Place) -> None:
+    with place.open() as mine, place.open() as others:
+        make(others, place.image, place.mask, place.output)
+        assert mine.done(place.image, place.mask, place.output) and mine.made(place.output)

@@ -807,6 +807,26 @@ def test_a_killed_run_leaves_nothing_half_written_that_resume_does_not_clear_awa
     assert set(files(work.out)) == {"a.png", "b.png", ".else.png.0a1b2c3d.part"}
 
 
+def test_what_another_run_makes_meanwhile_is_done_and_no_failure(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    go(work, out=work.root / "other")
+
+    def late(picture: images.Picture, target: Path, **options: Any) -> images.Written:
+        if target.name == "a.png" and not target.exists():  # the other run is faster by a moment
+            target.write_bytes((work.root / "other" / "a.png").read_bytes())
+        return images.write_picture(picture, target, **options)
+
+    (work.out).mkdir()
+    text = (work.root / "other" / NAME).read_text()
+    (work.out / NAME).write_text(text)
+    monkeypatch.setattr(use_case, "write_picture", late)
+    report, _ = go(work)
+    assert statuses(report) == {"a.png": "done_before", "b.png": "restored"}
+
+
 def test_a_single_picture_leaves_no_journal_unless_it_is_to_be_resumed(work: Workplace) -> None:
     work.pair("a.png")
     go(work)
