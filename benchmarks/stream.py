@@ -87,7 +87,8 @@ def stream(folder: Path, settings: use_case.RestoreSettings, emit: Callable[[Any
     """One whole run, and how it was spent, in seconds."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
         started = time.perf_counter()
-        report = use_case.restore(folder / "in", folder / "masks", out, settings, emit)
+        todo = use_case.plan(folder / "in", folder / "masks", out, settings)
+        report = use_case.restore(todo, settings, emit)
         whole = time.perf_counter() - started
         assert not report.count("failed"), [item.reason for item in report.items if item.status == "failed"]
         # From the first tile on: before that the weights are loaded, and this measures a stream.

@@ -108,14 +108,33 @@ def patch(original: bytes, pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -
             parts = zip(planes, tables, matrix, offset, steps, strict=True)
             planes = [_filled(*part, pixels.reshape(*size, channels), hole) for part in parts]
             written = _write(bare, frame, planes, Path(folder))
-            new = [item for item in _segments(written) if item[0] in _LAYOUT]
-            again, tables_again = _read(_joined(new), frame, Path(folder))
     except OSError as error:
         raise ValueError(f"no room for temporary files ({error.strerror or error})") from error
+    new = [item for item in _segments(written) if item[0] in _LAYOUT]
     kept = [item for item in segments if item[0] in _CARRIED and not item[1][4:].startswith(b"MPF\0")]
-    if not all(map(np.array_equal, [*again, tables_again], [*planes, tables])) or _frame(kept + new) != frame:
-        raise ValueError("libjpeg wrote something else than it was given")
+    if _frame(kept + new) != frame:
+        raise ValueError("libjpeg wrote another kind of file than it was given")
     return _joined(kept + new)
+
+
+def reach(original: bytes, hole: NDArray[np.bool_]) -> NDArray[np.bool_]:
+    """Where pixels may change with those of a hole, (h, w) both: in touched blocks, and beside those of smaller chroma.
+
+    Raises:
+        ValueError: As in `patch`.
+    """
+    steps = _frame(_segments(original)).steps()
+    down, across = (max(sides) for sides in zip(*steps, strict=True))
+    touched = _blocks(hole[..., None], (down, across)).any(axis=(2, 3, 4))
+    area = np.repeat(np.repeat(touched, 8 * down, 0), 8 * across, 1)[: hole.shape[0], : hole.shape[1]]
+    wide = area.copy()
+    if (down, across) != (1, 1):  # decoders blend samples with their neighbours when they enlarge them
+        wide[1:] |= area[:-1]
+        wide[:-1] |= area[1:]
+        area = wide.copy()
+        wide[:, 1:] |= area[:, :-1]
+        wide[:, :-1] |= area[:, 1:]
+    return np.asarray(wide)
 
 
 # ---------------------------------------------------------------- segments
@@ -227,10 +246,17 @@ def _conversion(colours: _Colours) -> tuple[NDArray[np.float32], NDArray[np.floa
 
 @cache
 def _cosines() -> NDArray[np.float32]:
-    """The orthonormal 8-point cosine transform, one row per frequency."""
+    """The orthonormal 8 x 8 cosine transform of samples in a row, (64, 64): its transpose leads back."""
     u, x = np.mgrid[:8, :8]
-    basis: NDArray[np.float32] = (np.cos((2 * x + 1) * u * np.pi / 16) / np.where(u, 2, 8**0.5)).astype(np.float32)
-    return basis
+    basis = np.cos((2 * x + 1) * u * np.pi / 16) / np.where(u, 2, 8**0.5)
+    return np.ascontiguousarray(np.kron(basis, basis).T.astype(np.float32))
+
+
+def _times(blocks: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[np.float32]:
+    """(n, 64) times (64, 64), 64 rows at a time: larger products wake threads that then wait for each other."""
+    count = len(blocks)
+    padded = np.concatenate([blocks, np.zeros((-count % 64, 64), np.float32)])
+    return np.asarray((padded.reshape(-1, 64, 64) @ matrix).reshape(-1, 64)[:count])
 
 
 def _filled(
@@ -243,19 +269,22 @@ def _filled(
     hole: NDArray[np.bool_],
 ) -> _Plane:
     """Coefficients of a component with the hole's pixels, (h, w, channels), in them; untouched blocks are copied."""
-    (height, width), (down, across), basis, scale = hole.shape, step, _cosines(), table.astype(np.float32)
+    (height, width), (down, across), basis, scale = hole.shape, step, _cosines(), table.astype(np.float32).ravel()
     rows_touched = np.logical_or.reduceat(hole, np.arange(0, height, 8 * down), axis=0)
     touched = np.argwhere(np.logical_or.reduceat(rows_touched, np.arange(0, width, 8 * across), axis=1))
     plane, pixels, hole = plane.copy(), _blocks(pixels, step), _blocks(hole[..., None], step)
     for at in range(0, len(touched), _AT_ONCE):
         y, x = touched[at : at + _AT_ONCE].T
-        # One small product per block, and slices: bigger ones wake threads that wait for each other, means are slow.
-        new = sum(_corners(pixels[y, x] @ weights, step)) / (down * across) + offset
-        old = basis.T @ (plane[y, x] * scale) @ basis
-        inside = reduce(np.logical_or, _corners(hole[y, x, ..., 0], step))
-        levels = np.rint(basis @ np.where(inside, new, old) @ basis.T / scale)
+        inside = reduce(np.logical_or, _corners(hole[y, x, ..., 0], step)).reshape(-1, 64)
+        seen = pixels[y, x]  # channel by channel, and slices: products with three columns, and means, are slow
+        mixed = sum(seen[..., channel] * weight for channel, weight in enumerate(weights) if weight)
+        samples = (sum(_corners(mixed, step)) / np.float32(down * across) + offset).reshape(-1, 64)
+        shared = ~inside.all(axis=1)
+        old = _times(plane[y[shared], x[shared]].reshape(-1, 64) * scale, basis.T)
+        samples[shared] = np.where(inside[shared], samples[shared], old)
+        levels = np.rint(_times(samples, basis) / scale)
         # What the Huffman code of 8-bit pictures can hold.
-        plane[y, x] = levels.clip(-1023, 1023).astype(np.int16)
+        plane[y, x] = levels.clip(-1023, 1023).astype(np.int16).reshape(-1, 8, 8)
     return plane
 
 

@@ -400,10 +400,12 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
         files.refuse_same(picture.path, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, overwrite=overwrite) as stream:
-            notices += _encode(picture, pixels, mode, kind, stream)
+            told = _encode(picture, pixels, mode, kind, stream)
+            notices += told
             stream.flush()
             part = Path(stream.name)
-            changed = _read_back(picture, part, pixels, mode, target)
+            patched = kind == picture.format == "JPEG" and mode == picture.mode and not told
+            changed = _read_back(picture, part, pixels, mode, target, patched=patched)
             if ready is not None:
                 ready(part, notices)
     except ItemError:
@@ -589,18 +591,30 @@ def _encode_png(pixels: NDArray[Any], mode: str, carried: Carried, icc: bytes, e
     out.write(_carry.dressed_png(bare, dressed.getvalue()))
 
 
-def _read_back(picture: Picture, part: Path, pixels: NDArray[Any], mode: str, target: Path) -> int:
-    """Compare a file with what was written to it; the number of pixels that changed outside the hole."""
+def _read_back(picture: Picture, part: Path, pixels: NDArray[Any], mode: str, target: Path, *, patched: bool) -> int:
+    """Compare a file with what was written to it; the number of pixels that changed outside the hole.
+
+    Of a JPEG whose blocks were kept, `patched`, none may have changed beyond those that the hole touches.
+    """
     assert picture.before is not None and picture.hole is not None
     kind = _kind_of(target)
-    made = read_picture(part)
+    made = _pixels_alone(part, picture) if kind in ("JPEG", "WEBP") else read_picture(part)
     written = replace(picture, pixels=pixels, mode=mode)
     if kind != "JPEG" and _changed(made, written).any():
         raise ItemError(target, "what was written does not read back as it should: nothing was kept; check the disk")
     before = replace(picture, pixels=picture.before, before=None)
     before = replace(before, pixels=_for_format(before, kind, target)[0], mode=mode)
     hole = _upright(picture.hole, picture.orientation) if kind == "BMP" else picture.hole
-    return int((_changed(made, before) & ~hole).sum())
+    changed = _changed(made, before) & ~hole
+    if patched and (changed & ~_jpeg.reach(picture.encoded, hole)).any():
+        raise ItemError(picture.path, "a damaged JPEG, whose blocks do not come back as they were: use --format png")
+    return int(changed.sum())
+
+
+def _pixels_alone(path: Path, like: Picture) -> Picture:
+    """A picture file without its metadata, which takes longer to read than some pixels."""
+    with _opened(path) as (image, _):
+        return replace(like, pixels=_pixels(image), mode=image.mode, before=None)
 
 
 def _changed(one: Picture, other: Picture) -> NDArray[np.bool_]:

@@ -15,7 +15,8 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pconv_cli import _jpeg
+from pconv_cli import _jpeg, images
+from pconv_cli.errors import ItemError
 
 HEIGHT, WIDTH = 83, 117  # whole blocks in neither direction, of no sampling
 SAMPLINGS = {"4:4:4": (1, 1), "4:2:2": (1, 2), "4:2:0": (2, 2), "4:4:0": (2, 1), "4:1:1": (1, 4), "4:1:0": (2, 4)}
@@ -350,11 +351,17 @@ def test_arrays_of_other_sizes_are_a_value_error() -> None:
             _jpeg.patch(data, pixels, mask)
 
 
-def test_a_library_that_writes_something_else_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
-    data = encoded("L")
-    monkeypatch.setattr(_jpeg, "_write", lambda *_: encoded("L", seed=1))
-    with pytest.raises(ValueError, match="something else"):
-        _jpeg.patch(data, repainted(data, holes()), holes())
+def test_a_library_that_writes_something_else_is_found_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.jpg").write_bytes(encoded("L"))
+    picture = images.read_picture(tmp_path / "a.jpg")
+    hole = np.zeros(picture.pixels.shape, np.bool_)
+    hole[2:5, 3:9] = True
+    filled = picture.filled({layer: picture.seen(layer).copy() for layer in picture.layers}, hole)
+    other = encoded("L", seed=1)
+    monkeypatch.setattr(_jpeg, "_write", lambda *_: other)
+    with pytest.raises(ItemError, match="blocks do not come back as they were"):
+        images.write_picture(filled, tmp_path / "b.jpg", overwrite=False)
+    assert not (tmp_path / "b.jpg").exists()
 
 
 def test_no_disk_space_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
