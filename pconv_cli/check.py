@@ -22,14 +22,16 @@ from pconv_cli.errors import ItemError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.images import same_format
 from pconv_cli.jobs import Job, JobList
+from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
-from pconv_cli.restore import BYTES_PER_PIXEL, Reader, RestoreSettings
+from pconv_cli.restore import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
 from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
 IN_FLIGHT = 1 << 30  # bytes of pictures between reading and writing, see `pipeline.Limits`
 PER_TILE_PIXEL = 650  # bytes that the default network takes while it computes
-PIXELS_PER_GIGAFLOP = 0.026e6  # that the default network fills where NumPy multiplies so much (benchmarks/README.md)
+PIXELS_PER_GIGAFLOP = 8e3  # that a run fills where NumPy multiplies so much in fp32 (see benchmarks/README.md)
+STARTING = 2.0  # seconds
 
 
 @dataclass(frozen=True)
@@ -115,14 +117,15 @@ def check(
         writes: Whether the outputs are where they will be.
     """
     reader = Reader(replace(settings, overwrite=True))  # what is in the way is looked at here
+    budget = Budget(IN_FLIGHT)
     emit(CheckStarted(len(todo.jobs)))
 
     def look(job: Job) -> _Look | None:
         if stop():
             return None
-        found = _look_at(job, reader, settings)
-        if writes and found.finding is None and os.path.lexists(job.output) and not settings.overwrite:
-            found = replace(found, finding=_in_the_way(job, settings))
+        found = _look_at(job, reader, settings, budget)
+        if writes and not (found.finding and found.finding.grave):
+            found = replace(found, finding=_in_the_way(job, settings) or found.finding)
         emit(ItemChecked(job.name, None if found.finding is None else found.finding.reason))
         return found
 
@@ -156,20 +159,27 @@ def check(
     return Checked(
         len(todo.jobs), tuple(findings), sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
         pixels, float(np.mean([found.share for found in fine])) if fine else 0.0, disk, free, memory, available,
-        round(pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + 2 * reading, 3), len(looks) == len(todo.jobs),
+        round(STARTING + pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + reading, 1), len(looks) == len(todo.jobs),
     )  # fmt: skip
 
 
-def _look_at(job: Job, reader: Reader, settings: RestoreSettings) -> _Look:
-    started = time.monotonic()
+def _look_at(job: Job, reader: Reader, settings: RestoreSettings, budget: Budget) -> _Look:
+    """Read one picture, when there is room in memory."""
     try:
-        reader.cost(job)
-        work = reader.read(job)
+        cost = reader.cost(job)
+        budget.acquire(cost)
+        started = time.monotonic()
+        try:
+            return _look_into(job, reader.read(job), settings, started)
+        finally:
+            budget.release(cost)
     except ItemError as error:
         return _Look(Finding(job.name, error.path, error.reason, grave=True))
+
+
+def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) -> _Look:
     share = float(work.hole.mean())
-    suspicion = settings.suspicion(share)
-    suspicion = suspicion or next(iter(work.notices), None)
+    suspicion = settings.suspicion(share) or next(iter(work.notices), None)
     finding = None if suspicion is None else Finding(job.name, str(job.mask or job.image), suspicion, grave=False)
     size = job.image.stat().st_size
     raw = work.picture.pixels.nbytes
@@ -183,7 +193,7 @@ def _look_at(job: Job, reader: Reader, settings: RestoreSettings) -> _Look:
 
 def _in_the_way(job: Job, settings: RestoreSettings) -> Finding | None:
     """What to say of an output that exists; nothing where a run is going to find out whether it is done."""
-    if settings.resume:
+    if settings.resume or settings.overwrite or not os.path.lexists(job.output):
         return None
     reason = "the output exists already: --resume leaves out what is done, --overwrite does it again"
     return Finding(job.name, str(job.output), reason, grave=True)

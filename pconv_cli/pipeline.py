@@ -24,7 +24,7 @@ from typing import Any, Generic, Protocol, TypeVar
 
 from pconv_cli.errors import ItemError
 
-NICENESS = 10
+NICENESS = 5
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
