@@ -54,14 +54,7 @@ def pconv(work: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pyte
 
 def items_of(stdout: str) -> dict[str, dict[str, Any]]:
     """Items of a report by name: one JSON object a line."""
-    if not stdout.strip():
-        return {}
-    try:
-        items = json.loads(stdout)["items"]  # one object for the whole run
-    except (ValueError, KeyError):
-        lines = [json.loads(line) for line in stdout.splitlines()]
-        items = [line for line in lines if line.get("type") == "item"]
-    return {item["name"]: item for item in items}
+    return {found["name"]: found for found in map(json.loads, stdout.splitlines()) if found["type"] == "item"}
 
 
 def files(folder: Path) -> list[str]:
