@@ -36,7 +36,7 @@ from pconv_cli._carry import Carried, Tags
 from pconv_cli.colours import lay, luminance
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
-from pconv_cli.layers import Layer, layers, limits_of, ranged
+from pconv_cli.layers import Layer, dotted, layers, limits_of, ranged
 from pconv_cli.regions import Window
 
 if TYPE_CHECKING:
@@ -150,10 +150,12 @@ class Picture:
         return cls(path, np.zeros((0, 0), np.uint8), "L", "", 1, (), Carried())
 
     def known_outside(self, hole: NDArray[np.bool_]) -> Picture:
-        """The picture once it is told what is damaged, (h, w): the range of a float picture goes by the rest of it."""
-        if self.pixels.dtype.kind != "f":
+        """The picture once it is told what is damaged, (h, w): what it is seen as goes by the rest of it."""
+        if self.mode != "1" and self.pixels.dtype.kind != "f":
             return self
         known = ~hole if self.shown is None else ~hole & self.shown
+        if self.mode == "1":
+            return replace(self, layers=dotted(self.layers, self.pixels, known))
         return replace(self, layers=ranged(self.layers, limits_of(self.layers, self.channels[known])))
 
     def filled(self, fills: Mapping[Layer, NDArray[Any]], hole: NDArray[np.bool_], *, reveal: bool = False) -> Picture:

@@ -13,7 +13,13 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconv_cli.colours import luminance
 from pconv_cli.spaces import Space, space
+
+SOLID = 0.45  # tones farther from grey than this are black or white, without a dot
+DOTTED = (
+    0.15  # where more of a picture's neighbours differ, its tones are dots; of text and drawings one in twenty does
+)
 
 _USUAL = (0.1, 99.9)  # percentiles: what is between them is nearly all
 _ROWS = 128  # that fills are laid in together
@@ -22,10 +28,20 @@ _SAMPLE = 2**20  # values that they are taken from
 
 @dataclass(frozen=True, eq=False)
 class Palette:
-    """The space of a picture whose pixels are numbers of colours, (n, 4) RGBA, uint8."""
+    """The space of a picture whose pixels are numbers of colours.
+
+    Attributes:
+        colours: (n, 4) RGBA, uint8.
+        dotted: Whether the picture makes its tones of black and white dots; fills are then made so too.
+    """
 
     colours: NDArray[np.uint8]
-    name: str = "colours of its palette"
+    dotted: bool = False
+
+    @property
+    def name(self) -> str:
+        """What happens to the pixels, in a few words for the report."""
+        return "tones as black and white dots" if self.dotted else "colours of its palette"
 
     def seen(self, own: NDArray[Any]) -> NDArray[np.uint8]:
         """Look colours up: (..., 1) to (..., 3); numbers that the palette does not define are black."""
@@ -34,7 +50,16 @@ class Palette:
         return np.ascontiguousarray(table[own[..., 0]])
 
     def own(self, seen: NDArray[Any]) -> NDArray[np.uint8]:
-        """Number of the nearest of the most opaque colours: (..., 3), uint8 or float in [0, 1], to (..., 1)."""
+        """Number of the nearest of the most opaque colours: (..., 3), uint8 or float in [0, 1], to (..., 1).
+
+        Dots: what a pixel is darker or lighter than its tone, the next one in order makes good.
+        """
+        if self.dotted:
+            tones = luminance(seen).ravel() / (255 if seen.dtype == np.uint8 else 1)
+            sums = np.floor(np.cumsum(np.where(np.abs(tones - 0.5) > SOLID, tones > 0.5, tones)) + 0.5)
+            white = np.diff(sums, prepend=0) > 0
+            light = luminance(self.colours[:, :3]).argmax()
+            return np.where(white, light, 1 - light).astype(np.uint8).reshape(*seen.shape[:-1], 1)
         if seen.dtype != np.uint8:
             seen = (seen * 255).round().clip(0, 255).astype(np.uint8)
         candidates = np.flatnonzero(self.colours[:, 3] == self.colours[:, 3].max())
@@ -105,6 +130,18 @@ def layers(
         )
         for number, group in enumerate(groups)
     )  # fmt: skip
+
+
+def dotted(made: Sequence[Layer], pixels: NDArray[Any], known: NDArray[np.bool_]) -> tuple[Layer, ...]:
+    """Tell the layer of a picture of two colours, (h, w), whether it makes its tones of dots; `known` is what to go by."""
+    both = known[:, 1:] & known[:, :-1]
+    share = float((pixels[:, 1:] != pixels[:, :-1])[both].mean()) if both.any() else 0.0
+    return tuple(
+        Layer(layer.channels, replace(layer.space, dotted=share > DOTTED))
+        if isinstance(layer.space, Palette) and len(layer.space.colours) == 2
+        else layer
+        for layer in made
+    )
 
 
 def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, float]]:

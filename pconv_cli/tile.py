@@ -36,7 +36,7 @@ from pconv_cli.events import (
     TilesDone,
 )
 from pconv_cli.images import READ_SUFFIXES, copy_file
-from pconv_cli.layers import Layer, layers, limits_of, ranged
+from pconv_cli.layers import Layer, dotted, layers, limits_of, ranged
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
@@ -359,6 +359,9 @@ class _Big:
         if source.dtype.kind == "f" and planned.damage.area:
             limits, complete = _looked_through(source, made, planned.damage, stop)
             made = ranged(made, limits)
+        if source.palette is not None:
+            middle = _middle(source)
+            made = dotted(made, source.read(middle)[..., 0], ~planned.damage.window(middle))
         # A file that uses alpha for a mask does not say which pixels hold something.
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
         kept = [layer for layer in made if mask.band not in layer.channels]
@@ -554,6 +557,12 @@ def _looked_through(
             found.append(limits_of(made, pixels if known.all() else pixels[known]))
     spans = [[strip[number] for strip in found] or [(0.0, 1.0)] for number in range(len(made))]
     return [(min(low for low, _ in span), max(high for _, high in span)) for span in spans], complete
+
+
+def _middle(source: Source, side: int = 1024) -> Window:
+    """The middle of a picture, as much as tells what kind it is."""
+    width, height = min(side, source.width), min(side, source.height)
+    return Window((source.width - width) // 2, (source.height - height) // 2, width, height)
 
 
 def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint8]:

@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import images
 from pconv_cli._carry import Carried
-from pconv_cli.layers import Layer, Palette, layers, limits_of, ranged
+from pconv_cli.layers import Layer, Palette, dotted, layers, limits_of, ranged
 
 RNG = np.random.default_rng(5)
 F = np.dtype(np.float32)
@@ -168,3 +168,22 @@ def test_what_was_transparent_is_opaque_once_it_is_revealed(dtype: type) -> None
     assert (after.pixels[hole] == top).all() and not after.pixels[~hole].any() and after.revealed
     kept = picture.filled({layer: fill}, hole)
     assert (kept.pixels[hole][:, :3] == top).all() and not kept.pixels[..., 3].any() and not kept.revealed
+
+
+def test_a_picture_of_black_and_white_dots_is_filled_with_dots_of_the_same_tone_and_a_drawing_with_areas() -> None:
+    black_and_white = np.array([[0, 0, 0, 255], [255, 255, 255, 255]], np.uint8)
+    rng = np.random.default_rng(0)
+    halftone = (rng.random((64, 64)) < 0.4).astype(np.uint8)
+    drawing = np.zeros((64, 64), np.uint8)
+    drawing[20:40] = 1
+    known = np.ones((64, 64), np.bool_)
+    made = layers([(0,)], np.dtype(np.uint8), palette=black_and_white)
+    grey = np.full((40, 40, 3), 0.3, np.float32)
+    (dots,), (areas,) = dotted(made, halftone, known), dotted(made, drawing, known)
+    assert abs(dots.space.own(grey).mean() - 0.3) < 0.01
+    assert not areas.space.own(grey).any() and (areas.space.own(grey + 0.5) == 1).all()
+    nearly_white = np.full((40, 40, 3), 0.97, np.float32)
+    assert (dots.space.own(nearly_white) == 1).all(), "paper has no dots"
+    assert dots.space.name != areas.space.name
+    inverted = dotted(layers([(0,)], np.dtype(np.uint8), palette=black_and_white[::-1]), halftone, known)[0]
+    assert abs(1 - inverted.space.own(grey).mean() - 0.3) < 0.01
