@@ -17,9 +17,7 @@ from pconv_cli.colours import luminance
 from pconv_cli.spaces import Space, space
 
 SOLID = 0.45  # tones farther from grey than this are black or white, without a dot
-DOTTED = (
-    0.15  # where more of a picture's neighbours differ, its tones are dots; of text and drawings one in twenty does
-)
+DOTTED = 0.15  # where more of a picture's neighbours differ, its tones are dots; of text one in twenty does
 
 _USUAL = (0.1, 99.9)  # percentiles: what is between them is nearly all
 _ROWS = 128  # that fills are laid in together
@@ -133,7 +131,7 @@ def layers(
 
 
 def dotted(made: Sequence[Layer], pixels: NDArray[Any], known: NDArray[np.bool_]) -> tuple[Layer, ...]:
-    """Tell the layer of a picture of two colours, (h, w), whether it makes its tones of dots; `known` is what to go by."""
+    """Tell the layer of a picture of two colours, (h, w), whether its tones are dots, going by what is `known`."""
     both = known[:, 1:] & known[:, :-1]
     share = float((pixels[:, 1:] != pixels[:, :-1])[both].mean()) if both.any() else 0.0
     return tuple(
