@@ -68,6 +68,7 @@ _BLACK_AND_WHITE = np.array([[0, 0, 0, 255], [255, 255, 255, 255]], np.uint8)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _WIDE = {"PNG": np.uint16, "TIFF": np.float32}  # the widest type that a format holds; the others hold 8 bits
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # sides, by the formats' own rules
+_READS_BACK_WRONG = "what was written does not read back as it should: nothing was kept; check the disk"
 _ROWS = 256  # rows looked at together where a whole big picture would need memory many times over
 
 
@@ -476,8 +477,21 @@ def _widened(picture: Picture, mode: str) -> bool:
 def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | None) -> Written:
     from pconv_cli import tiff
 
-    assert picture.hole is not None
-    channels, hole = picture.channels, picture.hole
+    assert picture.hole is not None and picture.before is not None
+    channels, hole, changed = picture.channels, picture.hole, 0
+    before = picture.before.reshape(channels.shape)
+
+    def read_back(part: Path, notices: Sequence[str]) -> None:
+        nonlocal changed
+        with tiff.Source(part) as made:
+            after = made.read(Window(0, 0, made.width, made.height))
+        bits = f"u{before.dtype.itemsize}"  # in which a NaN is itself
+        changed = int((_anywhere(before.view(bits) != after.view(bits)) & ~hole).sum())
+        if changed and not any(isinstance(notice, Loss) for notice in notices):
+            raise ItemError(target, _READS_BACK_WRONG)
+        if ready is not None:
+            ready(part, notices)
+
     with (
         tiff.Source(picture.path) as source,
         tiff.Canvas(source, target, overwrite=overwrite, mark_valid=picture.revealed) as canvas,
@@ -488,8 +502,7 @@ def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | 
             strip = Window(0, y, source.width, min(_ROWS, source.height - y))
             if hole[strip.slices].any():
                 canvas.lay(strip, channels[strip.slices], hole[strip.slices])
-        notices = canvas.commit(ready=ready)
-        return Written(notices, canvas.outside_changed)
+        return Written(canvas.commit(ready=read_back), changed)
 
 
 def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any], str]:
@@ -603,7 +616,7 @@ def _read_back(picture: Picture, part: Path, pixels: NDArray[Any], mode: str, ta
     made = _pixels_alone(part, picture) if kind in ("JPEG", "WEBP") else read_picture(part)
     written = replace(picture, pixels=pixels, mode=mode)
     if kind != "JPEG" and _changed(made, written).any():
-        raise ItemError(target, "what was written does not read back as it should: nothing was kept; check the disk")
+        raise ItemError(target, _READS_BACK_WRONG)
     before = replace(picture, pixels=picture.before, before=None)
     before = replace(before, pixels=_for_format(before, kind, target)[0], mode=mode)
     hole = _upright(picture.hole, picture.orientation) if kind == "BMP" else picture.hole

