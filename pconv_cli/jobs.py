@@ -1,4 +1,4 @@
-"""What is to be done, as paths: which picture, with which mask, to which file.
+"""What is to be done, as paths: which picture, with which mask, to which file; from folders, or as a list says.
 
 Knows names: folders, suffixes, how a mask is called, what counts as the same name on another system.
 Does not know what is inside a file, which formats exist (the caller says which suffixes are readable), whether an

@@ -1,4 +1,4 @@
-"""What a run did, as one document.
+"""What a run did: a line of JSON for each picture, and one for the whole.
 
 Knows: the outcome of each picture and how the run was set. Does not know: how it is shown.
 """

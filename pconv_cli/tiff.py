@@ -1,4 +1,4 @@
-"""Pictures larger than memory: read windows of them, put fills into a copy of the file. The only door to rasterio.
+"""Pictures larger than memory, or too deep for Pillow: read windows, put fills into a copy of the file. By rasterio.
 
 It knows blocks, bands, masks and GDAL's habits. It knows nothing of networks, tiles' planning, batches, or what a
 caller shows to people. Bytes of TIFF directories: `_ifd`; how a file gets its place: `files`.
@@ -6,7 +6,7 @@ caller shows to people. Bytes of TIFF directories: `_ifd`; how a file gets its p
 Copy, then patch: the output begins as a byte copy of the input, so that every tag, page and pixel is there already, and
 only blocks (tiles or strips) that hold a fill are encoded again, each of them once. Until then, what was read of the
 input and what was laid on it wait in a scratch file beside the output, decoded; the input is only ever read, each block
-once. What GDAL cannot update soundly is written anew.
+once (JPEG: once more, to compare). What GDAL cannot update soundly is written anew.
 
 GDAL can lose an error of a disk that is full when it closes a file. So nothing is taken to be written until it has been
 read back.
