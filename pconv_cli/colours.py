@@ -27,6 +27,11 @@ def luminance(rgb: NDArray[Any]) -> NDArray[Any]:
     return np.asarray(rgb @ np.array([0.299, 0.587, 0.114], rgb.dtype))
 
 
+def as_bytes(colours: NDArray[Any]) -> NDArray[np.uint8]:
+    """Colours as uint8: bytes stay what they are, floats in [0, 1] are rounded."""
+    return colours if colours.dtype == np.uint8 else (colours * 255).round().astype(np.uint8)
+
+
 def lay(under: NDArray[Any], over: NDArray[Any], where: NDArray[np.bool_]) -> None:
     """Lay colours over others, in place.
 

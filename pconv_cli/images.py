@@ -33,7 +33,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from pconv_cli import _carry, _jpeg, files
 from pconv_cli._carry import Carried, Tags
-from pconv_cli.colours import lay, luminance
+from pconv_cli.colours import as_bytes, lay, luminance
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.layers import Layer, dotted, layers, limits_of, ranged
@@ -135,8 +135,7 @@ class Picture:
 
     def rgb(self) -> NDArray[np.uint8]:
         """The colours, (h, w, 3): grey repeated, palette looked up, alpha left out, 16 bits brought down to 8."""
-        seen = self.seen(self.layers[0])
-        return seen if seen.dtype == np.uint8 else (seen * 255).round().astype(np.uint8)
+        return as_bytes(self.seen(self.layers[0]))
 
     def visible(self) -> NDArray[np.bool_] | None:
         """Where the picture shows anything, (h, w): alpha above 0, not nodata; None when it does everywhere."""

@@ -199,15 +199,6 @@ class Journal:
         return last[1]
 
 
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file's content as 64 hex digits.
-
-    Raises:
-        OSError: It cannot be read.
-    """
-    return _content(path).sha256
-
-
 def sweep(folder: Path, names: Collection[str]) -> int:
     """Remove what killed runs have left of unfinished files in one folder. Only for who is `Journal.alone`.
 

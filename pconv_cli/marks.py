@@ -46,6 +46,11 @@ class Mark:
         """Whether what is marked holds nothing, and will hold something once it is filled."""
         return self.kind in ("alpha", "nodata")
 
+    @property
+    def index(self) -> int | None:
+        """Index, from 0, of the band that holds the mask; None where none does."""
+        return self.band - 1 if self.kind == "band" else None
+
     def __str__(self) -> str:
         match self.kind:
             case "nodata" if self.value is not None:
@@ -69,7 +74,7 @@ class Mark:
             Unmarked: It is one of several colours, or all that there is.
         """
         for group in groups:
-            if self.kind == "band" and self.band - 1 in group and (len(group) > 1 or len(groups) == 1):
+            if self.index in group and (len(group) > 1 or len(groups) == 1):
                 raise Unmarked(f"has its picture in band {self.band}, which is no mask: name another band")
 
     def where(

@@ -383,7 +383,7 @@ class Reader:
     @property
     def _band(self) -> int | None:
         mark = self._settings.mask_from
-        return mark.band - 1 if mark is not None and mark.kind == "band" else None
+        return None if mark is None else mark.index
 
     def _filling(self, picture: Picture, layer: Layer, visible: NDArray[np.bool_] | None, plan: TilePlan) -> Filling:
         seen = picture.seen(layer)

@@ -24,6 +24,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli import files
+from pconv_cli.colours import as_bytes
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
     ItemDone,
@@ -261,7 +262,7 @@ class _Mask:
     @property
     def band(self) -> int | None:
         """Index of the band that holds the mask, and is none of the picture's."""
-        return self.mark.band - 1 if self.mark is not None and self.mark.kind == "band" else None
+        return None if self.mark is None else self.mark.index
 
     def damage(self, stop: Callable[[], bool] = lambda: False) -> Damage:
         """Read the mask. Raises `_Stopped` once `stop` turns true."""
@@ -286,7 +287,7 @@ class _Mask:
                 yield ~valid
                 continue
             pixels = source.read(strip)
-            colours = partial(lambda pixels: _as_bytes(first.seen(pixels)), pixels)
+            colours = partial(lambda pixels: as_bytes(first.seen(pixels)), pixels)
             try:
                 yield mark.where(pixels, colours, shown=None, alpha=source.alpha, nodata=source.nodata)
             except Unmarked as error:
@@ -570,11 +571,7 @@ def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint
     small, first = source.thumbnail(longest), _layers(source, linear=linear)[:1]
     if source.dtype.kind == "f":
         first = ranged(first, limits_of(first, small))
-    return _as_bytes(first[0].space.seen(small))
-
-
-def _as_bytes(seen: NDArray[Any]) -> NDArray[np.uint8]:
-    return seen if seen.dtype == np.uint8 else (seen * 255).round().astype(np.uint8)
+    return as_bytes(first[0].space.seen(small))
 
 
 def _beside(big: Path) -> Path | None:

@@ -896,6 +896,15 @@ def test_check_finds_an_out_that_cannot_be_written(work: Workplace, pconv: Pconv
     assert "choose another OUT" in json.loads(pconv.out)["findings"][0]["reason"]
 
 
+def test_check_refuses_a_list_that_says_not_where_to_as_restore_does(work: Workplace, pconv: Pconv) -> None:
+    source, _ = work.pair("a.png")
+    (work.root / "pairs.csv").write_text(f"image,mask,out\n{source},{work.masks / 'a.png'},\n")
+    for command in ("restore", "check"):
+        assert pconv(command, "--manifest", str(work.root / "pairs.csv")) == 2
+        (line,) = pconv.error_lines
+        assert "no file to write" in line
+
+
 def test_check_finds_nothing_where_a_run_would_go_through(work: Workplace, pconv: Pconv) -> None:
     work.pair("a.png")
     assert pconv("check", str(work.pictures), str(work.masks)) == 0

@@ -569,7 +569,7 @@ def test_a_closed_journal_answers_but_writes_nowhere(place: Place, closed: Journ
 def test_the_sum_is_that_of_the_whole_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(journal, "_CHUNK", 2)
     (tmp_path / "a").write_bytes(b"abc")
-    assert journal.sha256(tmp_path / "a") == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    assert journal._content(tmp_path / "a").sha256 == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
 
 
 def test_what_another_process_has_made_since_is_known(place: Place) -> None:

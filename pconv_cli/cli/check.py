@@ -86,8 +86,7 @@ def command(
     )
     given = paths or []
     if manifest is not None:
-        out = base(given)
-        todo, writes = restore.plan_listed(rows(manifest), out or NOWHERE, settings), True
+        todo, writes = restore.plan_listed(rows(manifest), base(given), settings), True
     else:
         names = ["IN", "MASKS", "[OUT]"] if mask_from is None else ["IN", "[OUT]"]
         if not len(names) - 1 <= len(given) <= len(names):
