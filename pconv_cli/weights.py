@@ -187,21 +187,25 @@ def read_header(path: Path) -> dict[str, Any]:
     return header
 
 
-def write(path: Path, network: PartialConvUNet, state: Mapping[str, Tensor], about: Mapping[str, Any]) -> None:
-    """Write weights in half precision with their header, whole or not at all.
+def write(
+    path: Path, network: PartialConvUNet, state: Mapping[str, Tensor], about: Mapping[str, Any], *, half: bool = True
+) -> None:
+    """Write weights with their header, whole or not at all.
 
     Args:
         path: The file to write; replaced if it exists.
         network: Gives the architecture.
         state: The tensors, keyed as in the network's state dict.
         about: Whatever the header should tell beside it: name, training, metrics, licence.
+        half: Whether kernels are written in half precision.
 
     Raises:
         OSError: If the place cannot be written.
     """
-    half = {k: _half(v).contiguous() for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    kept = {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
+    tensors = {k: (_half(v) if half else v).contiguous() for k, v in kept.items()}
     header = {"format": FORMAT, "architecture": asdict(network.config), **about}
-    write_tensors(path, half, {"pconv": json.dumps(header)})
+    write_tensors(path, tensors, {"pconv": json.dumps(header)})
 
 
 def write_tensors(path: Path, tensors: Mapping[str, Tensor], metadata: dict[str, str]) -> None:

@@ -227,11 +227,12 @@ def known_conv2d(
     out, pad = _convolved(features, weight, bias, stride, padding, dilation, groups, padding_mode)
     if padding_mode != "partial" or not any(pad):
         return out
-    down, across = (
-        _axis_ratio(features.shape[2 + i], weight.shape[2 + i], _pair(stride)[i], pad[i], _pair(dilation)[i])
-        for i in range(2)
-    )
+    geometry = [(weight.shape[2 + i], _pair(stride)[i], pad[i], _pair(dilation)[i]) for i in range(2)]
     shift = None if bias is None else bias.to(out.dtype)
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # sizes may stand for any size there
+        scale = torch.outer(*(_traced_ratio(out, features.shape[2 + i], *geometry[i]) for i in range(2)))
+        return out * scale if shift is None else torch.addcmul(shift[:, None, None] * (1 - scale), out, scale)
+    down, across = (_axis_ratio(features.shape[2 + i], *geometry[i]) for i in range(2))
     if out.device.type != "cpu" or out.requires_grad:  # one pass over everything, where many small ones cost more
         scale = torch.outer(_laid_out(down, out), _laid_out(across, out))
         return out * scale if shift is None else torch.addcmul(shift[:, None, None] * (1 - scale), out, scale)
@@ -275,6 +276,12 @@ def _axis_ratio(size: int, kernel: int, stride: int, padding: int, dilation: int
     if not all(inside):
         raise ValueError(f"a window of {kernel} taps lies beyond the border: padding {padding} is too wide")
     return [kernel / taps for taps in inside]
+
+
+def _traced_ratio(like: Tensor, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
+    """The same by tensors' operations alone, which record no size; where `like` is."""
+    inside = F.conv1d(like.new_ones(1, 1, size), like.new_ones(1, 1, kernel), None, stride, padding, dilation)
+    return kernel / inside[0, 0]
 
 
 def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) -> Tensor:

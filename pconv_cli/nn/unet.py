@@ -12,9 +12,9 @@ picture and predicts what the floor leaves out, so an untrained network already 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 import torch.nn.functional as F
@@ -26,6 +26,9 @@ from pconv_cli.nn.pyramid import pyramid_fill, something_known
 Masks = Tensor | None
 """`(n, g, h, w)`, 1 = known, a channel for each feature group; or None: everything is."""
 
+Values = Literal["unit", "raw"]
+Activation = Literal["none", "tanh", "sigmoid"]
+
 
 @dataclass(frozen=True)
 class UNetConfig:
@@ -34,8 +37,8 @@ class UNetConfig:
     Attributes:
         encoder: Channels and kernel size of each level; every level halves the picture.
         channels: Channels of the picture, 3 for RGB, 1 for grey.
-        mean: Mean of the picture in [0, 1], subtracted inside the network, one for each channel.
-        std: Scale of the picture in [0, 1], divided by inside the network, one for each channel.
+        mean: Mean of the picture, subtracted inside the network, one for each channel.
+        std: Scale of the picture, divided by inside the network, one for each channel.
         slope: Negative slope of the decoder's leaky ReLU; the encoder's is 0.
         floor: Smoothing steps of the pyramid that the network stands on, or None for a network without a floor.
         head: Channels of one more layer at full size before the output, or 0 for none (as in the paper).
@@ -43,6 +46,12 @@ class UNetConfig:
         upsample: How the decoder doubles its features: `nearest`, as in the paper, or `bilinear`, which leaves no grid
             in large holes and needs a floor, since it has no eye for what is empty.
         coarse: The network that fills reduced pictures, from which guides are made; None: this one does that too.
+        values: What the picture's values are: `unit` for tones in [0, 1], or `raw` for any numbers, as measured.
+        norm: Whether blocks between the first and the last normalise by batch; without it every block has a bias.
+        last_kernel: Side of the output layer's window, pixels.
+        activation: What the output layer's result goes through before it is scaled back.
+        ratio_twice: Whether that result is multiplied by its ratio once more, the bias with it. A slip of one public
+            implementation, which its weights have learnt to live with.
     """
 
     encoder: tuple[tuple[int, int], ...]
@@ -55,6 +64,11 @@ class UNetConfig:
     padding_mode: PaddingMode = "partial"
     upsample: Literal["nearest", "bilinear"] = "nearest"
     coarse: UNetConfig | None = None
+    values: Values = "unit"
+    norm: bool = True
+    last_kernel: int = 3
+    activation: Activation = "none"
+    ratio_twice: bool = False
 
     def __post_init__(self) -> None:
         """Check that the parts fit.
@@ -64,8 +78,10 @@ class UNetConfig:
         """
         if not self.encoder:
             raise ValueError("a network needs at least one level")
-        if min(min(level) for level in self.encoder) < 1:
+        if min(self.channels, self.last_kernel, *(min(level) for level in self.encoder)) < 1:
             raise ValueError("channels and kernels must be 1 or more")
+        if self.values not in get_args(Values) or self.activation not in get_args(Activation):
+            raise ValueError("values must be unit or raw, activation none, tanh or sigmoid")
         if not len(self.mean) == len(self.std) == self.channels:
             raise ValueError(f"mean and std need {self.channels} values, one for each channel")
         if self.upsample not in ("nearest", "bilinear") or (self.upsample == "bilinear" and self.floor is None):
@@ -93,11 +109,18 @@ WIDE = replace(CASCADE, encoder=((40, 5), (80, 3), (160, 3), (240, 3), (320, 3),
 """The same with more channels for the picture, for training on a GPU: 9.8 million weights."""
 
 
+_ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "none": lambda x: x,
+    "tanh": torch.tanh,
+    "sigmoid": torch.sigmoid,
+}
+
+
 class PartialConvUNet(nn.Module):
     """`forward(image, known, guide=None) -> (output, known)`.
 
-    Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] (the output is not clamped); masks are
-    `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the output means nothing.
+    Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] unless the values are raw (the output is not
+    clamped); masks are `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the output means nothing.
     A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it. `coarse` is the network
     for reduced pictures where the weights have one; `forward` does not call it.
     """
@@ -114,19 +137,21 @@ class PartialConvUNet(nn.Module):
         self.encoder = nn.ModuleList()
         incoming: Sequence[int] = picture
         for i, (width, kernel) in enumerate(config.encoder):
-            self.encoder.append(_Block(config, incoming, width, kernel, 2, norm=i > 0, slope=0.0))
+            self.encoder.append(_Block(config, incoming, width, kernel, 2, norm=config.norm and i > 0, slope=0.0))
             incoming = (width,)
         self.decoder = nn.ModuleList()
         below = widths[-1]
         for width in reversed(widths[:-1]):
-            self.decoder.append(_Block(config, (below, width), width, norm=True, slope=config.slope))
+            self.decoder.append(_Block(config, (below, width), width, norm=config.norm, slope=config.slope))
             below = width
         last: tuple[int, ...] = (below, *picture)
         self.head = None
         if config.head:
             self.head = _Block(config, last, config.head, norm=False, slope=config.slope)
             last = (config.head,)
-        self.out = PartialConv2d(last, config.channels, 3, padding="same", padding_mode=config.padding_mode)
+        self.out = PartialConv2d(
+            last, config.channels, config.last_kernel, padding="same", padding_mode=config.padding_mode
+        )
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
         self._start()
@@ -156,10 +181,12 @@ class PartialConvUNet(nn.Module):
         if self.head is not None:
             features, masks = self.head(features, masks)
         if masks is None:
-            out = self.out.convolve_known(features).float()
+            out = self.out.convolve_known(features)
         else:
             ratio, masks = self.out.ratio(masks)
-            out = self.out.convolve(features, ratio, base is None).float()
+            out = self.out.convolve(features, ratio, base is None)
+            out = out * ratio if self.config.ratio_twice else out
+        out = _ACTIVATIONS[self.config.activation](out if out.dtype == torch.float64 else out.float())
         if base is not None:
             # Known pixels are answered already; without the gate, fear of touching them keeps the holes at the floor.
             out, masks = base + out * (1 - known), something_known(known, guide)
