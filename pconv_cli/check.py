@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pconv_cli import weights as store
 from pconv_cli.errors import ItemError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.images import same_format
@@ -115,8 +116,12 @@ def check(
         emit: Told of what happens.
         stop: Asked often; once it is true, no further picture is looked at.
         writes: Whether the outputs are where they will be.
+
+    Raises:
+        WeightsError: If a run could not begin for its weights.
     """
-    reader = Reader(replace(settings, overwrite=True))  # what is in the way is looked at here
+    view = store.view(settings.weights)
+    reader = Reader(replace(settings, overwrite=True), view)  # what is in the way is looked at here
     budget = Budget(IN_FLIGHT)
     emit(CheckStarted(len(todo.jobs)))
 

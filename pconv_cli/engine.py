@@ -46,9 +46,9 @@ class Tile:
     """What one forward pass sees of a picture.
 
     Attributes:
-        pixels: `(h, w, 3)` RGB, uint8, or float32 in [0, 1].
+        pixels: `(h, w, c)`, RGB or grey, uint8, or float32 in [0, 1]; of any range for networks of raw values.
         known: `(h, w)` bool, True = known.
-        guide: `(ceil(h / 8), ceil(w / 8), 3)` float32 in [0, 1], the tile reduced, holes filled; or None.
+        guide: `(ceil(h / 8), ceil(w / 8), c)` float32 in [0, 1], the tile reduced, holes filled; or None.
         reduced: Whether the picture is a reduced one, to make a guide of.
     """
 
@@ -117,7 +117,9 @@ def choose_device(name: str) -> torch.device:
     return device
 
 
-def choose_precision(name: str, device: torch.device, *, training: bool = False) -> tuple[torch.dtype, str]:
+def choose_precision(
+    name: str, device: torch.device, *, training: bool = False, exact: bool = False
+) -> tuple[torch.dtype, str]:
     """Turn `auto`, `fp32`, `bf16` or `fp16` into a type, and say why it is this one.
 
     `auto` takes the narrowest type that the device computes in natively: half of the memory is moved, and inside holes
@@ -127,6 +129,7 @@ def choose_precision(name: str, device: torch.device, *, training: bool = False)
         name: What is asked for.
         device: Where.
         training: Whether weights are trained, for which `auto` takes half precision on CUDA only.
+        exact: Whether results are numbers to go on with, and not colours to look at: `auto` takes fp32 then.
 
     Returns:
         The type, and the reason in a few words.
@@ -138,6 +141,8 @@ def choose_precision(name: str, device: torch.device, *, training: bool = False)
         if name not in PRECISIONS:
             raise DeviceError(f"--precision {name}: not a precision; use auto, fp32, bf16 or fp16")
         return PRECISIONS[name], "as asked for"
+    if exact:
+        return torch.float32, "raw values are kept exact"
     if device.type == "cuda":
         if torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU computes in it"
@@ -376,14 +381,15 @@ class _Copy:
         # Page-locked memory can be copied while the device computes; torch keeps what it has of it.
         locked = self.device.type == "cuda"
         dtype = torch.uint8 if tiles[0].pixels.dtype == np.uint8 else torch.float32
-        pixels = torch.zeros((len(tiles), height, width, 3), dtype=dtype, pin_memory=locked)
+        channels = tiles[0].pixels.shape[2]
+        pixels = torch.zeros((len(tiles), height, width, channels), dtype=dtype, pin_memory=locked)
         known = torch.zeros((len(tiles), 1, height, width), dtype=torch.bool, pin_memory=locked)
         for i, tile in enumerate(tiles):
             h, w = tile.known.shape
             pixels.numpy()[i, :h, :w] = tile.pixels
             known.numpy()[i, 0, :h, :w] = tile.known
         with torch.inference_mode(), self._stream(), autocast(self.device, self._precision):
-            # (n, h, w, 3) seen as (n, 3, h, w) is channels_last already; bytes travel, floats are made there.
+            # (n, h, w, c) seen as (n, c, h, w) is channels_last already; bytes travel, floats are made there.
             image = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
             inputs = [_to_float(image), known.to(self.device, non_blocking=True).float()]
             guides = [tile.guide for tile in tiles if tile.guide is not None]

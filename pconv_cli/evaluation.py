@@ -33,6 +33,7 @@ from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
 from pconv_cli.events import EvaluationFinished, EvaluationStarted, ItemFailed, Listener, Notice, PairMeasured
 from pconv_cli.filling import ArraySurface, Filling, fill
 from pconv_cli.images import READ_SUFFIXES, probe, read_mask, read_picture
+from pconv_cli.layers import View
 from pconv_cli.metrics import l1, perceptual_distance, psnr, ssim
 from pconv_cli.nn import squeeze
 from pconv_cli.pairs import (
@@ -369,8 +370,9 @@ class _Run:
             name = store.NONE if path is None else path.stem
             if name in self.methods or name in METHODS:
                 name = str(path)
-            engine = Engine(store.load_network(given), self.device, self.precision, self._emit)
-            self.methods[name] = _by_network(engine, self._settings.size)
+            network, view = store.load_network(given), store.colour_view(given)
+            engine = Engine(network, self.device, self.precision, self._emit)
+            self.methods[name] = _by_network(engine, view, self._settings.size)
             self.weights[name] = None if path is None else store.sha256(path)
 
     def _add_classical(self, name: str) -> None:
@@ -451,12 +453,12 @@ class _Run:
         self._emit(self.failures[-1])
 
 
-def _by_network(engine: Engine, size: int) -> Method:
+def _by_network(engine: Engine, view: View, size: int) -> Method:
     """The road that `restore` takes, for one picture."""
 
     def filled(picture: Pixels, hole: Hole, grey: bool) -> Pixels:
         surface = ArraySurface(picture.copy(), grey=grey)
-        fill(Filling(surface, plan_tiles(hole, size)), engine)
+        fill(Filling.of(surface, plan_tiles(hole, size, whole=view.whole), view), engine)
         return np.asarray(surface.pixels)
 
     return filled

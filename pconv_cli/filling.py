@@ -29,6 +29,7 @@ from numpy.typing import NDArray
 
 from pconv_cli.colours import lay, luminance
 from pconv_cli.engine import GUIDED, Engine, Filled, Tile
+from pconv_cli.layers import View
 from pconv_cli.masks import dilate
 from pconv_cli.nn.pyramid import pyramid_fill
 from pconv_cli.regions import Damage, Window
@@ -62,7 +63,7 @@ class Surface(Protocol):
         ...
 
     def read(self, window: Window) -> NDArray[Any]:
-        """Give colours, `(h, w, 3)`, uint8, or float32 in [0, 1]: what has been laid so far included."""
+        """Give values, `(h, w, c)`, as the network takes them: what has been laid so far included."""
         ...
 
     def shown(self, window: Window) -> NDArray[np.bool_] | None:
@@ -70,7 +71,7 @@ class Surface(Protocol):
         ...
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        """Take pixels, `(h, w, 3)` of the type that `read` gives, where `where` is True."""
+        """Take pixels, `(h, w, c)` of the type that `read` gives, where `where` is True."""
         ...
 
 
@@ -79,9 +80,9 @@ class ArraySurface:
     """A picture in memory.
 
     Attributes:
-        pixels: `(height, width, 3)`, uint8, or float32 in [0, 1]; changed in place.
+        pixels: `(height, width, c)`, uint8, float32 in [0, 1], or raw; changed in place.
         visible: `(height, width)`, False where the picture holds nothing; None: it does everywhere.
-        grey: Whether all three channels are one, and stay so.
+        grey: Whether three channels are one, and stay so.
     """
 
     pixels: NDArray[Any]
@@ -167,6 +168,9 @@ class Filling:
         guided: Whether deep holes are filled coarse to fine.
         healed: Whether cuts are levelled and healed.
         reduced: Whether the picture is a reduced one, to make a guide of.
+        whole: Whether windows are computed as they are, and not filled up to shapes that they share with others.
+        raw: Whether values are the picture's own, of any range, with NaN for what is not there.
+        leaves: Whether what the network cannot reach becomes NaN; else the pyramid fills it.
         windows: Tiles computed so far, those of the guide and of healing included.
         pixels: Pixels in them.
         by_pyramid: Pixels that the network could not reach and the pyramid filled.
@@ -179,13 +183,36 @@ class Filling:
     guided: bool = True
     healed: bool = True
     reduced: bool = False
+    whole: bool = False
+    raw: bool = False
+    leaves: bool = False
     windows: int = field(default=0, init=False)
     pixels: int = field(default=0, init=False)
     by_pyramid: int = field(default=0, init=False)
     laid: int = field(default=0, init=False)
     _guide: _Guide | None = field(default=None, init=False)
     _dtype: str = field(default="", init=False)
+    _span: tuple[float, float] | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
+
+    @classmethod
+    def of(
+        cls, surface: Surface, plan: TilePlan, view: View, overlap: int = 0, *, may_be_empty: bool = False
+    ) -> Filling:
+        """Begin to fill a picture as a network wants it.
+
+        Args:
+            surface: The picture.
+            plan: Which windows, which cuts.
+            view: How the network looks at pictures.
+            overlap: As in the class.
+            may_be_empty: Whether the picture can hold NaN.
+        """
+        # A guide serves a floor, and a network that wants pictures whole has none.
+        return cls(
+            surface, plan, overlap, guided=not view.whole, whole=view.whole, raw=view.raw,
+            leaves=view.raw and may_be_empty,
+        )  # fmt: skip
 
     def rounds(self) -> Iterator[Sequence[Piece]]:
         """Give the tiles round by round; ask for the next round when all of one have landed.
@@ -220,13 +247,29 @@ class Filling:
         """Damaged pixels that nothing has been written to so far."""
         return self.plan.damage.area - self.laid
 
+    @property
+    def notice(self) -> str | None:
+        """What there is to say of pixels that were left; None where there are none."""
+        count = self.unfilled if self.leaves else 0
+        return f"{count} damaged values lie beyond the network's reach: left as nodata" if count else None
+
     def seams(self) -> SeamMeter:
         """Measure the steps across the plan's cuts, once all rounds have landed."""
         meter = SeamMeter()
         for strip, cut, across in self._strips(self.plan, 16):
             pixels, hole = self.surface.read(strip), self.plan.damage.window(strip)
+            if self.raw:
+                pixels, hole = self._in_range(pixels), hole & _there(pixels)
             meter.add(pixels if across else pixels.swapaxes(0, 1), hole if across else hole.T, cut)
         return meter
+
+    def _in_range(self, pixels: NDArray[Any]) -> NDArray[Any]:
+        """Raw values from 0 to 1, for the measure: by the lowest and highest along the cuts."""
+        if self._span is None:
+            strips = [self.surface.read(strip) for strip, _, _ in self._strips(self.plan, 16)]
+            low = min(float(np.nanmin(strip, initial=np.inf)) for strip in strips)
+            self._span = low, max(max(float(np.nanmax(strip, initial=-np.inf)) for strip in strips) - low, 1e-30)
+        return np.nan_to_num((pixels - self._span[0]) / self._span[1])
 
     def tile(self, piece: Piece) -> Tile:
         """Read what the network sees of a piece's window."""
@@ -239,16 +282,34 @@ class Filling:
         where, pixels = piece.writes(), filled.pixels
         missing = where & ~filled.reached
         if missing.any():
-            pixels = np.where(missing[..., None], _floor(tile), pixels)
-        if piece.weight is not None:
-            pixels = _blended(self.surface.read(piece.window), pixels, piece.weight())
+            pixels = np.where(missing[..., None], np.float32(np.nan) if self.leaves else self._floor(tile), pixels)
+        laid = 0
+        if piece.weight is None:
+            laid = int(where.sum()) if piece.damage is self.plan.damage else 0
+        else:
+            under = self.surface.read(piece.window)
+            over, pixels = pixels, _blended(under, pixels, piece.weight())
+            if self.leaves:  # where only one of the two is there, that one
+                pixels = np.where(np.isnan(under), over, np.where(np.isnan(over), under, pixels))
+                laid = int((where & ~_there(under)).sum())
+        if self.leaves:
+            laid -= int((where & ~_there(pixels)).sum())
         with self._lock:
             self.windows += 1
             self.pixels += piece.window.area
-            self.by_pyramid += int(missing.sum())
-            if piece.weight is None and piece.damage is self.plan.damage:
-                self.laid += int(where.sum())
+            self.by_pyramid += 0 if self.leaves else int(missing.sum())
+            self.laid += laid
         self.surface.lay(piece.window, pixels, where)
+
+    def _floor(self, tile: Tile) -> NDArray[Any]:
+        """What the pyramid alone makes of a tile."""
+        scale = 255 if tile.pixels.dtype == np.uint8 else 1
+        with torch.inference_mode():
+            image = torch.from_numpy(np.ascontiguousarray(tile.pixels)).permute(2, 0, 1)[None].float() / scale
+            guide = None if tile.guide is None else torch.from_numpy(tile.guide).permute(2, 0, 1)[None]
+            filled = pyramid_fill(image, torch.from_numpy(tile.known)[None, None].float(), guide=guide)
+            pixels = filled[0].permute(1, 2, 0).numpy()
+        return _as(pixels if self.raw else pixels.clip(0, 1), tile.pixels.dtype)
 
     def _piece(
         self, window: Window, damage: Damage, owned: tuple[TilePlan, int] | None,
@@ -259,7 +320,10 @@ class Filling:
             guided = self._guide.wanted(window) or self._sees_nothing(window)
         if not self._dtype:
             self._dtype = self.surface.read(Window(0, 0, 1, 1)).dtype.str
-        shape = (*canvas(window.width, window.height, self.plan.size), guided, self.reduced, self._dtype)
+        width, height = window.width, window.height
+        if not self.whole:
+            width, height = canvas(width, height, self.plan.size)
+        shape = (width, height, guided, self.reduced, self._dtype)
         return Piece(self, window, damage, shape, owned, weight)
 
     def _fade(self, window: Window, band: Damage) -> NDArray[np.float32]:
@@ -276,7 +340,8 @@ class Filling:
         known, shown = ~damage.window(window), self.surface.shown(window)
         if shown is not None:
             known &= shown if damage is self.plan.damage else shown | self.plan.damage.window(window)
-        return self.surface.read(window), known
+        pixels = self.surface.read(window)
+        return pixels, known & _there(pixels) if self.raw else known
 
     def _overlapping(self) -> Iterator[Sequence[Piece]]:
         """Windows of a grid that share borders: every second row and column first, then those between, blended in."""
@@ -290,7 +355,8 @@ class Filling:
                     weight = partial(_ramps, at.window, (height, width), shares) if row or column else None
                     pieces.append(self._piece(at.window, self.plan.damage, None, weight))
             yield pieces
-        self.laid = self.plan.damage.area
+        if not self.leaves:
+            self.laid = self.plan.damage.area
 
     # ---------------------------------------------------------------- the guide
 
@@ -341,7 +407,7 @@ class Filling:
         rows, columns = -(-height // factor), -(-width // factor)
         first = self.surface.read(Window(0, 0, 1, 1))
         reduced = _Reduced(
-            factor, np.zeros((rows, columns, 3), first.dtype), np.zeros((rows, columns), np.bool_),
+            factor, np.zeros((rows, columns, first.shape[2]), first.dtype), np.zeros((rows, columns), np.bool_),
             np.zeros((rows, columns), np.bool_),
         )  # fmt: skip
 
@@ -376,6 +442,9 @@ class Filling:
 
     def _level(self, plan: TilePlan, strip: Window, cut: int, across: bool) -> None:
         before, hole = self.surface.read(strip), plan.damage.window(strip)
+        if self.raw:
+            hole = hole & _there(before)
+            before = np.nan_to_num(before)
         scale = np.float32(255 if before.dtype == np.uint8 else 1)
         pixels: NDArray[np.float32] = before.astype(np.float32) / scale
         pixels = level(pixels, hole, cut) if across else level(pixels.swapaxes(0, 1), hole.T, cut).swapaxes(0, 1)
@@ -430,7 +499,7 @@ class _Reduced:
 
 @dataclass(frozen=True, eq=False)
 class _Guide:
-    """The reduced picture, filled: `pixels` `(rows, columns, 3)`, which were `empty`, and which mean something."""
+    """The reduced picture, filled: `pixels` `(rows, columns, c)`, which were `empty`, and which mean something."""
 
     pixels: NDArray[Any]
     empty: NDArray[np.bool_]
@@ -444,7 +513,7 @@ class _Guide:
         return bool(self.empty[rows, columns].any())
 
     def crop(self, window: Window) -> NDArray[np.float32]:
-        """Give the guide of one tile, `(ceil(h / 8), ceil(w / 8), 3)`, float32 in [0, 1], at the tile's own cells."""
+        """Give the guide of one tile, `(ceil(h / 8), ceil(w / 8), c)`, float32 in [0, 1], at the tile's own cells."""
         rows = self._places(window.y, -(-window.height // GUIDED))
         columns = self._places(window.x, -(-window.width // GUIDED))
         top, bottom = _between(rows, self.pixels.shape[0])
@@ -513,11 +582,6 @@ def _as(pixels: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:
     return pixels.astype(dtype)
 
 
-def _floor(tile: Tile) -> NDArray[Any]:
-    """What the pyramid alone makes of a tile."""
-    scale = 255 if tile.pixels.dtype == np.uint8 else 1
-    with torch.inference_mode():
-        image = torch.from_numpy(np.ascontiguousarray(tile.pixels)).permute(2, 0, 1)[None].float() / scale
-        guide = None if tile.guide is None else torch.from_numpy(tile.guide).permute(2, 0, 1)[None]
-        filled = pyramid_fill(image, torch.from_numpy(tile.known)[None, None].float(), guide=guide)
-        return _as(filled[0].permute(1, 2, 0).numpy().clip(0, 1), tile.pixels.dtype)
+def _there(pixels: NDArray[Any]) -> NDArray[np.bool_]:
+    """Where raw values, `(h, w, c)`, are not NaN."""
+    return np.asarray(~np.isnan(pixels).any(axis=2))

@@ -130,7 +130,7 @@ class Picture:
         return self.pixels.reshape(self.height, self.width, -1)
 
     def seen(self, layer: Layer) -> NDArray[Any]:
-        """A layer as the network sees it, (h, w, 3): uint8, or float32 in [0, 1]. May be a view of the pixels."""
+        """A layer as the network sees it, (h, w, c), see `Layer.seen`. May be a view of the pixels."""
         return layer.seen(self.channels)
 
     def rgb(self) -> NDArray[np.uint8]:
@@ -165,7 +165,7 @@ class Picture:
         "transparent", pixels of that colour stay, and no other pixel becomes it.
 
         Args:
-            fills: For each layer that is to be filled (h, w, 3), as `seen` gives it.
+            fills: For each layer that is to be filled (h, w, c), as `seen` gives it.
             hole: (h, w), True where they are to be taken.
             reveal: Whether the hole is what was transparent: it is opaque then, and takes colours all the same.
 
@@ -173,8 +173,8 @@ class Picture:
             ValueError: The shapes do not fit the picture.
         """
         size = (self.height, self.width)
-        if any(fill.shape != (*size, 3) for fill in fills.values()) or hole.shape != size or hole.dtype != np.bool_:
-            raise ValueError(f"need fills {(*size, 3)} and bool {size}, got others")
+        if any(fill.shape[:2] != size for fill in fills.values()) or hole.shape != size or hole.dtype != np.bool_:
+            raise ValueError(f"need fills and bool {size}, got others")
         where = hole
         if not reveal and (self.mode == "P" or self.carried.colour_key is not None):
             shown = self.visible()
@@ -182,12 +182,12 @@ class Picture:
         pixels = self.pixels.copy()
         channels = pixels.reshape(*size, -1)
         for layer, fill in fills.items():
-            if self.carried.colour_key is not None:
-                channels[where] = _off_key(layer.space.own(fill[where]), self.carried.colour_key)
-            elif pixels.dtype == fill.dtype == np.uint8 and len(layer.channels) == 3:
+            if pixels.dtype == fill.dtype == np.uint8 and len(layer.channels) == 3:
                 lay(layer.taken(channels), fill, where)
             else:
                 layer.put(channels, fill, where)
+        if self.carried.colour_key is not None:
+            channels[where] = _off_key(channels[where], self.carried.colour_key)
         if reveal and self.alpha is not None:
             channels[where, self.alpha] = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
         return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal)

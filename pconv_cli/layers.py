@@ -24,6 +24,23 @@ _ROWS = 128  # that fills are laid in together
 _SAMPLE = 2**20  # values that they are taken from
 
 
+@dataclass(frozen=True)
+class View:
+    """How a network looks at pictures.
+
+    Attributes:
+        channels: How many it fills together: 3 where they are colours, 1 where each is filled alone.
+        raw: Whether it is shown the picture's own values, whatever their range, and not tones from 0 to 1. A picture is
+            then shown as it is measured, its channels in the order of the file, and NaN is what is not there.
+        whole: Whether what it makes of a hole depends on all that lies around. Then a picture that one window can see
+            is seen whole, and nothing is added to a window to fit a batch. Others stand on a floor that sees that far.
+    """
+
+    channels: int = 3
+    raw: bool = False
+    whole: bool = False
+
+
 @dataclass(frozen=True, eq=False)
 class Palette:
     """The space of a picture whose pixels are numbers of colours.
@@ -71,11 +88,68 @@ class Palette:
 
 
 @dataclass(frozen=True, eq=False)
+class Alone:
+    """The space of one channel for a network that fills channels one by one.
+
+    Attributes:
+        space: What shows the channel as three equal ones.
+    """
+
+    space: Space | Palette
+
+    @property
+    def name(self) -> str:
+        """What happens to the pixels, in a few words for the report."""
+        return self.space.name
+
+    def seen(self, own: NDArray[Any]) -> NDArray[Any]:
+        """(..., 1) to (..., 1): see `Space.seen`."""
+        return np.ascontiguousarray(self.space.seen(own)[..., :1])
+
+    def own(self, seen: NDArray[Any]) -> NDArray[Any]:
+        """(..., 1) to (..., 1): see `Space.own`."""
+        return self.space.own(np.repeat(seen, 3, axis=-1))
+
+
+@dataclass(frozen=True, eq=False)
+class Raw:
+    """The space of values that are shown as they are.
+
+    Attributes:
+        dtype: uint8, uint16 or float32.
+        nodata: The value that stands for "nothing here" in the file, if there is one.
+    """
+
+    dtype: np.dtype[Any]
+    nodata: float | None = None
+
+    @property
+    def name(self) -> str:
+        """What happens to the pixels, in a few words for the report."""
+        return "values as they are"
+
+    def seen(self, own: NDArray[Any]) -> NDArray[np.float32]:
+        """Values as float32, NaN where there is nothing; the same shape."""
+        values = own.astype(np.float32)
+        values[~np.isfinite(values)] = np.nan
+        if self.nodata is not None:
+            values[own == np.asarray(self.nodata).astype(self.dtype)] = np.nan
+        return values
+
+    def own(self, seen: NDArray[Any]) -> NDArray[Any]:
+        """Values in `dtype`, whole numbers rounded to the nearest that it holds; NaN stays. The same shape."""
+        if self.dtype.kind == "f":
+            return seen.astype(self.dtype)
+        limits = np.iinfo(self.dtype)
+        return np.asarray(np.rint(seen).clip(limits.min, limits.max).astype(self.dtype))
+
+
+@dataclass(frozen=True, eq=False)
 class Layer:
     """Channels that are filled together: their indices, and how the network sees them."""
 
     channels: tuple[int, ...]
-    space: Space | Palette
+    space: Space | Palette | Alone | Raw
 
     def taken(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The layer's channels of (..., all channels); a view where they stand together."""
@@ -85,11 +159,11 @@ class Layer:
         return pixels[..., list(self.channels)]
 
     def seen(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The layer as the network sees it: (..., all channels) to (..., 3), uint8 or float32 in [0, 1]."""
+        """The layer as the network sees it: (..., all channels) to (..., c), uint8, float32 in [0, 1], or raw."""
         return self.space.seen(self.taken(pixels))
 
     def put(self, pixels: NDArray[Any], fill: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        """Take fills, (h, w, 3) as `seen` gives them, into (h, w, all channels), in place, where `where` is True."""
+        """Take fills, (h, w, c) as `seen` gives them, into (h, w, all channels), in place, where `where` is True."""
         for at in range(0, len(where), _ROWS):  # what is in between takes many times the room
             rows = slice(at, at + _ROWS)
             here, part = where[rows], pixels[rows]
@@ -128,6 +202,49 @@ def layers(
         )
         for number, group in enumerate(groups)
     )  # fmt: skip
+
+
+def viewed(made: Sequence[Layer], view: View, dtype: np.dtype[Any], nodata: float | None = None) -> tuple[Layer, ...]:
+    """Make of a picture's layers those that a network fills.
+
+    Args:
+        made: What `layers` and `ranged` have made.
+        view: How the network looks at pictures.
+        dtype: The picture's type.
+        nodata: The value that stands for "nothing here", if the file names one.
+
+    Raises:
+        ValueError: The network cannot look at such a picture; the message goes on after the picture's name.
+    """
+    if view == replace(View(), whole=view.whole):
+        return tuple(made)
+    channels = [channel for layer in made for channel in layer.channels]
+    if any(isinstance(layer.space, Palette) for layer in made) and (view.raw or not _is_grey(made[0].space)):
+        raise ValueError(
+            "its pixels are numbers of colours, which these weights know nothing of: save it as RGB or grey"
+        )
+    if not view.raw:
+        return tuple(single for layer in made for single in _one_by_one(layer))
+    if len(channels) % view.channels:
+        raise ValueError(f"has {len(channels)} channels, and these weights take {view.channels} at a time")
+    groups = [tuple(channels[i : i + view.channels]) for i in range(0, len(channels), view.channels)]
+    return tuple(Layer(group, Raw(dtype, nodata)) for group in groups)
+
+
+def _is_grey(space: Any) -> bool:
+    return not isinstance(space, Palette) or bool((space.colours[:, :2] == space.colours[:, 1:3]).all())
+
+
+def _one_by_one(layer: Layer) -> list[Layer]:
+    space = layer.space
+    if isinstance(space, Palette) or len(layer.channels) == 1:
+        assert isinstance(space, Palette | Space)
+        return [Layer(layer.channels, Alone(space))]
+    assert isinstance(space, Space)
+    return [
+        Layer((channel,), Alone(replace(space, channels=1, tones=space.tones[number : number + 1], icc=b"")))
+        for number, channel in enumerate(layer.channels)
+    ]
 
 
 def dotted(made: Sequence[Layer], pixels: NDArray[Any], known: NDArray[np.bool_]) -> tuple[Layer, ...]:
@@ -173,7 +290,8 @@ def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, 
 def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tuple[Layer, ...]:
     """Tell layers of a float picture their lowest and highest values; what lies within [0, 1] is shown as it is."""
     return tuple(
-        layer if isinstance(layer.space, Palette) or (low >= 0 and high <= 1)
-        else Layer(layer.channels, replace(layer.space, low=low, high=high))
+        Layer(layer.channels, replace(layer.space, low=low, high=high))
+        if isinstance(layer.space, Space) and not (low >= 0 and high <= 1)
+        else layer
         for layer, (low, high) in zip(made, limits, strict=True)
     )  # fmt: skip

@@ -53,7 +53,7 @@ from pconv_cli.images import (
 )
 from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs
 from pconv_cli.journal import NAME, Journal, sweep
-from pconv_cli.layers import Layer
+from pconv_cli.layers import Layer, View, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
 from pconv_cli.pipeline import Limits, Outcome, Turn, run
@@ -155,8 +155,8 @@ def restore(
     started = time.monotonic()
     notices, emit = collecting(emit)
     devices = choose_devices(settings.device)
-    precision, reason = choose_precision(settings.precision, devices[0])
-    network = store.load_network(settings.weights, settings.padding)
+    network, view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
+    precision, reason = choose_precision(settings.precision, devices[0], exact=view.raw)
     _writable(todo)
     settled = store.told(settings.weights) | settings.told() | described(devices, precision, reason)
     told = ("weights", "device", "precision", "precision_reason")
@@ -179,7 +179,7 @@ def restore(
             stack.callback(
                 _list_failed, todo, reports, settings.failed_list, overwrite=settings.overwrite or settings.resume
             )
-        stages = _Restoration(settings, engine, emit, journal)
+        stages = _Restoration(settings, view, engine, emit, journal)
         readers = settings.jobs or engine.helpers
         limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
         for outcome in run(todo.jobs, stages, limits, enough):
@@ -244,10 +244,11 @@ class Work:
         if self.done_before:
             return report
         first, fillings = self.fillings[0], self.fillings
+        left = [filling.notice for filling in fillings if filling.notice]
         report = replace(
             report, width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
             windows=len(first.plan.windows), crossings=first.plan.crossings,
-            notices=(*self.notices, *self.picture.notices, *(written.notices if written else ())),
+            notices=(*self.notices, *self.picture.notices, *(written.notices if written else ()), *left),
             space="; ".join(dict.fromkeys(layer.space.name for layer in self.layers)),
         )  # fmt: skip
         return replace(
@@ -263,8 +264,8 @@ class Work:
 class Reader:
     """Reads one picture and its mask, and plans: all that can be found out without computing."""
 
-    def __init__(self, settings: RestoreSettings, journal: Journal | None = None) -> None:
-        self._settings, self._journal = settings, journal
+    def __init__(self, settings: RestoreSettings, view: View, journal: Journal | None = None) -> None:
+        self._settings, self._view, self._journal = settings, view, journal
 
     def refuse_huge(self, path: Path) -> tuple[int, int]:
         """Width and height, from the head alone.
@@ -329,8 +330,12 @@ class Reader:
         picture = picture.known_outside(hole)
         if settings.strict and hole.any():
             refuse_losses(job.image, foreseen(picture, job.output), WAY_OUT)
-        layers = tuple(layer for layer in picture.layers if self._band not in layer.channels)
-        plan = plan_tiles(hole, settings.tile_size)
+        made = [layer for layer in picture.layers if self._band not in layer.channels]
+        try:
+            layers = viewed(made, self._view, picture.pixels.dtype, picture.nodata)
+        except ValueError as error:
+            raise ItemError(job.image, str(error)) from error
+        plan = plan_tiles(hole, settings.tile_size, whole=self._view.whole)
         fillings = [self._filling(picture, layer, visible, plan) for layer in layers]
         return Work(job, picture, hole, layers, fillings, started, notices=self._notices(job, hole))
 
@@ -388,16 +393,20 @@ class Reader:
     def _filling(self, picture: Picture, layer: Layer, visible: NDArray[np.bool_] | None, plan: TilePlan) -> Filling:
         seen = picture.seen(layer)
         fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
-        grey = len(layer.channels) == 1 and picture.mode not in "1P"
-        return Filling(ArraySurface(fill, visible, grey=grey), plan, self._settings.overlap)
+        grey = fill.shape[2] == 3 and len(layer.channels) == 1 and picture.mode not in "1P"
+        surface = ArraySurface(fill, visible, grey=grey)
+        floats = picture.pixels.dtype.kind == "f"
+        return Filling.of(surface, plan, self._view, self._settings.overlap, may_be_empty=floats)
 
 
 class _Restoration:
     """The stages of `pipeline.run`, for pictures."""
 
-    def __init__(self, settings: RestoreSettings, engine: Engine, emit: Listener, journal: Journal | None) -> None:
+    def __init__(
+        self, settings: RestoreSettings, view: View, engine: Engine, emit: Listener, journal: Journal | None
+    ) -> None:
         self._settings, self._engine, self._emit, self._journal = settings, engine, emit, journal
-        self._reader = Reader(settings, journal)
+        self._reader = Reader(settings, view, journal)
         self._suspicious = 0
         self._looking = threading.Lock()
 

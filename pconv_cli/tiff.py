@@ -835,7 +835,7 @@ class Canvas:
 
         Args:
             window: Part of the picture; it must not reach beyond.
-            pixels: (h, w, bands) in the file's own type.
+            pixels: (h, w, bands) in the file's own type; NaN becomes the file's nodata value, if it has one.
             where: (h, w), True where they are to be taken.
 
         Raises:
@@ -918,14 +918,20 @@ class Canvas:
         self.close()
 
     def _merged(self, window: Window) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        """Pixels of a window as the output is to have them, and where they were filled."""
+        """Pixels of a window as the output is to have them, and where any were laid."""
         source = self._source
         pixels, where = self._pages.merged(window)
         if where.any():
+            empty = np.zeros_like(where)
+            if source.dtype.kind == "f":
+                for band in source._colours:
+                    empty |= where & np.isnan(pixels[..., band])
+                    if source._nothing is not None:
+                        pixels[where & np.isnan(pixels[..., band]), band] = source._nothing
             if self._mark and source.alpha is not None:
-                pixels[where, source.alpha] = source.opaque
+                pixels[where & ~empty, source.alpha] = source.opaque
             if source._nothing is not None and source.palette is None:  # a fill that is it by chance would be a hole
-                hit = where & source._is_nothing(pixels)
+                hit = where & ~empty & source._is_nothing(pixels)
                 pixels[hit, source._colours[-1]] = source._next_to_nothing
         return pixels, where
 
@@ -986,16 +992,17 @@ class Canvas:
                     planes = np.moveaxis(pixels[..., bands], -1, 0)
                     raster.write(planes, [band + 1 for band in bands], window=_part(window))
                     written[window] = None if jpeg else _checksum(pixels)
-                self._mark_mask(raster, window, where)
+                self._mark_mask(raster, window, pixels, where)
                 progress(done, len(touched))
         if jpeg and written:
             count = f"the {len(written)} blocks that hold" if len(written) > 1 else "the one block that holds"
             notices.append(Loss(f"JPEG-compressed: pixels in {count} damage are encoded again"))
         return written
 
-    def _mark_mask(self, raster: Any, window: Window, where: NDArray[np.bool_]) -> None:
+    def _mark_mask(self, raster: Any, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
         if self._mark and self._source._own_mask and where.any():
             mask = self._source._mask(window)
+            where = where & ~self._source._is_nothing(pixels)
             if (mask[where] != 255).any():
                 mask[where] = 255
                 raster.write_mask(mask, window=_part(window))
@@ -1020,7 +1027,7 @@ class Canvas:
                 pixels, where = self._merged(strip)
                 shown = source._mask(strip) if mask else None
                 if shown is not None and self._mark:
-                    shown[where] = 255
+                    shown[where & ~source._is_nothing(pixels)] = 255
                 # Block by block: of wider pieces GDAL may flush blocks half full, and encode them twice.
                 for x in range(0, source.width, side):
                     window = Window(x, y, min(side, source.width - x), strip.height)

@@ -37,7 +37,7 @@ from pconv_cli.events import (
     TilesDone,
 )
 from pconv_cli.images import READ_SUFFIXES, copy_file
-from pconv_cli.layers import Layer, dotted, layers, limits_of, ranged
+from pconv_cli.layers import Layer, View, dotted, layers, limits_of, ranged, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
@@ -101,7 +101,7 @@ class Planned:
 
 
 def plan(big: Path, mask: Path | None, settings: Settings, *, thumbnail: int | None = None) -> Planned:
-    """Plan and compute nothing. Needs no weights and no device.
+    """Plan and compute nothing. Needs no device, and of weights that are not the default only the header.
 
     Args:
         big: The picture.
@@ -111,12 +111,13 @@ def plan(big: Path, mask: Path | None, settings: Settings, *, thumbnail: int | N
 
     Raises:
         UsageError: If there is no mask, or a setting makes no sense.
+        WeightsError: If weights are named that are not there.
         ItemError: If a file cannot be read.
     """
     settings.check("--size")
     with Source(big) as source:
         chosen = _Mask.choose(source, mask, settings)
-        found = plan_tiles(chosen.damage(), settings.tile_size)
+        found = plan_tiles(chosen.damage(), settings.tile_size, whole=_view(settings).whole)
         view = None if thumbnail is None else _thumbnail(source, thumbnail, linear=settings.linear)
         return Planned(big, chosen.name, chosen.path, found, memory(found, settings), view)
 
@@ -338,7 +339,14 @@ class _Big:
             self._look_at(planned.damage)
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
             fillings = [
-                Filling(_Bands(canvas, source, layer, veiled=veiled), planned, settings.overlap) for layer in made
+                Filling.of(
+                    _Bands(canvas, source, layer, veiled=veiled),
+                    planned,
+                    _view(settings),
+                    settings.overlap,
+                    may_be_empty=source.dtype.kind == "f",
+                )
+                for layer in made
             ]
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
             for filling in fillings:
@@ -346,16 +354,18 @@ class _Big:
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
             report = self._reported("restored", planned, fillings)
-            return self._finished(report, canvas.commit(ready=self._ready), canvas)
+            left = tuple(filling.notice for filling in fillings if filling.notice)
+            return self._finished(report, (*canvas.commit(ready=self._ready), *left), canvas)
 
     def _ready(self, part: Path, notices: Sequence[str]) -> None:
         if self._settings.strict:
             refuse_losses(self._source.path, notices)
 
-    def _plan(self, stop: Callable[[], bool]) -> tuple[TilePlan, list[Layer], bool]:
+    def _plan(self, stop: Callable[[], bool]) -> tuple[TilePlan, Sequence[Layer], bool]:
         """Windows, the layers to fill, and whether some of what the mask does not mark holds nothing either."""
         source, mask = self._source, self._mask
-        planned = plan_tiles(mask.damage(stop), self._settings.tile_size)
+        damage, view = mask.damage(stop), _view(self._settings)
+        planned = plan_tiles(damage, self._settings.tile_size, whole=view.whole)
         made, complete = _layers(source, linear=self._settings.linear), False
         if source.dtype.kind == "f" and planned.damage.area:
             limits, complete = _looked_through(source, made, planned.damage, stop)
@@ -365,7 +375,11 @@ class _Big:
             made = dotted(made, source.read(middle)[..., 0], ~planned.damage.window(middle))
         # A file that uses alpha for a mask does not say which pixels hold something.
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
-        kept = [layer for layer in made if mask.band not in layer.channels]
+        kept: Sequence[Layer] = [layer for layer in made if mask.band not in layer.channels]
+        try:
+            kept = viewed(kept, view, source.dtype, source.nodata)
+        except ValueError as error:
+            raise ItemError(source.path, str(error)) from error
         return planned, kept, told and not mask.covers and not complete
 
     def _engine(self, settled: dict[str, Any]) -> Engine:
@@ -375,8 +389,8 @@ class _Big:
 
         settings = self._settings
         devices = choose_devices(settings.device)
-        precision, reason = choose_precision(settings.precision, devices[0])
         network = store.load_network(settings.weights, settings.padding)
+        precision, reason = choose_precision(settings.precision, devices[0], exact=_view(settings).raw)
         settled |= store.told(settings.weights) | settings.told() | described(devices, precision, reason)
         return Engine(network, devices, precision, self._emit, settings.batch_size)
 
@@ -533,6 +547,15 @@ def _layers(source: Source, *, linear: bool = False) -> tuple[Layer, ...]:
     return layers(
         source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear, inverted=source.inverted
     )
+
+
+def _view(settings: Settings) -> View:
+    """How the network looks at pictures; of the default weights that is known without opening them."""
+    if settings.weights is None:
+        return View()
+    from pconv_cli import weights as store
+
+    return store.view(settings.weights)
 
 
 def _strips(source: Source) -> Iterator[Window]:

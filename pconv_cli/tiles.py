@@ -125,7 +125,9 @@ class GridWindow:
     column: int
 
 
-def plan_tiles(damage: Damage | NDArray[np.bool_], size: int, *, context: int = CONTEXT, heal: bool = True) -> TilePlan:
+def plan_tiles(
+    damage: Damage | NDArray[np.bool_], size: int, *, context: int = CONTEXT, heal: bool = True, whole: bool = False
+) -> TilePlan:
     """Choose the windows that must be computed, from the damage.
 
     What hangs together and fits into a window with `LEAST` pixels round it is never cut. What does not fit is cut where
@@ -139,6 +141,8 @@ def plan_tiles(damage: Damage | NDArray[np.bool_], size: int, *, context: int = 
         context: Pixels of surroundings that a window should see round its damage, at least 0; never more than a quarter
             of `size`.
         heal: Whether to plan the second pass over the cuts. Windows of under 8 pixels have no room for one.
+        whole: Whether all surroundings count: a picture that fits into a window is one then, and windows of others see
+            as much context as they may.
 
     Returns:
         The plan. Without damage it has no windows.
@@ -150,7 +154,9 @@ def plan_tiles(damage: Damage | NDArray[np.bool_], size: int, *, context: int = 
         raise ValueError(f"size must be at least 1 and context at least 0, got {size} and {context}")
     damage = damage if isinstance(damage, Damage) else Damage.of(damage)
     sheet = _Sheet(size, damage.width, damage.height)
-    context, grid = min(context, size // 4), _grid(damage, sheet)
+    if whole and max(damage.width, damage.height) <= size:
+        return plan_grid(damage, size)
+    context, grid = size // 4 if whole else min(context, size // 4), _grid(damage, sheet)
     plan = _on_damage(damage, sheet, context, grid, bounded=True) or _on_grid(damage, sheet, context, grid)
     return replace(plan, heals=_heals(plan)) if heal else plan
 

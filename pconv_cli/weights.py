@@ -21,7 +21,8 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pconv_cli import files
-from pconv_cli.errors import WeightsError
+from pconv_cli.errors import UsageError, WeightsError
+from pconv_cli.layers import View
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.nn.pyramid import PyramidFill
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
@@ -100,6 +101,34 @@ def find(name: str | None) -> Path | None:
     if path.is_file():
         return path
     raise WeightsError(f"{name}: neither a weights file nor a name; the names are: {names}")
+
+
+def view(name: str | None) -> View:
+    """Tell from its header how the network that `--weights` names looks at pictures.
+
+    Raises:
+        WeightsError: If it cannot be found or read, or takes what no picture has.
+    """
+    path = find(name)
+    if path is None:
+        return View()
+    config = config_from(read_header(path), path)
+    if config.values != "raw" and config.channels not in (1, 3):
+        raise WeightsError(f"{path}: takes {config.channels} channels of tones, and pictures have 1 or 3")
+    return View(config.channels, config.values == "raw", config.floor is None)
+
+
+def colour_view(name: str | None) -> View:
+    """The same for what works on photographs alone.
+
+    Raises:
+        UsageError: If the network takes anything but colours.
+    """
+    found = view(name)
+    if found.raw or found.channels != 3:
+        kind = "raw values" if found.raw else "single channels"
+        raise UsageError(f"{name}: is for {kind}, and this works on photographs in colour; choose other weights")
+    return found
 
 
 def load_network(name: str | None, padding: PaddingMode | None = None) -> nn.Module:

@@ -44,6 +44,8 @@ NEIGHBOURS = {
     ("settings", "marks"),
     ("tiff", "_ifd"),  # and this one's
     ("filling", "engine"),
+    ("filling", "layers"),
+    ("weights", "layers"),
     ("tiles", "regions"),
     ("training.data", "training.damage"),
     ("training.losses", "metrics"),

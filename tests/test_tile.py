@@ -362,7 +362,7 @@ def inside(window: list[int], width: int, height: int, size: int) -> bool:
 def test_the_plan_is_one_json_object_and_nothing_is_written_or_needed(place: Place) -> None:
     place.fill_in(hole=LARGE)
     before = {name: (place.root / name).read_bytes() for name in names(place.root)}
-    assert place("--plan", "--size", "64", "--weights", "no-such-name", "--device", "no-such-device") == 0
+    assert place("--plan", "--size", "64", "--device", "no-such-device") == 0
     assert place.err == "" and place.out.count("\n") == 1
     document = place.document()
     assert {name: (place.root / name).read_bytes() for name in names(place.root)} == before
@@ -440,7 +440,7 @@ def test_a_drawn_plan_shows_picture_damage_windows_cuts_and_crossings(place: Pla
 
     place.fill_in(hole=LARGE)
     drawing = place.root / "plan.png"
-    assert place("--plan-image", drawing, "--size", "64", "--weights", "no-such-name") == 0
+    assert place("--plan-image", drawing, "--size", "64") == 0
     assert place.out == place.err == "" and names(place.root) == ["big.tif", "m.png", "plan.png"]
     shown = as_pillow_sees(drawing)
     assert shown.shape == (HEIGHT, WIDTH, 3)

@@ -229,13 +229,14 @@ def known_conv2d(
         return out
     geometry = [(weight.shape[2 + i], _pair(stride)[i], pad[i], _pair(dilation)[i]) for i in range(2)]
     shift = None if bias is None else bias.to(out.dtype)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # sizes may stand for any size there
+    if torch.compiler.is_compiling():  # and exporting: sizes may stand for any size there
         scale = torch.outer(*(_traced_ratio(out, features.shape[2 + i], *geometry[i]) for i in range(2)))
-        return out * scale if shift is None else torch.addcmul(shift[:, None, None] * (1 - scale), out, scale)
+        return out * scale if shift is None else torch.lerp(shift[:, None, None], out, scale)
     down, across = (_axis_ratio(features.shape[2 + i], *geometry[i]) for i in range(2))
     if out.device.type != "cpu" or out.requires_grad:  # one pass over everything, where many small ones cost more
+        # From the bias by `scale` towards the result: the ratio for the rest alone. Exactly the result where it is 1.
         scale = torch.outer(_laid_out(down, out), _laid_out(across, out))
-        return out * scale if shift is None else torch.addcmul(shift[:, None, None] * (1 - scale), out, scale)
+        return out * scale if shift is None else torch.lerp(shift[:, None, None], out, scale)
     for dim, ratios in ((2, down), (3, across)):
         for i, ratio in enumerate(ratios):
             if ratio != 1:

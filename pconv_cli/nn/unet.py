@@ -120,9 +120,9 @@ class PartialConvUNet(nn.Module):
     """`forward(image, known, guide=None) -> (output, known)`.
 
     Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] unless the values are raw (the output is not
-    clamped); masks are `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the output means nothing.
-    A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it. `coarse` is the network
-    for reduced pictures where the weights have one; `forward` does not call it.
+    clamped); masks are `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the
+    output means nothing. A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it.
+    `coarse` is the network for reduced pictures where the weights have one; `forward` does not call it.
     """
 
     mean: Tensor

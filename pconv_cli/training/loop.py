@@ -440,6 +440,7 @@ def _start(settings: TrainSettings, device: torch.device) -> _State:
     path = store.find(settings.start_from)
     if path is None:
         raise UsageError(f"--from {settings.start_from}: has no weights to start from; name a file, or leave it out")
+    store.colour_view(settings.start_from)
     header, tensors = store.read(path)
     network = PartialConvUNet(store.config_from(header, path))
     store.load_strictly(network, tensors, path)
