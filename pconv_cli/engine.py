@@ -24,7 +24,8 @@ from pconv_cli.errors import DeviceError
 from pconv_cli.events import Listener, Notice
 from pconv_cli.nn.pyramid import GUIDE_LEVELS
 
-PRECISIONS = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+HALF = (torch.bfloat16, torch.float16)
 GUIDED: int = 2**GUIDE_LEVELS
 """Pixels of a tile that one of its guide stands for, along each side."""
 BATCH_PIXELS = 32 * 512 * 512
@@ -120,7 +121,7 @@ def choose_device(name: str) -> torch.device:
 def choose_precision(
     name: str, device: torch.device, *, training: bool = False, exact: bool = False
 ) -> tuple[torch.dtype, str]:
-    """Turn `auto`, `fp32`, `bf16` or `fp16` into a type, and say why it is this one.
+    """Turn `auto`, `fp64`, `fp32`, `bf16` or `fp16` into a type, and say why it is this one.
 
     `auto` takes the narrowest type that the device computes in natively: half of the memory is moved, and inside holes
     results differ by an eighth of a level of 255 in the mean (bf16). It computes in fp32 where that brings nothing.
@@ -129,7 +130,8 @@ def choose_precision(
         name: What is asked for.
         device: Where.
         training: Whether weights are trained, for which `auto` takes half precision on CUDA only.
-        exact: Whether results are numbers to go on with, and not colours to look at: `auto` takes fp32 then.
+        exact: Whether results are numbers to go on with, and not colours to look at: `auto` takes fp64 then, where the
+            device has it, since such networks are small and their values may have five digits before the point.
 
     Returns:
         The type, and the reason in a few words.
@@ -139,10 +141,13 @@ def choose_precision(
     """
     if name != "auto":
         if name not in PRECISIONS:
-            raise DeviceError(f"--precision {name}: not a precision; use auto, fp32, bf16 or fp16")
+            raise DeviceError(f"--precision {name}: not a precision; use auto, fp64, fp32, bf16 or fp16")
+        if name == "fp64" and (training or device.type == "mps"):
+            where = "weights are not trained in it" if training else "this device does not compute in it"
+            raise DeviceError(f"--precision fp64: {where}; use auto or fp32")
         return PRECISIONS[name], "as asked for"
     if exact:
-        return torch.float32, "raw values are kept exact"
+        return torch.float32 if device.type == "mps" else torch.float64, "raw values are kept exact"
     if device.type == "cuda":
         if torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU computes in it"
@@ -179,8 +184,8 @@ def described(devices: Sequence[torch.device], precision: torch.dtype, reason: s
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> contextlib.AbstractContextManager[Any]:
-    """Return a context in which convolutions compute in the given precision."""
-    if precision == torch.float32:
+    """Return a context in which convolutions compute in the given precision, if it is half precision."""
+    if precision not in HALF:
         return contextlib.nullcontext()
     return torch.autocast(device.type, precision)
 
@@ -212,7 +217,7 @@ class Engine:
             for i, device in enumerate(self.devices)
         ]
         self._emit = emit
-        self._asked, self._exact = batch_size, precision == torch.float32
+        self._asked, self._exact = batch_size, precision not in HALF
         kind = self.devices[0].type
         self._cores = torch.get_num_threads() if kind == "cpu" else 0
         if self._cores:
@@ -313,7 +318,10 @@ class _Copy:
 
     def __init__(self, network: nn.Module, device: torch.device, precision: torch.dtype, emit: Listener) -> None:
         self.device, self._precision, self._emit = device, precision, emit
-        self._network = network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self._floats = torch.float64 if precision == torch.float64 else torch.float32
+        self._network = network.to(  # type: ignore[call-overload]
+            device=device, dtype=self._floats, memory_format=torch.channels_last
+        )
         self._coarse: nn.Module = getattr(network, "coarse", None) or self._network
         self.largest: int | None = None
         self.too_large: set[tuple[int, int]] = set()
@@ -391,15 +399,15 @@ class _Copy:
         with torch.inference_mode(), self._stream(), autocast(self.device, self._precision):
             # (n, h, w, c) seen as (n, c, h, w) is channels_last already; bytes travel, floats are made there.
             image = pixels.to(self.device, non_blocking=True).permute(0, 3, 1, 2)
-            inputs = [_to_float(image), known.to(self.device, non_blocking=True).float()]
+            inputs = [_to_float(image, self._floats), known.to(self.device, non_blocking=True).to(self._floats)]
             guides = [tile.guide for tile in tiles if tile.guide is not None]
             if guides:
                 guide = torch.from_numpy(_stacked(guides, width, height))
                 guide = guide.pin_memory() if locked else guide
-                inputs.append(guide.to(self.device, non_blocking=True).permute(0, 3, 1, 2))
+                inputs.append(guide.to(self.device, self._floats, non_blocking=True).permute(0, 3, 1, 2))
             network = self._coarse if tiles[0].reduced else self._network
             output, reached = network(*inputs)
-            if self._precision != torch.float32 and not bool(output.isfinite().all()):
+            if self._precision in HALF and not bool(output.isfinite().all()):
                 self._say_overflown()
                 with torch.autocast(self.device.type, enabled=False):
                     output, reached = network(*inputs)
@@ -455,8 +463,8 @@ def _part_of(guide: NDArray[np.float32] | None, rows: slice, columns: slice) -> 
     return guide[top : -(-rows.stop // GUIDED), left : -(-columns.stop // GUIDED)]
 
 
-def _to_float(image: Tensor) -> Tensor:
-    return image.float().div_(255) if image.dtype == torch.uint8 else image.float()
+def _to_float(image: Tensor, dtype: torch.dtype) -> Tensor:
+    return image.to(dtype).div_(255) if image.dtype == torch.uint8 else image.to(dtype)
 
 
 def _from_float(image: Tensor, dtype: torch.dtype) -> Tensor:

@@ -30,7 +30,7 @@ class Settings:
     Attributes:
         weights: A name, a file, `none` for the pyramid alone, or None for the default.
         device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`.
-        precision: `auto`, `fp32`, `bf16` or `fp16`.
+        precision: `auto`, `fp64`, `fp32`, `bf16` or `fp16`.
         tile_size: Longest side that one forward pass sees, pixels.
         padding: What lies beyond a tile, or None for what the network was trained with.
         overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.

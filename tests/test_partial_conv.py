@@ -103,10 +103,11 @@ def test_equals_the_formula_whatever_the_shape_the_mask_and_the_padding(case: Ca
         out, updated = partial_conv2d(case.features, case.known, case.weight, case.bias, **case.keywords)
     assert torch.equal(case.features.nan_to_num(), given.nan_to_num())
     expected, expected_mask = case.reference()
-    close(out, expected)
+    torch.testing.assert_close(out.double(), expected.double(), rtol=1e-11, atol=1e-11)
     assert torch.equal(out == 0, (out == 0) | (expected_mask == 0))  # exactly 0, not nearly
     groups, feature_groups = case.keywords["groups"], case.keywords["feature_groups"]
-    assert updated.dtype == torch.float32
+    assert updated.dtype == torch.float64  # as the mask; a narrower one gives float32
+    assert known_ratio(case.known.half(), (1, 1), feature_groups=feature_groups)[0].dtype == torch.float32
     assert updated.shape[1] == (groups if len(feature_groups) > 1 else 1)
     repeats = expected_mask.shape[1] // updated.shape[1]
     assert torch.equal(updated.double().repeat_interleave(repeats, 1), expected_mask)

@@ -32,6 +32,7 @@ class Precision(str, Enum):
     """Values of `--precision`."""
 
     auto = "auto"
+    fp64 = "fp64"
     fp32 = "fp32"
     bf16 = "bf16"
     fp16 = "fp16"

@@ -110,7 +110,7 @@ def known_ratio(
         padding_mode: As in `partial_conv2d`.
 
     Returns:
-        Ratio and updated mask, both `(n, m, h', w')` float32. The ratio is 0 where nothing is known. Counts stay below
+        Ratio and updated mask, both `(n, m, h', w')` float32, or float64 where `known` is. The ratio is 0 where nothing is known. Counts stay below
         2^24, so float32 holds them exactly; half precision would not (and would give inf * 0 on an empty window).
 
     Raises:
@@ -118,7 +118,7 @@ def known_ratio(
     """
     shares = _shares(feature_groups, groups)
     window = float(sum(feature_groups) // groups * kernel_size[0] * kernel_size[1])
-    planes, pad = _pad(known.float(), _pair(padding), padding_mode, outside=1.0)
+    planes, pad = _pad(known if known.dtype == torch.float64 else known.float(), _pair(padding), padding_mode, outside=1.0)
     if len(feature_groups) == 1:
         window /= shares[0][0]  # all or none of the channels are known
     else:
