@@ -3,7 +3,8 @@
 Knows content (by SHA-256), the journal's own file, and the leftovers of a killed run. Does not know pictures, what the
 settings behind a key mean, who asks, or what is done about the answer.
 
-The file is JSON Lines, ASCII, only ever appended to. An entry says: this output, under this key, was made of an image
+The file is JSON Lines, ASCII, only ever appended to; workers on several machines each append to one of their own beside
+it, since network folders do not append in one piece. An entry says: this output, under this key, was made of an image
 and a mask of these contents, and has this content. What is made again adds an entry; the old ones stay true.
 """
 
@@ -19,7 +20,7 @@ from collections.abc import Collection, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from types import TracebackType
-from typing import NamedTuple
+from typing import IO, NamedTuple
 
 from pconv_cli import files
 from pconv_cli.errors import OutputError
@@ -48,27 +49,30 @@ class _Entry(NamedTuple):
 class Journal:
     """What has been made, by this run, by earlier ones, and by others at work. Threads may share it."""
 
-    def __init__(self, path: Path, key: str) -> None:
+    def __init__(self, path: Path, key: str, hand: str = "") -> None:
         """Open the journal, or begin one, and read what is there. Lines that make no sense are passed over.
 
         Args:
             path: The file; its folder must be there.
             key: A digest of everything but image and mask that decides what comes out: settings, weights, version.
+            hand: Who appends, of letters and digits, where several machines do at once.
 
         Raises:
             OutputError: The file cannot be made, read or appended to.
         """
-        self._key = key
+        self._key, self._path = key, path
         self._folder = Path(os.path.realpath(path.parent))
         self._entries: dict[str, tuple[_Entry, ...]] = {}
         self._changing, self._reading = threading.Lock(), threading.Lock()
         self._last_mask: tuple[tuple[Path, int, int], _Content] | None = None
-        self._read = 0  # bytes of the file
-        self._descriptor = -1
+        self._read: dict[Path, int] = {}  # bytes of each file
+        self._descriptor = self._own = -1
         try:
             # One descriptor for all: on some network folders, closing a second one would drop the first one's lock.
-            self._descriptor = os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
+            self._descriptor = self._own = _opened(path)
             _lock(self._descriptor, alone=False)
+            if hand:
+                self._own = _opened(path.with_name(f"{path.stem}.{hand}{path.suffix}"))
             self._catch_up()
         except OSError as error:
             self.close()
@@ -120,10 +124,10 @@ class Journal:
             return
         # The newline comes first: whatever a kill or a full disk has cut, whoever wrote it, this is a line of its own.
         line = b"\n" + json.dumps({"output": name} | entry._asdict(), separators=(",", ":")).encode("ascii")
-        written = os.write(self._descriptor, line)  # at once, at the end: no other process can get in between
+        written = os.write(self._own, line)  # at once, at the end: no other process can get in between
         if written < len(line):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(self._descriptor)  # or a power cut could leave the output without its entry
+        os.fsync(self._own)  # or a power cut could leave the output without its entry
         self._remember(name, entry)
 
     @contextmanager
@@ -147,8 +151,9 @@ class Journal:
 
     def close(self) -> None:
         """Let go of the file. Questions can still be answered, nothing can be recorded."""
-        descriptor, self._descriptor = self._descriptor, -1  # its number may soon be another file's
-        if descriptor >= 0:
+        descriptors = {self._descriptor, self._own} - {-1}
+        self._descriptor = self._own = -1  # its number may soon be another file's
+        for descriptor in descriptors:
             os.close(descriptor)
 
     def __enter__(self) -> Journal:
@@ -171,13 +176,19 @@ class Journal:
         return self._entries.get(name, ())
 
     def _catch_up(self) -> None:
-        """Read what is new in the file."""
+        """Read what is new in the files."""
         if self._descriptor < 0:
             return
-        with self._reading, os.fdopen(os.dup(self._descriptor), "rb") as stream:
-            stream.seek(self._read)
+        with self._reading:
+            self._read_on(self._path, os.fdopen(os.dup(self._descriptor), "rb"))
+            for path in sorted(self._path.parent.glob(f"{self._path.stem}.*{self._path.suffix}")):
+                self._read_on(path, path.open("rb"))
+
+    def _read_on(self, path: Path, stream: IO[bytes]) -> None:
+        with stream:
+            stream.seek(self._read.get(path, 0))
             for line in stream:
-                self._read += len(line)
+                self._read[path] = self._read.get(path, 0) + len(line)
                 self._remember(*_parsed(line))
 
     def _remember(self, name: str, entry: _Entry | None) -> None:
@@ -222,6 +233,10 @@ def sweep(folder: Path, names: Collection[str]) -> int:
     for name in left:
         (folder / name).unlink(missing_ok=True)
     return len(left)
+
+
+def _opened(path: Path) -> int:
+    return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
 
 
 def _lock(descriptor: int, *, alone: bool) -> bool:

@@ -132,7 +132,7 @@ def colour_view(name: str | None) -> View:
 
 
 def load_network(name: str | None, padding: PaddingMode | None = None) -> nn.Module:
-    """Build the network that `--weights` names, for inference: on the CPU, float32, batch norm folded.
+    """Build the network that `--weights` names, for inference: on the CPU, batch norm folded, float32 or as written.
 
     Args:
         name: A name, a file, `none` for the pyramid (which has no padding to choose), or None for the default.
@@ -156,6 +156,8 @@ def load_network(name: str | None, padding: PaddingMode | None = None) -> nn.Mod
         network = PartialConvUNet(config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its architecture cannot be rebuilt ({error})") from error
+    if any(value.dtype == torch.float64 for value in state.values()):
+        network.double()
     load_strictly(network, state, path)
     return network.eval().folded()
 
@@ -177,7 +179,7 @@ def feature_state() -> dict[str, Tensor]:
 
 
 def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
-    """Read a weights file: its header document and its tensors, as float32 where they are floats.
+    """Read a weights file: its header document and its tensors, floats as float32, or float64 where they are.
 
     Raises:
         WeightsError: If it is not a safetensors file with this project's header.
@@ -188,7 +190,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
             state = {key: file.get_tensor(key) for key in file.keys()}  # noqa: SIM118 - not a mapping
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: the weights cannot be read ({error}); fetch the file again") from error
-    return header, {key: value.float() if value.is_floating_point() else value for key, value in state.items()}
+    half = (torch.float16, torch.bfloat16)
+    return header, {key: value.float() if value.dtype in half else value for key, value in state.items()}
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -202,7 +205,7 @@ def read_header(path: Path) -> dict[str, Any]:
             metadata = file.metadata() or {}
             document = metadata.get("pconv")
     except (OSError, SafetensorError) as error:
-        raise WeightsError(f"{path}: not a safetensors file ({error}); pickled checkpoints are not read") from error
+        raise WeightsError(f"{path}: not a safetensors file ({error}); `pconv weights import` reads others") from error
     if "training" in metadata:
         raise WeightsError(f"{path}: is the checkpoint of a training, not weights; give the file without .checkpoint")
     if document is None:

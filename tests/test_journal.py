@@ -576,3 +576,26 @@ def test_what_another_process_has_made_since_is_known(place: Place) -> None:
     with place.open() as mine, place.open() as others:
         make(others, place.image, place.mask, place.output)
         assert mine.done(place.image, place.mask, place.output) and mine.made(place.output)
+
+
+def test_workers_on_several_machines_append_to_files_of_their_own_and_know_of_each_others(place: Place) -> None:
+    with Journal(place.path, "key", "one") as one, Journal(place.path, "key", "two") as two:
+        part = place.out / "part"
+        part.write_bytes(b"restored")
+        one.record(place.image, place.mask, place.output, part)
+        part.replace(place.output)
+        assert two.done(place.image, place.mask, place.output)
+    assert place.path.read_bytes() == b"", "the shared file is for locks alone then"
+    assert {path.name for path in place.out.glob(".pconv-journal*")} == {
+        NAME, ".pconv-journal.one.jsonl", ".pconv-journal.two.jsonl",
+    }  # fmt: skip
+    with place.open() as later:
+        assert later.done(place.image, place.mask, place.output) and later.made(place.output)
+
+
+def test_nobody_is_alone_while_a_worker_has_the_journal(place: Place) -> None:
+    with Journal(place.path, "key", "worker"):
+        # another process: who asks from the same one counts as itself on some systems
+        code = f"from pathlib import Path; from pconv_cli.journal import Journal; j = Journal(Path({str(place.path)!r}), 'key')\nwith j.alone() as sure: print(sure)"  # noqa: E501
+        told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+    assert told.strip() == "False"

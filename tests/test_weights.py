@@ -280,9 +280,9 @@ def test_a_pickled_checkpoint_is_refused_unread(tmp_path: Path) -> None:
 
     path = tmp_path / "old.pth"
     torch.save({"weights": network_of(PLAIN).state_dict(), "trap": Trap()}, path)
-    assert "pickled checkpoints are not read" in refusal(path)
+    assert "`pconv weights import` reads others" in refusal(path)
     torch.save({"trap": Trap()}, path, _use_new_zipfile_serialization=False)
-    assert "pickled checkpoints are not read" in refusal(path)
+    assert "`pconv weights import` reads others" in refusal(path)
     assert not (tmp_path / "sprung").exists()
 
 

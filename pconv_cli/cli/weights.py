@@ -1,4 +1,4 @@
-"""`pconv weights list|info|verify`. Heavy modules are imported when a command runs, not before."""
+"""`pconv weights list|info|verify|import`. Heavy modules are imported when a command runs, not before."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import typer
 
 from pconv_cli.errors import ExitCode
 
-app = typer.Typer(help="Look at the networks that can be used.", no_args_is_help=True)
+app = typer.Typer(help="Look at the networks that can be used, and bring in others.", no_args_is_help=True)
 
 Name = Annotated[str | None, typer.Argument(metavar="[NAME|FILE]", help="Which weights (default: the default ones).")]
 Json = Annotated[bool, typer.Option("--json", help="Print JSON on stdout.")]
@@ -68,3 +68,63 @@ def verify() -> None:
         faults += fault is not None
         ui.out(f"{entry.name}: {fault or 'as listed'}")
     raise typer.Exit(ExitCode.WEIGHTS if faults else ExitCode.OK)
+
+
+@app.command("import")
+def import_weights(
+    checkpoint: Annotated[
+        Path, typer.Argument(metavar="CHECKPOINT", help="A checkpoint of PyTorch, or weights of Keras (.h5).")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.safetensors", help="Weights to write.")],
+    family: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|naoto|bobqywei|crai|tani|nvidia|ryan|xiefan|xyf|jacobaustin|mmagic|keras",
+            help="Whose implementation it comes from; auto: its keys tell.",
+        ),
+    ] = "auto",
+    layers: Annotated[
+        int | None, typer.Option(min=1, help="Levels that the network uses (default: all that were trained).")
+    ] = None,
+    tones: Annotated[
+        str,
+        typer.Option(
+            metavar="auto|unit|signed|imagenet|raw",
+            help="What numbers it was trained on: tones from 0 or from -1 to 1, by ImageNet's mean and deviation, or "
+            "any numbers as measured; auto: what its family uses.",
+        ),
+    ] = "auto",
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that exist.")] = False,
+) -> None:
+    """Turn a checkpoint of another program into weights that pconv runs.
+
+    Nothing in the file is executed, and nothing is loaded loosely: every tensor must have its place in a family's
+    network, or the file is refused with the first key that has none. What was found stands in the new file's header,
+    see `pconv weights info`.
+    """
+    from typing import cast, get_args
+
+    from pconv_cli import families, files
+    from pconv_cli.checkpoints import import_checkpoint
+    from pconv_cli.cli import ui
+    from pconv_cli.errors import OutputError, UsageError
+
+    if family not in ("auto", *families.NAMES):
+        raise UsageError(f"--family {family}: there is no such family; choose auto, {', '.join(families.NAMES)}")
+    if tones not in ("auto", *get_args(families.Tones)):
+        raise UsageError(f"--tones {tones}: choose auto, {', '.join(get_args(families.Tones))}")
+    if out.is_dir() or out.suffix != ".safetensors":
+        raise UsageError(f"--out {out}: name a file that ends in .safetensors")
+    try:
+        files.refuse_same(checkpoint, out)
+        files.refuse_taken(out, overwrite=overwrite)
+        made = import_checkpoint(
+            checkpoint,
+            out,
+            family=None if family == "auto" else family,
+            levels=layers,
+            tones=None if tones == "auto" else cast(families.Tones, tones),
+        )
+    except OSError as error:
+        raise OutputError(f"{out}: {files.why_unwritable(error) or error}") from error
+    ui.out(f"{out}: {made.summary()}")

@@ -216,6 +216,13 @@ class PartialConvUNet(nn.Module):
         above_masks = ones if masks is None else F.interpolate(masks, size=size, mode="nearest")
         return joined, torch.cat([above_masks, skip_masks], dim=1)
 
+    def double(self) -> PartialConvUNet:
+        """Widen to float64; mean and scale become what the configuration says, not what float32 held of it."""
+        super().double()
+        self.mean = torch.tensor(self.config.mean, dtype=torch.float64, device=self.mean.device)[:, None, None]
+        self.std = torch.tensor(self.config.std, dtype=torch.float64, device=self.std.device)[:, None, None]
+        return self
+
     def freeze_encoder_norm(self) -> None:
         """Keep the encoder's batch statistics as they are: the paper's second phase. Call after `train()`."""
         for module in self.encoder.modules():
