@@ -1,3 +1,23 @@
-"""`pconv`: batch restoration of damaged pictures with partial convolutions."""
+"""`pconv`: batch restoration of damaged pictures with partial convolutions.
+
+For programs: `restore_image` fills one array, a `Restorer` many. Neither is loaded before it is asked for.
+"""
+
+from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
+__all__ = ["Restorer", "__version__", "restore_image"]
+
+if TYPE_CHECKING:
+    from pconv_cli.api import Restorer, restore_image
+else:
+
+    def __getattr__(name: str) -> object:
+        if name not in __all__:
+            raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+        from pconv_cli import api
+
+        return getattr(api, name)
+
+    def __dir__() -> list[str]:
+        return sorted({*globals(), *__all__})

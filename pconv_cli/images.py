@@ -763,7 +763,9 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
     with tiff.Source(path) as source:
         everything = Window(0, 0, source.width, source.height)
         pixels = source.read(everything)
-        shown = None if source.validity in (None, "alpha") else source.valid(everything)
+        colours = [band for band in range(source.bands) if band != source.alpha]
+        told = source.validity == "alpha" and (source.dtype.kind != "f" or np.isfinite(pixels[..., colours]).all())
+        shown = None if source.validity is None or told else source.valid(everything)
         shown = None if shown is None or shown.all() else shown
         mode = _tiff_mode(source)
         with path.open("rb") as stream:

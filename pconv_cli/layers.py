@@ -133,7 +133,8 @@ class Raw:
         values = own.astype(np.float32)
         values[~np.isfinite(values)] = np.nan
         if self.nodata is not None:
-            values[own == np.asarray(self.nodata).astype(self.dtype)] = np.nan
+            with np.errstate(over="ignore"):  # written by those who think in 64 bits
+                values[own == (np.float32(self.nodata) if self.dtype.kind == "f" else self.nodata)] = np.nan
         return values
 
     def own(self, seen: NDArray[Any]) -> NDArray[Any]:

@@ -13,9 +13,9 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -60,7 +60,7 @@ from pconv_cli.pipeline import Limits, Outcome, Turn, run
 from pconv_cli.process import memory_available
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, SUSPICIOUS, Settings
-from pconv_cli.tiles import TilePlan, plan_tiles
+from pconv_cli.tiles import plan_tiles
 
 WAY_OUT = "try another --format, or leave it out"
 
@@ -180,9 +180,7 @@ def restore(
                 _list_failed, todo, reports, settings.failed_list, overwrite=settings.overwrite or settings.resume
             )
         stages = _Restoration(settings, view, engine, emit, journal)
-        readers = settings.jobs or engine.helpers
-        limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
-        for outcome in run(todo.jobs, stages, limits, enough):
+        for outcome in run(todo.jobs, stages, in_flight(engine, settings.jobs), enough):
             report = reports[outcome.item.output] = _report(outcome)
             _tell(report, emit)
             each(report)
@@ -201,19 +199,61 @@ def restore(
     return whole
 
 
-@dataclass(eq=False)
-class Work:
-    """One picture between reading and writing; `fillings` has one for each layer, none if it was done before."""
+def in_flight(engine: Engine, jobs: int | None = None) -> Limits:
+    """How much a run of pictures has under way at once; `jobs` is how many threads read, None: as suits the engine."""
+    readers = jobs or engine.helpers
+    return Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
 
-    job: Job
+
+@dataclass(eq=False)
+class Planned:
+    """One picture in memory, and what is going to be filled in it.
+
+    Attributes:
+        picture: What it was, told what is damaged.
+        hole: (h, w), True where damaged.
+        layers: What is filled.
+        fillings: One for each layer.
+        pieces: The rounds that are left, once they have begun.
+    """
+
     picture: Picture
     hole: NDArray[np.bool_]
     layers: tuple[Layer, ...]
     fillings: list[Filling]
-    started: float
-    done_before: bool = False
-    notices: tuple[str, ...] = ()
-    pieces: Iterator[Sequence[Piece]] | None = None
+    pieces: Iterator[Sequence[Piece]] | None = field(default=None, init=False)
+
+    @classmethod
+    def of(
+        cls, picture: Picture, hole: NDArray[np.bool_], visible: NDArray[np.bool_] | None, settings: Settings,
+        view: View,
+    ) -> Planned:  # fmt: skip
+        """Plan how to fill a picture.
+
+        Args:
+            picture: The picture.
+            hole: (h, w), True where damaged.
+            visible: (h, w), where the picture shows anything; None: everywhere. Something outside the hole must.
+            settings: How.
+            view: How the network looks at pictures.
+
+        Raises:
+            ValueError: The network cannot look at such a picture; the message goes on after the picture's name.
+        """
+        picture = picture.known_outside(hole)
+        mark = settings.mask_from
+        made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
+        layers = viewed(made, view, picture.pixels.dtype, picture.nodata)
+        plan = plan_tiles(hole, settings.tile_size, whole=view.whole)
+        fillings = []
+        for layer in layers:
+            seen = picture.seen(layer)
+            fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
+            grey = fill.shape[2] == 3 and len(layer.channels) == 1 and picture.mode not in "1P"
+            surface = ArraySurface(fill, visible, grey=grey)
+            floats = picture.pixels.dtype.kind == "f"
+            fillings.append(Filling.of(surface, plan, view, settings.overlap, may_be_empty=floats))
+        return cls(picture, hole, layers, fillings)
 
     def rounds(self) -> Iterator[Sequence[Piece]]:
         """Tiles round by round, layer after layer."""
@@ -230,13 +270,28 @@ class Work:
         """Pixels in them."""
         return sum(filling.plan.pixels_to_compute for filling in self.fillings)
 
-    def fills(self) -> list[NDArray[Any]]:
-        """What has become of each layer, as `Picture.seen` gives it."""
-        found = []
-        for filling in self.fillings:
+    @property
+    def left(self) -> list[str]:
+        """What there is to say, once all rounds have landed, of pixels that could not be filled."""
+        return [filling.notice for filling in self.fillings if filling.notice]
+
+    def filled(self, *, reveal: bool = False) -> Picture:
+        """The picture, filled, once all rounds have landed; `reveal` as in `Picture.filled`."""
+        fills = {}
+        for layer, filling in zip(self.layers, self.fillings, strict=True):
             assert isinstance(filling.surface, ArraySurface)
-            found.append(filling.surface.pixels)
-        return found
+            fills[layer] = filling.surface.pixels
+        return self.picture.filled(fills, self.hole, reveal=reveal)
+
+
+@dataclass(eq=False)
+class Work(Planned):
+    """One picture of a job between reading and writing; no `fillings` if it was done before."""
+
+    job: Job
+    started: float
+    done_before: bool = False
+    notices: tuple[str, ...] = ()
 
     def reported(self, status: Status, written: Written | None = None) -> ItemReport:
         """Tell what was done."""
@@ -244,11 +299,10 @@ class Work:
         if self.done_before:
             return report
         first, fillings = self.fillings[0], self.fillings
-        left = [filling.notice for filling in fillings if filling.notice]
         report = replace(
             report, width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
             windows=len(first.plan.windows), crossings=first.plan.crossings,
-            notices=(*self.notices, *self.picture.notices, *(written.notices if written else ()), *left),
+            notices=(*self.notices, *self.picture.notices, *(written.notices if written else ()), *self.left),
             space="; ".join(dict.fromkeys(layer.space.name for layer in self.layers)),
         )  # fmt: skip
         return replace(
@@ -317,7 +371,7 @@ class Reader:
             )
         if os.path.lexists(job.output) and self._done_before(job):
             nothing = np.zeros((0, 0), np.bool_)
-            return Work(job, Picture.nothing(job.image), nothing, (), [], started, done_before=True)
+            return Work(Picture.nothing(job.image), nothing, (), [], job, started, done_before=True)
         picture = read_picture(job.image, linear=settings.linear)
         hole, visible = self._hole(job, picture)
         known = ~hole if visible is None else ~hole & visible
@@ -327,17 +381,13 @@ class Reader:
                 f"{'its ' + str(settings.mask_from) if settings.mask_from else 'it'} marks the whole picture as damaged"
                 f" ({settings.polarity}), so nothing is left to restore from; {settings.way_out}",
             )
-        picture = picture.known_outside(hole)
         if settings.strict and hole.any():
             refuse_losses(job.image, foreseen(picture, job.output), WAY_OUT)
-        made = [layer for layer in picture.layers if self._band not in layer.channels]
         try:
-            layers = viewed(made, self._view, picture.pixels.dtype, picture.nodata)
+            made = Planned.of(picture, hole, visible, settings, self._view)
         except ValueError as error:
             raise ItemError(job.image, str(error)) from error
-        plan = plan_tiles(hole, settings.tile_size, whole=self._view.whole)
-        fillings = [self._filling(picture, layer, visible, plan) for layer in layers]
-        return Work(job, picture, hole, layers, fillings, started, notices=self._notices(job, hole))
+        return Work(made.picture, hole, made.layers, made.fillings, job, started, notices=self._notices(job, hole))
 
     def _done_before(self, job: Job) -> bool:
         """Tell whether a run before has done it, of an output that is there."""
@@ -360,7 +410,7 @@ class Reader:
             assert job.mask is not None
             hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
         else:
-            if picture.alpha is not None and self._band == picture.alpha:
+            if picture.alpha is not None and settings.mask_from.index == picture.alpha:
                 visible = None
             try:
                 settings.mask_from.refuse_colours([layer.channels for layer in picture.layers])
@@ -385,27 +435,41 @@ class Reader:
             return () if tiff.is_plain(job.mask) else (f"{job.mask} {FAINT}",)
         return ()
 
-    @property
-    def _band(self) -> int | None:
-        mark = self._settings.mask_from
-        return None if mark is None else mark.index
 
-    def _filling(self, picture: Picture, layer: Layer, visible: NDArray[np.bool_] | None, plan: TilePlan) -> Filling:
-        seen = picture.seen(layer)
-        fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
-        grey = fill.shape[2] == 3 and len(layer.channels) == 1 and picture.mode not in "1P"
-        surface = ArraySurface(fill, visible, grey=grey)
-        floats = picture.pixels.dtype.kind == "f"
-        return Filling.of(surface, plan, self._view, self._settings.overlap, may_be_empty=floats)
+class Filler:
+    """The stages of `pipeline.run` between reading and writing: what is filled in a picture, and filling it."""
+
+    def __init__(self, engine: Engine, emit: Listener) -> None:
+        self._engine, self._emit = engine, emit
+
+    def pieces(self, work: Planned) -> Sequence[tuple[Shape, Piece]]:
+        """See `pipeline.Stages`."""
+        if work.pieces is None:
+            work.pieces = work.rounds()
+        pieces = next((pieces for pieces in work.pieces if pieces), ())
+        return [(piece.shape, piece) for piece in pieces]
+
+    def batch_size(self, shape: Shape) -> int:
+        """See `pipeline.Stages`."""
+        return self._engine.batch_size(shape[:2])
+
+    def compute(self, shape: Shape, pieces: Sequence[Piece], turn: Turn) -> None:
+        """See `pipeline.Stages`."""
+        tiles = [piece.load() for piece in pieces]
+        results = self._engine.fill(tiles, shape[:2], turn.lane, turn.beside)
+        for piece, tile, filled in zip(pieces, tiles, results, strict=True):
+            piece.land(tile, filled)
+        self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
 
 
-class _Restoration:
-    """The stages of `pipeline.run`, for pictures."""
+class _Restoration(Filler):
+    """The stages of `pipeline.run`, for picture files."""
 
     def __init__(
         self, settings: RestoreSettings, view: View, engine: Engine, emit: Listener, journal: Journal | None
     ) -> None:
-        self._settings, self._engine, self._emit, self._journal = settings, engine, emit, journal
+        super().__init__(engine, emit)
+        self._settings, self._journal = settings, journal
         self._reader = Reader(settings, view, journal)
         self._suspicious = 0
         self._looking = threading.Lock()
@@ -414,26 +478,11 @@ class _Restoration:
         return self._reader.cost(job)
 
     def read(self, job: Job) -> Work:
-        return self._reader.read(job)
-
-    def pieces(self, work: Work) -> Sequence[tuple[Shape, Piece]]:
-        if work.pieces is None:
-            work.pieces = work.rounds()
-            if not work.done_before:
-                self._look_at(work)
-                self._emit(ItemStarted(work.job.name, work.planned))
-        pieces = next((pieces for pieces in work.pieces if pieces), ())
-        return [(piece.shape, piece) for piece in pieces]
-
-    def batch_size(self, shape: Shape) -> int:
-        return self._engine.batch_size(shape[:2])
-
-    def compute(self, shape: Shape, pieces: Sequence[Piece], turn: Turn) -> None:
-        tiles = [piece.load() for piece in pieces]
-        results = self._engine.fill(tiles, shape[:2], turn.lane, turn.beside)
-        for piece, tile, filled in zip(pieces, tiles, results, strict=True):
-            piece.land(tile, filled)
-        self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
+        work = self._reader.read(job)
+        if not work.done_before:
+            self._look_at(work)
+            self._emit(ItemStarted(job.name, work.planned))
+        return work
 
     def write(self, work: Work) -> ItemReport:
         job, settings = work.job, self._settings
@@ -467,9 +516,7 @@ class _Restoration:
             copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
             return work.reported("copied")
         reveal = settings.mask_from is not None and settings.mask_from.reveals
-        fills = dict(zip(work.layers, work.fills(), strict=True))
-        picture = work.picture.filled(fills, work.hole, reveal=reveal)
-        written = write_picture(picture, job.output, overwrite=overwrite, ready=ready)
+        written = write_picture(work.filled(reveal=reveal), job.output, overwrite=overwrite, ready=ready)
         return work.reported("restored" if work.hole.any() else "copied", written)
 
     def _look_at(self, work: Work) -> None:

@@ -20,17 +20,40 @@ ROOT = Path(__file__).parents[1]
 PACKAGE = ROOT / "pconv_cli"
 
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
-    {"__main__", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
+    {"__main__", "api", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
     | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.doctor", "cli.reference", "cli.options"},
-    {"restore", "tile", "check", "evaluation", "training.loop", "doctor"},
-    {"jobs", "pairs", "pipeline", "engine", "filling", "weights", "report", "classical", "curves"}
+    {"restore", "tile", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"},
+    {
+        "jobs",
+        "pairs",
+        "pipeline",
+        "distributed",
+        "engine",
+        "filling",
+        "weights",
+        "families",
+        "report",
+        "classical",
+        "curves",
+    }
     | {"images", "_carry", "_jpeg", "tiff", "_ifd", "layers", "spaces", "marks", "settings", "manifest", "journal"}
     | {"training.data", "training.damage"},
-    {"nn", "nn.partial_conv", "nn.pyramid", "nn.squeeze", "nn.unet", "masks", "metrics", "seams", "sketch"}
+    {
+        "nn",
+        "nn.partial_conv",
+        "nn.padding",
+        "nn.pyramid",
+        "nn.squeeze",
+        "nn.unet",
+        "masks",
+        "metrics",
+        "seams",
+        "sketch",
+    }
     | {"training.losses", "training.adversary"},
     {"tiles", "regions", "colours", "files", "events", "errors", "process"},
 )
-# Packages that hold nothing but a docstring, and the root with the version: anyone may import those.
+# Packages that hold nothing but a docstring, and the root with the version and lazy names: anyone may import those.
 EMPTY = {"", "training"}
 # The few that lean on a neighbour in their own band.
 NEIGHBOURS = {
@@ -51,9 +74,17 @@ NEIGHBOURS = {
     ("training.losses", "metrics"),
     ("nn.unet", "nn.partial_conv"),
     ("nn.unet", "nn.pyramid"),
+    ("nn", "nn.padding"),
+    ("nn.padding", "nn.partial_conv"),
 }
 DOORS = {  # library: the modules that may import it at all
     "PIL": {"images", "spaces"},
+    "h5py": {"checkpoints"},
+    "ray": {"distributed"},
+    "onnx": {"export"},
+    "onnxruntime": {"export"},
+    "onnxscript": {"export"},
+    "tqdm": {"api"},  # for notebooks
     "jpeglib": {"_jpeg"},
     "rasterio": {"tiff", "classical", "doctor"},
     "skimage": {"classical"},
@@ -96,6 +127,7 @@ LIGHT = (
     "layers",
     "spaces",
 )
+EXTRAS = ("evaluate", "keras", "onnx", "ray")
 HEAVY = {"torch", "cv2", "safetensors", "skimage", "matplotlib"}
 IMPORTED_AS = {"pillow": "PIL", "opencv-python": "cv2", "scikit-image": "skimage"}
 
@@ -187,18 +219,25 @@ def test_a_module_imports_only_from_bands_below_its_own(module: str) -> None:
         other = own(imported.name)
         if other is None or other in EMPTY or (module, other) in NEIGHBOURS:
             continue
-        inside_cli = band(module) == band(other) == 0
+        inside_cli = band(module) == band(other) == 0 and "api" not in (module, other)
         assert band(other) > band(module) or inside_cli, f"{module} imports {other}"
 
 
-@pytest.mark.parametrize("module", sorted(EMPTY))
+@pytest.mark.parametrize("module", sorted(EMPTY - {""}))
 def test_the_packages_that_anyone_may_import_hold_no_code_of_their_own(module: str) -> None:
     statements = [node for node in tree(module).body if not isinstance(node, ast.Expr)]
     assert all(isinstance(node, ast.Assign) and isinstance(node.value, ast.Constant) for node in statements)
 
 
+def test_the_root_loads_none_of_its_modules_and_no_library() -> None:
+    loaded = {i.name for i in imports("") if i.on_load and not i.for_types}
+    assert loaded == {"typing.TYPE_CHECKING"}
+    assert {own(i.name) for i in imports("")} == {None, "api"}
+
+
 def test_no_module_reaches_itself_by_what_it_imports() -> None:
     below = {module: {found for i in imports(module) if (found := own(i.name))} - {module} for module in MODULES}
+    below[""] = set()  # it hands out names of the API when they are asked for
     order: list[str] = []
     while len(order) < len(MODULES):
         ready = [m for m in MODULES if m not in order and below[m] <= set(order)]
@@ -289,14 +328,26 @@ def declared(part: str) -> set[str]:
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_every_package_that_is_imported_is_declared(module: str) -> None:
     foreign = libraries(module, on_load=False) - set(sys.stdlib_module_names)
-    known = declared("dependencies") | declared("evaluate")
+    known = declared("dependencies").union(*map(declared, EXTRAS))
     assert foreign <= known, f"{sorted(foreign - known)} in {module}: not in pyproject's dependencies"
 
 
 @pytest.mark.parametrize("module", sorted(MODULES))
 def test_what_only_an_extra_brings_is_never_imported_when_a_module_loads(module: str) -> None:
-    assert not declared("evaluate") & libraries(module, on_load=True)
+    assert not set().union(*map(declared, EXTRAS)) & libraries(module, on_load=True)
 
 
-def test_the_tests_bring_what_the_extra_brings() -> None:
-    assert declared("evaluate") == declared("bench") and declared("evaluate") <= declared("test")
+def test_the_tests_bring_what_the_extras_bring() -> None:
+    assert declared("evaluate") <= declared("bench")
+    block = (ROOT / "pyproject.toml").read_text("utf-8")
+    assert f'"pconv[{",".join(EXTRAS)}]"' in block
+
+
+def test_only_the_importer_opens_pickles() -> None:
+    opening = [
+        module
+        for module in MODULES
+        if re.search(r"torch\.load\(|import pickle|pickle\.load", MODULES[module].read_text("utf-8"))
+    ]
+    assert opening == ["checkpoints"]
+    assert "weights_only=True" in MODULES["checkpoints"].read_text("utf-8")

@@ -324,13 +324,18 @@ def test_several_devices_that_make_no_sense_are_refused(
 
 
 def test_precisions_have_names() -> None:
-    for name, dtype in (("fp64", torch.float64), ("fp32", torch.float32), ("bf16", torch.bfloat16), ("fp16", torch.float16)):
+    for name, dtype in (
+        ("fp64", torch.float64),
+        ("fp32", torch.float32),
+        ("bf16", torch.bfloat16),
+        ("fp16", torch.float16),
+    ):
         assert choose_precision(name, CPU)[0] == dtype
         assert precision_name(dtype) == name
     with pytest.raises(DeviceError, match=r"--precision fp8: .*auto, fp64, fp32, bf16 or fp16"):
         choose_precision("fp8", CPU)
     for device, training in ((CPU, True), (torch.device("mps"), False)):
-        with pytest.raises(DeviceError, match="--precision fp64: .*use auto or fp32"):
+        with pytest.raises(DeviceError, match=r"--precision fp64: .*use auto or fp32"):
             choose_precision("fp64", device, training=training)
     assert choose_precision("auto", CPU, exact=True)[0] == torch.float64
     assert choose_precision("auto", torch.device("mps"), exact=True)[0] == torch.float32

@@ -242,6 +242,8 @@ def test_raw_values_come_back_and_whole_numbers_stay_in_their_range() -> None:
     assert np.isnan(space.seen(own)[:, 0]).tolist() == [False, True, False]
     assert np.array_equal(Raw(own.dtype).own(Raw(own.dtype).seen(own)), own)
     assert space.own(np.array([[6.6], [-3], [1e9]], np.float32))[:, 0].tolist() == [7, 0, 65535]
+    assert not np.isnan(Raw(own.dtype, -9999.0).seen(np.array([[55537]], np.uint16))).any(), "no value of this type"
+    assert np.isnan(Raw(np.dtype(np.float32), -1.7e308).seen(np.array([[-np.inf]], np.float32))).all()
     floats = np.array([[1e30], [np.inf], [-0.0]], np.float32)
     assert np.isnan(Raw(floats.dtype).seen(floats)[:, 0]).tolist() == [False, True, False]
 

@@ -1,4 +1,4 @@
-"""`pconv weights list|info|verify|import`. Heavy modules are imported when a command runs, not before."""
+"""`pconv weights list|info|verify|import|export`. Heavy modules are imported when a command runs, not before."""
 
 from __future__ import annotations
 
@@ -68,6 +68,29 @@ def verify() -> None:
         faults += fault is not None
         ui.out(f"{entry.name}: {fault or 'as listed'}")
     raise typer.Exit(ExitCode.WEIGHTS if faults else ExitCode.OK)
+
+
+@app.command()
+def export(
+    onnx: Annotated[
+        Path, typer.Option("--onnx", metavar="FILE.onnx", help="File to write, for ONNX Runtime and its like.")
+    ],
+    name: Name = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace a file that exists.")] = False,
+) -> None:
+    """Write a network as an ONNX file, for any size and batch; it is compared with torch before it gets its name.
+
+    Takes about a minute, and the packages of the extra `onnx`. Image and damage go in, the filled image comes out; the
+    file's metadata tell names, ranges and polarity, and under what licence the weights are.
+    """
+    from pconv_cli.cli import ui
+    from pconv_cli.export import export_onnx
+
+    done = export_onnx(name, onnx, overwrite=overwrite)
+    compared = "not compared: onnxruntime is not installed"
+    if done.difference is not None:
+        compared = f"ONNX Runtime differs from torch by {done.difference:.1g} at most"
+    ui.out(f"{done.path}: {done.size / 1e6:.1f} MB; {compared}")
 
 
 @app.command("import")

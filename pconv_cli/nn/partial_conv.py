@@ -118,7 +118,9 @@ def known_ratio(
     """
     shares = _shares(feature_groups, groups)
     window = float(sum(feature_groups) // groups * kernel_size[0] * kernel_size[1])
-    planes, pad = _pad(known if known.dtype == torch.float64 else known.float(), _pair(padding), padding_mode, outside=1.0)
+    planes, pad = _pad(
+        known if known.dtype == torch.float64 else known.float(), _pair(padding), padding_mode, outside=1.0
+    )
     if len(feature_groups) == 1:
         window /= shares[0][0]  # all or none of the channels are known
     else:

@@ -6,6 +6,9 @@ Pull: partial convolutions of stride 2 with the binomial kernel (1 3 3 1) x (1 3
 Push: back up with bicubic interpolation, written only where nothing was known, each level smoothed inside its holes.
 Any size, any hole, nothing is left unfilled as long as one pixel is known; linear cost. The trained network predicts
 what this leaves out, and `--weights none` is this alone.
+
+An exported graph (`torch.export`) must hold for every size: it has a fixed number of levels, and says in few operations
+what torch itself runs fastest in many.
 """
 
 from __future__ import annotations
@@ -17,6 +20,9 @@ from torch import Tensor, nn
 SMOOTHING = 16
 GUIDE_LEVELS = 3
 """How often a guide is halved against its image: one pixel of it stands for 8 x 8."""
+EXPORTED_LEVELS = 13
+"""How often an exported graph halves, whatever the size. It fills what the loop fills, up to rounding, unless a hole is
+more than 2^13 = 8192 px wide and high: one pixel that is halved again stays as it is."""
 
 
 def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING, guide: Tensor | None = None) -> Tensor:
@@ -36,18 +42,18 @@ def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING, guide
     holes = known <= 0
     level = torch.where(holes, image.new_zeros(()), image)
     levels = [(level, holes)]
-    while max(level.shape[-2:]) > 1 if guide is None else len(levels) <= GUIDE_LEVELS:
+    while _goes_on(level, len(levels)) if guide is None else len(levels) <= GUIDE_LEVELS:
         level, holes = _pull(level, holes)
         levels.append((level, holes))
     filled = level if guide is None else torch.where(holes, guide, level)
     for level, holes in reversed(levels[:-1]):
         height, width = level.shape[-2:]
-        above = F.interpolate(filled, scale_factor=2, mode="bicubic", align_corners=False)[..., :height, :width]
-        # Exact at 0 and 1, and on a CPU several times as fast as `where`.
-        weight = holes.to(level.dtype)
-        filled = torch.lerp(level, above, weight)
+        doubled = [2 * side for side in filled.shape[-2:]]
+        above = F.interpolate(filled, doubled, mode="bicubic", align_corners=False)[..., :height, :width]
+        weight = holes if _exporting() else holes.to(level.dtype)
+        filled = _put(level, above, weight)
         for _ in range(smoothing):
-            filled = torch.lerp(filled, _box(filled), weight)
+            filled = _put(filled, _box(filled), weight)
     return filled
 
 
@@ -86,14 +92,36 @@ def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tupl
     return total / share.clamp(min=1e-12), (share > 0).to(known.dtype)
 
 
+def _exporting() -> bool:
+    """Tell whether a graph is being exported; torch 2.6 cannot tell it from one that is compiled."""
+    return bool(getattr(torch.compiler, "is_exporting", torch.compiler.is_compiling)())
+
+
+def _goes_on(level: Tensor, levels: int) -> bool:
+    """Tell whether there is a coarser level than those so far."""
+    return levels <= EXPORTED_LEVELS if _exporting() else max(level.shape[-2:]) > 1
+
+
+def _put(under: Tensor, over: Tensor, holes: Tensor) -> Tensor:
+    """Take `over` in the holes, `under` elsewhere; the holes are bool, or 0 and 1 in the type of the others."""
+    if holes.dtype == torch.bool:
+        return torch.where(holes, over, under)
+    # Exact at 0 and 1, and on a CPU several times as fast as `where`.
+    return torch.lerp(under, over, holes)
+
+
 def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
     """Halve: each pixel becomes the binomial mean of what is known in its 4 x 4 window."""
-    channels, height, width = level.shape[1:]
+    channels = level.shape[1]
     planes = torch.cat([level, (~holes).to(level.dtype)], dim=1)
-    planes = F.pad(planes, (1, 1 + width % 2, 1, 1 + height % 2))
-    # Strided sums: on few channels a convolution is four times slower.
-    planes = 3 * (planes[..., 1:-2:2, :] + planes[..., 2:-1:2, :]) + planes[..., 0:-3:2, :] + planes[..., 3::2, :]
-    planes = 3 * (planes[..., 1:-2:2] + planes[..., 2:-1:2]) + planes[..., 0:-3:2] + planes[..., 3::2]
+    planes = F.pad(planes, (1, 2, 1, 2))  # of even sides, the last row and column are not looked at
+    if _exporting():
+        line = torch.tensor([1.0, 3.0, 3.0, 1.0], dtype=planes.dtype, device=planes.device)
+        kernel = torch.outer(line, line).expand(channels + 1, 1, 4, 4)
+        planes = F.conv2d(planes, kernel, stride=2, groups=channels + 1)
+    else:  # strided sums: on few channels a convolution is four times slower
+        planes = 3 * (planes[..., 1:-2:2, :] + planes[..., 2:-1:2, :]) + planes[..., 0:-3:2, :] + planes[..., 3::2, :]
+        planes = 3 * (planes[..., 1:-2:2] + planes[..., 2:-1:2]) + planes[..., 0:-3:2] + planes[..., 3::2]
     weight = planes[:, channels:]  # 64 times the known share; both sums carry the factor
     empty = weight <= 0
     return torch.where(empty, planes.new_zeros(()), planes[:, :channels] / weight.clamp(min=1e-12)), empty
@@ -101,6 +129,8 @@ def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
 
 def _box(image: Tensor) -> Tensor:
     """Means over 3 x 3, edges repeated, by shifted sums: on few channels a pooling is several times slower."""
+    if _exporting():
+        return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     for dim in (2, 3):
         last = image.shape[dim] - 1
         total = image.clone()

@@ -1,0 +1,535 @@
+"""The Python API: arrays in, arrays out, the same pixels as `pconv restore` writes for such a file.
+
+Knows which arrays are pictures and masks, and in which order results are given. How a picture is filled it leaves to
+`restore`: an array becomes an `images.Picture`, and goes the road of a picture that was read. Does not know: files, the
+terminal, tiles, networks.
+
+What a run has to say goes to the logger `pconv_cli`: memory that ran out, masks that look wrong, values that were left.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Generator, Iterable, Sized
+from contextlib import AbstractContextManager, closing, nullcontext
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal, overload
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pconv_cli import weights as store
+from pconv_cli.colours import luminance
+from pconv_cli.engine import Engine, choose_devices, choose_precision, described
+from pconv_cli.errors import ItemError, UsageError
+from pconv_cli.events import Event, Notice
+from pconv_cli.images import Picture
+from pconv_cli.layers import View, layers
+from pconv_cli.masks import dilate as grown
+from pconv_cli.pipeline import Outcome, run
+from pconv_cli.restore import BYTES_PER_DEEP_PIXEL, BYTES_PER_PIXEL, Filler, Planned, in_flight
+from pconv_cli.settings import SUSPICIOUS, Settings
+from pconv_cli.spaces import nothing
+
+if TYPE_CHECKING:
+    from pconv_cli.nn.partial_conv import PaddingMode
+
+_LOG = logging.getLogger("pconv_cli")
+
+Image = NDArray[Any]
+Pair = tuple[Image, NDArray[Any]]
+
+# What pictures may be, whatever the order of their bytes, and what they are filled as.
+_FILLED_AS: dict[str, np.dtype[Any]] = {"u1": np.dtype("u1"), "u2": np.dtype("u2")}
+_FILLED_AS |= dict.fromkeys(("f4", "f8"), np.dtype("f4"))
+
+
+def restore_image(
+    image: Image,
+    mask: NDArray[Any],
+    *,
+    weights: str | Path | None = None,
+    device: str = "auto",
+    precision: str = "auto",
+    tile_size: int = 512,
+    padding: PaddingMode | None = None,
+    overlap: int = 0,
+    batch_size: int | None = None,
+    dilate: int = 0,
+    linear: bool = False,
+    nodata: float | None = None,
+    alpha: bool | None = None,
+) -> Image:
+    """Restore one picture: see `Restorer`, which keeps the network for the next one.
+
+    >>> import numpy as np
+    >>> from pconv_cli import restore_image
+    >>> image = np.full((64, 64, 3), 90, np.uint8)
+    >>> image[20:30, 20:30] = 255
+    >>> fixed = restore_image(image, image[..., 0] == 255, device="cpu")
+    >>> fixed.shape, fixed.dtype, bool(fixed.max() < 128)
+    ((64, 64, 3), dtype('uint8'), True)
+
+    Args:
+        image: See `Restorer.restore`.
+        mask: The same.
+        weights: See `Restorer`, here and below.
+        device: Where.
+        precision: In which numbers.
+        tile_size: Longest side that one forward pass sees, pixels.
+        padding: What lies beyond a tile.
+        overlap: Pixels that tiles share.
+        batch_size: Tiles computed at once.
+        dilate: Pixels that damage is grown by.
+        linear: Whether values are linear in light.
+        nodata: The value that stands for "nothing here".
+        alpha: Whether the last channel is alpha.
+
+    Returns:
+        A new array of the same shape and type.
+
+    Raises:
+        TypeError: See `Restorer.restore`.
+        ValueError: The same.
+        RunError: See `Restorer`.
+    """
+    with Restorer(
+        weights, device, precision, tile_size=tile_size, padding=padding, overlap=overlap, batch_size=batch_size,
+        dilate=dilate, linear=linear, nodata=nodata, alpha=alpha,
+    ) as restorer:  # fmt: skip
+        return restorer.restore(image, mask)
+
+
+class Restorer:
+    """A network, ready on its device, that restores any number of pictures.
+
+    Several threads may share one, and the device with it. To be closed, best by `with`.
+
+    >>> import numpy as np
+    >>> from pconv_cli import Restorer
+    >>> frames = [np.full((48, 64), grey, np.uint8) for grey in (60, 80, 100)]
+    >>> dust = np.zeros((48, 64), bool)
+    >>> dust[10:14, 10:40] = True
+    >>> with Restorer(device="cpu") as restorer:
+    ...     fixed = list(restorer.restore_many((frame, dust) for frame in frames))
+    >>> len(fixed), fixed[0].shape
+    (3, (48, 64))
+
+    Attributes:
+        device: Where it computes: `cpu`, `cuda:0`, or several with commas between.
+        precision: `fp32`, `bf16` or `fp16`.
+        weights: Name of the network, `none` for the pyramid alone.
+        weights_sha256: SHA-256 of its file, 64 hex digits; empty for the pyramid.
+    """
+
+    def __init__(
+        self,
+        weights: str | Path | None = None,
+        device: str = "auto",
+        precision: str = "auto",
+        *,
+        tile_size: int = 512,
+        padding: PaddingMode | None = None,
+        overlap: int = 0,
+        batch_size: int | None = None,
+        dilate: int = 0,
+        linear: bool = False,
+        nodata: float | None = None,
+        alpha: bool | None = None,
+    ) -> None:
+        """Load a network and bring it to its device. What is not said is as for `pconv restore`.
+
+        Args:
+            weights: A name, a file, `none` for the pyramid alone, or None for the default.
+            device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`.
+            precision: `auto`, `fp32`, `bf16` or `fp16`.
+            tile_size: Longest side that one forward pass sees, pixels.
+            padding: What lies beyond a tile: `partial`, `zero`, `reflect` or `replicate`; None: as trained.
+            overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
+            batch_size: Tiles computed at once; None: as many as suit the device.
+            dilate: Pixels that damage is grown by.
+            linear: Whether values are linear in light, and not encoded for a screen.
+            nodata: The value that stands for "nothing here" where all colours have it. In floats NaN and infinity
+                always do.
+            alpha: Whether the last channel is alpha. None: of 2 and of 4 channels it is, unless the network takes raw
+                values. Four channels without alpha are red, green, blue and a further one; other numbers of channels
+                but 3 are filled one by one.
+
+        Raises:
+            UsageError: Sizes make no sense.
+            WeightsError: There are no such weights, or they are damaged.
+            DeviceError: There is no such device or precision.
+        """
+        self._settings = Settings(
+            None if weights is None else str(weights), device, precision, tile_size, padding, overlap, batch_size,
+            dilate=dilate, linear=linear,
+        )  # fmt: skip
+        self._settings.check("tile_size")
+        if dilate < 0 or (batch_size is not None and batch_size < 1):
+            raise UsageError(f"dilate {dilate}, batch_size {batch_size}: must be 0 or more, and 1 or more")
+        self._nodata, self._alpha = nodata, alpha
+        devices = choose_devices(device)
+        network, self._view = store.load_network(self._settings.weights, padding), store.view(self._settings.weights)
+        dtype, reason = choose_precision(precision, devices[0], exact=self._view.raw)
+        about = store.told(self._settings.weights) | described(devices, dtype, reason)
+        self.device, self.precision = about["device"], about["precision"]
+        self.weights, self.weights_sha256 = about["weights"], about["weights_sha256"]
+        self._engine: Engine | None = Engine(network, devices, dtype, _log, batch_size)
+
+    def __enter__(self) -> Restorer:
+        self._opened()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """Let go of the network. What is asked for afterwards is refused, the next result of `restore_many` too."""
+        self._engine = None
+
+    def restore(self, image: Image, mask: NDArray[Any]) -> Image:
+        """Restore one picture.
+
+        Args:
+            image: `(h, w)` or `(h, w, 1)` grey, `(h, w, 2)` grey and alpha, `(h, w, 3)` RGB (OpenCV reads BGR:
+                `image[..., ::-1]`), `(h, w, 4)` RGBA, or `(h, w, n)` channels that have nothing to do with each other.
+                uint8, uint16 or float32 of any range, where [0, 1] is shown as it is; float64 is filled as float32.
+                Where alpha is 0, or a colour NaN or infinite, the picture shows nothing that a fill could go by.
+            mask: `(h, w)` bool, True where damaged. Or uint8 or uint16, read as a mask file is: lighter than 50 % grey
+                is damaged, in `(h, w, n)` by the luminance, and what is transparent is not.
+
+        Returns:
+            A new array of the same shape and type, bit-identical outside the mask; alpha is as it was. A network of raw
+            values that cannot reach all of a hole leaves NaN there (or `nodata`) in floats, and says so.
+
+        Raises:
+            TypeError: Not arrays, or of a type that is none of the above.
+            ValueError: The shapes do not fit, nothing of the picture is known, or the network takes other channels.
+            DeviceError: The device has too little memory for a single small tile.
+            RuntimeError: This is closed.
+        """
+        (result,) = self._results([(image, mask)], "")
+        if isinstance(result, Exception):
+            raise result
+        return result
+
+    @overload
+    def restore_many(
+        self, pairs: Iterable[Pair], *, progress: bool = False, return_exceptions: Literal[False] = False
+    ) -> Generator[Image, None, None]: ...
+
+    @overload
+    def restore_many(
+        self, pairs: Iterable[Pair], *, progress: bool = False, return_exceptions: Literal[True]
+    ) -> Generator[Image | Exception, None, None]: ...
+
+    def restore_many(
+        self, pairs: Iterable[Pair], *, progress: bool = False, return_exceptions: bool = False
+    ) -> Generator[Image | Exception, None, None]:
+        """Restore pictures in one stream: their tiles share batches, and each comes out as it would alone.
+
+        (On a GPU but for rounding, which may differ with the size of a batch.)
+
+        Pairs are taken ahead of the results, as long as what is under way holds less than about 1 GiB. To stop early,
+        leave the loop, or `close()` what this gives. An array must stay as it is until its result is given.
+
+        Args:
+            pairs: Images and masks, each as for `restore`; `zip(images, masks)`, say.
+            progress: Whether to show a bar, in a notebook too.
+            return_exceptions: Whether a pair that cannot be restored gives its error in place of a picture. Else the
+                error is raised when it is its turn, and ends the stream.
+
+        Yields:
+            For each pair, in order, what `restore` returns.
+
+        Raises:
+            TypeError: As in `restore`; the message begins with the pair, counted from 0: `pairs[3]`.
+            ValueError: The same.
+            DeviceError: As in `restore`.
+            RuntimeError: This is closed.
+        """
+        self._opened()  # now, and not at the first result
+        total = len(pairs) if isinstance(pairs, Sized) else None
+        return self._many(pairs, total, progress=progress, return_exceptions=return_exceptions)
+
+    def _many(
+        self, pairs: Iterable[Pair], total: int | None, *, progress: bool, return_exceptions: bool
+    ) -> Generator[Image | Exception, None, None]:
+        with closing(self._results(pairs, "pairs[{}]: ")) as results, _bar(total, show=progress) as bar:
+            for result in results:
+                if isinstance(result, Exception) and not return_exceptions:
+                    raise result
+                if bar is not None:
+                    bar.update()
+                yield result
+
+    def _results(self, pairs: Iterable[Pair], name: str) -> Generator[Image | Exception, None, None]:
+        """What becomes of each pair, in order; messages begin with `name`, which takes the number of the pair."""
+        engine = self._opened()
+        limits = in_flight(engine)
+        feed = _Feed(pairs, limits.bytes, name)
+        outcomes = run(feed, _Arrays(self._settings, self._view, engine, self._nodata, self._alpha), limits)
+        assert isinstance(outcomes, Generator)
+        waiting: dict[int, Outcome[_Item, Image]] = {}
+        turn, threads = 0, torch.get_num_threads()
+        try:
+            with closing(outcomes):
+                for outcome in outcomes:
+                    waiting[outcome.item.number] = outcome
+                    while turn in waiting:
+                        done = waiting.pop(turn)
+                        feed.under_way -= done.item.cost
+                        yield _result(done)
+                        self._opened()
+                        turn += 1
+        finally:
+            # What a lane sets for itself is what threads of the caller's that are yet to come would begin with.
+            torch.set_num_threads(threads)
+        if feed.error is not None:
+            raise feed.error
+
+    def _opened(self) -> Engine:
+        if self._engine is None:
+            raise RuntimeError("this Restorer is closed: make another one")
+        return self._engine
+
+
+@dataclass(frozen=True, eq=False)
+class _Item:
+    """A pair on its way, and how many bytes it is going to hold."""
+
+    number: int
+    name: str
+    pair: Any
+    cost: int
+
+
+class _Feed:
+    """Pairs, one by one; none while those under way hold too much, those included that wait for one before them.
+
+    `pipeline.run` asks again whenever one of them has moved on. What the caller's iterable raises is kept until all
+    that came before has its result.
+    """
+
+    def __init__(self, pairs: Iterable[Pair], most: int, name: str) -> None:
+        self._pairs, self._most, self._name = enumerate(pairs), most, name
+        self.under_way = 0
+        self.error: Exception | None = None
+
+    def __iter__(self) -> _Feed:
+        return self
+
+    def __next__(self) -> _Item:
+        if self.error is not None or self.under_way >= self._most:
+            raise StopIteration
+        try:
+            number, pair = next(self._pairs)
+        except StopIteration:
+            raise
+        except Exception as error:
+            self.error = error
+            raise StopIteration from error
+        item = _Item(number, self._name.format(number), pair, _cost(pair))
+        self.under_way += item.cost
+        return item
+
+
+def _cost(pair: Any) -> int:
+    """Bytes that a pair holds until its result is given; 1 for what is no pair of arrays."""
+    image = pair[0] if isinstance(pair, tuple | list) and pair else None
+    if not isinstance(image, np.ndarray) or image.ndim < 2:
+        return 1
+    each = BYTES_PER_PIXEL if image.dtype == np.uint8 else BYTES_PER_DEEP_PIXEL
+    return int(max(image.shape[0] * image.shape[1], image.size // 3, 1) * each)
+
+
+@dataclass(eq=False)
+class _Work(Planned):
+    """An array between reading and writing."""
+
+    image: Image
+    name: str
+
+
+class _Arrays(Filler):
+    """The stages of `pipeline.run`, for arrays."""
+
+    def __init__(
+        self, settings: Settings, view: View, engine: Engine, nodata: float | None, alpha: bool | None
+    ) -> None:
+        super().__init__(engine, _log)
+        self._settings, self._view, self._nodata, self._alpha = settings, view, nodata, alpha
+
+    def cost(self, item: _Item) -> int:
+        return item.cost
+
+    def read(self, item: _Item) -> _Work:
+        try:
+            return self._read(item)
+        except (TypeError, ValueError) as error:
+            raise ItemError(item.name, str(error)) from error
+
+    def _read(self, item: _Item) -> _Work:
+        if not isinstance(item.pair, tuple | list) or len(item.pair) != 2:
+            raise TypeError("not a pair of an image and a mask")
+        image, mask = item.pair
+        alpha = not self._view.raw and np.ndim(image) == 3 and np.shape(image)[2] in (2, 4)
+        picture = _picture(image, alpha if self._alpha is None else self._alpha, self._nodata, self._settings.linear)
+        drawn = _drawn(mask, image)
+        self._look_at(item.name, mask, drawn)
+        hole, visible = grown(drawn, self._settings.dilate), picture.visible()
+        known = ~hole if visible is None else ~hole & visible
+        if hole.any() and not known.any():
+            raise ValueError("nothing of the image is known: the mask marks all of it that shows anything as damaged")
+        made = Planned.of(picture, hole, visible, self._settings, self._view)
+        return _Work(made.picture, hole, made.layers, made.fillings, image, item.name)
+
+    def _look_at(self, name: str, mask: NDArray[Any], drawn: NDArray[np.bool_]) -> None:
+        """Say what looks like a mistake."""
+        share = float(drawn.mean())
+        if share > SUSPICIOUS:
+            _LOG.warning("%sthe mask marks %.0f%% as damaged, read as True or white = damaged", name, 100 * share)
+        elif not share and mask.min() != mask.max():
+            _LOG.warning("%sthe mask marks nothing, for all of it is darker than 50 %% grey: is it to be bool?", name)
+
+    def write(self, work: _Work) -> Image:
+        for notice in work.left:
+            _LOG.warning("%s%s", work.name, notice)
+        picture = work.filled()
+        made = picture.channels
+        if picture.nodata is not None:
+            _tell_from_nothing(made[..., : _colours(picture)], work.hole, picture.nodata)
+        if made.dtype == work.image.dtype:
+            return made.reshape(work.image.shape)
+        result = np.array(work.image, order="C")
+        channels = result.reshape(made.shape)
+        for channel in (channel for layer in work.layers for channel in layer.channels):
+            channels[work.hole, channel] = made[work.hole, channel]
+        return result
+
+
+def _picture(image: Any, alpha: bool, nodata: float | None, linear: bool) -> Picture:
+    """Make of an array what reading a file would make of it.
+
+    Raises:
+        TypeError: It is no array, or not of a type that can be filled.
+        ValueError: Of a shape that is no picture.
+    """
+    if not isinstance(image, np.ndarray) or isinstance(image, np.ma.MaskedArray):
+        raise TypeError(f"the image is a {type(image).__name__}, not a plain array: np.asarray(image) makes it one")
+    dtype = _FILLED_AS.get(image.dtype.str[1:])
+    if dtype is None:
+        raise TypeError(f"the image is {image.dtype}, not uint8, uint16, float32 or float64: convert a copy to one")
+    if image.ndim not in (2, 3) or not image.size:
+        raise ValueError(f"the image has the shape {image.shape}, not (h, w) or (h, w, channels) with a pixel at least")
+    with np.errstate(over="ignore"):  # a double beyond all of float32 is infinite there
+        pixels = np.ascontiguousarray(image, dtype)
+    count = 1 if image.ndim == 2 else image.shape[2]
+    colours = count - alpha
+    if not colours:
+        raise ValueError("the image has one channel, which cannot be alpha: leave out alpha=True")
+    together = 3 if colours in (3, 4) else 1
+    groups = [tuple(range(together)), *((channel,) for channel in range(together, colours))]
+    mode = {1: "L", 3: "RGB"}.get(colours, "BANDS")
+    picture = replace(
+        Picture.nothing(Path()), pixels=pixels[..., 0] if pixels.shape[2:] == (1,) else pixels,
+        mode=mode + "A" * (alpha and mode != "BANDS"), layers=layers(groups, dtype, linear=linear),
+        alpha=count - 1 if alpha else None, nodata=_as_held(nodata, dtype),
+    )  # fmt: skip
+    return replace(picture, shown=_shown(picture))
+
+
+def _colours(picture: Picture) -> int:
+    """How many of the channels are not alpha; they come first."""
+    return int(picture.channels.shape[2] - (picture.alpha is not None))
+
+
+def _shown(picture: Picture) -> NDArray[np.bool_] | None:
+    """Where a picture shows anything, (h, w); None where only `alpha` could tell."""
+    own = picture.channels[..., : _colours(picture)]
+    empty = nothing(own)
+    if picture.nodata is not None:
+        named = (own == picture.nodata).all(axis=2)
+        empty = named if empty is None else empty | named
+    if empty is None or not empty.any():
+        return None
+    return ~empty if picture.alpha is None else ~empty & (picture.channels[..., picture.alpha] > 0)
+
+
+def _as_held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
+    """The value for "nothing here" as pixels of a type hold it; None where none of them can."""
+    if nodata is None or np.isnan(nodata):  # which is nothing in any case
+        return None
+    if dtype.kind == "f":
+        with np.errstate(over="ignore"):
+            return float(np.float32(nodata))
+    return int(nodata) if 0 <= nodata <= np.iinfo(dtype).max and nodata == int(nodata) else None
+
+
+def _tell_from_nothing(made: NDArray[Any], hole: NDArray[np.bool_], nodata: float) -> None:
+    """Make what could not be filled the value for nothing, and no fill by chance; in place.
+
+    Args:
+        made: (h, w, colours).
+        hole: (h, w), True where filled.
+        nodata: The value.
+    """
+    own = made[hole]
+    empty = np.isnan(own)
+    hit = ~empty.any(axis=1) & (own == nodata).all(axis=1)
+    own[empty] = nodata
+    if made.dtype.kind == "f":
+        own[hit, -1] = np.nextafter(np.float32(nodata), np.float32(0 if nodata else 1))
+    else:
+        own[hit, -1] = nodata + (1 if nodata < np.iinfo(made.dtype).max else -1)
+    made[hole] = own
+
+
+def _drawn(mask: Any, image: Image) -> NDArray[np.bool_]:
+    """Read a mask, (h, w), True where damaged, as a mask file is read.
+
+    Raises:
+        TypeError: It is no array, or of a type that has no 50 % grey.
+        ValueError: It does not fit the image.
+    """
+    if not isinstance(mask, np.ndarray):
+        raise TypeError(f"the mask is a {type(mask).__name__}, not an array: np.asarray(mask) makes it one")
+    if mask.dtype.kind not in "bu" or mask.dtype.itemsize > 2:
+        raise TypeError(f"the mask is {mask.dtype}, not bool, uint8 or uint16: compare it, as in mask > 0.5")
+    count = 1 if mask.ndim == 2 else mask.shape[-1]
+    if mask.ndim not in (2, 3) or mask.shape[:2] != image.shape[:2]:
+        raise ValueError(f"the mask has the shape {mask.shape}, the image {image.shape}: height and width must agree")
+    if count not in ((1,) if mask.dtype == np.bool_ else (1, 2, 3, 4)):
+        raise ValueError(f"the mask has {count} channels, not one: take one, or any(axis=-1)")
+    if mask.dtype == np.bool_:
+        return np.asarray(mask.reshape(mask.shape[:2]))
+    tones = (mask >> 8 if mask.dtype.itemsize == 2 else mask).astype(np.uint8).reshape(*mask.shape[:2], count)
+    light = luminance(tones[..., :3]) if count > 2 else tones[..., 0]
+    return np.asarray(light > 127 if count % 2 else light.astype(np.uint32) * tones[..., -1] > 127 * 255)
+
+
+def _result(outcome: Outcome[_Item, Image]) -> Image | Exception:
+    """The picture, or what was wrong with the pair."""
+    if outcome.done is not None:
+        return outcome.done
+    assert outcome.error is not None
+    kind = TypeError if isinstance(outcome.error.__cause__, TypeError) else ValueError
+    error = kind(f"{outcome.item.name}{outcome.error.reason}")
+    error.__cause__ = outcome.error.__cause__
+    return error
+
+
+def _bar(total: int | None, *, show: bool) -> AbstractContextManager[Any]:
+    if not show:
+        return nullcontext()
+    from tqdm.auto import tqdm  # type: ignore[import-untyped]
+
+    bar: AbstractContextManager[Any] = tqdm(total=total, unit=" pictures")
+    return bar
+
+
+def _log(event: Event) -> None:
+    if isinstance(event, Notice):
+        _LOG.warning(event.text)
