@@ -92,3 +92,11 @@ def test_changelog_has_this_version() -> None:
 
 def test_no_placeholder_is_left() -> None:
     assert not re.search(r"\b[A-Z]+-(TABLE|WORDS)\b", README)
+
+
+def test_the_python_example_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(ROOT)
+    blocks = re.findall(r"<!-- python -->\n```python\n(.*?)```", README, re.DOTALL)
+    assert blocks
+    for block in blocks:
+        exec(block, {})

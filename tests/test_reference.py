@@ -134,8 +134,8 @@ def complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         ("pconv re", ["restore"]),
         ("pconv weights v", ["verify"]),
         ("pconv restore --pre", ["--precision"]),
-        ("pconv restore --precision ", ["auto", "fp32", "bf16", "fp16"]),
-        ("pconv restore a b c --precision f", ["fp32", "fp16"]),
+        ("pconv restore --precision ", ["auto", "fp64", "fp32", "bf16", "fp16"]),
+        ("pconv restore a b c --precision f", ["fp64", "fp32", "fp16"]),
         ("pconv restore ", []),  # nothing, and bash completes files itself
         ("pconv tile --mask ", []),
     ],

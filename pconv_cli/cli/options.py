@@ -70,7 +70,8 @@ BatchSize = Annotated[
     ),
 ]  # fmt: skip
 PrecisionOption = Annotated[
-    Precision, typer.Option(help="auto: half precision where the device computes in it, else fp32.")
+    Precision,
+    typer.Option(help="auto: half precision where the device computes in it, else fp32; fp64 for raw values."),
 ]
 Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")]
 Weights = Annotated[
