@@ -81,6 +81,10 @@ class ItemError(PconvError):
         self.path = str(path)
         self.reason = reason
 
+    def __reduce__(self) -> tuple[type[ItemError], tuple[str, str]]:
+        """Take it to another process: by what it was made of."""
+        return type(self), (self.path, self.reason)
+
 
 class Loss(str):
     """A notice of something that is lost; others tell of what is merely not as one might expect."""

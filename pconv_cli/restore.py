@@ -9,13 +9,17 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
+import socket
 import threading
 import time
+from collections import deque
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -25,6 +29,7 @@ from pconv_cli import weights as store
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
+    Event,
     ItemDone,
     ItemFailed,
     ItemStarted,
@@ -57,10 +62,13 @@ from pconv_cli.layers import Layer, View, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
 from pconv_cli.pipeline import Limits, Outcome, Turn, run
-from pconv_cli.process import memory_available
+from pconv_cli.process import memory_available, settle
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, SUSPICIOUS, Settings
 from pconv_cli.tiles import plan_tiles
+
+if TYPE_CHECKING:
+    from pconv_cli.distributed import Cluster
 
 WAY_OUT = "try another --format, or leave it out"
 
@@ -137,6 +145,7 @@ def restore(
     emit: Listener,
     stop: Callable[[], bool] = lambda: False,
     each: Callable[[ItemReport], None] = lambda report: None,
+    cluster: Cluster | None = None,
 ) -> Report:
     """Restore pictures.
 
@@ -148,21 +157,26 @@ def restore(
         emit: Told of what happens.
         stop: Asked often.
         each: Given the report of every picture as it is finished.
+        cluster: Where else than in this process; None: here.
 
     Raises:
         RunError: If the run cannot start or go on: nothing to do, weights, output place, device.
     """
     started = time.monotonic()
     notices, emit = collecting(emit)
-    devices = choose_devices(settings.device)
-    network, view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
-    precision, reason = choose_precision(settings.precision, devices[0], exact=view.raw)
+    settled: dict[str, Any] = store.told(settings.weights) | settings.told()
+    begin: Callable[[Journal | None], Outcomes]
+    if cluster is None:
+        here = _Here(settings, emit)
+        settled |= here.about
+        begin = partial(_on_this_machine, here, settings, emit)
+    else:
+        settled |= _on_each(settings, cluster)
+        begin = partial(_on_a_cluster, settings, cluster, todo.home, settled["weights_sha256"], emit)
     _writable(todo)
-    settled = store.told(settings.weights) | settings.told() | described(devices, precision, reason)
     told = ("weights", "device", "precision", "precision_reason")
     emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
-    engine = Engine(network, devices, precision, emit, settings.batch_size)
     reports: dict[Path, ItemReport] = {}
     failed = 0
 
@@ -170,7 +184,8 @@ def restore(
         return stop() or (settings.max_failures is not None and failed >= settings.max_failures)
 
     with ExitStack() as stack:
-        journal = _journal(todo, settings, str(settled["weights_sha256"]))
+        several = len(todo.jobs) > 1 or settings.resume
+        journal = _journal(todo.home, settings, settled["weights_sha256"]) if several else None
         if journal is not None:
             stack.enter_context(journal)
             if settings.resume:
@@ -179,15 +194,13 @@ def restore(
             stack.callback(
                 _list_failed, todo, reports, settings.failed_list, overwrite=settings.overwrite or settings.resume
             )
-        stages = _Restoration(settings, view, engine, emit, journal)
-        for outcome in run(todo.jobs, stages, in_flight(engine, settings.jobs), enough):
+        for outcome in begin(journal)(todo.jobs, enough):
             report = reports[outcome.item.output] = _report(outcome)
             _tell(report, emit)
             each(report)
             failed += report.status == "failed"
             if report.status == "failed" and failed == settings.max_failures:
                 emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
-        stages.last_words()
     items = tuple(reports.get(job.output) or _report_of(job, "not_done") for job in todo.jobs)
     whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
     emit(
@@ -197,6 +210,94 @@ def restore(
         )
     )  # fmt: skip
     return whole
+
+
+class _Here:
+    """The network, ready on the devices of this machine."""
+
+    def __init__(self, settings: RestoreSettings, emit: Listener) -> None:
+        devices = choose_devices(settings.device)
+        network, self.view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
+        precision, reason = choose_precision(settings.precision, devices[0], exact=self.view.raw)
+        self.about = described(devices, precision, reason)
+        self.engine = Engine(network, devices, precision, emit, settings.batch_size)
+
+
+Outcomes = Callable[[Sequence[Job], Callable[[], bool]], Iterator[Outcome[Job, ItemReport]]]
+"""Does jobs until a stop, and tells what became of each."""
+
+
+def _on_this_machine(here: _Here, settings: RestoreSettings, emit: Listener, journal: Journal | None) -> Outcomes:
+    def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
+        stages = _Restoration(settings, here.view, here.engine, emit, journal)
+        yield from run(jobs, stages, in_flight(here.engine, settings.jobs), stop)
+        stages.last_words()
+
+    return outcomes
+
+
+# ---------------------------------------------------------------- on a cluster
+
+
+def _on_each(settings: RestoreSettings, cluster: Cluster) -> dict[str, str]:
+    """What can be said of devices beforehand; refuses weights that no worker could use."""
+    if settings.device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {settings.device}: workers of a cluster are placed by Ray; use auto, cpu or cuda")
+    store.view(settings.weights)
+    reason = "as each worker's device suits" if settings.precision == "auto" else "as asked for"
+    return {
+        "device": f"the workers of a cluster ({cluster.address})", "precision": settings.precision,
+        "precision_reason": reason, "compiled": "no",
+    }  # fmt: skip
+
+
+def _on_a_cluster(
+    settings: RestoreSettings, cluster: Cluster, home: Path, weights: str, emit: Listener, journal: Journal | None
+) -> Outcomes:
+    from pconv_cli import distributed
+
+    make = partial(_Worker, settings, home, weights, journal is not None)
+    said: set[str] = set()
+
+    def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
+        for found in distributed.run(jobs, make, cluster, stop):
+            if not isinstance(found, tuple):
+                if not isinstance(found, Notice) or found.text not in said:  # every worker may say the same
+                    emit(found)
+                said.update([found.text] if isinstance(found, Notice) else [])
+                continue
+            number, done = found
+            if isinstance(done, distributed.Lost):
+                done = ItemError(jobs[number].image, "two workers of the cluster died of it: look at it by itself")
+            if isinstance(done, ItemError):
+                yield Outcome(jobs[number], None, done)
+            else:
+                yield Outcome(jobs[number], done, None)
+
+    return outcomes
+
+
+class _Worker:
+    """What a worker of a cluster does: the same as one machine alone."""
+
+    def __init__(self, settings: RestoreSettings, home: Path, weights: str, noted: bool) -> None:
+        settle()
+        self._settings, self._events = settings, deque[Event]()
+        self._here = _Here(settings, self._events.append)
+        hand = re.sub(r"\W", "", f"{socket.gethostname()}x{os.getpid()}")
+        self._journal = _journal(home, settings, weights, hand) if noted else None
+
+    def __call__(
+        self, jobs: Sequence[Job], stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, ItemReport | ItemError] | Event]:
+        numbers = {job.output: number for number, job in enumerate(jobs)}
+        begin = _on_this_machine(self._here, self._settings, self._events.append, self._journal)
+        for outcome in begin(jobs, stop):
+            while self._events:
+                yield self._events.popleft()
+            done = outcome.done if outcome.error is None else outcome.error
+            assert done is not None
+            yield numbers[outcome.item.output], done
 
 
 def in_flight(engine: Engine, jobs: int | None = None) -> Limits:
@@ -535,15 +636,13 @@ class _Restoration(Filler):
             self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
 
 
-def _journal(todo: JobList, settings: RestoreSettings, weights: str) -> Journal | None:
-    """Where it is noted down what is done. A single picture needs none."""
-    if len(todo.jobs) == 1 and not settings.resume:
-        return None
+def _journal(home: Path, settings: RestoreSettings, weights: str, hand: str = "") -> Journal:
+    """Where it is noted down what is done; `hand` as in `Journal`."""
     decisive = {"pconv": __version__, "weights": weights, "mask_from": str(settings.mask_from or "")}
     names = ("precision", "tile_size", "padding", "overlap", "invert_mask", "dilate", "mask_on", "linear", "format")
     decisive |= {name: str(getattr(settings, name)) for name in names}
     key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    return Journal(todo.home / NAME, key)
+    return Journal(home / NAME, key, hand)
 
 
 def _clean_up(todo: JobList, journal: Journal) -> None:

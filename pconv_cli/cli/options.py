@@ -16,6 +16,7 @@ from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from pconv_cli.distributed import Cluster
     from pconv_cli.manifest import Row
     from pconv_cli.marks import Mark
 
@@ -141,7 +142,31 @@ Resume = Annotated[
     typer.Option("--resume", help="Leave out what an earlier run did with the same contents, settings and weights."),
 ]
 MaxMegapixels = Annotated[float, typer.Option(min=0, metavar="N", help="Refuse larger pictures and masks; 0: none.")]
+OnCluster = Annotated[
+    str | None,
+    typer.Option(
+        "--cluster",
+        metavar="auto|local|ADDRESS",
+        help="Share the work among the workers of a Ray cluster: the one this machine belongs to, or one that is "
+        "started here for the time being (local: always); needs pip install 'pconv[ray]'.",
+    ),
+]
+Workers = Annotated[
+    int | None,
+    typer.Option(min=1, metavar="N", help="How many workers of the cluster (default: one a GPU, or for four cores)."),
+]
 TileSize = Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")]
+
+
+def cluster_of(address: str | None, workers: int | None, device: str) -> Cluster | None:
+    """Read `--cluster` and what belongs to it."""
+    if address is None:
+        if workers is not None:
+            raise UsageError(f"--workers {workers}: belongs to --cluster; without one, --jobs sets threads")
+        return None
+    from pconv_cli.distributed import Cluster
+
+    return Cluster(address, workers, {"cpu": False, "cuda": True}.get(device))
 
 
 def parsed(mask_from: str | None) -> Mark | None:

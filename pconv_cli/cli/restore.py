@@ -23,6 +23,7 @@ from pconv_cli.cli.options import (
     MaskOn,
     MaskOnOption,
     MaxMegapixels,
+    OnCluster,
     Overlap,
     Overwrite,
     Padding,
@@ -35,7 +36,9 @@ from pconv_cli.cli.options import (
     TileSize,
     Verbose,
     Weights,
+    Workers,
     base,
+    cluster_of,
     parsed,
     rows,
 )
@@ -93,6 +96,8 @@ def command(
     overlap: Overlap = 0,
     batch_size: BatchSize = None,
     jobs: Jobs = None,
+    cluster: OnCluster = None,
+    workers: Workers = None,
     progress: Progress = ProgressMode.auto,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -131,6 +136,9 @@ def command(
     )
     if as_json and paths and paths[-1] == "-":
         raise UsageError("--json and OUT - both write to standard output: choose one of the two")
+    where = cluster_of(cluster, workers, device)
+    if where is not None and "-" in (paths or []):
+        raise UsageError("--cluster and - do not go together: what is piped is on this machine alone")
     each = (lambda report: ui.out(report.line())) if as_json else (lambda report: None)
     with ExitStack() as stack:
         pipes = None
@@ -147,7 +155,7 @@ def command(
         show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
         stop = stack.enter_context(ui.Stop(show))
         emit = stop.listening if pipes is None else pipes.listening(stop.listening)
-        report = use_case.restore(todo, settings, emit, stop, each)
+        report = use_case.restore(todo, settings, emit, stop, each, where)
         if pipes is not None:
             pipes.deliver()
     if as_json:

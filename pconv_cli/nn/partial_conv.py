@@ -111,7 +111,8 @@ def known_ratio(
 
     Returns:
         Ratio and updated mask, both `(n, m, h', w')` float32, or float64 where `known` is. The ratio is 0 where nothing
-        is known. Counts stay below 2^24, so float32 holds them exactly; half precision would not (and would give inf * 0 on an empty window).
+        is known. Counts stay below 2^24, so float32 holds them exactly; half precision would not (and would give
+        inf * 0 on an empty window).
 
     Raises:
         ValueError: If channels and groups do not divide, or a window does not fit.

@@ -1,0 +1,300 @@
+"""`distributed`: every item is done once, whoever dies on the way; with a real Ray of several processes."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import pytest
+import ray
+from conftest import Workplace, box
+
+from pconv_cli import distributed
+from pconv_cli.cli.app import main
+from pconv_cli.distributed import Cluster, Lost, run
+from pconv_cli.errors import DeviceError, UsageError, WeightsError
+from pconv_cli.events import Event, Notice
+
+THREE = Cluster("local", workers=3)
+
+
+@dataclass
+class Toy:
+    """Writes down what it begins, and does what an item says."""
+
+    folder: Path
+
+    def __call__(self, items: Sequence[str], stop: Callable[[], bool]) -> Iterator[tuple[int, Any] | Event]:
+        for number, item in enumerate(items):
+            if stop():
+                return
+            with (self.folder / "begun").open("a") as file:
+                file.write(f"{item} {os.getpid()}\n")
+            time.sleep(0.02)
+            if item == "poison":
+                os.kill(os.getpid(), signal.SIGKILL)
+            if item == "snail":
+                time.sleep(3)
+            if item == "told":
+                yield Notice("told")
+            yield number, (item, os.getpid())
+
+
+@pytest.fixture(scope="module")
+def somewhere() -> Iterator[None]:
+    """One Ray for all tests: the runs find it and leave it."""
+    distributed._library()
+    ray.init(
+        num_cpus=3,
+        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
+        include_dashboard=False,
+        log_to_driver=False,
+        logging_level="CRITICAL",
+        object_store_memory=128 << 20,
+    )
+    yield
+    ray.shutdown()
+
+
+@dataclass
+class Ran:
+    """What came of a run."""
+
+    done: dict[int, Any]
+    times: Counter[int]
+    lost: list[int]
+    events: list[Event]
+
+
+def gather(items: Sequence[str], folder: Path, each: Callable[[int], None] = lambda count: None, **options: Any) -> Ran:
+    ran = Ran({}, Counter(), [], [])
+    for found in run(items, partial(Toy, folder), THREE, **options):
+        if not isinstance(found, tuple):
+            ran.events.append(found)
+            continue
+        ran.times[found[0]] += 1
+        if isinstance(found[1], Lost):
+            ran.lost.append(found[0])
+        else:
+            ran.done[found[0]] = found[1]
+        each(sum(ran.times.values()))
+    return ran
+
+
+def begun(folder: Path) -> Counter[str]:
+    return Counter(line.split()[0] for line in (folder / "begun").read_text().splitlines())
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_every_item_is_done_once_and_by_several_workers(tmp_path: Path) -> None:
+    items = [f"item{i}" for i in range(60)]
+    items[17] = "told"
+    ran = gather(items, tmp_path)
+    assert {number: done[0] for number, done in ran.done.items()} == dict(enumerate(items))
+    assert set(ran.times.values()) == {1} and not ran.lost
+    assert len({pid for _, pid in ran.done.values()}) > 1
+    assert ran.events == [Notice("told")]
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_a_worker_that_is_killed_loses_nothing_and_nothing_is_done_twice(tmp_path: Path) -> None:
+    items = [f"item{i}" for i in range(90)]
+    killed: list[int] = []
+
+    def kill(count: int) -> None:
+        if count == 20:
+            pids = Counter(int(line.split()[1]) for line in (tmp_path / "begun").read_text().splitlines()[-6:])
+            killed.append(pids.most_common(1)[0][0])
+            os.kill(killed[0], signal.SIGKILL)
+
+    ran = gather(items, tmp_path, kill)
+    assert killed and not ran.lost
+    assert set(ran.times.values()) == {1} and len(ran.done) == 90
+    assert any("a worker of the cluster died" in event.text for event in ran.events if isinstance(event, Notice))
+    assert max(begun(tmp_path).values()) <= 2
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_what_takes_two_workers_with_it_is_given_up_and_nothing_else_is(tmp_path: Path) -> None:
+    items = [f"item{i}" for i in range(60)]
+    items[25] = "poison"
+    ran = gather(items, tmp_path)
+    assert ran.lost == [25] and begun(tmp_path)["poison"] == 2
+    assert len(ran.done) == 59 and set(ran.times.values()) == {1}
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_what_a_slow_worker_would_have_done_the_others_do(tmp_path: Path) -> None:
+    items = ["snail", *(f"item{i}" for i in range(120))]
+    ran = gather(items, tmp_path)
+    slow = ran.done[0][1]
+    mine = sum(pid == slow for _, pid in ran.done.values())
+    assert len(ran.done) == 121 and mine < 121 / 3
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(tmp_path: Path) -> None:
+    seen: list[int] = []
+    ran = gather([f"item{i}" for i in range(2000)], tmp_path, seen.append, stop=lambda: len(seen) >= 10)
+    assert 10 <= len(ran.done) < 1000 and set(ran.times.values()) == {1}
+    assert sum(begun(tmp_path).values()) == len(ran.done)
+
+
+def fail(error: Exception) -> Any:
+    raise error
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_an_error_in_a_worker_ends_the_run_as_it_would_here(tmp_path: Path) -> None:
+    with pytest.raises(WeightsError, match="none to be found"):
+        list(run(["a"], partial(fail, WeightsError("none to be found")), THREE))
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_workers_of_another_version_or_without_the_folder_are_refused(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "__version__", "0.0.0")
+    with pytest.raises(UsageError, match=r"has pconv .*, and this is 0\.0\.0"):
+        list(run(["a"], partial(Toy, tmp_path), THREE))
+    monkeypatch.undo()
+    monkeypatch.setattr(distributed.Path, "cwd", lambda: Path("/no/such/folder"))
+    with pytest.raises(UsageError, match="must see the same folders"):
+        list(run(["a"], partial(Toy, tmp_path), THREE))
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_6_and_one_line_where_nobody_finds_a_place_to_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(distributed, "PATIENCE", 1.0)
+    with pytest.raises(DeviceError, match=r"no worker found a place.*wants 1 GPU and 1 CPU, .*0 of 0 GPUs"):
+        list(run(["a"], partial(Toy, tmp_path), Cluster("local", workers=1, gpu=True)))
+
+
+def test_without_ray_the_way_out_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "ray", None)
+    with pytest.raises(UsageError, match=r"pip install 'pconv\[ray\]'"):
+        list(run(["a"], list, THREE))  # type: ignore[arg-type]
+
+
+# ---------------------------------------------------------------- the command
+
+
+def restore(work: Workplace, *options: str | Path) -> list[str]:
+    places = [str(work.pictures), str(work.masks), str(work.out)]
+    return ["restore", *places, "--weights", "none", "--json", *map(str, options)]
+
+
+def finished(work: Workplace) -> list[Path]:
+    return [path for path in work.out.rglob("*.png") if not path.name.startswith(".")]
+
+
+def summary(text: str) -> dict[str, Any]:
+    return dict(json.loads(text.splitlines()[-1]))
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_a_cluster_writes_the_same_files_and_reports_in_the_same_way(
+    work: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    for i in range(12):
+        work.pair(f"{'abc'[i % 3]}/{i}.png", seed=i)
+    (work.pictures / "a" / "broken.png").write_bytes(b"none")
+    work.mask("a/broken.png", box(4, 4, 0, 0, 2, 2))
+    told: list[tuple[Any, ...]] = []
+    for options in ((), ("--cluster", "auto", "--workers", "3")):
+        failed = work.root / f"failed{len(options)}.csv"
+        with pytest.raises(SystemExit) as end:
+            main(restore(work, *options, "--failed-list", failed))
+        assert end.value.code == 1
+        captured = capsys.readouterr()
+        items = [json.loads(line) for line in captured.out.splitlines()[:-1]]
+        counts = {key: summary(captured.out)[key] for key in ("restored", "failed", "items", "tiles")}
+        facts = ("name", "output", "status", "reason", "tiles", "hole_share")
+        files = {path.relative_to(work.out): path.read_bytes() for path in finished(work)}
+        told.append((sorted([item[k] for k in facts] for item in items), counts, failed.read_text(), files))
+        for path in finished(work):
+            path.unlink()
+        for path in work.out.glob(".pconv-journal*"):
+            path.unlink()
+    assert told[0] == told[1] and len(told[0][3]) == 12
+
+
+@pytest.fixture
+def running(work: Workplace) -> Iterator[Callable[[], subprocess.Popen[str]]]:
+    """Starts a run on a Ray of its own, of many pictures; gives it when some are done."""
+    for i in range(150):
+        work.pair(f"{i}.png", size=(160, 120), seed=i)
+    started: list[subprocess.Popen[str]] = []
+
+    def start(*options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pconv_cli", *restore(work, "--cluster", "local", "--workers", "3", *options)]
+        one = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        started.append(one)
+        while one.poll() is None and not len(finished(work)) >= 5:
+            time.sleep(0.02)
+        return one
+
+    yield start
+    for one in started:
+        one.kill()
+        one.communicate()
+
+
+def test_a_run_whose_own_process_is_killed_goes_on_where_it_stopped(
+    work: Workplace, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    one = running()
+    one.kill()
+    one.communicate()
+    before = {path: path.stat().st_mtime_ns for path in finished(work)}
+    assert 5 <= len(before) < 150, "killed too late"
+    time.sleep(2)  # its workers end by themselves
+    another = running("--resume")
+    out, err = another.communicate(timeout=120)
+    counts = summary(out)
+    assert another.returncode == 0, err
+    assert counts["failed"] == 0 and counts["done_before"] >= len(before)
+    assert counts["restored"] + counts["done_before"] == 150 == len(finished(work))
+    assert all(path.stat().st_mtime_ns == when for path, when in before.items())
+    assert not list(work.out.rglob("*.part"))
+
+
+def test_ctrl_c_once_finishes_what_is_in_flight(work: Workplace, running: Callable[..., subprocess.Popen[str]]) -> None:
+    one = running()
+    one.send_signal(signal.SIGINT)
+    out, err = one.communicate(timeout=60)
+    counts = summary(out)
+    assert one.returncode == 130 and "Traceback" not in err
+    assert counts["interrupted"] and counts["restored"] == len(finished(work)) and counts["not_done"] > 0
+    assert not list(work.out.rglob("*.part"))
+
+
+def test_2_where_options_of_a_cluster_make_no_sense(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    work.pair()
+    for options, told in (
+        (["--workers", "2"], "belongs to --cluster"),
+        (["--cluster", "auto", "--device", "cuda:1"], "use auto, cpu or cuda"),
+    ):
+        with pytest.raises(SystemExit) as end:
+            main(restore(work, *options))
+        assert end.value.code == 2 and told in capsys.readouterr().err
+    with pytest.raises(SystemExit) as end:
+        main(["restore", str(work.pictures / "a.png"), str(work.masks / "a.png"), "-", "--cluster", "auto"])
+    assert end.value.code == 2 and "this machine alone" in capsys.readouterr().err
+
+
+def test_6_where_no_ray_answers(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+    work.pair()
+    with pytest.raises(SystemExit) as end:
+        main(restore(work, "--cluster", "127.0.0.1:1"))
+    assert end.value.code == 6 and "no Ray answers there" in capsys.readouterr().err
