@@ -67,45 +67,80 @@ class Cluster:
     gpu: bool | None = None
 
 
+def told(cluster: Cluster, device: str, precision: str) -> dict[str, str]:
+    """Say where and how is computed, for a report, as far as that is known beforehand.
+
+    Raises:
+        UsageError: If the device is one that only one machine can choose.
+    """
+    if device not in ("auto", "cpu", "cuda"):
+        raise UsageError(f"--device {device}: workers of a cluster are placed by Ray; use auto, cpu or cuda")
+    reason = "as each worker's device suits" if precision == "auto" else "as asked for"
+    return {
+        "device": f"the workers of a cluster ({cluster.address})", "precision": precision, "precision_reason": reason,
+        "compiled": "no",
+    }  # fmt: skip
+
+
 class Lost(Exception):
     """An item has taken two workers with it."""
 
 
-def run(
-    items: Sequence[Item],
-    make: Callable[[], Work[Item, Done]],
-    cluster: Cluster,
-    stop: Callable[[], bool] = lambda: False,
-) -> Iterator[tuple[int, Done | Lost] | Event]:
-    """Do all items on the workers of a cluster.
+class Crew(Generic[Item, Done]):
+    """Workers of a cluster, engaged for as long as this is open."""
 
-    Args:
-        items: What to do. They go to other machines, so they should be small: names, not content.
-        make: Makes what a worker does; called in the worker. It must be importable there.
-        cluster: Where.
-        stop: Once it turns true, no further item is begun; what is in flight is finished and yielded.
+    def __init__(self, cluster: Cluster, make: Callable[[], Work[Item, Done]]) -> None:
+        """Say where, and what they are to do; nothing happens before it is opened.
 
-    Yields:
-        What the workers yield, items by their number in `items`; each once.
+        Args:
+            cluster: Where.
+            make: Makes what a worker does; called in the worker, so it must be importable there.
+        """
+        self._cluster, self._make = cluster, make
+        self._ours = False
+        self._workers: list[Any] = []
 
-    Raises:
-        UsageError: If Ray is not installed.
-        DeviceError: If there is no such cluster, or nobody there to work within `PATIENCE`.
-        RunError: What a worker raised.
-    """
-    ray = _library()
-    with _own_signals():
-        ours = _connect(ray, cluster.address)
-    crew: list[Any] = []
-    try:
-        crew = _crew(ray, cluster, make)
-        yield from _Shift(ray, items, crew, stop).results()
-    finally:
-        for worker in crew:
+    def __enter__(self) -> Crew[Item, Done]:
+        """Join or start Ray, and engage workers.
+
+        Raises:
+            UsageError: If Ray is not installed.
+            DeviceError: If there is no such cluster, or nobody there to work within `PATIENCE`.
+        """
+        self._ray = _library()
+        try:
+            with _own_signals():
+                self._ours = _connect(self._ray, self._cluster.address)
+            self._workers = _engage(self._ray, self._cluster, self._make)
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for worker in self._workers:
             with suppress(Exception):  # whoever is gone already
-                ray.kill(worker)
-        if ours:
-            ray.shutdown()
+                self._ray.kill(worker)
+        if self._ours:
+            self._ray.shutdown()
+
+    def do(
+        self, items: Sequence[Item], stop: Callable[[], bool] = lambda: False
+    ) -> Iterator[tuple[int, Done | Lost] | Event]:
+        """Have items done.
+
+        Args:
+            items: What to do. They go to other machines, so they should be small: names, not content.
+            stop: Once it turns true, no further item is begun; what is in flight is finished and yielded.
+
+        Yields:
+            What the workers yield, items by their number in `items`; each once.
+
+        Raises:
+            DeviceError: If all workers are gone, and none came back within `PATIENCE`.
+            RunError: What a worker raised.
+        """
+        return _Shift(self._ray, items, self._workers, stop).results()
 
 
 def _library() -> Any:
@@ -156,7 +191,7 @@ def _own_signals() -> Iterator[None]:
                 signal.signal(number, handler)
 
 
-def _crew(ray: Any, cluster: Cluster, make: Callable[[], Any]) -> list[Any]:
+def _engage(ray: Any, cluster: Cluster, make: Callable[[], Any]) -> list[Any]:
     """Engage workers, and wait until one is there."""
     whole = ray.cluster_resources()
     free = ray.available_resources()

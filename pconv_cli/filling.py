@@ -274,8 +274,21 @@ class Filling:
     def tile(self, piece: Piece) -> Tile:
         """Read what the network sees of a piece's window."""
         pixels, known = self._seen(piece.window, piece.damage)
-        guide = self._guide.crop(piece.window) if piece.shape[2] and self._guide is not None else None
-        return Tile(pixels, known, guide, self.reduced)
+        return Tile(pixels, known, self.guide(piece), self.reduced)
+
+    def guide(self, piece: Piece) -> NDArray[np.float32] | None:
+        """Give the guide of a piece's window, if it has one: see `Tile`."""
+        return self._guide.crop(piece.window) if piece.shape[2] and self._guide is not None else None
+
+    def known(self, window: Window, damage: Damage) -> NDArray[np.bool_]:
+        """Tell which pixels of a window the network may go by while `damage` is filled, `(h, w)`."""
+        return self._seen(window, damage)[1] if self.raw else self._known(window, damage)
+
+    def _known(self, window: Window, damage: Damage) -> NDArray[np.bool_]:
+        known, shown = ~damage.window(window), self.surface.shown(window)
+        if shown is not None:
+            known &= shown if damage is self.plan.damage else shown | self.plan.damage.window(window)
+        return known
 
     def take(self, piece: Piece, tile: Tile, filled: Filled) -> None:
         """Lay a result into the picture."""
@@ -337,11 +350,8 @@ class Filling:
         return weights
 
     def _seen(self, window: Window, damage: Damage) -> tuple[NDArray[Any], NDArray[np.bool_]]:
-        known, shown = ~damage.window(window), self.surface.shown(window)
-        if shown is not None:
-            known &= shown if damage is self.plan.damage else shown | self.plan.damage.window(window)
         pixels = self.surface.read(window)
-        return pixels, known & _there(pixels) if self.raw else known
+        return pixels, self._known(window, damage) & _there(pixels) if self.raw else self._known(window, damage)
 
     def _overlapping(self) -> Iterator[Sequence[Piece]]:
         """Windows of a grid that share borders: every second row and column first, then those between, blended in."""

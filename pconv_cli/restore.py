@@ -19,13 +19,14 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import Any, Literal
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import __version__, files, manifest
+from pconv_cli import __version__, distributed, files, manifest
 from pconv_cli import weights as store
+from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
@@ -66,9 +67,6 @@ from pconv_cli.process import memory_available, settle
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, SUSPICIOUS, Settings
 from pconv_cli.tiles import plan_tiles
-
-if TYPE_CHECKING:
-    from pconv_cli.distributed import Cluster
 
 WAY_OUT = "try another --format, or leave it out"
 
@@ -171,7 +169,8 @@ def restore(
         settled |= here.about
         begin = partial(_on_this_machine, here, settings, emit)
     else:
-        settled |= _on_each(settings, cluster)
+        settled |= distributed.told(cluster, settings.device, settings.precision)
+        store.view(settings.weights)  # before anything begins
         begin = partial(_on_a_cluster, settings, cluster, todo.home, settled["weights_sha256"], emit)
     _writable(todo)
     told = ("weights", "device", "precision", "precision_reason")
@@ -239,40 +238,27 @@ def _on_this_machine(here: _Here, settings: RestoreSettings, emit: Listener, jou
 # ---------------------------------------------------------------- on a cluster
 
 
-def _on_each(settings: RestoreSettings, cluster: Cluster) -> dict[str, str]:
-    """What can be said of devices beforehand; refuses weights that no worker could use."""
-    if settings.device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"--device {settings.device}: workers of a cluster are placed by Ray; use auto, cpu or cuda")
-    store.view(settings.weights)
-    reason = "as each worker's device suits" if settings.precision == "auto" else "as asked for"
-    return {
-        "device": f"the workers of a cluster ({cluster.address})", "precision": settings.precision,
-        "precision_reason": reason, "compiled": "no",
-    }  # fmt: skip
-
-
 def _on_a_cluster(
     settings: RestoreSettings, cluster: Cluster, home: Path, weights: str, emit: Listener, journal: Journal | None
 ) -> Outcomes:
-    from pconv_cli import distributed
-
     make = partial(_Worker, settings, home, weights, journal is not None)
     said: set[str] = set()
 
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
-        for found in distributed.run(jobs, make, cluster, stop):
-            if not isinstance(found, tuple):
-                if not isinstance(found, Notice) or found.text not in said:  # every worker may say the same
-                    emit(found)
-                said.update([found.text] if isinstance(found, Notice) else [])
-                continue
-            number, done = found
-            if isinstance(done, distributed.Lost):
-                done = ItemError(jobs[number].image, "two workers of the cluster died of it: look at it by itself")
-            if isinstance(done, ItemError):
-                yield Outcome(jobs[number], None, done)
-            else:
-                yield Outcome(jobs[number], done, None)
+        with distributed.Crew(cluster, make) as crew:
+            for found in crew.do(jobs, stop):
+                if not isinstance(found, tuple):
+                    if not isinstance(found, Notice) or found.text not in said:  # every worker may say the same
+                        emit(found)
+                    said.update([found.text] if isinstance(found, Notice) else [])
+                    continue
+                number, done = found
+                if isinstance(done, distributed.Lost):
+                    done = ItemError(jobs[number].image, "two workers of the cluster died of it: look at it by itself")
+                if isinstance(done, ItemError):
+                    yield Outcome(jobs[number], None, done)
+                else:
+                    yield Outcome(jobs[number], done, None)
 
     return outcomes
 

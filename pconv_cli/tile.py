@@ -14,7 +14,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, suppress
+from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
@@ -48,6 +48,7 @@ from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips
 from pconv_cli.tiles import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
+    from pconv_cli.distributed import Cluster
     from pconv_cli.engine import Engine, Filled, Tile
     from pconv_cli.filling import Filling, Piece, Shape
 
@@ -153,12 +154,14 @@ def tile(
     settings: Settings,
     emit: Listener,
     stop: Callable[[], bool] = lambda: False,
+    cluster: Cluster | None = None,
 ) -> Report:
     """Restore one picture, window by window; memory does not grow with its size.
 
     The mask is `mask` or what `settings.mask_from` says, else `BIG_mask.*` or `BIG.mask.*` beside the picture, else its
     alpha channel (0 = damaged), else its mask band or nodata value (in a float picture NaN always is one). When
-    `stop` turns true, what is in flight is finished and nothing is written.
+    `stop` turns true, what is in flight is finished and nothing is written. With a `cluster`, its workers compute the
+    windows; what they make is laid and written here.
 
     Raises:
         UsageError: If there is no mask, or a setting makes no sense.
@@ -179,7 +182,7 @@ def tile(
                 files.refuse_taken(output, overwrite=settings.overwrite)
             except files.Refused as error:
                 raise ItemError(output, str(error)) from error
-            job = _Big(source, chosen, output, settings, emit, stop)
+            job = _Big(source, chosen, output, settings, emit, stop, cluster)
             item = job.restore(described)
     except ItemError as error:
         name = str(error.path)
@@ -300,9 +303,9 @@ class _Big:
 
     def __init__(
         self, source: Source, mask: _Mask, output: Path, settings: Settings, emit: Listener,
-        stop: Callable[[], bool],
+        stop: Callable[[], bool], cluster: Cluster | None,
     ) -> None:  # fmt: skip
-        self._source, self._mask, self._output = source, mask, output
+        self._source, self._mask, self._output, self._cluster = source, mask, output, cluster
         self._settings, self._emit, self._stop = settings, emit, stop
         self._started = time.monotonic()
         self._space: str | None = None
@@ -349,8 +352,8 @@ class _Big:
                 for layer in made
             ]
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
-            for filling in fillings:
-                self._fill(filling, engine)
+            for filling, layer in zip(fillings, made, strict=True):
+                self._fill(filling, layer, engine)
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
             report = self._reported("restored", planned, fillings)
@@ -382,41 +385,84 @@ class _Big:
             raise ItemError(source.path, str(error)) from error
         return planned, kept, told and not mask.covers and not complete
 
-    def _engine(self, settled: dict[str, Any]) -> Engine:
-        """Load the network onto the device, and describe the run."""
+    def _engine(self, settled: dict[str, Any]) -> Engine | None:
+        """Load the network onto the device, unless others do, and describe the run."""
         from pconv_cli import weights as store
         from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 
         settings = self._settings
+        if self._cluster is not None:
+            from pconv_cli import distributed
+
+            settled |= store.told(settings.weights) | settings.told()
+            settled |= distributed.told(self._cluster, settings.device, settings.precision)
+            return None
         devices = choose_devices(settings.device)
         network = store.load_network(settings.weights, settings.padding)
         precision, reason = choose_precision(settings.precision, devices[0], exact=_view(settings).raw)
         settled |= store.told(settings.weights) | settings.told() | described(devices, precision, reason)
         return Engine(network, devices, precision, self._emit, settings.batch_size)
 
-    def _fill(self, filling: Filling, engine: Engine) -> None:
+    def _fill(self, filling: Filling, layer: Layer, engine: Engine | None) -> None:
+        """Go through all rounds."""
         from pconv_cli.filling import Unfillable
 
+        with self._elsewhere(layer) if engine is None else nullcontext(self._here(engine)) as compute:
+            try:
+                for pieces in filling.rounds():
+                    compute(pieces)
+                    if self._stop():
+                        return
+            except Unfillable as error:
+                who = f"its {self._mask.mark or self._source.validity}" if self._mask.own else "it"
+                polarity = "" if self._mask.own else f" ({self._settings.polarity})"
+                way_out = "give a mask with --mask" if self._mask.own else self._settings.way_out
+                raise ItemError(
+                    self._mask.path or self._source.path,
+                    f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; "
+                    f"{way_out}",
+                ) from error
+
+    def _here(self, engine: Engine) -> Callable[[Sequence[Piece]], None]:
+        """What computes a round in this process."""
         stages = _Windows(engine, self._emit)
         readers = self._settings.jobs or engine.helpers
         tiles = 2 * engine.lanes * self._settings.tile_size**2 * PER_PIXEL
         held = max(IN_FLIGHT, tiles) if engine.devices[0].type == "cpu" else ON_ITS_WAY
         limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, held)
-        try:
-            for pieces in filling.rounds():
-                for outcome in run(pieces, stages, limits, self._stop):
-                    if outcome.error is not None:
-                        raise outcome.error
-                if self._stop():
-                    return
-        except Unfillable as error:
-            who = f"its {self._mask.mark or self._source.validity}" if self._mask.own else "it"
-            polarity = "" if self._mask.own else f" ({self._settings.polarity})"
-            way_out = "give a mask with --mask" if self._mask.own else self._settings.way_out
-            raise ItemError(
-                self._mask.path or self._source.path,
-                f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; {way_out}",
-            ) from error
+
+        def compute(pieces: Sequence[Piece]) -> None:
+            for outcome in run(pieces, stages, limits, self._stop):
+                if outcome.error is not None:
+                    raise outcome.error
+
+        return compute
+
+    @contextmanager
+    def _elsewhere(self, layer: Layer) -> Iterator[Callable[[Sequence[Piece]], None]]:
+        """What has a round computed by the workers of a cluster."""
+        from pconv_cli import distributed
+        from pconv_cli.sharing import Packing, Worker
+
+        assert self._cluster is not None
+        make = partial(Worker, self._settings, self._source.path, layer)
+        with distributed.Crew(self._cluster, make) as crew:
+
+            def compute(pieces: Sequence[Piece]) -> None:
+                for found in crew.do(Packing(pieces), self._stop):
+                    if not isinstance(found, tuple):
+                        self._emit(found)
+                        continue
+                    number, done = found
+                    if isinstance(done, distributed.Lost):
+                        window = _listed(pieces[number].window)
+                        raise ItemError(self._source.path, f"two workers of the cluster died of the window {window}")
+                    if isinstance(done, Exception):
+                        raise done
+                    done.land(pieces[number])
+                    self._emit(TilesDone(1, pieces[number].window.area))
+
+            yield compute
 
     def _item(self, status: Status, **found: Any) -> ItemReport:
         source = self._source

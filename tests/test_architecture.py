@@ -22,7 +22,7 @@ PACKAGE = ROOT / "pconv_cli"
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
     {"__main__", "api", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
     | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.doctor", "cli.reference", "cli.options"},
-    {"restore", "tile", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"},
+    {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"},
     {
         "jobs",
         "pairs",
@@ -62,6 +62,7 @@ NEIGHBOURS = {
     ("images", "layers"),
     ("images", "tiff"),  # where Pillow would narrow
     ("layers", "spaces"),
+    ("tile", "sharing"),
     ("check", "restore"),  # it looks at what that would do
     ("jobs", "manifest"),
     ("settings", "marks"),

@@ -15,15 +15,21 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+import rasterio
 import ray
-from conftest import Workplace, box
+import torch
+from conftest import Workplace, box, texture
+from PIL import Image
 
-from pconv_cli import distributed
+from pconv_cli import distributed, sharing
+from pconv_cli import weights as store
 from pconv_cli.cli.app import main
-from pconv_cli.distributed import Cluster, Lost, run
+from pconv_cli.distributed import Cluster, Crew, Lost
 from pconv_cli.errors import DeviceError, UsageError, WeightsError
 from pconv_cli.events import Event, Notice
+from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 
 THREE = Cluster("local", workers=3)
 
@@ -74,6 +80,11 @@ class Ran:
     times: Counter[int]
     lost: list[int]
     events: list[Event]
+
+
+def run(items: Sequence[Any], make: Any, cluster: Cluster, stop: Callable[[], bool] = lambda: False) -> Iterator[Any]:
+    with Crew(cluster, make) as crew:
+        yield from crew.do(items, stop)
 
 
 def gather(items: Sequence[str], folder: Path, each: Callable[[int], None] = lambda count: None, **options: Any) -> Ran:
@@ -298,3 +309,77 @@ def test_6_where_no_ray_answers(work: Workplace, capsys: pytest.CaptureFixture[s
     with pytest.raises(SystemExit) as end:
         main(restore(work, "--cluster", "127.0.0.1:1"))
     assert end.value.code == 6 and "no Ray answers there" in capsys.readouterr().err
+
+
+def big(work: Workplace, kind: str) -> list[str]:
+    """A picture whose holes must be cut, guided and healed; with alpha that hides a part, or of raw values with NaN."""
+    height, width = 150, 210
+    hole = box(width, height, 20, 30, 190, 110) | box(width, height, 5, 5, 15, 15)
+    pixels = texture(width, height, 4, seed=3)
+    Image.fromarray(hole.astype(np.uint8) * 255).save(work.root / "m.png")
+    options = ["--mask", str(work.root / "m.png"), "--weights", "none"]
+    bands = pixels[..., :3]
+    if kind == "veiled":
+        pixels[..., 3] = np.where(box(width, height, 100, 0, 210, 60), 0, 255)
+        bands = pixels
+    elif kind == "raw":
+        torch.manual_seed(0)
+        config = UNetConfig(((4, 3), (4, 3)), channels=1, mean=(0.0,), std=(1.0,), values="raw", norm=False)
+        network = PartialConvUNet(config)
+        store.write(work.root / "raw.safetensors", network, network.state_dict(), {}, half=False)
+        bands = np.where(hole, np.nan, pixels[..., 0] * 10.0).astype(np.float32)[..., None]
+        options = ["--weights", str(work.root / "raw.safetensors")]
+    photometric = "minisblack" if kind == "raw" else "rgb"
+    alpha = {"alpha": "unassociated"} if kind == "veiled" else {}
+    with rasterio.open(
+        work.root / "big.tif", "w", driver="GTiff", width=width, height=height, count=bands.shape[2],
+        dtype=bands.dtype.name, photometric=photometric, tiled=True, blockxsize=32, blockysize=32, **alpha,
+    ) as file:  # fmt: skip
+        file.write(bands.transpose(2, 0, 1))
+    return ["tile", str(work.root / "big.tif"), "--size", "64", "--json", "--precision", "fp32", *options]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.usefixtures("somewhere")
+@pytest.mark.parametrize("kind", ["usual", "veiled", "raw"])
+def test_the_windows_of_one_picture_are_shared_and_the_file_is_the_same(
+    kind: str, work: Workplace, capsys: pytest.CaptureFixture[str]
+) -> None:
+    command = big(work, kind)
+    made: list[Any] = []
+    for name, options in (("one.tif", []), ("two.tif", ["--cluster", "auto", "--workers", "3"])):
+        with pytest.raises(SystemExit) as end:
+            main([*command, "-o", str(work.root / name), *options])
+        captured = capsys.readouterr()
+        assert end.value.code == 0, captured.err
+        item = json.loads(captured.out.splitlines()[0])
+        facts = ("status", "tiles", "windows", "crossings", "by_pyramid", "unfilled", "outside_mask_changed")
+        made.append(([item[fact] for fact in facts], (work.root / name).read_bytes()))
+    assert made[0][0][1] > made[0][0][2] > 4, "there is something to heal"
+    assert made[0] == made[1]
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.usefixtures("somewhere")
+def test_a_picture_survives_the_death_of_a_worker(
+    work: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = big(work, "usual")
+    with pytest.raises(SystemExit):
+        main([*command, "-o", str(work.root / "one.tif")])
+    killed: list[int] = []
+    land = sharing.Computed.land
+
+    def landing(self: sharing.Computed, piece: Any) -> None:
+        land(self, piece)
+        if not killed:
+            found = subprocess.run(["pgrep", "-f", "ray::Worker"], capture_output=True, text=True, check=True).stdout
+            killed.append(int(found.split()[0]))
+            os.kill(killed[0], signal.SIGKILL)
+
+    monkeypatch.setattr(sharing.Computed, "land", landing)
+    capsys.readouterr()
+    with pytest.raises(SystemExit) as end:
+        main([*command, "-o", str(work.root / "two.tif"), "--cluster", "auto", "--workers", "3"])
+    assert end.value.code == 0, capsys.readouterr().err
+    assert killed and (work.root / "one.tif").read_bytes() == (work.root / "two.tif").read_bytes()

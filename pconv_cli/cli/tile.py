@@ -16,6 +16,7 @@ from pconv_cli.cli.options import (
     Jobs,
     Linear,
     MaskFrom,
+    OnCluster,
     Overlap,
     Padding,
     Precision,
@@ -25,6 +26,8 @@ from pconv_cli.cli.options import (
     Strict,
     Verbose,
     Weights,
+    Workers,
+    cluster_of,
     parsed,
 )
 from pconv_cli.cli.restore import exit_code
@@ -63,6 +66,8 @@ def command(
     overlap: Overlap = 0,
     batch_size: BatchSize = None,
     jobs: Jobs = None,
+    cluster: OnCluster = None,
+    workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
     progress: Progress = ProgressMode.auto,
     quiet: Quiet = False,
@@ -106,7 +111,7 @@ def command(
             ui.out(json.dumps(planned.document()))
         return
     with ui.view(progress, quiet=quiet, verbose=verbose) as show, ui.Stop(show) as stop:
-        report = use_case.tile(big, mask, output, settings, stop.listening, stop)
+        report = use_case.tile(big, mask, output, settings, stop.listening, stop, cluster_of(cluster, workers, device))
     if as_json:
         for item in report.items:
             ui.out(item.line())

@@ -1,0 +1,186 @@
+"""How the windows of one picture are computed by workers on other machines.
+
+Knows what a worker must be told so that it sees what this machine would: the file, the window, what is known in it,
+and what has been filled but stands in no file yet. Does not know: Ray, plans, who writes the result.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, overload
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconv_cli import weights as store
+from pconv_cli.engine import Engine, Filled, Tile, choose_devices, choose_precision
+from pconv_cli.events import Event
+from pconv_cli.filling import Piece, Shape
+from pconv_cli.layers import Layer
+from pconv_cli.pipeline import Limits, Turn, run
+from pconv_cli.process import settle
+from pconv_cli.regions import Window
+from pconv_cli.settings import Settings
+from pconv_cli.tiff import Source
+
+PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
+
+
+@dataclass(frozen=True, eq=False)
+class Sent:
+    """A window as it is sent.
+
+    Attributes:
+        window: Where it lies in the picture.
+        shape: What it shares with others of its batch.
+        known: (h, w) bool, packed.
+        laid: (h, w) bool, packed: where something was filled that the network is to see; empty: nowhere.
+        values: (k, c), what was filled there.
+        pixels: All of the tile where no file holds it; None: the window of the picture.
+        guide: As in `Tile`.
+    """
+
+    window: Window
+    shape: Shape
+    known: bytes
+    laid: bytes
+    values: NDArray[Any] | None
+    pixels: NDArray[Any] | None
+    guide: NDArray[np.float32] | None
+
+    @classmethod
+    def of(cls, piece: Piece) -> Sent:
+        """Pack a piece."""
+        filling, window = piece.filling, piece.window
+        known, guide = filling.known(window, piece.damage), filling.guide(piece)
+        if filling.reduced:
+            return cls(window, piece.shape, _packed(known), b"", None, filling.surface.read(window), guide)
+        laid = known & filling.plan.damage.window(window)
+        values = filling.surface.read(window)[laid] if laid.any() else None
+        return cls(window, piece.shape, _packed(known), b"" if values is None else _packed(laid), values, None, guide)
+
+    def tile(self, source: Source, layer: Layer) -> Tile:
+        """Unpack it, where the file can be read."""
+        pixels = self.pixels
+        if pixels is None:
+            pixels = layer.seen(source.read(self.window))
+        if self.values is not None:
+            pixels = pixels.copy()
+            pixels[_unpacked(self.laid, self.window)] = self.values
+        return Tile(pixels, _unpacked(self.known, self.window), self.guide, self.shape[3])
+
+
+@dataclass(frozen=True, eq=False)
+class Computed:
+    """What came of a window: `values` (k, c) of the k pixels that were not known, and which of them were reached."""
+
+    values: NDArray[Any]
+    reached: bytes
+
+    @classmethod
+    def of(cls, tile: Tile, filled: Filled) -> Computed:
+        """Pack a result."""
+        return cls(filled.pixels[~tile.known], np.packbits(filled.reached[~tile.known]).tobytes())
+
+    def land(self, piece: Piece) -> None:
+        """Lay it into the picture."""
+        unknown = ~piece.filling.known(piece.window, piece.damage)
+        pixels = np.zeros((*unknown.shape, self.values.shape[1]), self.values.dtype)
+        pixels[unknown] = self.values
+        reached = np.ones(unknown.shape, np.bool_)
+        reached[unknown] = np.unpackbits(np.frombuffer(self.reached, np.uint8), count=len(self.values)).astype(np.bool_)
+        filled = Filled(pixels, reached)
+        # What the network did not reach is filled from what it saw.
+        piece.land(Tile(pixels, ~unknown) if reached.all() else piece.load(), filled)
+
+
+class Packing(Sequence[Sent]):
+    """Pieces, each packed when it is asked for: all of them at once would be as large as the picture."""
+
+    def __init__(self, pieces: Sequence[Piece]) -> None:
+        self._pieces = pieces
+
+    def __len__(self) -> int:
+        return len(self._pieces)
+
+    @overload
+    def __getitem__(self, index: int) -> Sent: ...
+
+    @overload
+    def __getitem__(self, index: slice) -> Sequence[Sent]: ...
+
+    def __getitem__(self, index: int | slice) -> Sent | Sequence[Sent]:
+        if isinstance(index, slice):
+            return Packing(self._pieces[index])
+        return Sent.of(self._pieces[index])
+
+
+class Worker:
+    """What a worker does with windows of one layer of a picture."""
+
+    def __init__(self, settings: Settings, path: Path, layer: Layer) -> None:
+        settle()
+        self._events = deque[Event]()
+        devices = choose_devices(settings.device)
+        network, view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
+        precision, _ = choose_precision(settings.precision, devices[0], exact=view.raw)
+        engine = Engine(network, devices, precision, self._events.append, settings.batch_size)
+        self._stages = _Windows(engine, Source(path), layer)
+        readers = settings.jobs or engine.helpers
+        self._limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
+
+    def __call__(
+        self, windows: Sequence[Sent], stop: Callable[[], bool]
+    ) -> Iterator[tuple[int, Computed | Exception] | Event]:
+        """See `distributed.Work`."""
+        for outcome in run(list(enumerate(windows)), self._stages, self._limits, stop):
+            while self._events:
+                yield self._events.popleft()
+            yield outcome.item[0], outcome.done if outcome.error is None else outcome.error  # type: ignore[misc]
+
+
+@dataclass(eq=False)
+class _Loaded:
+    shape: Shape
+    tile: Tile
+    filled: Filled | None = None
+
+
+class _Windows:
+    """The stages of `pipeline.run`, for windows that came from elsewhere."""
+
+    def __init__(self, engine: Engine, source: Source, layer: Layer) -> None:
+        self._engine, self._source, self._layer = engine, source, layer
+
+    def cost(self, item: tuple[int, Sent]) -> int:
+        return item[1].window.area * PER_PIXEL
+
+    def read(self, item: tuple[int, Sent]) -> _Loaded:
+        return _Loaded(item[1].shape, item[1].tile(self._source, self._layer))
+
+    def pieces(self, loaded: _Loaded) -> Sequence[tuple[Shape, _Loaded]]:
+        return [(loaded.shape, loaded)] if loaded.filled is None else []
+
+    def batch_size(self, shape: Shape) -> int:
+        return self._engine.batch_size(shape[:2])
+
+    def compute(self, shape: Shape, pieces: Sequence[_Loaded], turn: Turn) -> None:
+        results = self._engine.fill([loaded.tile for loaded in pieces], shape[:2], turn.lane, turn.beside)
+        for loaded, filled in zip(pieces, results, strict=True):
+            loaded.filled = filled
+
+    def write(self, loaded: _Loaded) -> Computed:
+        assert loaded.filled is not None
+        return Computed.of(loaded.tile, loaded.filled)
+
+
+def _packed(where: NDArray[np.bool_]) -> bytes:
+    return np.packbits(where).tobytes()
+
+
+def _unpacked(bits: bytes, window: Window) -> NDArray[np.bool_]:
+    flat = np.unpackbits(np.frombuffer(bits, np.uint8), count=window.area)
+    return flat.astype(np.bool_).reshape(window.height, window.width)
