@@ -347,7 +347,7 @@ def test_the_windows_of_one_picture_are_shared_and_the_file_is_the_same(
 ) -> None:
     command = big(work, kind)
     made: list[Any] = []
-    for name, options in (("one.tif", []), ("two.tif", ["--cluster", "auto", "--workers", "3"])):
+    for name, options in (("one.tif", []), ("two.tif", ["--cluster", "auto", "--workers", "2"])):
         with pytest.raises(SystemExit) as end:
             main([*command, "-o", str(work.root / name), *options])
         captured = capsys.readouterr()
