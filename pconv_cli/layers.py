@@ -118,10 +118,13 @@ class Raw:
     Attributes:
         dtype: uint8, uint16 or float32.
         nodata: The value that stands for "nothing here" in the file, if there is one.
+        times: How often a single channel is shown, to a network of several. Of what it makes the middle one counts, as
+            whoever trained such networks on single fields has it.
     """
 
     dtype: np.dtype[Any]
     nodata: float | None = None
+    times: int = 1
 
     @property
     def name(self) -> str:
@@ -129,16 +132,17 @@ class Raw:
         return "values as they are"
 
     def seen(self, own: NDArray[Any]) -> NDArray[np.float32]:
-        """Values as float32, NaN where there is nothing; the same shape."""
+        """Values as float32, NaN where there is nothing: (..., c) to (..., c * times)."""
         values = own.astype(np.float32)
         values[~np.isfinite(values)] = np.nan
         if self.nodata is not None:
             with np.errstate(over="ignore"):  # written by those who think in 64 bits
                 values[own == (np.float32(self.nodata) if self.dtype.kind == "f" else self.nodata)] = np.nan
-        return values
+        return values if self.times == 1 else np.repeat(values, self.times, axis=-1)
 
     def own(self, seen: NDArray[Any]) -> NDArray[Any]:
-        """Values in `dtype`, whole numbers rounded to the nearest that it holds; NaN stays. The same shape."""
+        """Values in `dtype`, whole numbers rounded to the nearest that it holds; NaN stays: the inverse of `seen`."""
+        seen = seen[..., self.times // 2 :: self.times]
         if self.dtype.kind == "f":
             return seen.astype(self.dtype)
         limits = np.iinfo(self.dtype)
@@ -226,6 +230,8 @@ def viewed(made: Sequence[Layer], view: View, dtype: np.dtype[Any], nodata: floa
         )
     if not view.raw:
         return tuple(single for layer in made for single in _one_by_one(layer))
+    if len(channels) == 1:
+        return (Layer(tuple(channels), Raw(dtype, nodata, view.channels)),)
     if len(channels) % view.channels:
         raise ValueError(f"has {len(channels)} channels, and these weights take {view.channels} at a time")
     groups = [tuple(channels[i : i + view.channels]) for i in range(0, len(channels), view.channels)]

@@ -336,7 +336,7 @@ class Planned:
         for layer in layers:
             seen = picture.seen(layer)
             fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
-            grey = fill.shape[2] == 3 and len(layer.channels) == 1 and picture.mode not in "1P"
+            grey = not view.raw and fill.shape[2] == 3 and len(layer.channels) == 1 and picture.mode not in "1P"
             surface = ArraySurface(fill, visible, grey=grey)
             floats = picture.pixels.dtype.kind == "f"
             fillings.append(Filling.of(surface, plan, view, settings.overlap, may_be_empty=floats))

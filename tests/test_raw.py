@@ -180,6 +180,17 @@ def test_several_channels_go_together_where_the_network_takes_as_many(tmp_path: 
     assert "has 3 channels, and these weights take 2 at a time" in refused["err"]
 
 
+def test_a_single_field_is_shown_to_a_network_of_three_channels_as_three_equal_ones(tmp_path: Path, run: Run) -> None:
+    net = network(3)
+    weights.write(tmp_path / "net.safetensors", net, net.state_dict(), {}, half=False)
+    values = temperatures()
+    output, reached = expected(net, values.repeat(3, axis=-1), HOLE)
+    values[HOLE] = np.nan
+    run(save(tmp_path / "in.tif", values), None)
+    filled, middle = HOLE & reached, output[..., 1:2]
+    assert np.abs(load(tmp_path / "out.tif")[filled] - middle[filled]).max() < 2e-7 * np.abs(middle[filled]).max()
+
+
 def test_whole_numbers_without_a_nodata_value_are_filled_to_the_end(
     tmp_path: Path, net: PartialConvUNet, run: Run
 ) -> None:
