@@ -14,7 +14,7 @@ from collections.abc import Generator, Iterable, Sized
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, overload
+from typing import Any, Literal, get_args, overload
 
 import numpy as np
 import torch
@@ -26,15 +26,13 @@ from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, UsageError
 from pconv_cli.events import Event, Notice
 from pconv_cli.images import Picture
-from pconv_cli.layers import View, layers
+from pconv_cli.layers import Raw, View, layers
 from pconv_cli.masks import dilate as grown
+from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Outcome, run
 from pconv_cli.restore import BYTES_PER_DEEP_PIXEL, BYTES_PER_PIXEL, Filler, Planned, in_flight
 from pconv_cli.settings import SUSPICIOUS, Settings
 from pconv_cli.spaces import nothing
-
-if TYPE_CHECKING:
-    from pconv_cli.nn.partial_conv import PaddingMode
 
 _LOG = logging.getLogger("pconv_cli")
 
@@ -119,7 +117,7 @@ class Restorer:
 
     Attributes:
         device: Where it computes: `cpu`, `cuda:0`, or several with commas between.
-        precision: `fp32`, `bf16` or `fp16`.
+        precision: `fp64`, `fp32`, `bf16` or `fp16`.
         weights: Name of the network, `none` for the pyramid alone.
         weights_sha256: SHA-256 of its file, 64 hex digits; empty for the pyramid.
     """
@@ -144,7 +142,7 @@ class Restorer:
         Args:
             weights: A name, a file, `none` for the pyramid alone, or None for the default.
             device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`.
-            precision: `auto`, `fp32`, `bf16` or `fp16`.
+            precision: `auto`, `fp64`, `fp32`, `bf16` or `fp16`.
             tile_size: Longest side that one forward pass sees, pixels.
             padding: What lies beyond a tile: `partial`, `zero`, `reflect` or `replicate`; None: as trained.
             overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
@@ -167,8 +165,12 @@ class Restorer:
             dilate=dilate, linear=linear,
         )  # fmt: skip
         self._settings.check("tile_size")
-        if dilate < 0 or (batch_size is not None and batch_size < 1):
-            raise UsageError(f"dilate {dilate}, batch_size {batch_size}: must be 0 or more, and 1 or more")
+        if dilate < 0:
+            raise UsageError(f"dilate {dilate}: must be 0 or more")
+        if batch_size is not None and batch_size < 1:
+            raise UsageError(f"batch_size {batch_size}: must be 1 or more")
+        if padding not in (None, *get_args(PaddingMode)):
+            raise UsageError(f"padding {padding!r}: must be one of {', '.join(get_args(PaddingMode))}, or None")
         self._nodata, self._alpha = nodata, alpha
         devices = choose_devices(device)
         network, self._view = store.load_network(self._settings.weights, padding), store.view(self._settings.weights)
@@ -380,6 +382,8 @@ class _Arrays(Filler):
         drawn = _drawn(mask, image)
         self._look_at(item.name, mask, drawn)
         hole, visible = grown(drawn, self._settings.dilate), picture.visible()
+        if self._view.raw and visible is not None:  # each band tells for itself where it holds nothing
+            visible = visible | np.isnan(Raw(picture.pixels.dtype, picture.nodata).seen(picture.channels)).any(axis=2)
         known = ~hole if visible is None else ~hole & visible
         if hole.any() and not known.any():
             raise ValueError("nothing of the image is known: the mask marks all of it that shows anything as damaged")
@@ -399,7 +403,7 @@ class _Arrays(Filler):
             _LOG.warning("%s%s", work.name, notice)
         picture = work.filled()
         made = picture.channels
-        if picture.nodata is not None:
+        if picture.nodata is not None and not picture.as_laid:
             _tell_from_nothing(made[..., : _colours(picture)], work.hole, picture.nodata)
         if made.dtype == work.image.dtype:
             return made.reshape(work.image.shape)
@@ -417,7 +421,9 @@ def _picture(image: Any, alpha: bool, nodata: float | None, linear: bool) -> Pic
         TypeError: It is no array, or not of a type that can be filled.
         ValueError: Of a shape that is no picture.
     """
-    if not isinstance(image, np.ndarray) or isinstance(image, np.ma.MaskedArray):
+    if isinstance(image, np.ma.MaskedArray):
+        raise TypeError("the image is a masked array: image.filled(np.nan), and its mask, say the same in plain ones")
+    if not isinstance(image, np.ndarray):
         raise TypeError(f"the image is a {type(image).__name__}, not a plain array: np.asarray(image) makes it one")
     dtype = _FILLED_AS.get(image.dtype.str[1:])
     if dtype is None:
@@ -469,7 +475,7 @@ def _as_held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
 
 
 def _tell_from_nothing(made: NDArray[Any], hole: NDArray[np.bool_], nodata: float) -> None:
-    """Make what could not be filled the value for nothing, and no fill by chance; in place.
+    """Let no fill be by chance the value for nothing; in place.
 
     Args:
         made: (h, w, colours).
@@ -477,9 +483,7 @@ def _tell_from_nothing(made: NDArray[Any], hole: NDArray[np.bool_], nodata: floa
         nodata: The value.
     """
     own = made[hole]
-    empty = np.isnan(own)
-    hit = ~empty.any(axis=1) & (own == nodata).all(axis=1)
-    own[empty] = nodata
+    hit = (own == nodata).all(axis=1)
     if made.dtype.kind == "f":
         own[hit, -1] = np.nextafter(np.float32(nodata), np.float32(0 if nodata else 1))
     else:

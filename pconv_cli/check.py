@@ -23,6 +23,7 @@ from pconv_cli.errors import ItemError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.images import same_format
 from pconv_cli.jobs import Job, JobList
+from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.restore import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
@@ -120,7 +121,7 @@ def check(
     Raises:
         WeightsError: If a run could not begin for its weights.
     """
-    view = store.view(settings.weights)
+    view = View() if settings.weights is None else store.view(settings.weights)
     reader = Reader(replace(settings, overwrite=True), view)  # what is in the way is looked at here
     budget = Budget(IN_FLIGHT)
     emit(CheckStarted(len(todo.jobs)))

@@ -167,7 +167,8 @@ def _connect(ray: Any, address: str) -> bool:
             return True  # the connection is
         except (OSError, ValueError, RuntimeError, AssertionError) as error:
             if address != "auto":
-                raise DeviceError(f"--cluster {address}: no Ray answers there ({_line(error)})") from error
+                way_out = "on a machine of the cluster use auto; if it wants a token, see Ray's RAY_AUTH_MODE"
+                raise DeviceError(f"--cluster {address}: no Ray answers there ({_line(error)}); {way_out}") from error
     ray.init(include_dashboard=False, object_store_memory=_STORE, **quiet)
     return True
 
@@ -300,6 +301,9 @@ class _Shift(Generic[Item, Done]):
             else:
                 self._hand_out()
             if not self.hands and (told or not (self.fresh or self.suspects)):
+                if self.coming:
+                    late, crew = len(self.coming), len(self.crew)
+                    yield Notice(f"{late} of {crew} workers found no place in time: the cluster is busy or smaller")
                 return
             self._be_patient()
             ready, _ = self.ray.wait([*self.hands, *self.coming], timeout=_TICK, fetch_local=False)

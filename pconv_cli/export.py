@@ -96,7 +96,7 @@ def export_onnx(name: str | None, target: Path, *, overwrite: bool) -> Exported:
         files.refuse_taken(target, overwrite=overwrite)
     except files.Refused as error:
         raise OutputError(f"{target}: {error}") from error
-    network = store.load_network(name)
+    network = store.load_network(name).float()  # ONNX Runtime has no convolution in fp64
     said = _said(name, network)
     composite = Composite(network).eval().requires_grad_(False)
     channels = network.config.channels if isinstance(network, PartialConvUNet) else 3

@@ -95,6 +95,7 @@ class Picture:
         before: Pixels as they were read, once some have been filled.
         hole: Where they were filled, (h, w).
         revealed: Whether what was filled was transparent, or nothing, and now is not.
+        as_laid: Whether some of what was filled is meant to be nothing: values that nobody could tell.
     """
 
     path: Path
@@ -113,6 +114,7 @@ class Picture:
     before: NDArray[Any] | None = None
     hole: NDArray[np.bool_] | None = None
     revealed: bool = False
+    as_laid: bool = False
 
     @property
     def height(self) -> int:
@@ -190,7 +192,8 @@ class Picture:
             channels[where] = _off_key(channels[where], self.carried.colour_key)
         if reveal and self.alpha is not None:
             channels[where, self.alpha] = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
-        return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal)
+        meant = any(layer.may_be_empty for layer in fills)
+        return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal, as_laid=meant)
 
 
 @dataclass(frozen=True)
@@ -493,7 +496,9 @@ def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | 
 
     with (
         tiff.Source(picture.path) as source,
-        tiff.Canvas(source, target, overwrite=overwrite, mark_valid=picture.revealed) as canvas,
+        tiff.Canvas(
+            source, target, overwrite=overwrite, mark_valid=picture.revealed, as_laid=picture.as_laid
+        ) as canvas,
     ):
         if (source.height, source.width, source.bands) != channels.shape:
             raise ItemError(picture.path, "was changed while it was being restored: run it again")

@@ -124,10 +124,7 @@ class Journal:
             return
         # The newline comes first: whatever a kill or a full disk has cut, whoever wrote it, this is a line of its own.
         line = b"\n" + json.dumps({"output": name} | entry._asdict(), separators=(",", ":")).encode("ascii")
-        written = os.write(self._own, line)  # at once, at the end: no other process can get in between
-        if written < len(line):
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-        os.fsync(self._own)  # or a power cut could leave the output without its entry
+        _append(self._own, line)
         self._remember(name, entry)
 
     @contextmanager
@@ -148,6 +145,20 @@ class Journal:
         finally:
             if sure:
                 _lock(self._descriptor, alone=False)
+
+    def gather(self) -> None:
+        """Take what others have noted in files of their own into the one, unless any of them may still be at work.
+
+        Raises:
+            OSError: A file cannot be read or written.
+        """
+        with self.alone() as alone:
+            for path in self._others() if alone else ():
+                _append(self._descriptor, b"\n" + path.read_bytes().strip())
+                path.unlink()
+
+    def _others(self) -> list[Path]:
+        return sorted(self._path.parent.glob(f"{self._path.stem}.*{self._path.suffix}"))
 
     def close(self) -> None:
         """Let go of the file. Questions can still be answered, nothing can be recorded."""
@@ -181,7 +192,7 @@ class Journal:
             return
         with self._reading:
             self._read_on(self._path, os.fdopen(os.dup(self._descriptor), "rb"))
-            for path in sorted(self._path.parent.glob(f"{self._path.stem}.*{self._path.suffix}")):
+            for path in self._others():
                 self._read_on(path, path.open("rb"))
 
     def _read_on(self, path: Path, stream: IO[bytes]) -> None:
@@ -233,6 +244,13 @@ def sweep(folder: Path, names: Collection[str]) -> int:
     for name in left:
         (folder / name).unlink(missing_ok=True)
     return len(left)
+
+
+def _append(descriptor: int, lines: bytes) -> None:
+    written = os.write(descriptor, lines)  # at once, at the end: no other process can get in between
+    if written < len(lines):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    os.fsync(descriptor)  # or a power cut could leave an output without its entry
 
 
 def _opened(path: Path) -> int:

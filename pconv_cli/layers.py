@@ -131,22 +131,42 @@ class Raw:
         """What happens to the pixels, in a few words for the report."""
         return "values as they are"
 
+    @property
+    def nothing(self) -> Any:
+        """The value that stands for nothing, as pixels of this type hold it; None where they cannot."""
+        if self.dtype.kind == "f":
+            with np.errstate(over="ignore"):  # written by those who think in 64 bits
+                return np.float32(np.nan if self.nodata is None else self.nodata)
+        most = np.iinfo(self.dtype).max
+        held = self.nodata is not None and 0 <= self.nodata <= most and self.nodata == int(self.nodata)
+        return self.dtype.type(self.nodata) if held else None
+
     def seen(self, own: NDArray[Any]) -> NDArray[np.float32]:
         """Values as float32, NaN where there is nothing: (..., c) to (..., c * times)."""
         values = own.astype(np.float32)
         values[~np.isfinite(values)] = np.nan
-        if self.nodata is not None:
-            with np.errstate(over="ignore"):  # written by those who think in 64 bits
-                values[own == (np.float32(self.nodata) if self.dtype.kind == "f" else self.nodata)] = np.nan
+        if self.nothing is not None:
+            values[own == self.nothing] = np.nan
         return values if self.times == 1 else np.repeat(values, self.times, axis=-1)
 
     def own(self, seen: NDArray[Any]) -> NDArray[Any]:
-        """Values in `dtype`, whole numbers rounded to the nearest that it holds; NaN stays: the inverse of `seen`."""
+        """Values in `dtype`: the inverse of `seen`. Whole numbers are rounded to the nearest that the type holds.
+
+        What is NaN becomes nothing, and nothing else does: a value that would by chance goes to the next one.
+        """
         seen = seen[..., self.times // 2 :: self.times]
+        empty, nothing = np.isnan(seen), self.nothing
         if self.dtype.kind == "f":
-            return seen.astype(self.dtype)
-        limits = np.iinfo(self.dtype)
-        return np.asarray(np.rint(seen).clip(limits.min, limits.max).astype(self.dtype))
+            values = seen.astype(self.dtype)
+            values[values == nothing] = np.nextafter(nothing, np.float32(0 if nothing else 1))
+        else:
+            limits = np.iinfo(self.dtype)
+            values = np.rint(np.where(empty, 0, seen)).clip(limits.min, limits.max).astype(self.dtype)
+            if nothing is not None:
+                values[values == nothing] = nothing + 1 if nothing < limits.max else nothing - 1
+        if nothing is not None:
+            values[empty] = nothing
+        return values
 
 
 @dataclass(frozen=True, eq=False)
@@ -155,6 +175,11 @@ class Layer:
 
     channels: tuple[int, ...]
     space: Space | Palette | Alone | Raw
+
+    @property
+    def may_be_empty(self) -> bool:
+        """Whether the file can say that there is nothing, of a layer of raw values."""
+        return isinstance(self.space, Raw) and self.space.nothing is not None
 
     def taken(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The layer's channels of (..., all channels); a view where they stand together."""

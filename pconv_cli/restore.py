@@ -59,11 +59,12 @@ from pconv_cli.images import (
 )
 from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs
 from pconv_cli.journal import NAME, Journal, sweep
-from pconv_cli.layers import Layer, View, viewed
+from pconv_cli.layers import Layer, Raw, View, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
 from pconv_cli.pipeline import Limits, Outcome, Turn, run
 from pconv_cli.process import memory_available, settle
+from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, SUSPICIOUS, Settings
 from pconv_cli.tiles import plan_tiles
@@ -144,6 +145,7 @@ def restore(
     stop: Callable[[], bool] = lambda: False,
     each: Callable[[ItemReport], None] = lambda report: None,
     cluster: Cluster | None = None,
+    stage: Stage | None = None,
 ) -> Report:
     """Restore pictures.
 
@@ -156,23 +158,27 @@ def restore(
         stop: Asked often.
         each: Given the report of every picture as it is finished.
         cluster: Where else than in this process; None: here.
+        stage: Where files are while they are worked on that are elsewhere; None: none are.
 
     Raises:
         RunError: If the run cannot start or go on: nothing to do, weights, output place, device.
     """
     started = time.monotonic()
+    stage = stage or Stage()
     notices, emit = collecting(emit)
+    emit = stage.telling(emit)
     settled: dict[str, Any] = store.told(settings.weights) | settings.told()
+    home = _home(todo, stage)
     begin: Callable[[Journal | None], Outcomes]
     if cluster is None:
         here = _Here(settings, emit)
         settled |= here.about
-        begin = partial(_on_this_machine, here, settings, emit)
+        begin = partial(_on_this_machine, here, settings, settled["weights_sha256"], emit, stage)
     else:
         settled |= distributed.told(cluster, settings.device, settings.precision)
         store.view(settings.weights)  # before anything begins
-        begin = partial(_on_a_cluster, settings, cluster, todo.home, settled["weights_sha256"], emit)
-    _writable(todo)
+        begin = partial(_on_a_cluster, settings, cluster, home, settled["weights_sha256"], emit, stage)
+    _writable(todo, home, stage)
     told = ("weights", "device", "precision", "precision_reason")
     emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
@@ -184,23 +190,25 @@ def restore(
 
     with ExitStack() as stack:
         several = len(todo.jobs) > 1 or settings.resume
-        journal = _journal(todo.home, settings, settled["weights_sha256"]) if several else None
+        journal = _journal(home, settings, settled["weights_sha256"]) if several and home is not None else None
         if journal is not None:
             stack.enter_context(journal)
             if settings.resume:
                 _clean_up(todo, journal)
         if settings.failed_list is not None:
-            stack.callback(
-                _list_failed, todo, reports, settings.failed_list, overwrite=settings.overwrite or settings.resume
-            )
+            again = settings.overwrite or settings.resume
+            stack.callback(_list_failed, todo, reports, stage, settings.failed_list, overwrite=again)
         for outcome in begin(journal)(todo.jobs, enough):
-            report = reports[outcome.item.output] = _report(outcome)
+            report = reports[outcome.item.output] = stage.shown(_report(outcome))
             _tell(report, emit)
             each(report)
             failed += report.status == "failed"
             if report.status == "failed" and failed == settings.max_failures:
                 emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
-    items = tuple(reports.get(job.output) or _report_of(job, "not_done") for job in todo.jobs)
+        if cluster is not None and journal is not None:
+            with suppress(OSError):  # the files of the workers say the same
+                journal.gather()
+    items = tuple(reports.get(job.output) or stage.shown(_report_of(job, "not_done")) for job in todo.jobs)
     whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
     emit(
         RunFinished(
@@ -226,10 +234,18 @@ Outcomes = Callable[[Sequence[Job], Callable[[], bool]], Iterator[Outcome[Job, I
 """Does jobs until a stop, and tells what became of each."""
 
 
-def _on_this_machine(here: _Here, settings: RestoreSettings, emit: Listener, journal: Journal | None) -> Outcomes:
+def _on_this_machine(
+    here: _Here, settings: RestoreSettings, weights: str, emit: Listener, stage: Stage, journal: Journal | None
+) -> Outcomes:
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
-        stages = _Restoration(settings, here.view, here.engine, emit, journal)
-        yield from run(jobs, stages, in_flight(here.engine, settings.jobs), stop)
+        if stage.used:
+            notes = _Notes(stage, _key(settings, weights), journal)
+            stages: _Restoration = _Staged(settings, here.view, here.engine, emit, notes)
+        else:
+            stages = _Restoration(settings, here.view, here.engine, emit, journal)
+        for outcome in run(jobs, stages, in_flight(here.engine, settings.jobs), stop):
+            stage.release(outcome.item.output)
+            yield outcome
         stages.last_words()
 
     return outcomes
@@ -239,9 +255,10 @@ def _on_this_machine(here: _Here, settings: RestoreSettings, emit: Listener, jou
 
 
 def _on_a_cluster(
-    settings: RestoreSettings, cluster: Cluster, home: Path, weights: str, emit: Listener, journal: Journal | None
-) -> Outcomes:
-    make = partial(_Worker, settings, home, weights, journal is not None)
+    settings: RestoreSettings, cluster: Cluster, home: Path | None, weights: str, emit: Listener, stage: Stage,
+    journal: Journal | None,
+) -> Outcomes:  # fmt: skip
+    make = partial(_Worker, settings, None if journal is None else home, weights, stage)
     said: set[str] = set()
 
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
@@ -266,24 +283,33 @@ def _on_a_cluster(
 class _Worker:
     """What a worker of a cluster does: the same as one machine alone."""
 
-    def __init__(self, settings: RestoreSettings, home: Path, weights: str, noted: bool) -> None:
+    def __init__(self, settings: RestoreSettings, home: Path | None, weights: str, stage: Stage) -> None:
         settle()
-        self._settings, self._events = settings, deque[Event]()
+        self._settings, self._weights, self._stage, self._events = settings, weights, stage, deque[Event]()
         self._here = _Here(settings, self._events.append)
         hand = re.sub(r"\W", "", f"{socket.gethostname()}x{os.getpid()}")
-        self._journal = _journal(home, settings, weights, hand) if noted else None
+        self._journal = None if home is None else _journal(home, settings, weights, hand)
 
     def __call__(
         self, jobs: Sequence[Job], stop: Callable[[], bool]
     ) -> Iterator[tuple[int, ItemReport | ItemError] | Event]:
+        stage = self._stage
+        jobs = [
+            replace(
+                job, image=stage.here(job.image), mask=None if job.mask is None else stage.here(job.mask),
+                output=stage.here(job.output),
+            )
+            for job in jobs
+        ]  # fmt: skip
         numbers = {job.output: number for number, job in enumerate(jobs)}
-        begin = _on_this_machine(self._here, self._settings, self._events.append, self._journal)
+        emit = stage.telling(self._events.append)
+        begin = _on_this_machine(self._here, self._settings, self._weights, emit, stage, self._journal)
         for outcome in begin(jobs, stop):
             while self._events:
                 yield self._events.popleft()
             done = outcome.done if outcome.error is None else outcome.error
             assert done is not None
-            yield numbers[outcome.item.output], done
+            yield numbers[outcome.item.output], stage.shown(done)
 
 
 def in_flight(engine: Engine, jobs: int | None = None) -> Limits:
@@ -330,16 +356,20 @@ class Planned:
         picture = picture.known_outside(hole)
         mark = settings.mask_from
         made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
-        layers = viewed(made, view, picture.pixels.dtype, picture.nodata)
-        plan = plan_tiles(hole, settings.tile_size, whole=view.whole)
+        layers = viewed(made, view, picture.pixels.dtype, _nodata(picture, settings))
+        by_value = _by_value(settings, view)
+        plan = None if by_value else plan_tiles(hole, settings.tile_size, whole=view.whole)
         fillings = []
         for layer in layers:
             seen = picture.seen(layer)
             fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
             grey = not view.raw and fill.shape[2] == 3 and len(layer.channels) == 1 and picture.mode not in "1P"
             surface = ArraySurface(fill, visible, grey=grey)
-            floats = picture.pixels.dtype.kind == "f"
-            fillings.append(Filling.of(surface, plan, view, settings.overlap, may_be_empty=floats))
+            own = plan
+            if own is None:  # each layer has holes of its own
+                empty = dilate(np.isnan(seen).any(axis=2), settings.dilate)
+                own = plan_tiles(empty, settings.tile_size, whole=view.whole)
+            fillings.append(Filling.of(surface, own, view, settings.overlap, may_be_empty=layer.may_be_empty))
         return cls(picture, hole, layers, fillings)
 
     def rounds(self) -> Iterator[Sequence[Piece]]:
@@ -380,6 +410,12 @@ class Work(Planned):
     done_before: bool = False
     notices: tuple[str, ...] = ()
 
+    @classmethod
+    def nothing(cls, job: Job) -> Work:
+        """No work, for it was done before."""
+        nothing = np.zeros((0, 0), np.bool_)
+        return cls(Picture.nothing(job.image), nothing, (), [], job, time.monotonic(), done_before=True)
+
     def reported(self, status: Status, written: Written | None = None) -> ItemReport:
         """Tell what was done."""
         report, seconds = _report_of(self.job, status), time.monotonic() - self.started
@@ -405,7 +441,7 @@ class Work(Planned):
 class Reader:
     """Reads one picture and its mask, and plans: all that can be found out without computing."""
 
-    def __init__(self, settings: RestoreSettings, view: View, journal: Journal | None = None) -> None:
+    def __init__(self, settings: RestoreSettings, view: View, journal: Journal | _Notes | None = None) -> None:
         self._settings, self._view, self._journal = settings, view, journal
 
     def refuse_huge(self, path: Path) -> tuple[int, int]:
@@ -456,12 +492,10 @@ class Reader:
                 "no mask (NAME.* or NAME_mask.* in the masks folder, or the column mask of a list); "
                 "give it one, all black if it is undamaged",
             )
-        if os.path.lexists(job.output) and self._done_before(job):
-            nothing = np.zeros((0, 0), np.bool_)
-            return Work(Picture.nothing(job.image), nothing, (), [], job, started, done_before=True)
+        if os.path.lexists(job.output) and self.done_before(job):
+            return Work.nothing(job)
         picture = read_picture(job.image, linear=settings.linear)
-        hole, visible = self._hole(job, picture)
-        known = ~hole if visible is None else ~hole & visible
+        hole, visible, known = self._hole(job, picture)
         if hole.any() and not known.any():
             raise ItemError(
                 job.mask or job.image,
@@ -476,8 +510,12 @@ class Reader:
             raise ItemError(job.image, str(error)) from error
         return Work(made.picture, hole, made.layers, made.fillings, job, started, notices=self._notices(job, hole))
 
-    def _done_before(self, job: Job) -> bool:
-        """Tell whether a run before has done it, of an output that is there."""
+    def done_before(self, job: Job) -> bool:
+        """Tell whether a run before has done it, of an output that is there.
+
+        Raises:
+            ItemError: It has not, and the output must not be replaced.
+        """
         settings, journal = self._settings, self._journal
         if settings.resume and journal is not None and journal.done(job.image, job.mask, job.output):
             return True
@@ -490,9 +528,17 @@ class Reader:
             raise ItemError(job.output, why)
         raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
 
-    def _hole(self, job: Job, picture: Picture) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None]:
-        """What is damaged, and what shows anything, (h, w) each."""
+    def _hole(
+        self, job: Job, picture: Picture
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None, NDArray[np.bool_]]:
+        """What is damaged, what shows anything, and what of that is known, (h, w) each."""
         settings, visible = self._settings, picture.visible()
+        if self._view.raw:  # each band tells for itself where it holds nothing
+            empty = np.isnan(Raw(picture.pixels.dtype, _nodata(picture, settings)).seen(picture.channels))
+            somewhere: NDArray[np.bool_] = np.asarray(empty.any(axis=2))
+            visible = None if visible is None else visible | somewhere
+            if _by_value(settings, self._view):
+                return dilate(somewhere, settings.dilate), None, np.asarray(~empty.all(axis=2))
         if settings.mask_from is None:
             assert job.mask is not None
             hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
@@ -510,7 +556,7 @@ class Reader:
         hole = dilate(hole, settings.dilate)
         if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
             visible = None if (visible | hole).all() else visible | hole
-        return hole, visible
+        return hole, visible, ~hole if visible is None else ~hole & visible
 
     def _notices(self, job: Job, hole: NDArray[np.bool_]) -> tuple[str, ...]:
         """What there is to say of a mask that marks nothing."""
@@ -521,6 +567,18 @@ class Reader:
         with suppress(ItemError):  # a kind of picture that can only be read whole
             return () if tiff.is_plain(job.mask) else (f"{job.mask} {FAINT}",)
         return ()
+
+
+def _by_value(settings: Settings, view: View) -> bool:
+    """Whether damage is where there is no value: each layer of raw values has holes of its own then."""
+    mark = settings.mask_from
+    return view.raw and mark is not None and mark.kind == "nodata" and not settings.invert_mask
+
+
+def _nodata(picture: Picture, settings: Settings) -> float | None:
+    """The value that stands for nothing, beside NaN."""
+    mark = settings.mask_from
+    return picture.nodata if mark is None or mark.value is None else mark.value
 
 
 class Filler:
@@ -553,7 +611,7 @@ class _Restoration(Filler):
     """The stages of `pipeline.run`, for picture files."""
 
     def __init__(
-        self, settings: RestoreSettings, view: View, engine: Engine, emit: Listener, journal: Journal | None
+        self, settings: RestoreSettings, view: View, engine: Engine, emit: Listener, journal: Journal | _Notes | None
     ) -> None:
         super().__init__(engine, emit)
         self._settings, self._journal = settings, journal
@@ -622,13 +680,80 @@ class _Restoration(Filler):
             self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
 
 
+class _Staged(_Restoration):
+    """The same, where some files are elsewhere: they are fetched before, and delivered after."""
+
+    def __init__(self, settings: RestoreSettings, view: View, engine: Engine, emit: Listener, notes: _Notes) -> None:
+        super().__init__(settings, view, engine, emit, notes)
+        self._notes, self._stage, self._done = notes, notes.stage, set[Path]()
+
+    def cost(self, job: Job) -> int:
+        stage, settings = self._stage, self._settings
+        may_be_done = stage.holds(job.output) and (settings.resume or not settings.overwrite)
+        if may_be_done and stage.note(job.output) is not None and self._reader.done_before(job):
+            self._done.add(job.output)  # before anything is fetched
+            return 0
+        for path in (job.image, job.mask):
+            if path is not None:
+                stage.fetch(path, job.output)
+        return super().cost(job)
+
+    def read(self, job: Job) -> Work:
+        return Work.nothing(job) if job.output in self._done else super().read(job)
+
+    def _written(self, work: Work, ready: Ready) -> ItemReport:
+        job, report = work.job, super()._written(work, ready)
+        if self._stage.holds(job.output):
+            self._stage.deliver(
+                job.output, self._notes.of(job.image, job.mask, job.output), overwrite=self._settings.overwrite
+            )
+        return report
+
+
+class _Notes:
+    """What is done, as a `Journal` tells it: of outputs elsewhere by the notes that they carry, of others by theirs."""
+
+    def __init__(self, stage: Stage, key: str, journal: Journal | None) -> None:
+        self.stage, self._key, self._journal = stage, key, journal
+
+    def of(self, image: Path, mask: Path | None, output: Path) -> str:
+        """What is noted with an output that is made of these."""
+        states = [None if path is None else self.stage.state(path, output) for path in (image, mask)]
+        return hashlib.sha256(json.dumps([self._key, *states]).encode()).hexdigest()
+
+    def done(self, image: Path, mask: Path | None, output: Path) -> bool:
+        if not self.stage.holds(output):
+            return self._journal is not None and self._journal.done(image, mask, output)
+        return self.stage.note(output) == self.of(image, mask, output)
+
+    def made(self, output: Path) -> bool:
+        if not self.stage.holds(output):
+            return self._journal is not None and self._journal.made(output)
+        return bool(self.stage.note(output))
+
+    def record(self, image: Path, mask: Path | None, output: Path, part: Path) -> None:
+        if self._journal is not None and not self.stage.holds(output):
+            self._journal.record(image, mask, output, part)
+
+
+def _home(todo: JobList, stage: Stage) -> Path | None:
+    """The folder on this machine for results, if there is one."""
+    if not stage.holds(todo.home):
+        return todo.home
+    return next((job.output.parent for job in todo.jobs if not stage.holds(job.output)), None)
+
+
 def _journal(home: Path, settings: RestoreSettings, weights: str, hand: str = "") -> Journal:
     """Where it is noted down what is done; `hand` as in `Journal`."""
+    return Journal(home / NAME, _key(settings, weights), hand)
+
+
+def _key(settings: RestoreSettings, weights: str) -> str:
+    """A digest of everything but image and mask that decides what comes out."""
     decisive = {"pconv": __version__, "weights": weights, "mask_from": str(settings.mask_from or "")}
     names = ("precision", "tile_size", "padding", "overlap", "invert_mask", "dilate", "mask_on", "linear", "format")
     decisive |= {name: str(getattr(settings, name)) for name in names}
-    key = hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
-    return Journal(home / NAME, key, hand)
+    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
 def _clean_up(todo: JobList, journal: Journal) -> None:
@@ -642,12 +767,14 @@ def _clean_up(todo: JobList, journal: Journal) -> None:
                 sweep(folder, of)
 
 
-def _list_failed(todo: JobList, reports: Mapping[Path, ItemReport], target: Path, *, overwrite: bool) -> None:
+def _list_failed(
+    todo: JobList, reports: Mapping[Path, ItemReport], stage: Stage, target: Path, *, overwrite: bool
+) -> None:
     failed = [(job, reports[job.output]) for job in todo.jobs if job.output in reports]
     rows = [
         {
-            "image": str(job.image), "mask": None if job.mask is None else str(job.mask), "out": str(job.output),
-            "reason": report.reason,
+            "image": stage.shown(str(job.image)), "mask": None if job.mask is None else stage.shown(str(job.mask)),
+            "out": stage.shown(str(job.output)), "reason": report.reason,
         }
         for job, report in failed
         if report.status == "failed"
@@ -655,9 +782,12 @@ def _list_failed(todo: JobList, reports: Mapping[Path, ItemReport], target: Path
     manifest.write(rows, target, overwrite=overwrite)
 
 
-def _writable(todo: JobList) -> None:
-    """Find out before hours of work, not after, whether outputs can be written."""
-    folder = todo.home
+def _writable(todo: JobList, folder: Path | None, stage: Stage) -> None:
+    """Find out before hours of work, not after, whether outputs can be written, and storage elsewhere be reached."""
+    inputs = (path for job in todo.jobs for path in (job.image, job.mask) if path is not None)
+    stage.refuse_unreachable(inputs, (job.output for job in todo.jobs))
+    if folder is None:
+        return
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.refuse_unwritable(folder)

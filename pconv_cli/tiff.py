@@ -788,7 +788,9 @@ class Canvas:
             after it has been read back: 0 but for JPEG-compressed blocks. Others have a checksum to agree with.
     """
 
-    def __init__(self, source: Source, output: Path, *, overwrite: bool, mark_valid: bool = False) -> None:
+    def __init__(
+        self, source: Source, output: Path, *, overwrite: bool, mark_valid: bool = False, as_laid: bool = False
+    ) -> None:
         """Make sure of the output's place, and hold it with a scratch file beside it.
 
         Args:
@@ -796,11 +798,13 @@ class Canvas:
             output: Where to; folders are made.
             overwrite: Whether a file that is there may be replaced.
             mark_valid: Whether filled pixels are to count as picture from then on: alpha full, mask band 255.
+            as_laid: Whether a fill that has the nodata value is meant to be nothing; else it is moved off it.
 
         Raises:
             ItemError: The output exists, is the source, is no .tif or .tiff, or its folder cannot be written.
         """
-        self._source, self._output, self._overwrite, self._mark = source, output, overwrite, mark_valid
+        self._source, self._output, self._overwrite = source, output, overwrite
+        self._mark, self._as_laid = mark_valid, as_laid
         self._done = False
         self.outside_changed = 0
         if output.suffix.lower() not in (".tif", ".tiff"):
@@ -835,7 +839,7 @@ class Canvas:
 
         Args:
             window: Part of the picture; it must not reach beyond.
-            pixels: (h, w, bands) in the file's own type; NaN becomes the file's nodata value, if it has one.
+            pixels: (h, w, bands) in the file's own type.
             where: (h, w), True where they are to be taken.
 
         Raises:
@@ -922,16 +926,11 @@ class Canvas:
         source = self._source
         pixels, where = self._pages.merged(window)
         if where.any():
-            empty = np.zeros_like(where)
-            if source.dtype.kind == "f":
-                for band in source._colours:
-                    empty |= where & np.isnan(pixels[..., band])
-                    if source._nothing is not None:
-                        pixels[where & np.isnan(pixels[..., band]), band] = source._nothing
+            empty = where & source._is_nothing(pixels) if self._as_laid else np.zeros_like(where)
             if self._mark and source.alpha is not None:
                 pixels[where & ~empty, source.alpha] = source.opaque
-            if source._nothing is not None and source.palette is None:  # a fill that is it by chance would be a hole
-                hit = where & ~empty & source._is_nothing(pixels)
+            if source._nothing is not None and source.palette is None and not self._as_laid:
+                hit = where & source._is_nothing(pixels)  # a fill that is it by chance would be a hole
                 pixels[hit, source._colours[-1]] = source._next_to_nothing
         return pixels, where
 

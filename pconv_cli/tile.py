@@ -268,9 +268,20 @@ class _Mask:
         """Index of the band that holds the mask, and is none of the picture's."""
         return None if self.mark is None else self.mark.index
 
-    def damage(self, stop: Callable[[], bool] = lambda: False) -> Damage:
-        """Read the mask. Raises `_Stopped` once `stop` turns true."""
-        read = self._own_strips() if self.path is None else mask_strips(self.path, ROWS)
+    @property
+    def by_value(self) -> bool:
+        """Whether what is damaged is what holds no value."""
+        kind = self._source.validity if self.mark is None else self.mark.kind
+        return self.own and kind == "nodata" and not self._inverted
+
+    @property
+    def nodata(self) -> float | None:
+        """The value that stands for nothing, if there is one beside NaN."""
+        return self._source.nodata if self.mark is None or self.mark.value is None else self.mark.value
+
+    def damage(self, stop: Callable[[], bool] = lambda: False, of: Layer | None = None) -> Damage:
+        """Read the mask, or where one layer of raw values holds nothing. Raises `_Stopped` once `stop` turns true."""
+        read = self._own_strips(of) if self.path is None else mask_strips(self.path, ROWS)
         strips: Iterator[NDArray[np.bool_]] = read
         if self._inverted:
             strips = (~strip for strip in strips)
@@ -281,10 +292,13 @@ class _Mask:
         except ValueError as error:
             raise ItemError(self.path or self._source.path, str(error)) from error
 
-    def _own_strips(self) -> Generator[NDArray[np.bool_], None, None]:
+    def _own_strips(self, of: Layer | None) -> Generator[NDArray[np.bool_], None, None]:
         source, mark = self._source, self.mark
         first = _layers(source, linear=self._settings.linear)[0]
         for strip in _strips(source):
+            if of is not None:
+                yield np.isnan(of.seen(source.read(strip))).any(axis=2)
+                continue
             if mark is None or mark.kind == "alpha":
                 valid = source.valid(strip)
                 assert valid is not None
@@ -324,13 +338,18 @@ class _Big:
             told = ("weights", "device", "precision", "precision_reason")
             self._emit(RunStarted(1, *(str(described[key]) for key in told)))
             canvas = stack.enter_context(
-                Canvas(source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals)
-            )
+                Canvas(
+                    source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals,
+                    as_laid=_view(settings).raw,
+                )
+            )  # fmt: skip
             try:
                 planned, made, veiled = planning.result()
             except _Stopped:
                 return self._finished(self._item("not_done"), ())
-            if not planned.damage.area:
+            if all(plan.damage.area == source.width * source.height for plan in planned):
+                raise self._nothing_left()
+            if not any(plan.damage.area for plan in planned):
                 self._look_at_nothing()
                 if source.in_place:
                     stack.close()
@@ -339,18 +358,15 @@ class _Big:
                 return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
             from pconv_cli.filling import Filling
 
-            self._look_at(planned.damage)
+            self._look_at(planned[0].damage)
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
             fillings = [
                 Filling.of(
-                    _Bands(canvas, source, layer, veiled=veiled),
-                    planned,
-                    _view(settings),
-                    settings.overlap,
-                    may_be_empty=source.dtype.kind == "f",
+                    _Bands(canvas, source, layer, veiled=veiled), plan, _view(settings), settings.overlap,
+                    may_be_empty=layer.may_be_empty,
                 )
-                for layer in made
-            ]
+                for layer, plan in zip(made, planned, strict=True)
+            ]  # fmt: skip
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
             for filling, layer in zip(fillings, made, strict=True):
                 self._fill(filling, layer, engine)
@@ -364,11 +380,14 @@ class _Big:
         if self._settings.strict:
             refuse_losses(self._source.path, notices)
 
-    def _plan(self, stop: Callable[[], bool]) -> tuple[TilePlan, Sequence[Layer], bool]:
-        """Windows, the layers to fill, and whether some of what the mask does not mark holds nothing either."""
-        source, mask = self._source, self._mask
-        damage, view = mask.damage(stop), _view(self._settings)
-        planned = plan_tiles(damage, self._settings.tile_size, whole=view.whole)
+    def _plan(self, stop: Callable[[], bool]) -> tuple[Sequence[TilePlan], Sequence[Layer], bool]:
+        """Windows for each layer, the layers, and whether some of what is not damaged holds nothing either."""
+        source, mask, view = self._source, self._mask, _view(self._settings)
+        if view.raw and mask.by_value:  # each layer has holes of its own
+            layers = self._viewed(_layers(source), view)
+            size = self._settings.tile_size
+            return [plan_tiles(mask.damage(stop, of), size, whole=view.whole) for of in layers], layers, False
+        planned = plan_tiles(mask.damage(stop), self._settings.tile_size, whole=view.whole)
         made, complete = _layers(source, linear=self._settings.linear), False
         if source.dtype.kind == "f" and planned.damage.area:
             limits, complete = _looked_through(source, made, planned.damage, stop)
@@ -378,12 +397,14 @@ class _Big:
             made = dotted(made, source.read(middle)[..., 0], ~planned.damage.window(middle))
         # A file that uses alpha for a mask does not say which pixels hold something.
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
-        kept: Sequence[Layer] = [layer for layer in made if mask.band not in layer.channels]
+        kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
+        return [planned] * len(kept), kept, told and not mask.covers and not complete
+
+    def _viewed(self, made: Sequence[Layer], view: View) -> Sequence[Layer]:
         try:
-            kept = viewed(kept, view, source.dtype, source.nodata)
+            return viewed(made, view, self._source.dtype, self._mask.nodata)
         except ValueError as error:
-            raise ItemError(source.path, str(error)) from error
-        return planned, kept, told and not mask.covers and not complete
+            raise ItemError(self._source.path, str(error)) from error
 
     def _engine(self, settled: dict[str, Any]) -> Engine | None:
         """Load the network onto the device, unless others do, and describe the run."""
@@ -414,14 +435,14 @@ class _Big:
                     if self._stop():
                         return
             except Unfillable as error:
-                who = f"its {self._mask.mark or self._source.validity}" if self._mask.own else "it"
-                polarity = "" if self._mask.own else f" ({self._settings.polarity})"
-                way_out = "give a mask with --mask" if self._mask.own else self._settings.way_out
-                raise ItemError(
-                    self._mask.path or self._source.path,
-                    f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; "
-                    f"{way_out}",
-                ) from error
+                raise self._nothing_left() from error
+
+    def _nothing_left(self) -> ItemError:
+        who = f"its {self._mask.mark or self._source.validity}" if self._mask.own else "it"
+        polarity = "" if self._mask.own else f" ({self._settings.polarity})"
+        way_out = "give a mask with --mask" if self._mask.own else self._settings.way_out
+        reason = f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; {way_out}"
+        return ItemError(self._mask.path or self._source.path, reason)
 
     def _here(self, engine: Engine) -> Callable[[Sequence[Piece]], None]:
         """What computes a round in this process."""
@@ -471,14 +492,17 @@ class _Big:
             width=source.width, height=source.height, **found,
         )  # fmt: skip
 
-    def _reported(self, status: Status, planned: TilePlan, fillings: Sequence[Filling] = ()) -> ItemReport:
+    def _reported(self, status: Status, planned: Sequence[TilePlan], fillings: Sequence[Filling] = ()) -> ItemReport:
         ratio = fillings[0].seams().ratio() if status == "restored" else None
+        plans = list({id(plan): plan for plan in planned}.values())
+        damaged = sum(plan.damage.area for plan in plans) / len(plans)
         return self._item(
             status,
-            hole_share=round(planned.damage.area / (planned.width * planned.height), 6),
-            windows=len(planned.windows),
+            hole_share=round(damaged / (self._source.width * self._source.height), 6),
+            windows=sum(len(plan.windows) for plan in plans),
             tiles=sum(f.windows for f in fillings), pixels_computed=sum(f.pixels for f in fillings),
-            crossings=planned.crossings, seam_ratio=rounded(ratio), by_pyramid=sum(f.by_pyramid for f in fillings),
+            crossings=sum(plan.crossings for plan in plans), seam_ratio=rounded(ratio),
+            by_pyramid=sum(f.by_pyramid for f in fillings),
             unfilled=sum(f.unfilled for f in fillings),
         )  # fmt: skip
 

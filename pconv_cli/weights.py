@@ -21,7 +21,7 @@ from safetensors.torch import save
 from torch import Tensor, nn
 
 from pconv_cli import files
-from pconv_cli.errors import UsageError, WeightsError
+from pconv_cli.errors import WeightsError
 from pconv_cli.layers import View
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.nn.pyramid import PyramidFill
@@ -122,12 +122,12 @@ def colour_view(name: str | None) -> View:
     """The same for what works on photographs alone.
 
     Raises:
-        UsageError: If the network takes anything but colours.
+        WeightsError: Also if the network takes anything but colours.
     """
     found = view(name)
     if found.raw or found.channels != 3:
         kind = "raw values" if found.raw else "single channels"
-        raise UsageError(f"{name}: is for {kind}, and this works on photographs in colour; choose other weights")
+        raise WeightsError(f"{name}: is for {kind}, and this works on photographs in colour; choose other weights")
     return found
 
 

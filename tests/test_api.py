@@ -272,7 +272,7 @@ PIXELS, HOLE = damaged(0)
     [
         (PIXELS.tolist(), HOLE, TypeError, "the image is a list"),
         (torch.from_numpy(PIXELS), HOLE, TypeError, "the image is a Tensor"),
-        (np.ma.masked_array(PIXELS), HOLE, TypeError, "the image is a MaskedArray"),
+        (np.ma.masked_array(PIXELS), HOLE, TypeError, r"masked array: image\.filled"),
         (PIXELS.astype(np.int64), HOLE, TypeError, "the image is int64, not uint8"),
         (PIXELS.astype(np.float16), HOLE, TypeError, "the image is float16"),
         (PIXELS[:0], HOLE[:0], ValueError, r"the shape \(0, 40, 3\)"),

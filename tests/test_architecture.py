@@ -36,7 +36,20 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "classical",
         "curves",
     }
-    | {"images", "_carry", "_jpeg", "tiff", "_ifd", "layers", "spaces", "marks", "settings", "manifest", "journal"}
+    | {
+        "images",
+        "_carry",
+        "_jpeg",
+        "tiff",
+        "_ifd",
+        "layers",
+        "spaces",
+        "marks",
+        "settings",
+        "manifest",
+        "journal",
+        "remote",
+    }
     | {"training.data", "training.damage"},
     {
         "nn",
@@ -82,6 +95,7 @@ DOORS = {  # library: the modules that may import it at all
     "PIL": {"images", "spaces"},
     "h5py": {"checkpoints"},
     "ray": {"distributed"},
+    "fsspec": {"remote"},
     "onnx": {"export"},
     "onnxruntime": {"export"},
     "onnxscript": {"export"},
@@ -123,12 +137,13 @@ LIGHT = (
     "doctor",
     "manifest",
     "journal",
+    "remote",
     "marks",
     "settings",
     "layers",
     "spaces",
 )
-EXTRAS = ("evaluate", "keras", "onnx", "ray")
+EXTRAS = ("evaluate", "keras", "onnx", "ray", "remote")
 HEAVY = {"torch", "cv2", "safetensors", "skimage", "matplotlib"}
 IMPORTED_AS = {"pillow": "PIL", "opencv-python": "cv2", "scikit-image": "skimage"}
 

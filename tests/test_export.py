@@ -48,7 +48,7 @@ class File:
 
     def __init__(self, path: Path, weights: str | None) -> None:
         self.path, self.weights = path, weights
-        self.composite = Composite(store.load_network(weights)).eval()
+        self.composite = Composite(store.load_network(weights).float()).eval()
         self.session = onnxruntime.InferenceSession(path)
         self.channels: int = self.session.get_inputs()[0].shape[1]
 
@@ -65,9 +65,15 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="module")
 def raw_weights(folder: Path) -> Path:
     torch.manual_seed(0)
-    network = PartialConvUNet(RAW)
+    network = PartialConvUNet(RAW).double()  # as imported ones are
     path = folder / "raw.safetensors"
-    store.write(path, network, network.state_dict(), {"name": "mine", "licence": "CC-BY-4.0", "summary": "of heights"})
+    store.write(
+        path,
+        network,
+        network.state_dict(),
+        {"name": "mine", "licence": "CC-BY-4.0", "summary": "of heights"},
+        half=False,
+    )
     return path
 
 

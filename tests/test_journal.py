@@ -591,6 +591,10 @@ def test_workers_on_several_machines_append_to_files_of_their_own_and_know_of_ea
     }  # fmt: skip
     with place.open() as later:
         assert later.done(place.image, place.mask, place.output) and later.made(place.output)
+        later.gather()
+    assert [path.name for path in place.out.glob(".pconv-journal*")] == [NAME]
+    with place.open() as last:
+        assert last.done(place.image, place.mask, place.output)
 
 
 def test_nobody_is_alone_while_a_worker_has_the_journal(place: Place) -> None:

@@ -423,3 +423,11 @@ def test_the_example_of_the_readme() -> None:
     assert "padding_mode=partial" in repr(network)
     convert_padding(network, "zero")  # and back; the weights and the state dict never change
     assert "partial" not in repr(network)
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+def test_a_traced_network_pads_as_the_network_does_at_the_size_of_the_trace() -> None:
+    network = convert_padding(nn.Sequential(nn.Conv2d(3, 4, 3, padding=1), nn.Conv2d(4, 2, 5, 2, padding=2)).eval())
+    example = torch.rand(1, 3, 9, 12)
+    traced = torch.jit.trace(network, example)
+    torch.testing.assert_close(traced(example), network(example))

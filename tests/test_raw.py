@@ -88,7 +88,8 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, capsys: pytest.CaptureFi
         common += ["--tile-size" if request.param == "restore" else "--size", str(size)]
         if request.param == "restore":
             places = [str(picture), *([] if mask is None else [str(mask)]), out]
-            arguments = ["restore", *places, *([] if mask else ["--mask-from", "nodata"]), *common]
+            marked = [] if mask or "--mask-from" in options else ["--mask-from", "nodata"]
+            arguments = ["restore", *places, *marked, *common]
         else:
             arguments = ["tile", str(picture), "-o", out, *(["--mask", str(mask)] if mask else []), *common]
         capsys.readouterr()
@@ -126,6 +127,57 @@ def test_holes_of_nan_or_nodata_get_the_networks_own_numbers_and_what_it_does_no
     assert report["unfilled"] == left.sum() and report["by_pyramid"] == 0
     assert any(f"{left.sum()} damaged values" in notice for notice in report["notices"])
     assert "values as they are" in report["space"]
+
+
+@pytest.mark.parametrize("nothing", [np.nan, -9999.0])
+def test_bands_with_gaps_of_their_own_are_filled_there_and_nowhere_else(
+    tmp_path: Path, net: PartialConvUNet, run: Run, nothing: float
+) -> None:
+    values, holes = temperatures(3), np.zeros((*SIZE, 3), np.bool_)
+    holes[5:12, 5:20, 0] = holes[8:15, 10:30, 1] = holes[:, :, 2] = True  # two overlap; of one there is nothing
+    holes[40:, 60:, 2] = False
+    wanted = [expected(net, values[..., i : i + 1], holes[..., i]) for i in range(3)]
+    values[holes] = nothing
+    declared = {} if np.isnan(nothing) else {"nodata": nothing}
+    report = run(save(tmp_path / "in.tif", values, **declared), None)
+    after = load(tmp_path / "out.tif")
+    assert np.array_equal(after[~holes], values[~holes])
+    for band, (output, reached) in enumerate(wanted):
+        filled = holes[..., band] & reached
+        assert np.abs(after[filled][:, band] - output[filled][:, 0]).max() < 2e-7 * np.abs(output[filled]).max()
+    left = sum((holes[..., band] & ~reached).sum() for band, (_, reached) in enumerate(wanted))
+    assert report["unfilled"] == left == (np.isnan(after) if np.isnan(nothing) else after == nothing).sum() > 0
+
+
+def test_a_value_that_only_the_user_names_stands_for_nothing_and_stays_so(
+    tmp_path: Path, net: PartialConvUNet, run: Run
+) -> None:
+    values = temperatures()
+    output, reached = expected(net, values, HOLE)
+    values[HOLE] = -9999
+    run(save(tmp_path / "in.tif", values), None, "--mask-from", "nodata=-9999")
+    after = load(tmp_path / "out.tif")
+    filled = HOLE & reached
+    assert np.abs(after[filled] - output[filled]).max() < 2e-7 * np.abs(output[filled]).max()
+    assert (after[HOLE & ~reached] == -9999).all() and np.array_equal(after[~HOLE], values[~HOLE])
+
+
+def test_whole_numbers_with_a_nodata_value_keep_it_where_nothing_can_be_told(
+    tmp_path: Path, net: PartialConvUNet, run: Run
+) -> None:
+    values = (temperatures() * 40).astype(np.uint16)
+    output, reached = expected(net, values, HOLE)
+    values[HOLE] = 7
+    report = run(save(tmp_path / "in.tif", values, nodata=7), None)
+    after, filled = load(tmp_path / "out.tif"), HOLE & reached
+    assert np.abs(after[filled] - np.rint(output[filled]).clip(0, 65535)).max() <= 1
+    assert (after[filled] != 7).all() and (after[HOLE & ~reached] == 7).all()
+    assert report["unfilled"] == (HOLE & ~reached).sum() and report["by_pyramid"] == 0
+
+
+def test_a_picture_without_any_value_fails_in_one_line(tmp_path: Path, net: PartialConvUNet, run: Run) -> None:
+    report = run(save(tmp_path / "in.tif", np.full((*SIZE, 1), np.nan, np.float32)), None, code=1)
+    assert "marks the whole picture as damaged" in report["err"] and not (tmp_path / "out.tif").exists()
 
 
 @pytest.mark.parametrize("nodata", [None, -9999.0])
@@ -247,16 +299,19 @@ def test_numbers_of_colours_are_no_values(tmp_path: Path, net: PartialConvUNet, 
 # ---------------------------------------------------------------- layers
 
 
-def test_raw_values_come_back_and_whole_numbers_stay_in_their_range() -> None:
+def test_raw_values_come_back_and_nothing_but_nothing_becomes_nothing() -> None:
     own = np.array([[0], [7], [65535]], np.uint16)
     space = Raw(own.dtype, 7.0)
     assert np.isnan(space.seen(own)[:, 0]).tolist() == [False, True, False]
-    assert np.array_equal(Raw(own.dtype).own(Raw(own.dtype).seen(own)), own)
-    assert space.own(np.array([[6.6], [-3], [1e9]], np.float32))[:, 0].tolist() == [7, 0, 65535]
-    assert not np.isnan(Raw(own.dtype, -9999.0).seen(np.array([[55537]], np.uint16))).any(), "no value of this type"
-    assert np.isnan(Raw(np.dtype(np.float32), -1.7e308).seen(np.array([[-np.inf]], np.float32))).all()
+    for same in (space, Raw(own.dtype), Raw(own.dtype, -9999.0)):
+        assert np.array_equal(same.own(same.seen(own)), own)
+    assert space.own(np.array([[6.6], [-3], [1e9], [np.nan]], np.float32))[:, 0].tolist() == [8, 0, 65535, 7]
+    assert Raw(own.dtype, -9999.0).nothing is None, "no value of this type"
     floats = np.array([[1e30], [np.inf], [-0.0]], np.float32)
     assert np.isnan(Raw(floats.dtype).seen(floats)[:, 0]).tolist() == [False, True, False]
+    assert np.isnan(Raw(floats.dtype, -1.7e308).seen(np.array([[-np.inf]], np.float32))).all()
+    made = Raw(floats.dtype, -9999.0).own(np.array([[np.nan], [-9999.0], [1.0]], np.float32))[:, 0]
+    assert made[0] == -9999 and -9999 < made[1] < -9998.9 and made[2] == 1
 
 
 def test_the_usual_view_leaves_layers_as_they_are() -> None:
@@ -312,4 +367,4 @@ def test_what_works_on_photographs_refuses_weights_for_other_values(
             main(["evaluate", photos, str(tmp_path / "masks"), "--weights", file, "--methods", "pconv"])
         else:
             main(["train", photos, "--out", str(tmp_path / "new.safetensors"), "--from", file, "--steps", "1"])
-    assert end.value.code == 2 and f"{file}: is for raw values" in capsys.readouterr().err
+    assert end.value.code == 4 and f"{file}: is for raw values" in capsys.readouterr().err

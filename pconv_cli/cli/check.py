@@ -24,6 +24,7 @@ from pconv_cli.cli.options import (
     Resume,
     Strict,
     TileSize,
+    Weights,
     base,
     parsed,
     rows,
@@ -56,6 +57,7 @@ def command(
     overwrite: Overwrite = False,
     resume: Resume = False,
     max_megapixels: MaxMegapixels = 1000,
+    weights: Weights = None,
     tile_size: TileSize = 512,
     jobs: Jobs = None,
     progress: Progress = ProgressMode.auto,
@@ -63,14 +65,15 @@ def command(
 ) -> None:
     """Look before a run: pairs, sizes, polarity, damaged files, outputs in the way, disk, memory, time.
 
-    Reads every picture and mask to its end, and needs no device and no weights. Exit code 0 if a run would go
-    through, 2 if anything would fail.
+    Reads every picture and mask to its end, and needs no device, and of weights the header at most. Exit code 0 if a
+    run would go through, 2 if anything would fail.
     """
     from pconv_cli import check as use_case
     from pconv_cli import restore
     from pconv_cli.cli import ui
 
     settings = restore.RestoreSettings(
+        weights=weights,
         tile_size=tile_size,
         jobs=jobs,
         invert_mask=invert_mask,

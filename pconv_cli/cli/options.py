@@ -148,7 +148,7 @@ OnCluster = Annotated[
         "--cluster",
         metavar="auto|local|ADDRESS",
         help="Share the work among the workers of a Ray cluster: the one this machine belongs to, or one that is "
-        "started here for the time being (local: always); needs pip install 'pconv[ray]'.",
+        "started here for the time being (local: always); needs the extra ray.",
     ),
 ]
 Workers = Annotated[

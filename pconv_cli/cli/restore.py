@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -63,7 +64,8 @@ def command(
             metavar="IN MASKS OUT",
             help="IN: a folder of pictures (searched recursively), or one. MASKS: a folder of masks (NAME.* or "
             "NAME_mask.*), or one mask for all; left out with --mask-from. OUT: a folder for the results, or a file if "
-            "IN is one; never IN itself. A single picture, or mask, may be - for standard input, OUT for output.",
+            "IN is one; never IN itself. A single picture, or mask, may be - for standard input, OUT for output. "
+            "All may be URLs: s3://, gs://, and to read also https://; needs pip install 'pconv[remote]'.",
         ),
     ] = None,
     manifest: Manifest = None,
@@ -111,6 +113,7 @@ def command(
     from pconv_cli import restore as use_case
     from pconv_cli.cli import ui
     from pconv_cli.cli.pipes import Pipes
+    from pconv_cli.remote import Stage
 
     settings = use_case.RestoreSettings(
         weights=weights,
@@ -141,21 +144,32 @@ def command(
         raise UsageError("--cluster and - do not go together: what is piped is on this machine alone")
     each = (lambda report: ui.out(report.line())) if as_json else (lambda report: None)
     with ExitStack() as stack:
-        pipes = None
+        pipes, stage = None, stack.enter_context(Stage())
         if manifest is None:
             suffix = None if settings.format is None else f".{settings.format}"
-            pipes = stack.enter_context(Pipes(*places(paths or [], mask_from), suffix))
+            pictures, mask, out = places(paths or [], mask_from)
+            out = stage.target(out)
+            pictures, mask = stage.source(pictures), None if mask is None else stage.source(mask)
+            pipes = stack.enter_context(Pipes(pictures, mask, out, suffix))
             masks = None if pipes.masks is None else Path(pipes.masks)
             todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
         else:
-            out = base(paths or [])
-            todo = use_case.plan_listed(rows(manifest), out, settings)
+            to = base(paths or [])
+            listed = [
+                replace(
+                    row, image=stage.name(row.image), mask=None if row.mask is None else stage.name(row.mask),
+                    out=None if row.out is None else stage.target(row.out),
+                )
+                for row in rows(manifest)
+            ]  # fmt: skip
+            todo = use_case.plan_listed(listed, None if to is None else stage.target(to), settings)
+        stage.clear()
         if sample is not None:
             todo = todo.first(sample)
         show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
         stop = stack.enter_context(ui.Stop(show))
         emit = stop.listening if pipes is None else pipes.listening(stop.listening)
-        report = use_case.restore(todo, settings, emit, stop, each, where)
+        report = use_case.restore(todo, settings, emit, stop, each, where, stage)
         if pipes is not None:
             pipes.deliver()
     if as_json:

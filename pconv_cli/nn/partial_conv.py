@@ -232,7 +232,8 @@ def known_conv2d(
         return out
     geometry = [(weight.shape[2 + i], _pair(stride)[i], pad[i], _pair(dilation)[i]) for i in range(2)]
     shift = None if bias is None else bias.to(out.dtype)
-    if torch.compiler.is_compiling():  # and exporting: sizes may stand for any size there
+    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
+        # Sizes may stand for any size there.
         scale = torch.outer(*(_traced_ratio(out, features.shape[2 + i], *geometry[i]) for i in range(2)))
         return out * scale if shift is None else torch.lerp(shift[:, None, None], out, scale)
     down, across = (_axis_ratio(features.shape[2 + i], *geometry[i]) for i in range(2))
