@@ -290,6 +290,20 @@ def test_ctrl_c_once_finishes_what_is_in_flight(work: Workplace, running: Callab
     assert not list(work.out.rglob("*.part"))
 
 
+def test_ctrl_c_twice_stops_at_once_and_what_has_a_name_is_whole(
+    work: Workplace, running: Callable[..., subprocess.Popen[str]]
+) -> None:
+    one = running()
+    one.send_signal(signal.SIGINT)
+    time.sleep(0.3)  # two key presses; one that comes twice is sooner
+    one.send_signal(signal.SIGINT)
+    _, err = one.communicate(timeout=60)
+    assert one.returncode == 130 and "Traceback" not in err
+    for path in finished(work):
+        with Image.open(path) as image:
+            image.load()
+
+
 def test_2_where_options_of_a_cluster_make_no_sense(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
     work.pair()
     for options, told in (
