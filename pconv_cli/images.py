@@ -175,8 +175,9 @@ class Picture:
             ValueError: The shapes do not fit the picture.
         """
         size = (self.height, self.width)
-        if any(fill.shape[:2] != size for fill in fills.values()) or hole.shape != size or hole.dtype != np.bool_:
-            raise ValueError(f"need fills and bool {size}, got others")
+        fit = all(fill.shape == (*size, layer.width) for layer, fill in fills.items())
+        if not fit or hole.shape != size or hole.dtype != np.bool_:
+            raise ValueError(f"need fills as wide as their layers, and bool, of {size}, got others")
         where = hole
         if not reveal and (self.mode == "P" or self.carried.colour_key is not None):
             shown = self.visible()

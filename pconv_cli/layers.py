@@ -177,6 +177,13 @@ class Layer:
     space: Space | Palette | Alone | Raw
 
     @property
+    def width(self) -> int:
+        """How many channels `seen` gives."""
+        if isinstance(self.space, Raw):
+            return len(self.channels) * self.space.times
+        return 1 if isinstance(self.space, Alone) else 3
+
+    @property
     def may_be_empty(self) -> bool:
         """Whether the file can say that there is nothing, of a layer of raw values."""
         return isinstance(self.space, Raw) and self.space.nothing is not None

@@ -16,7 +16,7 @@ from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
 from dataclasses import dataclass, replace
-from functools import partial
+from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
@@ -324,6 +324,10 @@ class _Big:
         self._started = time.monotonic()
         self._space: str | None = None
 
+    @cached_property
+    def _view(self) -> View:
+        return _view(self._settings)
+
     def restore(self, described: dict[str, Any]) -> ItemReport:
         settings, source = self._settings, self._source
         if settings.strict:  # what is lost in any case, before anything is computed
@@ -340,7 +344,7 @@ class _Big:
             canvas = stack.enter_context(
                 Canvas(
                     source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals,
-                    as_laid=_view(settings).raw,
+                    as_laid=self._view.raw,
                 )
             )  # fmt: skip
             try:
@@ -362,7 +366,7 @@ class _Big:
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
             fillings = [
                 Filling.of(
-                    _Bands(canvas, source, layer, veiled=veiled), plan, _view(settings), settings.overlap,
+                    _Bands(canvas, source, layer, veiled=veiled), plan, self._view, settings.overlap,
                     may_be_empty=layer.may_be_empty,
                 )
                 for layer, plan in zip(made, planned, strict=True)
@@ -382,7 +386,7 @@ class _Big:
 
     def _plan(self, stop: Callable[[], bool]) -> tuple[Sequence[TilePlan], Sequence[Layer], bool]:
         """Windows for each layer, the layers, and whether some of what is not damaged holds nothing either."""
-        source, mask, view = self._source, self._mask, _view(self._settings)
+        source, mask, view = self._source, self._mask, self._view
         if view.raw and mask.by_value:  # each layer has holes of its own
             layers = self._viewed(_layers(source), view)
             size = self._settings.tile_size
@@ -420,7 +424,7 @@ class _Big:
             return None
         devices = choose_devices(settings.device)
         network = store.load_network(settings.weights, settings.padding)
-        precision, reason = choose_precision(settings.precision, devices[0], exact=_view(settings).raw)
+        precision, reason = choose_precision(settings.precision, devices[0], exact=self._view.raw)
         settled |= store.told(settings.weights) | settings.told() | described(devices, precision, reason)
         return Engine(network, devices, precision, self._emit, settings.batch_size)
 
