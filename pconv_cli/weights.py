@@ -296,6 +296,7 @@ def _config(entries: Any, path: Path) -> UNetConfig:
         entries["encoder"] = tuple((int(width), int(kernel)) for width, kernel in entries["encoder"])
         for key in ("mean", "std"):
             entries[key] = tuple(float(value) for value in entries[key])
+        entries["blocks"] = tuple(int(count) for count in entries.get("blocks", ()))
         if entries.get("coarse") is not None:
             entries["coarse"] = _config(entries["coarse"], path)
         return UNetConfig(**entries)

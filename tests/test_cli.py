@@ -1124,8 +1124,8 @@ def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workpl
     [
         (["--steps", "2", "--minutes", "1"], 2, "give one of them"),
         (["--recipe", "best"], 2, "choose default or paper"),
-        (["--network", "huge"], 2, "there are cascade, compact, wide, paper"),
-        (["--network", "wide", "--from", "photo-2"], 2, "give one of them"),
+        (["--network", "huge"], 2, "there are deep, compact, paper"),
+        (["--network", "deep", "--from", "photo-2"], 2, "give one of them"),
         (["--from", "nowhere"], 4, "neither a weights file nor a name"),
         (["--masks", "nowhere"], 2, "not a folder of masks"),
         (["--resume"], 2, "no checkpoint to resume from"),

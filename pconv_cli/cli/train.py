@@ -24,7 +24,7 @@ def command(
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option(metavar="cascade|compact|wide|paper", help="Which architecture (default: the recipe's)."),
+        typer.Option(metavar="deep|compact|paper", help="Which architecture (default: the recipe's)."),
     ] = None,
     start_from: Annotated[
         str | None, typer.Option("--from", metavar="WEIGHTS", help="Start from weights: a name or a file.")

@@ -186,7 +186,7 @@ def renormalised_conv2d(
         ratio = ratio.repeat_interleave(out.shape[1] // ratio.shape[1], dim=1)
     scale = ratio.to(out.dtype)
     # Not in place, a pass over a large result costs a CPU ten times as much: the memory for another has to be found.
-    into = None if torch.is_grad_enabled() else out
+    into = None if torch.is_grad_enabled() or torch.compiler.is_compiling() else out
     if bias is None:
         return torch.mul(out, scale, out=into)
     bias = bias.to(out.dtype)[:, None, None]
@@ -234,7 +234,7 @@ def known_conv2d(
     shift = None if bias is None else bias.to(out.dtype)
     if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
         # Sizes may stand for any size there.
-        scale = torch.outer(*(_traced_ratio(out, features.shape[2 + i], *geometry[i]) for i in range(2)))
+        scale = torch.outer(*(_traced_ratio(out, features.shape[2 + i], *geometry[i]) for i in range(2))).to(out.dtype)
         return out * scale if shift is None else torch.lerp(shift[:, None, None], out, scale)
     down, across = (_axis_ratio(features.shape[2 + i], *geometry[i]) for i in range(2))
     if out.device.type != "cpu" or out.requires_grad:  # one pass over everything, where many small ones cost more
@@ -285,8 +285,11 @@ def _axis_ratio(size: int, kernel: int, stride: int, padding: int, dilation: int
 
 def _traced_ratio(like: Tensor, size: int, kernel: int, stride: int, padding: int, dilation: int) -> Tensor:
     """The same by tensors' operations alone, which record no size; where `like` is."""
-    inside = F.conv1d(like.new_ones(1, 1, size), like.new_ones(1, 1, kernel), None, stride, padding, dilation)
-    return kernel / inside[0, 0]
+    windows = (size + 2 * padding - dilation * (kernel - 1) - 1) // stride + 1
+    start = torch.arange(windows, device=like.device) * stride - padding
+    before = ((dilation - 1 - start) // dilation).clamp(min=0)
+    behind = ((start + dilation * kernel - size) // dilation).clamp(min=0)
+    return (kernel / (kernel - before - behind)).to(like.dtype)
 
 
 def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) -> Tensor:

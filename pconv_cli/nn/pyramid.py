@@ -128,8 +128,12 @@ def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def _box(image: Tensor) -> Tensor:
-    """Means over 3 x 3, edges repeated, by shifted sums: on few channels a pooling is several times slower."""
-    if _exporting():
+    """Means over 3 x 3, edges repeated.
+
+    On a CPU by shifted sums: on few channels a pooling is several times slower. A GPU waits for each call, however
+    little there is to do.
+    """
+    if image.device.type != "cpu" or _exporting():
         return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     for dim in (2, 3):
         last = image.shape[dim] - 1

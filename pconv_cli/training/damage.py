@@ -31,7 +31,7 @@ _MOST_THIN = 0.12
 _PART = 16
 """Areas are counted in parts of a pixel, as integers: their sums are the same in any order."""
 
-_AT_ONCE_ON_CPU, _AT_ONCE = 2**20, 2**23
+_AT_ONCE_ON_CPU, _AT_ONCE = 2**20, 2**24
 """Pixels that are drawn at once, which bounds the memory. A processor's caches want few, other devices want many."""
 
 

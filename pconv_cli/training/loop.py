@@ -36,15 +36,16 @@ from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture, write_png
 from pconv_cli.metrics import perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill, reduced
 from pconv_cli.nn.squeeze import STAGES, SqueezeFeatures
-from pconv_cli.nn.unet import CASCADE, COMPACT, PAPER, WIDE, PartialConvUNet, UNetConfig
+from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig
 from pconv_cli.training.adversary import Adversary, fill_loss, judge_loss
-from pconv_cli.training.data import CELL, Batch, make_batch
+from pconv_cli.training.data import CELL, Batch, make_batch, whole_views
 from pconv_cli.training.losses import PAPER_LOSS, Features, LossWeights, VggFeatures, inpainting_loss
 
-NETWORKS: dict[str, UNetConfig] = {"cascade": CASCADE, "compact": COMPACT, "wide": WIDE, "paper": PAPER}
+NETWORKS: dict[str, UNetConfig] = {"deep": DEEP, "compact": COMPACT, "paper": PAPER}
 VALIDATION_SEED, CALIBRATION_SEED = 20181215, 20180420
 WARM_UP = 200  # steps at the start of a phase in which the rate rises
 CALIBRATION = 8  # batches that the averaged weights' batch statistics are taken from
+STRIDE = 16  # of the deepest features, pixels
 SHOWN = 8  # held-out crops on the sheet
 COARSE, FIRST, SECOND = "coarse", "first", "second"
 COARSE_LOSS = LossWeights(valid=0, hole=0, rms=1)
@@ -83,7 +84,7 @@ class TrainSettings:
         adversarial_rate: Adam's learning rate for the judge.
     """
 
-    network: str = "cascade"
+    network: str = "deep"
     start_from: str | None = None
     steps: int = 20000
     minutes: float | None = None
@@ -93,8 +94,8 @@ class TrainSettings:
     rate: float = 1e-3
     second_rate: float = 2e-4
     falling: bool = True
-    second_share: float = 0.25
-    coarse_share: float = 0.25
+    second_share: float = 0.55
+    coarse_share: float = 0.2
     average: float = 0.999
     seed: int = 0
     every: int = 500
@@ -105,7 +106,7 @@ class TrainSettings:
     device: str = "auto"
     precision: str = "auto"
     compiled: bool = False
-    adversarial_share: float = 0.0
+    adversarial_share: float = 0.3
     adversarial_rate: float = 2e-4
 
 
@@ -113,7 +114,7 @@ RECIPES: dict[str, TrainSettings] = {
     "default": TrainSettings(),
     "paper": TrainSettings(
         network="paper", batch_size=6, size=512, small_first=False, rate=2e-4, second_rate=5e-5, falling=False,
-        loss=PAPER_LOSS, features_first=True,
+        loss=PAPER_LOSS, features_first=True, second_share=0.25, adversarial_share=0,
     ),
 }  # fmt: skip
 """`paper`: arXiv 1804.07723, section 4.2 and equation 7."""
@@ -130,7 +131,17 @@ class _State:
     judge: Adversary | None = None
     judge_optimiser: torch.optim.Adam | None = None
     seconds: float = 0.0
+    current: list[Tensor] = field(default_factory=list)  # the network's own, in the order of the averaged
     began: dict[str, int] = field(default_factory=dict)  # the phases so far, each with the step that it began with
+
+
+@dataclass(frozen=True)
+class _Seen:
+    """What there is to train on, on the device: see `make_batch`. Views are for a network with a coarse part."""
+
+    photos: list[Tensor]
+    views: list[Tensor]
+    masks: list[Tensor]
 
 
 @dataclass(frozen=True)
@@ -191,8 +202,9 @@ def train(
     """
     _check(settings)
     device = choose_device(settings.device)
+    torch.backends.cudnn.benchmark = device.type == "cuda"  # all batches of a phase are of one shape
     precision, _ = choose_precision(settings.precision, device, training=True)
-    features = _features(settings.perceptual, device)
+    features = _features(settings.perceptual, device, precision)
     checkpoint = beside(out, ".checkpoint")
     state = _resumed(checkpoint, settings, device) if resume else _start(settings, device)
     if _progress(state, settings) >= 1:
@@ -201,7 +213,8 @@ def train(
             "and --minutes count all runs: give more"
         )
     photos, held_out = _photos(folder, settings, emit, device)
-    marks = [] if masks is None else _masks(masks, emit, device)
+    views = [] if state.network.coarse is None else whole_views(photos, settings.size // 4 * CELL)
+    seen = _Seen(photos, views, [] if masks is None else _masks(masks, emit, device))
     judge = SqueezeFeatures(store.feature_state(), STAGES).to(device)
     emit(
         TrainStarted(
@@ -216,19 +229,19 @@ def train(
     while True:
         moment = _moment(state, settings)
         if moment.begun == 0 and list(state.began)[-2:-1] == [COARSE]:
-            _settle(state, settings, photos, marks, device)
+            _settle(state, settings, seen, device)
         if state.judge is None and _progress(state, settings) >= 1 - settings.adversarial_share:
             _appoint(state, settings, device)
-        batch = _batch(photos, marks, settings, moment.phase, settings.seed, state.step)
+        batch = _batch(seen, settings, moment.phase, settings.seed, state.step)
         loss, terms, rate = _step(state, settings, moment, batch, forward, features, precision)
         state.seconds = time.monotonic() - started
         last, due = _progress(state, settings) >= 1, state.step % settings.every == 0
-        if last or due or device.type == "cpu" or state.step % 10 == 0:  # to read a number is to wait for the device
+        if last or due or device.type == "cpu" or state.step % 25 == 0:  # to read a number is to wait for the device
             named = {name: float(term) for name, term in terms.items()}
             emit(TrainStep(state.step, float(loss), rate, named, min(1.0, _progress(state, settings))))
         last = last or stop()
         if last or due:
-            averaged = _calibrated(state, settings, photos, marks, moment.phase, device)
+            averaged = _calibrated(state, settings, seen, moment.phase, device)
             event, sheet = _validate(averaged, state, settings, held_out, judge)
             if not math.isfinite(event.psnr + float(loss)):
                 raise UsageError(
@@ -342,16 +355,14 @@ def _rate(settings: TrainSettings, moment: _Moment) -> float:
     return top * min(1.0, (moment.begun + 1) / WARM_UP) * level
 
 
-def _batch(
-    photos: Sequence[Tensor], masks: Sequence[Tensor], settings: TrainSettings, phase: str, seed: int, step: int
-) -> Batch:
+def _batch(seen: _Seen, settings: TrainSettings, phase: str, seed: int, step: int) -> Batch:
     """Make what a phase sees."""
     count, size = settings.batch_size, settings.size
     if phase == COARSE:
-        return make_batch(photos, masks, seed, step, 8 * count, size // 4 * CELL, whole=True).reduced()
+        return make_batch(seen.views, seen.masks, seed, step, 8 * count, size // 4 * CELL, whole=True).reduced()
     if phase == FIRST and settings.small_first:
-        return make_batch(photos, masks, seed, step, 4 * count, size // 2)
-    return make_batch(photos, masks, seed, step, count, size)
+        return make_batch(seen.photos, seen.masks, seed, step, 4 * count, size // 2)
+    return make_batch(seen.photos, seen.masks, seed, step, count, size)
 
 
 def _set_modes(network: PartialConvUNet, phase: str) -> None:
@@ -359,14 +370,15 @@ def _set_modes(network: PartialConvUNet, phase: str) -> None:
     network.train(phase != COARSE)
     if network.coarse is not None:
         network.coarse.train(phase == COARSE)
-    if phase == SECOND:
+    if phase == SECOND and network.config.floor is None:  # on a floor there are no holes that would distort them
         network.freeze_encoder_norm()
 
 
 def _passes(network: PartialConvUNet, compiled: bool = False) -> _Forward:
-    if not compiled:
-        return _Forward(network, network.coarse)
-    return _Forward(torch.compile(network), None if network.coarse is None else torch.compile(network.coarse))
+    """Give the passes; what is compiled is where the time goes. Each further graph would take most of a minute."""
+    if compiled:
+        network.body = torch.compile(network.body, dynamic=False)  # type: ignore[method-assign]
+    return _Forward(network, network.coarse)
 
 
 def _step(
@@ -377,6 +389,8 @@ def _step(
     for group in state.optimiser.param_groups:
         group["lr"] = rate
     _set_modes(state.network, moment.phase)
+    if features is not None and settings.loss.distance:
+        features = _shifted(features, settings.seed, state.step)
     with autocast(batch.image.device, precision):
         output = forward(batch, moment.phase)
         output = torch.where(batch.beyond > 0, batch.image, output)
@@ -399,9 +413,14 @@ def _step(
     state.step += 1
     # A short memory at first, or the random start would linger in the average.
     decay = min(settings.average, (1 + state.step) / (10 + state.step))
-    current = state.network.state_dict()
-    torch._foreach_lerp_(list(state.averaged.values()), [current[key] for key in state.averaged], 1 - decay)
+    torch._foreach_lerp_(list(state.averaged.values()), state.current, 1 - decay)
     return loss.detach(), terms, rate
+
+
+def _shifted(features: Features, seed: int, step: int) -> Features:
+    """Look at pictures from another corner at each step: what strides on a grid is blind to patterns of that grid."""
+    down, across = np.random.default_rng((seed, step, STRIDE)).integers(STRIDE, size=2).tolist()
+    return lambda image: features(image.roll((down, across), (2, 3)))
 
 
 def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
@@ -411,11 +430,9 @@ def _descend(optimiser: torch.optim.Optimizer, loss: Tensor) -> None:
     optimiser.step()
 
 
-def _settle(
-    state: _State, settings: TrainSettings, photos: list[Tensor], masks: list[Tensor], device: torch.device
-) -> None:
+def _settle(state: _State, settings: TrainSettings, seen: _Seen, device: torch.device) -> None:
     """Let the coarse part go on as what is kept of it: its averaged weights."""
-    kept = _calibrated(state, settings, photos, masks, COARSE, device)
+    kept = _calibrated(state, settings, seen, COARSE, device)
     kept = {key: value for key, value in kept.items() if key.startswith("coarse.")}
     state.network.load_state_dict(kept, strict=False)
     for key, value in kept.items():
@@ -427,7 +444,9 @@ def _appoint(state: _State, settings: TrainSettings, device: torch.device) -> No
     torch.manual_seed(settings.seed)
     state.judge = Adversary().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
     assert state.judge is not None
-    state.judge_optimiser = torch.optim.Adam(state.judge.parameters(), settings.adversarial_rate, betas=(0.5, 0.99))
+    state.judge_optimiser = torch.optim.Adam(
+        state.judge.parameters(), settings.adversarial_rate, betas=(0.5, 0.99), fused=device.type == "cuda"
+    )
 
 
 # ---------------------------------------------------------------- beginnings
@@ -449,8 +468,10 @@ def _start(settings: TrainSettings, device: torch.device) -> _State:
 
 def _fresh(network: PartialConvUNet, settings: TrainSettings, device: torch.device) -> _State:
     network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    averaged = {k: v.clone() for k, v in network.state_dict().items() if v.is_floating_point()}
-    return _State(network, averaged, torch.optim.Adam(network.parameters(), lr=settings.rate))
+    current = {k: v for k, v in network.state_dict().items() if v.is_floating_point()}
+    averaged = {k: v.clone() for k, v in current.items()}
+    optimiser = torch.optim.Adam(network.parameters(), lr=settings.rate, fused=device.type == "cuda")
+    return _State(network, averaged, optimiser, current=list(current.values()))
 
 
 def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) -> _State:
@@ -549,18 +570,22 @@ def _tell(unused: Sequence[ItemError], emit: Listener) -> None:
         emit(Notice(f"{len(unused) - 3} more cannot be used for the like reasons"))
 
 
-def _features(which: str, device: torch.device) -> Features | None:
+def _features(which: str, device: torch.device, precision: torch.dtype) -> Features | None:
     if which == "none":
         return None
     if which == "squeeze":
-        return SqueezeFeatures(store.feature_state(), STAGES).to(device)
-    tensors, _ = store.read_tensors(Path(which))
-    try:
-        if "features.3.squeeze.weight" in tensors:
-            return SqueezeFeatures(tensors, STAGES).to(device)
-        return VggFeatures(tensors).to(device)
-    except (KeyError, IndexError, RuntimeError) as error:
-        raise UsageError(f"{which}: neither SqueezeNet 1.1 nor VGG-16 weights ({error!r})") from error
+        network: nn.Module = SqueezeFeatures(store.feature_state(), STAGES)
+    else:
+        tensors, _ = store.read_tensors(Path(which))
+        try:
+            squeeze = "features.3.squeeze.weight" in tensors
+            network = SqueezeFeatures(tensors, STAGES) if squeeze else VggFeatures(tensors)
+        except (KeyError, IndexError, RuntimeError) as error:
+            raise UsageError(f"{which}: neither SqueezeNet 1.1 nor VGG-16 weights ({error!r})") from error
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d):
+            module.to(precision)  # once, or autocast does it at every step
+    return network.to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload,no-any-return]
 
 
 # ---------------------------------------------------------------- what is kept
@@ -568,9 +593,8 @@ def _features(which: str, device: torch.device) -> Features | None:
 
 @torch.no_grad()
 def _calibrated(
-    state: _State, settings: TrainSettings, photos: list[Tensor], masks: list[Tensor], phase: str,
-    device: torch.device,
-) -> dict[str, Tensor]:  # fmt: skip
+    state: _State, settings: TrainSettings, seen: _Seen, phase: str, device: torch.device
+) -> dict[str, Tensor]:
     """Take the batch statistics of the averaged weights anew: averaged ones belong to no weights there ever were."""
     twin = PartialConvUNet(state.network.config).to(device)
     twin.load_state_dict(state.averaged, strict=False)
@@ -581,7 +605,7 @@ def _calibrated(
         norm.momentum = None  # the plain mean over what follows
     if norms:
         for i in range(CALIBRATION):
-            _passes(twin)(_batch(photos, masks, settings, phase, CALIBRATION_SEED, i), phase)
+            _passes(twin)(_batch(seen, settings, phase, CALIBRATION_SEED, i), phase)
     return {k: v for k, v in twin.state_dict().items() if v.is_floating_point()}
 
 
@@ -613,7 +637,8 @@ def _validate(
             sheet = _sheet(batch, floor, filled)
     if forward.coarse is not None:
         size = settings.size // 4 * CELL
-        batch = make_batch(held_out, (), VALIDATION_SEED, 2_000_000, 4 * SHOWN, size, whole=True).reduced()
+        views = whole_views(held_out, size)
+        batch = make_batch(views, (), VALIDATION_SEED, 2_000_000, 4 * SHOWN, size, whole=True).reduced()
         for name, made in (("", forward(batch, COARSE)), ("floor_", pyramid_fill(batch.image, batch.known))):
             values = psnr(_composite(made, batch), batch.image, batch.hole)
             found[name + "coarse"] = [values[batch.hole.flatten(1).amax(1) > 0]]  # not every damage loses a cell

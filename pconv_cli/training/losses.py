@@ -45,11 +45,11 @@ class LossWeights:
     valid: float = 0.5
     hole: float = 0.0
     rms: float = 1.0
-    distance: float = 0.03
+    distance: float = 0.05
     perceptual: float = 0.0
     style: float = 0.0
     tv: float = 0.0
-    adversarial: float = 0.03
+    adversarial: float = 0.04
     by_area: bool = True
 
 
