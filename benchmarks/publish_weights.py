@@ -1,6 +1,6 @@
 """Put trained weights in the box: complete their header, copy them to `weights/`, write their line in the manifest.
 
-    python benchmarks/publish_weights.py TRAINED.safetensors --name photo-2 --summary "..." --data "..." \
+    python benchmarks/publish_weights.py TRAINED.safetensors --name photo-3 --summary "..." --data "..." \
         --metrics evaluation.json --default
 
 `--metrics` is what `pconv evaluate PHOTOS MASKS --weights TRAINED.safetensors --json` printed. The licence of the

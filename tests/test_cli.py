@@ -1110,13 +1110,13 @@ def test_train_makes_weights_that_restore_takes(work: Workplace, pconv: Pconv) -
 def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workplace, pconv: Pconv) -> None:
     out = work.root / "w.safetensors"
     photos = photographs(work.root / "photos")
-    arguments = ["train", str(photos), "--out", str(out), "--from", "photo-2", "--minutes", "0.01"]
+    arguments = ["train", str(photos), "--out", str(out), "--from", "photo-3", "--minutes", "0.01"]
     assert pconv(*arguments, "--progress", "json", *briefly()) == 0, pconv.err
     events = [json.loads(line) for line in pconv.err.splitlines()]
     assert events[0]["event"] == "train_started" and events[0]["steps"] is None
     assert [event["event"] for event in events[-2:]] == ["validated", "train_finished"] and events[-3]["progress"] == 1
     assert pconv("weights", "info", str(out)) == 0
-    assert json.loads(pconv.out)["training"]["start_from"] == "photo-2"
+    assert json.loads(pconv.out)["training"]["start_from"] == "photo-3"
 
 
 @pytest.mark.parametrize(
@@ -1125,11 +1125,11 @@ def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workpl
         (["--steps", "2", "--minutes", "1"], 2, "give one of them"),
         (["--recipe", "best"], 2, "choose default or paper"),
         (["--network", "huge"], 2, "there are deep, compact, paper"),
-        (["--network", "deep", "--from", "photo-2"], 2, "give one of them"),
+        (["--network", "deep", "--from", "photo-3"], 2, "give one of them"),
         (["--from", "nowhere"], 4, "neither a weights file nor a name"),
         (["--masks", "nowhere"], 2, "not a folder of masks"),
         (["--resume"], 2, "no checkpoint to resume from"),
-        (["--resume", "--from", "photo-2"], 2, "leave out --recipe and --from"),
+        (["--resume", "--from", "photo-3"], 2, "leave out --recipe and --from"),
         (["--out", "."], 2, "name a file that ends in .safetensors"),
         (["--out", "w.pt"], 2, "name a file that ends in .safetensors"),
     ],

@@ -33,7 +33,7 @@ def amount(picture: NDArray[np.uint8], number: int) -> int:
 
 
 def test_plot_is_a_light_png_with_a_colour_for_each_method() -> None:
-    picture = drawn({"photo-2": [23.5, 20.2, 16.4], "ns": [21.3, 18.5, 15.1]}, "photo-2")
+    picture = drawn({"photo-3": [23.5, 20.2, 16.4], "ns": [21.3, 18.5, 15.1]}, "photo-3")
     assert (picture[0, 0] == 255).all() and picture.shape == (960, 1320, 3)
     assert amount(picture, 0) > 200 and amount(picture, 1) > 200 and amount(picture, 2) == 0
     assert "matplotlib.pyplot" not in sys.modules, "no window, no state of the whole process"

@@ -970,7 +970,7 @@ def test_pictures_that_are_broken_are_said_before_those_that_are_small(tmp_path:
 
 
 def test_the_settings_of_a_training_stand_in_its_checkpoint(tmp_path: Path, short: TrainSettings) -> None:
-    settings = replace(short, steps=1, loss=LossWeights(hole=3.0), start_from="photo-2", network="paper")
+    settings = replace(short, steps=1, loss=LossWeights(hole=3.0), start_from="photo-3", network="paper")
     run(folder_of(tmp_path / "photos"), tmp_path / "w", settings)
     assert loop.settings_of(tmp_path / "w") == settings
     with pytest.raises(UsageError, match="no checkpoint to resume from"):
