@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
-from hypothesis import given, settings
+from hypothesis import assume, given, settings
 from hypothesis import strategies as st
 from reference import locate, one_thread, partial_conv  # noqa: F401 - a fixture among them
 from torch import Tensor, nn
@@ -19,6 +19,8 @@ from torch import Tensor, nn
 from pconv_cli.nn.partial_conv import (
     PaddingMode,
     PartialConv2d,
+    _axis_ratio,
+    _traced_ratio,
     hide,
     known_conv2d,
     known_ratio,
@@ -497,3 +499,22 @@ def test_what_does_not_fit_is_refused() -> None:
         known_ratio(torch.ones(1, 1, 4, 4), (3, 3), groups=2, feature_groups=(3,))
     with pytest.raises(ValueError, match="partial, zero, reflect, replicate"):
         PartialConv2d(3, 3, 3, padding_mode="circular")  # type: ignore[arg-type]
+
+
+@given(
+    size=st.integers(1, 40),
+    kernel=st.integers(1, 7),
+    stride=st.integers(1, 3),
+    padding=st.integers(0, 4),
+    dilation=st.integers(1, 3),
+)
+def test_the_border_s_ratio_is_the_same_by_counting_and_by_tensors(
+    size: int, kernel: int, stride: int, padding: int, dilation: int
+) -> None:
+    assume(size + 2 * padding >= dilation * (kernel - 1) + 1)
+    try:
+        counted = _axis_ratio(size, kernel, stride, padding, dilation)
+    except ValueError:
+        assume(False)
+    traced = _traced_ratio(torch.zeros(1, dtype=torch.float64), size, kernel, stride, padding, dilation)
+    assert traced.tolist() == pytest.approx(counted, rel=1e-15)

@@ -27,7 +27,7 @@ from pconv_cli.events import Event, Notice, TrainFinished, TrainStarted, TrainSt
 from pconv_cli.metrics import perceptual_distance
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training import loop
-from pconv_cli.training.data import Batch, make_batch, whole_views
+from pconv_cli.training.data import Batch, _drawn, make_batch, whole_views
 from pconv_cli.training.loop import RECIPES, TrainSettings, load_photos, train
 from pconv_cli.training.losses import (
     PAPER_LOSS,
@@ -64,6 +64,25 @@ def test_a_batch_is_a_function_of_seed_and_step_alone() -> None:
     for seed, step in ((5, 12), (6, 11), (11, 5)):
         other = make_batch(photos, (), seed, step, 3, 32)
         assert not torch.equal(batch.image, other.image) and not torch.equal(batch.known, other.known)
+
+
+def test_damage_drawn_ahead_is_that_of_its_step_in_whatever_order_steps_are_asked_for() -> None:
+    photos = photos_of((40, 40))
+    forward = [make_batch(photos, (), 2, step, 3, 32) for step in range(6)]
+    for step in reversed(range(6)):
+        _drawn.cache_clear()
+        assert same(forward[step], make_batch(photos, (), 2, step, 3, 32))
+    masks = [batch.known for batch in forward]
+    assert not any(torch.equal(a, b) for i, a in enumerate(masks) for b in masks[:i])
+
+
+def test_whole_views_are_as_large_as_crops_of_them_need() -> None:
+    photos = photos_of((90, 300), (300, 90), (33, 33), (32, 500))
+    views = whole_views(photos, 32)
+    assert [tuple(view.shape) for view in views] == [(3, 54, 180), (3, 180, 54), (3, 33, 33), (3, 32, 500)]
+    assert all(view.dtype == torch.uint8 for view in views) and torch.equal(views[2], photos[2])
+    flat = whole_views([torch.full((3, 200, 300), 77, dtype=torch.uint8)], 32)[0]
+    assert flat.unique().tolist() == [77]
 
 
 @pytest.mark.parametrize("thin", [False, True])
@@ -613,6 +632,44 @@ def test_the_second_phase_freezes_the_encoder_s_statistics_of_a_network_without_
     assert not torch.equal(states[1][key], states[2][key])
     key = "network.encoder.1.conv.weight"
     assert not torch.equal(states[1][key], states[2][key])
+
+
+def test_features_are_looked_at_from_another_corner_at_each_step() -> None:
+    seen: list[Tensor] = []
+
+    def features(image: Tensor) -> list[Tensor]:
+        seen.append(image)
+        return [image]
+
+    image = torch.rand(1, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    corners = set()
+    for step in range(30):
+        look = loop._shifted(features, 7, step)
+        look(image), look(image)
+        assert torch.equal(seen[-1], seen[-2])  # truth and fill alike
+        (corner,) = ((y, x) for y in range(16) for x in range(16) if torch.equal(image.roll((y, x), (2, 3)), seen[-1]))
+        corners.add(corner)
+    assert len(corners) > 20
+
+
+def test_a_compiled_training_is_the_same_training(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder = folder_of(tmp_path / "photos")
+    compiling = torch.compile
+    compiled: list[object] = []
+
+    def whole(function: Any, **options: Any) -> Any:
+        compiled.append(function)
+        return compiling(function, fullgraph=True, backend="eager", **options)
+
+    monkeypatch.setattr(torch, "compile", whole)
+    for name, compiles in (("plain", False), ("compiled", True)):
+        run(folder, tmp_path / name, replace(short, steps=3, compiled=compiles))
+    assert len(compiled) == 1
+    plain, other = (store.read(tmp_path / name)[1] for name in ("plain", "compiled"))
+    for key, value in plain.items():
+        torch.testing.assert_close(other[key], value, rtol=1e-3, atol=1e-4)
 
 
 @pytest.fixture

@@ -15,7 +15,7 @@ from torch import Tensor, nn
 
 from pconv_cli.nn.partial_conv import PartialConv2d
 from pconv_cli.nn.pyramid import pyramid_fill
-from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig
+from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig, _doubled
 
 PLAIN = UNetConfig(encoder=((6, 7), (8, 5), (9, 3)))
 FLOOR = UNetConfig(encoder=((6, 5), (8, 3), (9, 3)), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), floor=2, head=4)
@@ -435,3 +435,65 @@ def test_a_coarse_part_is_a_network_of_its_own_that_the_other_does_not_call() ->
 def test_an_unknown_padding_is_refused() -> None:
     with pytest.raises(ValueError, match="padding_mode"):
         PartialConvUNet(replace(PLAIN, padding_mode="mirror"))  # type: ignore[arg-type]
+
+
+# What training runs on GPUs
+
+
+@pytest.mark.parametrize(("height", "width"), [(1, 1), (1, 6), (5, 7)])
+def test_doubling_is_bilinear_interpolation_and_so_is_its_gradient(height: int, width: int) -> None:
+    rng = torch.Generator().manual_seed(1)
+    features = torch.rand(2, 3, height, width, generator=rng, dtype=torch.float64).requires_grad_()
+    expected = F.interpolate(features, scale_factor=2, mode="bilinear")
+    made = _doubled(features)
+    torch.testing.assert_close(made, expected)
+    weight = torch.rand(expected.shape, generator=rng, dtype=torch.float64)
+    gradients = (torch.autograd.grad((out * weight).sum(), features)[0] for out in (made, expected))
+    torch.testing.assert_close(*gradients)
+
+
+@pytest.mark.parametrize("side", [32, 37])
+def test_a_network_that_learns_sees_what_it_sees_at_work(side: int) -> None:
+    """Sides that double exactly take another way up while there are gradients."""
+    network = trained(CONFIGS["bilinear"])
+    image, known = scene(network.config, 2, side, side)
+    with torch.no_grad():
+        expected, _ = network(image, known)
+    torch.testing.assert_close(network(image, known)[0], expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("learning", [True, False])
+def test_the_body_compiles_whole_and_gives_the_same(learning: bool) -> None:
+    network = trained(RESIDUAL_FLOOR)
+    image, known = scene(network.config, 2, 32, 48)
+    with torch.set_grad_enabled(learning):
+        expected, _ = network(image, known)
+        network.body = torch.compile(network.body, fullgraph=True, dynamic=False, backend="eager")  # type: ignore[method-assign]
+        output, _ = network(image, known)
+    torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_blocks_that_do_not_fit_the_levels_are_refused() -> None:
+    for blocks in ((1,), (1, 2, 3, 4), (0, -1, 0)):
+        with pytest.raises(ValueError, match="blocks must be 3 numbers"):
+            replace(PLAIN, blocks=blocks)
+
+
+def test_residual_blocks_add_nothing_before_training() -> None:
+    torch.manual_seed(0)
+    with_blocks = PartialConvUNet(replace(RESIDUAL_FLOOR, norm=False)).eval()
+    without = PartialConvUNet(replace(RESIDUAL_FLOOR, norm=False, blocks=())).eval()
+    given = with_blocks.state_dict()
+
+    def named(key: str) -> str:
+        """A level that has blocks is a list, and what brings features there is its first."""
+        level, number, *rest = key.split(".")
+        return key if key in given else ".".join([level, number, "0", *rest])
+
+    without.load_state_dict({key: given[named(key)] for key in without.state_dict()})
+    for network in (with_blocks, without):
+        torch.manual_seed(1)
+        nn.init.normal_(network.out.weight)
+    image, known = scene(RESIDUAL_FLOOR, 1, 20, 20)
+    with torch.no_grad():
+        torch.testing.assert_close(with_blocks(image, known)[0], without(image, known)[0])

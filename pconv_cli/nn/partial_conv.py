@@ -289,7 +289,8 @@ def _traced_ratio(like: Tensor, size: int, kernel: int, stride: int, padding: in
     start = torch.arange(windows, device=like.device) * stride - padding
     before = ((dilation - 1 - start) // dilation).clamp(min=0)
     behind = ((start + dilation * kernel - size) // dilation).clamp(min=0)
-    return (kernel / (kernel - before - behind)).to(like.dtype)
+    taps = (kernel - before - behind).to(torch.promote_types(like.dtype, torch.float32))
+    return (kernel / taps).to(like.dtype)
 
 
 def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) -> Tensor:

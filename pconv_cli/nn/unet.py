@@ -176,14 +176,15 @@ class PartialConvUNet(nn.Module):
         self.coarse = None if config.coarse is None else PartialConvUNet(config.coarse)
 
     def _start(self) -> None:
-        """He initialisation; with a floor the output layer starts at zero, so training starts from the floor."""
+        """He initialisation; residual blocks add nothing at first, and with a floor the output is the floor's."""
         for module in self.modules():
             if isinstance(module, PartialConv2d):
                 nn.init.kaiming_normal_(module.weight, a=self.config.slope)
                 if module.bias is not None:
                     nn.init.zeros_(module.bias)
-            elif isinstance(module, _Residual):
-                module.start()
+        for module in self.modules():
+            if isinstance(module, _Residual):
+                nn.init.zeros_(module.second.weight)
         if self.config.floor is not None:
             nn.init.zeros_(self.out.weight)
 
@@ -315,10 +316,6 @@ class _Residual(nn.Module):
         super().__init__()
         self.first = _Block(config, (width,), width, norm=config.norm, slope=config.slope)
         self.second = PartialConv2d(width, width, 3, padding="same", padding_mode=config.padding_mode)
-
-    def start(self) -> None:
-        """Make it add nothing."""
-        nn.init.zeros_(self.second.weight)
 
     def forward(self, features: Tensor, masks: Masks) -> tuple[Tensor, Masks]:
         """See `_Block`; what the two convolutions reach is known afterwards."""
