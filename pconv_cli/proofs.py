@@ -138,9 +138,17 @@ def of_pictures(
     jobs = [partial(show, number, job) for number, job in enumerate(todo.jobs, 1)]
     items = _with_earlier(report.items, folder) if settings.resume else report.items
     report = replace(report, items=items)
-    sources = dict.fromkeys(str(job.image.parent) for job in todo.jobs)
-    source = next(iter(sources)) if len(sources) == 1 else os.path.commonpath([Path(s).absolute() for s in sources])
-    return _made(report, jobs, folder, emit, todo.home.name or str(todo.home), f"from {source} to {todo.home}")
+    source = _common([str(job.image.parent) for job in todo.jobs])
+    title = Path(source).absolute().name if len(todo.jobs) > 1 else todo.jobs[0].name
+    return _made(report, jobs, folder, emit, title, f"from {source} to {todo.home}")
+
+
+def _common(folders: Sequence[str]) -> str:
+    """The folder that all of these lie in, as it was spelled."""
+    try:
+        return os.path.commonpath(folders) or "."
+    except ValueError:  # some relative, some not
+        return os.path.commonpath([str(Path(folder).absolute()) for folder in folders])
 
 
 def of_one(big: Path, mask: Path | None, report: Report, settings: Settings, folder: Folder, emit: Listener) -> Path:
@@ -192,20 +200,42 @@ def _on_disk(big: Path, mask: Path | None, output: Path, settings: Settings, sta
     source, made = stack.enter_context(Source(big)), stack.enter_context(Source(output))
     if (source.width, source.height) != (made.width, made.height):
         raise ItemError(output, "was changed since it was restored, so it is not shown")
-    small, small_made = source.thumbnail(OVERVIEW), made.thumbnail(OVERVIEW)
+    small = source.thumbnail(OVERVIEW)
     layer, layer_made = tile.seen_as(source, linear=settings.linear), tile.seen_as(made, linear=settings.linear)
     if source.dtype.kind == "f":
         known = ~reduced_damage(planned.damage, *small.shape[:2])
         layer = ranged([layer], limits_of([layer], small[known]))[0]
         layer_made = layer if made.dtype == source.dtype else layer_made
-    return Sight(
-        planned, source.orientation,
-        lambda window: _bytes(layer, source.read(window)), lambda window: _bytes(layer_made, made.read(window)),
-        lambda longest: (
-            reduced(_as_bytes(layer.space.seen(small)), longest),
-            reduced(_as_bytes(layer_made.space.seen(small_made)), longest),
-        ),
-    )  # fmt: skip
+
+    def before(window: Window) -> Pixels:
+        return _bytes(layer, source.read(window))
+
+    def after(window: Window) -> Pixels:
+        return _bytes(layer_made, made.read(window))
+
+    def overview(longest: int) -> tuple[Pixels, Pixels]:
+        view = _as_bytes(layer.space.seen(small))
+        return reduced(view, longest), reduced(_mended(view, planned, after), longest)
+
+    return Sight(planned, source.orientation, before, after, overview)
+
+
+def _mended(view: Pixels, plan: TilePlan, after: Callable[[Window], Pixels]) -> Pixels:
+    """A reduced view of what is restored: only where there was damage, the result itself need be read for it."""
+    height, width = view.shape[:2]
+    mended, damaged = view.copy(), reduced_damage(plan.damage, height, width)
+    rows = ((np.arange(height) + 0.5) * plan.height / height).astype(np.int64)  # of which pixel each is a view
+    columns = ((np.arange(width) + 0.5) * plan.width / width).astype(np.int64)
+    down, across = -(-plan.height // height), -(-plan.width // width)
+    for window in plan.windows:
+        left, top = max(0, window.x - across), max(0, window.y - down)
+        right, bottom = min(plan.width, window.right + across), min(plan.height, window.bottom + down)
+        i, j = (slice(*np.searchsorted(at, ends)) for at, ends in ((rows, (top, bottom)), (columns, (left, right))))
+        where = damaged[i, j]
+        if where.any():
+            pixels = after(Window(left, top, right - left, bottom - top))
+            mended[i, j][where] = pixels[rows[i] - top][:, columns[j] - left][where]
+    return np.asarray(mended)
 
 
 def _bytes(layer: Layer, channels: NDArray[Any]) -> Pixels:
@@ -249,7 +279,7 @@ def prints(folder: Folder, number: int, sight: Sight) -> Prints:
     places = [Place(title, (at.x, at.y, at.width, at.height)) for title, at in found] if entire and upright else []
     sheets = [
         Sheet(
-            "whole picture" if entire else f"overview, {scale:.1%}", before.shape[1], before.shape[0], scale,
+            "whole picture" if entire else f"overview, {100 * scale:.1f} %", before.shape[1], before.shape[0], scale,
             (folder.view(number, "before", "before", before), folder.view(number, "after", "after", after)),
             folder.layer(number, "mask", hole), tuple(places),
         )
@@ -427,7 +457,8 @@ def _lead(report: Report) -> str:
     known = [item.outside_mask_changed for item in items if item.outside_mask_changed is not None]
     changed = sum(known)
     if known and changed:
-        says += f". Outside the masks {counted(changed, ('pixel has', 'pixels have'))} changed, all in JPEGs"
+        moved = counted(changed, ("pixel has", "pixels have"))
+        says += f". Outside the masks {moved} changed, in blocks of JPEGs that damage touches"
     elif known:
         says += ". Outside the masks no pixel has changed"
     return says + "."
