@@ -17,7 +17,7 @@ import io
 import json
 import math
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, fields, replace
 from datetime import datetime
 from pathlib import Path
@@ -43,7 +43,7 @@ from pconv_cli.jobs import Job, JobList
 from pconv_cli.layers import View
 from pconv_cli.masks import dilate
 from pconv_cli.nn import squeeze
-from pconv_cli.page import Entry, Failure, Folder, Grid, Page, Sheet, counted, duration, share
+from pconv_cli.page import Entry, Failure, Folder, Grid, Page, Sheet, common_folder, counted, duration, share
 from pconv_cli.page import View as Shown
 from pconv_cli.pairs import BUCKETS, at_border, bucket_of, shuffled
 from pconv_cli.regions import Damage, Window
@@ -61,8 +61,8 @@ SMALLEST_HOLE = 16
 TRIES = 24  # of a place for a hole, of which the one that keeps most of its shapes is taken
 GOOD = 0.8  # share of the shapes that makes further tries idle
 SHAPES = 8  # masks that are remembered, for pictures whose own marks nothing
-FEW = 6
-"""Below so many places a recommendation is called a hint."""
+LEVEL_TONE, LEVEL_LOOK = 0.2, 0.05
+"""What is as good as the best: PSNR so many dB below it, a perceptual distance by such a share above it."""
 
 TITLES = {"telea": "Telea", "ns": "Navier-Stokes", "biharmonic": "biharmonic", "fillnodata": "GDAL fill"}
 SHOWN = ("psnr_hole", "ssim_hole", "perceptual", "seconds")
@@ -78,7 +78,8 @@ FOOTNOTES = (
     "Perceptual distance: how far the picture looks from the true one, by features of a network; lower is closer. It "
     "punishes blur and seams.",
     "Seconds: for one fill, on the device named under How it was made; classical methods always run on the CPU.",
-    "Two methods count as level where the mean of their differences, place by place, is within two standard errors.",
+    f"As good as the best is what is within {LEVEL_TONE} dB and {LEVEL_LOOK:.0%} of its perceptual distance. A lead "
+    "counts as certain where its mean, over the places, is more than two standard errors.",
 )
 
 
@@ -345,6 +346,8 @@ class _Run:
         self.failures: list[ItemFailed] = []
         self._maskless, self._placeless = 0, 0
         self._shapes: list[Hole] = []
+        self._order: list[Job] = []
+        self._searched = False
 
     @property
     def done(self) -> int:
@@ -357,7 +360,8 @@ class _Run:
         self._maskless = len(todo.jobs) - len(marked)
         if not marked:
             raise NothingToDo("no picture has a mask: compare moves the shapes of masks, so it needs some")
-        return [marked[name] for name in shuffled(marked, self._settings.seed)]
+        self._order = [marked[name] for name in shuffled(marked, self._settings.seed)]
+        return self._order
 
     def punch(self, job: Job, count: int, stop: Callable[[], bool]) -> int:
         """Punch some holes into one picture; how many found a place."""
@@ -389,7 +393,21 @@ class _Run:
             if len(self._shapes) < SHAPES:
                 self._shapes.append(damage)
             return damage
+        if not self._shapes and not self._searched:
+            self._find_shapes()
         return self._shapes[_number(job.name) % len(self._shapes)] if self._shapes else None
+
+    def _find_shapes(self) -> None:
+        """Look for the first mask that marks something."""
+        self._searched = True
+        for job in self._order:
+            try:
+                hole = self._reader.read(job).hole
+            except ItemError:  # reported when its turn comes
+                continue
+            if hole.any():
+                self._shapes.append(hole)
+                return
 
     def _measure(self, job: Job, truth: Pixels, damage: Hole, where: Window, hole: Hole, *, grey: bool) -> None:
         true, unseen = truth[where.slices], damage[where.slices]
@@ -505,12 +523,13 @@ def _clear_of(hole: Hole, blocked: Hole) -> Hole:
 # ---------------------------------------------------------------- what follows
 
 
-def advise(items: Sequence[Measured], methods: Sequence[str], networks: Mapping[str, object]) -> Advice:
+def advise(items: Sequence[Measured], methods: Sequence[str], networks: Collection[str]) -> Advice:
     """Say in one sentence what the figures speak for.
 
-    PSNR in the holes and perceptual distance decide. Methods that cannot be told apart are level (see `level`), and of
-    those the fastest is recommended, whoever made it. Where the two measures speak for different methods, the
-    perceptual one decides, for pictures are looked at, and the sentence says so.
+    PSNR in the holes and perceptual distance decide. What is within `LEVEL_TONE` and `LEVEL_LOOK` of the best is as
+    good, and of those the fastest is recommended, whoever made it. Where the two measures speak for different methods,
+    the perceptual one decides, for pictures are looked at, and the sentence says so. It also says where the places are
+    too few to exclude chance: where a lead is within two standard errors of its mean.
 
     Args:
         items: Every fill; all methods filled the same holes, in the same order.
@@ -518,70 +537,65 @@ def advise(items: Sequence[Measured], methods: Sequence[str], networks: Mapping[
         networks: Those that are networks.
     """
     by = {method: [item for item in items if item.method == method] for method in methods}
-    count = len(by[methods[0]])
     seconds = {method: float(np.mean([item.seconds for item in of])) for method, of in by.items()}
-    tone = {method: [item.psnr_hole for item in of] for method, of in by.items()}
-    look = {method: [-item.perceptual for item in of] for method, of in by.items()}
-    in_tone, in_look = level(tone), level(look)
-    both = [method for method in methods if method in in_tone and method in in_look]
-    hint = f"A hint, from {counted(count, ('place', 'places'))} only: " if count < FEW else ""
+    tones = {method: [item.psnr_hole for item in of] for method, of in by.items()}
+    looks = {method: [item.perceptual for item in of] for method, of in by.items()}
+    tone, look = ({method: _mean(values) for method, values in of.items()} for of in (tones, looks))
+    in_tone = [method for method in methods if tone[method] >= max(tone.values()) - LEVEL_TONE]
+    in_look = [method for method in methods if look[method] <= min(look.values()) * (1 + LEVEL_LOOK)]
+    both = [method for method in in_tone if method in in_look]
     chosen = min(both or in_look, key=seconds.__getitem__)
+    nearest = min(both or in_tone, key=seconds.__getitem__)
     if len(methods) == 1:
         return Advice(chosen, f"{title(chosen)} is the only method that was measured, so there is nothing to choose.")
-    figures = f"{_mean(tone[chosen]):.2f} dB in the holes, perceptual distance {-_mean(look[chosen]):.3f}"
+    rest = [method for method in methods if method not in both]
     pace = f"{_time(seconds[chosen])} a place"
     if not both:
-        nearest = min(in_tone, key=seconds.__getitem__)
         says = (
             f"The measures disagree: {title(chosen)} looks closest to what was there (perceptual distance "
-            f"{-_mean(look[chosen]):.3f}; {title(nearest)} {-_mean(look[nearest]):.3f}), while {title(nearest)} is "
-            f"closest in tone ({_mean(tone[nearest]):.2f} dB; {title(chosen)} {_mean(tone[chosen]):.2f}): use "
-            f"{title(chosen)} for pictures that are looked at, {title(nearest)} where values count."
+            f"{look[chosen]:.3f}; {title(nearest)} {look[nearest]:.3f}), while {title(nearest)} is closest in tone "
+            f"({tone[nearest]:.2f} dB; {title(chosen)} {tone[chosen]:.2f}): use {title(chosen)} for pictures that are "
+            f"looked at, {title(nearest)} where values count"
         )
     elif len(both) > 1:
-        others = [method for method in both if method != chosen]
-        slower = [f"{title(other)} ({_times(seconds[other], seconds[chosen])} the time)" for other in others]
+        slower = [f"{title(m)} ({_times(seconds[m], seconds[chosen])} the time)" for m in both if m != chosen]
         says = (
-            f"Use {title(chosen)}: it cannot be told from the best by either measure ({figures}), and of "
-            f"those as good it is the fastest, {pace}; as good: {', '.join(slower)}."
+            f"Use {title(chosen)}: it is as good as the best by both measures ({tone[chosen]:.2f} dB in the holes, "
+            f"perceptual distance {look[chosen]:.3f}) and the fastest of them, {pace}; as good: {', '.join(slower)}"
         )
     else:
-        rest = [method for method in methods if method != chosen]
-        second = max(rest, key=lambda method: _mean(look[method]))
+        second = min(rest, key=look.__getitem__)
         says = (
-            f"Use {title(chosen)}: it comes closest to what was there ({figures}; next, by its looks, is "
-            f"{title(second)} with {_mean(tone[second]):.2f} dB and {-_mean(look[second]):.3f})"
+            f"Use {title(chosen)}: it comes closest to what was there ({tone[chosen]:.2f} dB in the holes, perceptual "
+            f"distance {look[chosen]:.3f}; {title(second)}, the next by its looks, {tone[second]:.2f} dB and "
+            f"{look[second]:.3f}), {pace}"
         )
         quick = min(rest, key=seconds.__getitem__)
         if seconds[quick] * 2 < seconds[chosen]:
-            says += f", and takes {_times(seconds[chosen], seconds[quick])} the time of {title(quick)}"
-        says += "."
-    if chosen not in networks and any(method in networks for method in methods) and both:
-        says = f"{says[:-1]}; on these pictures a network is not needed."
-    return Advice(chosen, hint + says)
+            says += f", {_times(seconds[chosen], seconds[quick])} the time of {title(quick)}"
+    if both and chosen not in networks and any(method in networks for method in methods):
+        says += "; on these pictures no network is needed"
+    behind = [method for method in methods if method not in (both or (chosen, nearest))]
+    if not all(
+        _certain([own - best for own, best in zip(looks[method], looks[chosen], strict=True)])
+        or _certain([best - own for own, best in zip(tones[method], tones[nearest], strict=True)])
+        for method in behind
+    ):
+        count = len(by[chosen])
+        says += f"; {counted(count, ('place leaves', 'places leave'))} room for chance, and more --places tell more"
+    return Advice(chosen, says + ".")
 
 
-def level(values: Mapping[str, Sequence[float]]) -> list[str]:
-    """Methods that cannot be told from the best: more is better.
-
-    Args:
-        values: A figure for each hole, by method; the holes are the same. Infinite ones are left out.
-
-    Returns:
-        The best by its mean, and those whose differences to it, hole by hole, have a mean within two standard errors
-        of 0; where there is one hole only, the best alone.
-    """
-    best = max(values, key=lambda method: _mean(values[method]))
-    found = []
-    for method, own in values.items():
-        ahead = [a - b for a, b in zip(values[best], own, strict=True) if math.isfinite(a) and math.isfinite(b)]
-        error = float(np.std(ahead, ddof=1)) / math.sqrt(len(ahead)) if len(ahead) > 1 else 0.0
-        if method == best or (ahead and float(np.mean(ahead)) <= 2 * error):
-            found.append(method)
-    return found
+def _certain(ahead: Sequence[float]) -> bool:
+    """Whether a lead, hole by hole, is more than chance: its mean more than two standard errors."""
+    finite = [value for value in ahead if math.isfinite(value)]
+    if len(finite) < 2:
+        return False
+    return float(np.mean(finite)) > 2 * float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
 
 
 def _mean(values: Sequence[float]) -> float:
+    """Mean of what is finite; of nothing, the best there can be: every fill was the truth itself."""
     finite = [value for value in values if math.isfinite(value)]
     return sum(finite) / len(finite) if finite else math.inf
 
@@ -592,7 +606,7 @@ def _time(seconds: float) -> str:
 
 def _times(one: float, other: float) -> str:
     ratio = one / max(other, 1e-9)
-    return f"{ratio:.1f} times" if ratio < 10 else f"{ratio:,.0f} times"
+    return f"{ratio:.1f} times" if ratio < 9.95 else f"{ratio:,.0f} times"
 
 
 # ---------------------------------------------------------------- the page
@@ -604,7 +618,7 @@ def _show(found: Comparison, trials: Sequence[_Trial], folder: Folder, todo: Job
     assert advice is not None
     columns, rows, bold = found.table()
     now = datetime.now().astimezone()
-    where = todo.jobs[0].image.parent if len(todo.jobs) > 1 else todo.jobs[0].image
+    where = Path(common_folder([str(job.image.parent if len(todo.jobs) > 1 else job.image) for job in todo.jobs]))
     figures = (
         ("places", f"{found.places:,}"),
         ("pictures", f"{len({item.picture for item in found.items}):,}"),

@@ -10,6 +10,7 @@ zipped or sent is still whole, and the page opens from disk. What a page may tak
 from __future__ import annotations
 
 import json
+import os
 import re
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
@@ -254,6 +255,14 @@ def rendered(page: Page) -> str:
     data = json.dumps(asdict(page), ensure_ascii=False).replace("<", "\\u003c")
     template = Path(__file__).with_suffix(".html").read_text("utf-8")
     return template.replace(_SLOT, data, 1)
+
+
+def common_folder(folders: Sequence[str]) -> str:
+    """The folder that all of these lie in, as it was spelled; at least one."""
+    try:
+        return os.path.commonpath(folders) or "."
+    except ValueError:  # some relative, some not
+        return os.path.commonpath([str(Path(folder).absolute()) for folder in folders])
 
 
 def share(part: float) -> str:

@@ -43,6 +43,7 @@ from pconv_cli.page import (
     Page,
     Place,
     Sheet,
+    common_folder,
     counted,
     duration,
     share,
@@ -138,17 +139,9 @@ def of_pictures(
     jobs = [partial(show, number, job) for number, job in enumerate(todo.jobs, 1)]
     items = _with_earlier(report.items, folder) if settings.resume else report.items
     report = replace(report, items=items)
-    source = _common([str(job.image.parent) for job in todo.jobs])
+    source = common_folder([str(job.image.parent) for job in todo.jobs])
     title = Path(source).absolute().name if len(todo.jobs) > 1 else todo.jobs[0].name
     return _made(report, jobs, folder, emit, title, f"from {source} to {todo.home}")
-
-
-def _common(folders: Sequence[str]) -> str:
-    """The folder that all of these lie in, as it was spelled."""
-    try:
-        return os.path.commonpath(folders) or "."
-    except ValueError:  # some relative, some not
-        return os.path.commonpath([str(Path(folder).absolute()) for folder in folders])
 
 
 def of_one(big: Path, mask: Path | None, report: Report, settings: Settings, folder: Folder, emit: Listener) -> Path:
