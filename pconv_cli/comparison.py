@@ -553,7 +553,7 @@ def advise(items: Sequence[Measured], methods: Sequence[str], networks: Collecti
     if not both:
         says = (
             f"The measures disagree: {title(chosen)} looks closest to what was there (perceptual distance "
-            f"{look[chosen]:.3f}; {title(nearest)} {look[nearest]:.3f}), while {title(nearest)} is closest in tone "
+            f"{look[chosen]:.4f}; {title(nearest)} {look[nearest]:.4f}), while {title(nearest)} is closest in tone "
             f"({tone[nearest]:.2f} dB; {title(chosen)} {tone[chosen]:.2f}): use {title(chosen)} for pictures that are "
             f"looked at, {title(nearest)} where values count"
         )
@@ -561,14 +561,14 @@ def advise(items: Sequence[Measured], methods: Sequence[str], networks: Collecti
         slower = [f"{title(m)} ({_times(seconds[m], seconds[chosen])} the time)" for m in both if m != chosen]
         says = (
             f"Use {title(chosen)}: it is as good as the best by both measures ({tone[chosen]:.2f} dB in the holes, "
-            f"perceptual distance {look[chosen]:.3f}) and the fastest of them, {pace}; as good: {', '.join(slower)}"
+            f"perceptual distance {look[chosen]:.4f}) and the fastest of them, {pace}; as good: {', '.join(slower)}"
         )
     else:
         second = min(rest, key=look.__getitem__)
         says = (
             f"Use {title(chosen)}: it comes closest to what was there ({tone[chosen]:.2f} dB in the holes, perceptual "
-            f"distance {look[chosen]:.3f}; {title(second)}, the next by its looks, {tone[second]:.2f} dB and "
-            f"{look[second]:.3f}), {pace}"
+            f"distance {look[chosen]:.4f}; {title(second)}, the next by its looks, {tone[second]:.2f} dB and "
+            f"{look[second]:.4f}), {pace}"
         )
         quick = min(rest, key=seconds.__getitem__)
         if seconds[quick] * 2 < seconds[chosen]:

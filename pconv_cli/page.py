@@ -34,6 +34,7 @@ PRINTED = 4_000_000
 """Pixels of one image at most: 8 MB as JPEG where it is all noise, and a tenth of that for most photographs."""
 
 _OURS = re.compile(r"\d{5}-[a-z0-9-]+\.(jpg|png)")
+_URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # as a path spells it; a drive has one letter
 _SLOT = "/*DATA*/"
 
 
@@ -166,9 +167,13 @@ class Folder:
             searched: Folders that are searched for pictures or masks, and would give those of the report the next time.
 
         Raises:
-            UsageError: It lies in a folder that is searched.
+            UsageError: It lies in a folder that is searched, or is no place on this machine.
             OutputError: There is a report already, or nothing can be written there.
         """
+        if _URL.match(str(path)):
+            raise UsageError(
+                f"--report {path}: a report is written to a folder of this machine; copy it there afterwards"
+            )
         for folder in searched:
             if folder.is_dir() and folder.resolve() in (path.resolve(), *path.resolve().parents):
                 reason = f"lies in {folder}, where its images would be taken for pictures the next time"

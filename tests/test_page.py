@@ -99,6 +99,13 @@ def test_a_report_does_not_lie_among_the_pictures_that_are_searched(tmp_path: Pa
     Folder(tmp_path / "input", overwrite=False, searched=[tmp_path / "in"])  # another name
 
 
+def test_a_report_is_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="a folder of this machine"):
+        Folder(Path("s3://bucket/report"), overwrite=False)
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_images_of_a_report_before_are_removed_and_nothing_else(tmp_path: Path) -> None:
     first = Folder(tmp_path, overwrite=False)
     for number in (1, 2):
