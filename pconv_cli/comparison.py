@@ -345,7 +345,7 @@ class _Run:
         self.trials: list[_Trial] = []
         self.failures: list[ItemFailed] = []
         self._maskless, self._placeless = 0, 0
-        self._shapes: list[Hole] = []
+        self._shapes: list[Damage] = []
         self._order: list[Job] = []
         self._searched = False
 
@@ -387,12 +387,13 @@ class _Run:
             self._fail(job, ItemError(job.image, reason))
         return self.done - before
 
-    def _shapes_for(self, job: Job, damage: Hole) -> Hole | None:
+    def _shapes_for(self, job: Job, damage: Hole) -> Damage | None:
         """A mask whose shapes are moved: the picture's own, or that of another where it marks nothing."""
         if damage.any():
+            shapes = Damage.of(damage)
             if len(self._shapes) < SHAPES:
-                self._shapes.append(damage)
-            return damage
+                self._shapes.append(shapes)
+            return shapes
         if not self._shapes and not self._searched:
             self._find_shapes()
         return self._shapes[_number(job.name) % len(self._shapes)] if self._shapes else None
@@ -406,7 +407,7 @@ class _Run:
             except ItemError:  # reported when its turn comes
                 continue
             if hole.any():
-                self._shapes.append(hole)
+                self._shapes.append(Damage.of(hole))
                 return
 
     def _measure(self, job: Job, truth: Pixels, damage: Hole, where: Window, hole: Hole, *, grey: bool) -> None:
@@ -456,7 +457,7 @@ def _number(text: str) -> int:
 # ---------------------------------------------------------------- where holes are punched
 
 
-def place(damage: Hole, shapes: Hole, side: int, random: np.random.Generator) -> tuple[Window, Hole] | None:
+def place(damage: Hole, shapes: Damage, side: int, random: np.random.Generator) -> tuple[Window, Hole] | None:
     """Find a hole of given shapes, and an undamaged place for it.
 
     Shapes are moved as they are, mirrored and turned by quarters; one that would come within `KEEP_OFF` of damage is
@@ -464,7 +465,7 @@ def place(damage: Hole, shapes: Hole, side: int, random: np.random.Generator) ->
 
     Args:
         damage: `(h, w)`, True where the picture is damaged.
-        shapes: `(h, w)` of any size, True where a mask marks something; it must mark something.
+        shapes: What a mask of any size marks; it must mark something.
         side: Of the place, pixels; a smaller picture is a place as a whole, cut square.
         random: Where from.
 
@@ -473,13 +474,13 @@ def place(damage: Hole, shapes: Hole, side: int, random: np.random.Generator) ->
     """
     side = min(side, *damage.shape)
     rim = min(RIM, side // 8)
-    near, marks = dilate(damage, KEEP_OFF), Damage.of(shapes)
+    near = dilate(damage, KEEP_OFF)
     best: tuple[float, Window, Hole] | None = None
     for attempt in range(2 * TRIES):
         if attempt == TRIES and best is not None:
             break
-        mark = int(random.integers(len(marks)))
-        middle = int(marks.rows[mark]), int(marks.starts[mark] + marks.stops[mark]) // 2
+        mark = int(random.integers(len(shapes)))
+        middle = int(shapes.rows[mark]), int(shapes.starts[mark] + shapes.stops[mark]) // 2
         moved = np.rot90(_cut_out(shapes, middle, side), int(random.integers(4)))
         moved = moved[:, ::-1] if random.integers(2) else moved
         top, left = (int(random.integers(limit - side + 1)) for limit in damage.shape)
@@ -500,12 +501,13 @@ def place(damage: Hole, shapes: Hole, side: int, random: np.random.Generator) ->
     return None if best is None else best[1:]
 
 
-def _cut_out(shapes: Hole, middle: tuple[int, int], side: int) -> Hole:
+def _cut_out(shapes: Damage, middle: tuple[int, int], side: int) -> Hole:
     """A square of a mask round a pixel, as far as the mask goes."""
+    limits = shapes.height, shapes.width
+    top, left = (min(max(at - side // 2, 0), max(limit - side, 0)) for at, limit in zip(middle, limits, strict=True))
+    part = Window(left, top, min(side, shapes.width), min(side, shapes.height))
     out = np.zeros((side, side), np.bool_)
-    starts = [min(max(at - side // 2, 0), max(limit - side, 0)) for at, limit in zip(middle, shapes.shape, strict=True)]
-    part = shapes[starts[0] : starts[0] + side, starts[1] : starts[1] + side]
-    out[: part.shape[0], : part.shape[1]] = part
+    out[: part.height, : part.width] = shapes.window(part)
     return out
 
 

@@ -51,6 +51,7 @@ from pconv_cli.page import (
 from pconv_cli.page import View as Shown
 from pconv_cli.pipeline import Budget
 from pconv_cli.regions import Window
+from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import Reader, RestoreSettings
 from pconv_cli.seams import BESIDE, SeamMeter
@@ -73,6 +74,7 @@ FOOTNOTES = (
     "Seam: how large the step across a cut between two tiles is, over the steps 6 to 14 pixels beside it. 1 cannot be "
     "told from its surroundings; a dash means that no cut ran through a hole, so there is no seam.",
     "Damaged: the share of the pixels that the mask marks. Filled: the share of those that were filled.",
+    "Time: from reading a picture to having written it, while others were under way.",
     "Pictures on this page are JPEGs to look at. The restored files stand where they were written, as they are.",
 )
 Prints = tuple[tuple[Shown, ...], tuple[Sheet, ...]]
@@ -100,12 +102,7 @@ class Sight:
 
 
 def of_pictures(
-    report: Report,
-    todo: JobList,
-    settings: RestoreSettings,
-    folder: Folder,
-    emit: Listener,
-    elsewhere: Callable[[Path], bool] = lambda path: False,
+    report: Report, todo: JobList, settings: RestoreSettings, folder: Folder, emit: Listener, stage: Stage | None = None
 ) -> Path:
     """Make the page of a run of `restore`.
 
@@ -115,7 +112,7 @@ def of_pictures(
         settings: How.
         folder: Where the page goes.
         emit: Told of what happens.
-        elsewhere: Tells whether a file is not on this machine any more.
+        stage: Where files are while they are looked at that are elsewhere: they are fetched again, one by one.
 
     Returns:
         The page.
@@ -123,25 +120,32 @@ def of_pictures(
     Raises:
         OutputError: It cannot be written.
     """
+    stage = stage or Stage()
     reader = Reader(replace(settings, overwrite=True, resume=False), _view(settings))
     budget = Budget(IN_FLIGHT)
 
     def show(number: int, job: Job) -> Prints:
-        if elsewhere(job.image) or elsewhere(job.output):
-            raise ItemError(job.output, "is not on this machine, so it is not shown")
-        cost = reader.cost(job)
-        budget.acquire(cost)
         try:
-            return prints(folder, number, _in_memory(reader, job))
+            for path in (job.image, job.mask, job.output):
+                if path is not None:
+                    stage.fetch(path, job.output)
+            cost = reader.cost(job)
+            budget.acquire(cost)
+            try:
+                return prints(folder, number, _in_memory(reader, job))
+            finally:
+                budget.release(cost)
+        except ItemError as error:
+            raise stage.shown(error) from error
         finally:
-            budget.release(cost)
+            stage.release(job.output)
 
-    jobs = [partial(show, number, job) for number, job in enumerate(todo.jobs, 1)]
+    shows = [partial(show, number, job) for number, job in enumerate(todo.jobs, 1)]
     items = _with_earlier(report.items, folder) if settings.resume else report.items
-    report = replace(report, items=items)
-    source = common_folder([str(job.image.parent) for job in todo.jobs])
+    source = stage.shown(common_folder([str(job.image.parent) for job in todo.jobs]))
     title = Path(source).absolute().name if len(todo.jobs) > 1 else todo.jobs[0].name
-    return _made(report, jobs, folder, emit, title, f"from {source} to {todo.home}")
+    where = f"from {source} to {stage.shown(str(todo.home))}"
+    return _made(replace(report, items=items), shows, folder, stage.telling(emit), title, where)
 
 
 def of_one(big: Path, mask: Path | None, report: Report, settings: Settings, folder: Folder, emit: Listener) -> Path:

@@ -73,7 +73,7 @@ holes = st.builds(
 def test_what_is_punched_keeps_off_damage_and_leaves_a_rim(damage: Hole, shapes: Hole, seed: int) -> None:
     if not shapes.any():
         return
-    found = place(damage, shapes, 96, np.random.default_rng(seed))
+    found = place(damage, Damage.of(shapes), 96, np.random.default_rng(seed))
     if found is None:
         return
     where, hole = found
@@ -95,7 +95,7 @@ def test_shapes_are_those_of_the_mask_moved_mirrored_and_turned() -> None:
     ways = {way.tobytes() + bytes(way.shape) for k in range(4) for way in (np.rot90(ell, k), np.rot90(ell, k)[:, ::-1])}
     damage, seen = np.zeros((SIDE, SIDE), np.bool_), set()
     for seed in range(60):
-        found = place(damage, shapes, 96, np.random.default_rng(seed))
+        found = place(damage, Damage.of(shapes), 96, np.random.default_rng(seed))
         if found is None:
             continue
         rows, columns = np.nonzero(found[1])
@@ -107,7 +107,7 @@ def test_shapes_are_those_of_the_mask_moved_mirrored_and_turned() -> None:
 def test_a_shape_near_damage_is_left_out_as_a_whole() -> None:
     damage = box(96, 96, 0, 0, 96, 48)
     shapes = box(96, 96, 20, 60, 30, 70) | box(96, 96, 60, 40, 70, 66)  # the second would reach into the damage
-    found = place(damage, shapes, 96, np.random.default_rng(3))
+    found = place(damage, Damage.of(shapes), 96, np.random.default_rng(3))
     assert found is not None
     _, boxes = Damage.of(found[1]).components()
     sizes = {tuple(sorted((right - left, bottom - top))) for left, top, right, bottom in boxes.tolist()}
@@ -117,12 +117,12 @@ def test_a_shape_near_damage_is_left_out_as_a_whole() -> None:
 def test_a_net_of_scratches_that_reaches_everywhere_is_cut_where_it_comes_near_damage() -> None:
     net = np.zeros((200, 200), np.bool_)
     net[::24] = net[:, ::24] = True
-    assert place(net, net, 96, np.random.default_rng(0)) is not None
+    assert place(net, Damage.of(net), 96, np.random.default_rng(0)) is not None
 
 
 def test_where_all_is_damaged_there_is_no_place() -> None:
     full = np.ones((120, 120), np.bool_)
-    assert place(full, scratched(), 96, np.random.default_rng(0)) is None
+    assert place(full, Damage.of(scratched()), 96, np.random.default_rng(0)) is None
 
 
 # ---------------------------------------------------------------- the run

@@ -282,6 +282,17 @@ def test_one_large_picture_has_a_page_too(work: Workplace, run: Run, monkeypatch
     assert page()["lead"].startswith("The picture is restored.")
 
 
+def test_floats_of_a_large_picture_are_shown_in_the_range_of_what_is_known(work: Workplace, run: Run) -> None:
+    hole = box(64, 48, 20, 20, 30, 30)
+    values = texture(64, 48, 1)[..., 0].astype(np.float32) * 10 - 300
+    values[hole] = np.nan
+    Image.fromarray(values).save(work.pictures / "map.tif")
+    assert run("tile", "in/map.tif", "-o", "out.tif", "--report", "report") == 0
+    before, after = (shown(view["file"]) for view in entry("map.tif")["sheets"][0]["views"])
+    assert close(before[:15], after[:15]) and before[:15].std() > 20
+    assert (before[22:28, 22:28] < 20).all() and after[22:28, 22:28].mean() > 60
+
+
 def test_a_large_picture_that_failed_is_reported_as_failed(work: Workplace, run: Run) -> None:
     work.pair("map.tif")
     Path("out.tif").write_bytes(b"in the way")

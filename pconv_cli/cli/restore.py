@@ -186,7 +186,7 @@ def command(
         if as_json:
             ui.out(report.summary())
         if page is not None:
-            proofs.of_pictures(report, todo, settings, page, stop.listening, stage.holds)
+            proofs.of_pictures(report, todo, settings, page, stop.listening, stage)
     raise typer.Exit(exit_code(report))
 
 
