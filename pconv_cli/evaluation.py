@@ -62,6 +62,7 @@ PAINT = 255  # stands in the holes that the methods see
 PLOTTED = ("psnr_hole", "ssim", "l1", "perceptual")
 
 T = TypeVar("T")
+About = tuple[str, str, float, str, bool]  # the first fields of `Measured`
 Method = Callable[[Pixels, Hole, bool], Pixels]  # the last says that the picture is grey
 
 
@@ -302,7 +303,7 @@ def evaluate(
     started = time.monotonic()
     notices, emit = collecting(emit)
     pictures, holes = find_files(photos, masks, READ_SUFFIXES)
-    _refuse(settings, [*pictures.values(), *holes.values()])
+    refuse(settings, [*pictures.values(), *holes.values()])
     run = _Run(settings, emit, pictures, holes)
     pairs = run.pairs(stop)
     emit(EvaluationStarted(len(pairs), tuple(run.methods), str(run.device), precision_name(run.precision)))
@@ -340,15 +341,18 @@ def save(evaluation: Evaluation, settings: EvaluateSettings) -> None:
     _write(settings.plot, settings.overwrite, lambda stream: _draw(evaluation, stream))
 
 
-class _Run:
-    """What a run has in hand: files, methods, the feature network, and what has failed."""
+class Bench:
+    """Methods that are ready to fill, and what measures what they make.
 
-    def __init__(
-        self, settings: EvaluateSettings, emit: Listener, pictures: Mapping[str, Path], masks: Mapping[str, Path]
-    ) -> None:
+    Attributes:
+        device: Where the networks are.
+        precision: In which they compute.
+        methods: By name, in the order that was asked for.
+        weights: SHA-256 of the weights behind a method, or None for the pyramid.
+    """
+
+    def __init__(self, settings: EvaluateSettings, emit: Listener) -> None:
         self._settings, self._emit = settings, emit
-        self._pictures, self._masks = pictures, masks
-        self.failures: list[ItemFailed] = []
         self.device = choose_device(settings.device)
         self.precision, _ = choose_precision(settings.precision, self.device)
         self.methods: dict[str, Method] = {}
@@ -385,6 +389,49 @@ class _Run:
         else:
             self.methods[name] = lambda picture, hole, _: method(picture, hole)
 
+    def fills(
+        self, about: About, truth: Pixels, hole: Hole, *, grey: bool,
+        unseen: Hole | None = None, each: Callable[[str, Pixels], None] = lambda method, picture: None,
+    ) -> list[Measured]:  # fmt: skip
+        """Fill one hole by every method and measure.
+
+        Args:
+            about: Picture, mask, share, bucket, whether at the border: see `Measured`.
+            truth: The picture, `(h, w, 3)`.
+            hole: `(h, w)`, True where it is to be filled and measured.
+            grey: Whether the picture is.
+            unseen: `(h, w)`, True where the picture is not known either: filled with the hole, and not measured.
+            each: Given every method's name and the picture with the hole filled.
+        """
+        hidden = hole if unseen is None else hole | unseen
+        holed = np.where(hidden[..., None], np.uint8(PAINT), truth)
+        with torch.inference_mode():
+            wanted = self._features(_tensor(truth))
+        measured = []
+        for name, method in self.methods.items():
+            seen = holed.copy()  # whatever one does to it, the next begins with the same
+            started = time.perf_counter()
+            filled = method(seen, hidden, grey)
+            seconds = time.perf_counter() - started
+            composite = np.where(hole[..., None], filled, truth)
+            with torch.inference_mode():
+                distance = perceptual_distance(self._features(_tensor(composite)), wanted)
+                figures = _figures(composite, truth, hole)
+            measured.append(Measured(*about, name, **figures, perceptual=float(distance), seconds=seconds))
+            each(name, composite)
+        return measured
+
+
+class _Run(Bench):
+    """What a run has in hand: files, and what has failed."""
+
+    def __init__(
+        self, settings: EvaluateSettings, emit: Listener, pictures: Mapping[str, Path], masks: Mapping[str, Path]
+    ) -> None:
+        super().__init__(settings, emit)
+        self._pictures, self._masks = pictures, masks
+        self.failures: list[ItemFailed] = []
+
     def pairs(self, stop: Callable[[], bool]) -> tuple[Pair, ...]:
         """Look at all sizes and masks, and draw the pairs."""
         sizes = self._looked_at(self._pictures, _size)
@@ -419,7 +466,8 @@ class _Run:
         try:
             picture, hole = read_picture(photo), read_mask(mask).hole
             truth, hole = common_centre(picture.rgb(), hole)
-            measured = self._fills(pair, truth, hole, grey=picture.mode in ("L", "LA"))
+            about = (pair.picture, pair.mask, float(hole.mean()), BUCKETS[pair.bucket], at_border(hole))
+            measured = self.fills(about, truth, hole, grey=picture.mode in ("L", "LA"))
         except ItemError as error:
             self._fail(pair.picture, photo, error)
             return []
@@ -428,24 +476,6 @@ class _Run:
             self._fail(pair.picture, photo, ItemError(photo, reason))
             return []
         self._emit(PairMeasured(pair.picture, pair.mask, BUCKETS[pair.bucket], float(hole.mean())))
-        return measured
-
-    def _fills(self, pair: Pair, truth: Pixels, hole: Hole, grey: bool) -> list[Measured]:
-        holed = np.where(hole[..., None], np.uint8(PAINT), truth)
-        with torch.inference_mode():
-            wanted = self._features(_tensor(truth))
-        about = (pair.picture, pair.mask, float(hole.mean()), BUCKETS[pair.bucket], at_border(hole))
-        measured = []
-        for name, method in self.methods.items():
-            seen = holed.copy()  # whatever one does to it, the next begins with the same
-            started = time.perf_counter()
-            filled = method(seen, hole, grey)
-            seconds = time.perf_counter() - started
-            composite = np.where(hole[..., None], filled, truth)
-            with torch.inference_mode():
-                distance = perceptual_distance(self._features(_tensor(composite)), wanted)
-                figures = _figures(composite, truth, hole)
-            measured.append(Measured(*about, name, **figures, perceptual=float(distance), seconds=seconds))
         return measured
 
     def _fail(self, name: str, path: Path, error: ItemError) -> None:
@@ -510,7 +540,7 @@ def _large_enough(path: Path, height: int, width: int) -> None:
 # ---------------------------------------------------------------- files out
 
 
-def _refuse(settings: EvaluateSettings, inputs: Iterable[Path]) -> None:
+def refuse(settings: EvaluateSettings, inputs: Iterable[Path]) -> None:
     """Refuse before any work what makes no sense or could not be written after it."""
     if settings.size < SMALLEST_TILE:
         raise UsageError(f"--size {settings.size}: must be {SMALLEST_TILE} or more")

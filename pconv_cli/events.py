@@ -185,9 +185,32 @@ class EvaluationFinished:
     seconds: float
 
 
+@dataclass(frozen=True)
+class ReportStarted:
+    """The run is over, and a page is made of it: how many pictures it is going to show."""
+
+    items: int
+
+
+@dataclass(frozen=True)
+class ItemShown:
+    """A picture is on the page."""
+
+    name: str
+
+
+@dataclass(frozen=True)
+class ReportWritten:
+    """The page is there; the time it took in seconds."""
+
+    path: str
+    seconds: float
+
+
 Event = (
     RunStarted | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
     | TrainStarted | TrainStep | Validated | TrainFinished
     | CheckStarted | ItemChecked | EvaluationStarted | PairMeasured | EvaluationFinished
+    | ReportStarted | ItemShown | ReportWritten
 )  # fmt: skip
 Listener = Callable[[Event], None]

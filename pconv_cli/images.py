@@ -427,12 +427,52 @@ def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> No
     Raises:
         ItemError: The target exists, or the disk says no.
     """
+    _write_shown(Image.fromarray(pixels), target, overwrite, "PNG")
+
+
+def _write_shown(image: Image.Image, target: Path, overwrite: bool, kind: str, **options: Any) -> None:
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, overwrite=overwrite) as stream:
-            Image.fromarray(pixels).save(stream, "PNG")
+            image.save(stream, kind, **options)
     except OSError as error:
-        raise ItemError(target, _why_unwritable(error, "PNG")) from error
+        raise ItemError(target, _why_unwritable(error, kind)) from error
+
+
+def write_view(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool, quality: int = 90) -> None:
+    """Write what is only to be looked at, `(h, w, 3)`, as JPEG without chroma subsampling, all of it or nothing.
+
+    Raises:
+        ItemError: The target exists, or the disk says no.
+    """
+    _write_shown(Image.fromarray(pixels), target, overwrite, "JPEG", quality=quality, subsampling=0)
+
+
+def write_layer(hole: NDArray[np.bool_], colour: tuple[int, int, int], target: Path, *, overwrite: bool) -> None:
+    """Write a hole, `(h, w)`, as a PNG of one colour that is transparent elsewhere, all of it or nothing.
+
+    Raises:
+        ItemError: The target exists, or the disk says no.
+    """
+    image = Image.fromarray(hole.astype(np.uint8), "P")
+    image.putpalette([0, 0, 0, *colour])
+    _write_shown(image, target, overwrite, "PNG", bits=1, transparency=0)
+
+
+def reduced(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
+    """A picture, `(h, w, 3)`, made smaller until no side is longer; one that fits is given back as it is."""
+    height, width = pixels.shape[:2]
+    scale = longest / max(height, width)
+    if scale >= 1:
+        return pixels
+    size = max(round(width * scale), 1), max(round(height * scale), 1)
+    image = Image.fromarray(np.ascontiguousarray(pixels))
+    return np.asarray(image.resize(size, Image.Resampling.BOX if scale < 0.1 else Image.Resampling.LANCZOS))
+
+
+def displayed(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn what is as stored, `(h, w, ...)`, as a picture of that EXIF orientation is displayed."""
+    return _upright(array, orientation)
 
 
 def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | None = None) -> None:

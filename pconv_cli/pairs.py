@@ -86,12 +86,12 @@ def draw_pairs(
     Returns:
         The pairs, bucket by bucket. The same for the same names, sizes and seed, in whatever order they are given.
     """
-    order = _shuffled(pictures, seed)
+    order = shuffled(pictures, seed)
     turn = 0
     drawn: list[Pair] = []
     for bucket in range(len(BUCKETS)):
         kinds: dict[str, list[str]] = {}
-        for mask in _shuffled((name for name, of in masks.items() if bucket in of.values()), seed):
+        for mask in shuffled((name for name, of in masks.items() if bucket in of.values()), seed):
             kinds.setdefault(_kind(mask), []).append(mask)
         turns: Counter[str] = Counter()
         times: Counter[str] = Counter()
@@ -164,6 +164,6 @@ def _kind(mask: str) -> str:
     return PurePosixPath(mask).stem.partition("_")[0]
 
 
-def _shuffled(names: Iterable[str], seed: int) -> list[str]:
+def shuffled(names: Iterable[str], seed: int) -> list[str]:
     """Bring names into an order that looks random, and stays as it is when names are added or a library changes."""
     return sorted(names, key=lambda name: hashlib.sha256(f"{seed} {name}".encode("utf-8", "surrogateescape")).digest())

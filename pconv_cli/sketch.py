@@ -36,7 +36,7 @@ def sketch(view: NDArray[np.uint8], plan: TilePlan) -> NDArray[np.uint8]:
     """
     scale = np.array([view.shape[1] / plan.width, view.shape[0] / plan.height])
     out = (view // 2 + 40).astype(np.uint8)  # pale, so that the colours stand out
-    out[_reduced(plan.damage, view.shape[0], view.shape[1])] = DAMAGE
+    out[reduced(plan.damage, view.shape[0], view.shape[1])] = DAMAGE
     for colour, windows in ((HEALED, [w for heal in plan.heals for w in heal.windows]), (WINDOW, plan.windows)):
         boxes = ((w.x, w.y, w.right, w.bottom) for w in windows)
         _outline(out, boxes, scale, colour)
@@ -51,8 +51,8 @@ def sketch(view: NDArray[np.uint8], plan: TilePlan) -> NDArray[np.uint8]:
     return out
 
 
-def _reduced(damage: Damage, height: int, width: int) -> NDArray[np.bool_]:
-    """Where a small view is to show damage: wherever there is any."""
+def reduced(damage: Damage, height: int, width: int) -> NDArray[np.bool_]:
+    """Where a small view, `(height, width)`, is to show damage: wherever there is any."""
     edges = np.zeros((height, width + 1), np.int32)
     rows = damage.rows.astype(np.int64) * height // damage.height
     starts = damage.starts.astype(np.int64) * width // damage.width

@@ -671,6 +671,11 @@ def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint
     return as_bytes(first[0].space.seen(small))
 
 
+def seen_as(source: Source, *, linear: bool) -> Layer:
+    """The first layer, as people see it; of floats whatever range they have."""
+    return _layers(source, linear=linear)[0]
+
+
 def _beside(big: Path) -> Path | None:
     """The mask that lies beside a picture, if there is one."""
     stems = (f"{big.stem}_mask", f"{big.stem}.mask")

@@ -21,8 +21,9 @@ PACKAGE = ROOT / "pconv_cli"
 
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
     {"__main__", "api", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
-    | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.doctor", "cli.reference", "cli.options"},
-    {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"},
+    | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.compare", "cli.doctor", "cli.reference", "cli.options"},
+    {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
+    | {"proofs", "comparison"},
     {
         "jobs",
         "pairs",
@@ -35,6 +36,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "report",
         "classical",
         "curves",
+        "page",
     }
     | {
         "images",
@@ -77,6 +79,11 @@ NEIGHBOURS = {
     ("layers", "spaces"),
     ("tile", "sharing"),
     ("check", "restore"),  # it looks at what that would do
+    ("proofs", "restore"),  # they show what those did
+    ("proofs", "tile"),
+    ("comparison", "evaluation"),
+    ("comparison", "restore"),  # it reads as that does
+    ("page", "images"),
     ("jobs", "manifest"),
     ("settings", "marks"),
     ("tiff", "_ifd"),  # and this one's
@@ -107,7 +114,7 @@ DOORS = {  # library: the modules that may import it at all
     "safetensors": {"weights"},
     "rich": {"cli.ui"},
     "typer": {"cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
-    | {"cli.check", "cli.doctor", "cli.reference", "cli.options"},
+    | {"cli.check", "cli.compare", "cli.doctor", "cli.reference", "cli.options"},
 }
 LIGHT = (
     "errors",
@@ -132,6 +139,7 @@ LIGHT = (
     "cli.pipes",
     "cli.options",
     "cli.check",
+    "cli.compare",
     "cli.doctor",
     "cli.reference",
     "doctor",
@@ -142,6 +150,7 @@ LIGHT = (
     "settings",
     "layers",
     "spaces",
+    "page",
 )
 EXTRAS = ("evaluate", "keras", "onnx", "ray", "remote")
 HEAVY = {"torch", "cv2", "safetensors", "skimage", "matplotlib"}
@@ -316,7 +325,7 @@ def test_a_light_module_loads_nothing_heavy_not_even_through_others(module: str)
 
 def test_version_and_help_are_answered_without_torch() -> None:
     light = ", ".join(f"pconv_cli.{module}" for module in LIGHT)
-    commands = ("restore", "tile", "check", "evaluate", "train", "weights", "doctor")
+    commands = ("restore", "tile", "check", "evaluate", "compare", "train", "weights", "doctor")
     program = f"""
 import runpy, sys
 import {light}

@@ -31,7 +31,7 @@ from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
 from pconv_cli.errors import ExitCode
-from pconv_cli.events import ItemDone, ItemFailed, Notice, RunStarted
+from pconv_cli.events import ItemDone, ItemFailed, ItemShown, Notice, ReportStarted, ReportWritten, RunStarted
 from pconv_cli.journal import NAME
 from pconv_cli.marks import Mark
 
@@ -534,6 +534,9 @@ def test_a_line_of_a_terminal_holds_no_control_character() -> None:
         (ItemFailed("a", "in/a", "in/a", "gone"), "failed a: gone"),
         (ItemFailed("a", "in/a", "masks/a", "gone"), "failed a (masks/a): gone"),
         (Notice("x"), "note: x"),
+        (ReportStarted(2), None),
+        (ItemShown("a"), None),
+        (ReportWritten("report/index.html", 1.25), "report: report/index.html, made in 1.2 s"),
     ],
 )
 def test_an_event_is_said_in_one_line(event: Any, said: str) -> None:

@@ -641,3 +641,18 @@ def test_2_without_the_package(
     monkeypatch.setitem(sys.modules, missing, None)
     ran = pconv(url, work.masks, work.out)
     assert ran.code == 2 and f"{url}: {told}" in ran.err and ran.err.count("\n") == 1
+
+
+def test_a_report_shows_pictures_that_are_elsewhere(
+    work: Workplace, bucket: Bucket, pconv: Callable[..., Ran], local: dict[str, bytes]
+) -> None:
+    pictures, masks = bucket.put(work.pictures, "in"), bucket.put(work.masks, "masks")
+    assert pconv(pictures, masks, f"{bucket.url}/out", "--report", work.root / "report").code == 0
+    html = (work.root / "report/index.html").read_text("utf-8")
+    assert str(tempfile.tempdir) not in html and f"from {pictures} to {bucket.url}/out" in html
+    document = json.loads((work.root / "report/report.json").read_text("utf-8"))
+    assert len(document["pictures"]) == len(local)
+    for one in document["pictures"]:
+        assert one["image"].startswith(f"{bucket.url}/in/")
+        (sheet,) = one["sheets"]
+        assert all((work.root / "report" / view["file"]).exists() for view in sheet["views"])

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pconv_cli import __version__
-from pconv_cli.cli import check, doctor, evaluate, restore, tile, train, weights
+from pconv_cli.cli import check, compare, doctor, evaluate, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
 from pconv_cli.process import settle
@@ -36,6 +36,7 @@ app.command("restore", short_help="Restore damaged pictures, a folder or one.")(
 app.command("tile", short_help="Restore one picture of any size.")(tile.command)
 app.command("check", short_help="Look at pictures and masks before a run.")(check.command)
 app.command("evaluate", short_help="Compare methods on pictures that are known.")(evaluate.command)
+app.command("compare", short_help="Find out what restores your own pictures best.")(compare.command)
 app.command("train", short_help="Train a network on your own photographs.")(train.command)
 app.command("doctor", short_help="Show what this machine can do.")(doctor.command)
 app.add_typer(weights.app, name="weights", short_help="Show the networks there are.")

@@ -158,6 +158,17 @@ Workers = Annotated[
 TileSize = Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")]
 
 
+ReportTo = Annotated[
+    Path | None,
+    typer.Option(
+        "--report",
+        metavar="DIR",
+        help="Make a page there to look through, print and sign: before and after, masks, worst seams first, failures, "
+        "settings; with the same as JSON and CSV. It opens from disk and fetches nothing.",
+    ),
+]
+
+
 def cluster_of(address: str | None, workers: int | None, device: str) -> Cluster | None:
     """Read `--cluster` and what belongs to it."""
     if address is None:

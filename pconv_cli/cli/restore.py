@@ -32,6 +32,7 @@ from pconv_cli.cli.options import (
     PrecisionOption,
     Progress,
     Quiet,
+    ReportTo,
     Resume,
     Strict,
     TileSize,
@@ -89,6 +90,7 @@ def command(
         Path | None,
         typer.Option(metavar="FILE", help="List the failed pictures here, .csv or .jsonl; --manifest takes it back."),
     ] = None,
+    report_to: ReportTo = None,
     max_megapixels: MaxMegapixels = 1000,
     weights: Weights = None,
     device: Devices = "auto",
@@ -142,6 +144,8 @@ def command(
     where = cluster_of(cluster, workers, device)
     if where is not None and "-" in (paths or []):
         raise UsageError("--cluster and - do not go together: what is piped is on this machine alone")
+    if report_to is not None and "-" in (paths or []):
+        raise UsageError("--report and - do not go together: a report shows files, and what is piped is gone")
     each = (lambda report: ui.out(report.line())) if as_json else (lambda report: None)
     with ExitStack() as stack:
         pipes, stage = None, stack.enter_context(Stage())
@@ -166,14 +170,23 @@ def command(
         stage.clear()
         if sample is not None:
             todo = todo.first(sample)
+        page = None
+        if report_to is not None:
+            from pconv_cli import proofs
+            from pconv_cli.page import Folder
+
+            searched = [Path(path) for path in paths[:-1]] if paths and manifest is None else []
+            page = Folder(report_to, overwrite=overwrite or resume, searched=searched)
         show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
         stop = stack.enter_context(ui.Stop(show))
         emit = stop.listening if pipes is None else pipes.listening(stop.listening)
         report = use_case.restore(todo, settings, emit, stop, each, where, stage)
         if pipes is not None:
             pipes.deliver()
-    if as_json:
-        ui.out(report.summary())
+        if as_json:
+            ui.out(report.summary())
+        if page is not None:
+            proofs.of_pictures(report, todo, settings, page, stop.listening, stage)
     raise typer.Exit(exit_code(report))
 
 

@@ -23,6 +23,7 @@ from pconv_cli.cli.options import (
     PrecisionOption,
     Progress,
     Quiet,
+    ReportTo,
     Strict,
     Verbose,
     Weights,
@@ -52,6 +53,7 @@ def command(
     plan_image: Annotated[
         Path | None, typer.Option(metavar="FILE.png", help="Draw the plan over the picture, compute nothing.")
     ] = None,
+    report_to: ReportTo = None,
     invert_mask: Annotated[
         bool, typer.Option("--invert-mask", help="The mask is black where damaged (default: white = damaged).")
     ] = False,
@@ -110,10 +112,19 @@ def command(
         if plan:
             ui.out(json.dumps(planned.document()))
         return
+    where, page = cluster_of(cluster, workers, device), None
+    if report_to is not None:
+        from pconv_cli.page import Folder
+
+        page = Folder(report_to, overwrite=overwrite)
     with ui.view(progress, quiet=quiet, verbose=verbose) as show, ui.Stop(show) as stop:
-        report = use_case.tile(big, mask, output, settings, stop.listening, stop, cluster_of(cluster, workers, device))
-    if as_json:
-        for item in report.items:
-            ui.out(item.line())
-        ui.out(report.summary())
+        report = use_case.tile(big, mask, output, settings, stop.listening, stop, where)
+        if as_json:
+            for item in report.items:
+                ui.out(item.line())
+            ui.out(report.summary())
+        if page is not None:
+            from pconv_cli import proofs
+
+            proofs.of_one(big, mask, report, settings, page, stop.listening)
     raise typer.Exit(exit_code(report))

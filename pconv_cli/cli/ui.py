@@ -34,9 +34,12 @@ from pconv_cli.events import (
     ItemChecked,
     ItemDone,
     ItemFailed,
+    ItemShown,
     ItemStarted,
     Notice,
     PairMeasured,
+    ReportStarted,
+    ReportWritten,
     RunFinished,
     RunStarted,
     TilesDone,
@@ -253,6 +256,8 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
             failed = f", {event.failed} failed" if event.failed else ""
             left = f", {event.not_done} not done" if event.not_done else ""
             return f"{event.measured} measured{failed}{left} in {event.seconds:.1f} s"
+        case ReportWritten():
+            return f"report: {event.path}, made in {event.seconds:.1f} s"
         case _:
             return None
 
@@ -377,6 +382,8 @@ class _Bar:
                 self._start("checking", event.items, "pictures")
             case EvaluationStarted():
                 self._start("measuring", event.pairs, "pairs")
+            case ReportStarted():
+                self._start("reporting", event.items, "pictures")
             case TrainStarted():
                 self._progress.update(
                     self._task, description="training", total=1.0, count=f"step {event.first}", visible=True
@@ -398,11 +405,11 @@ class _Bar:
                 count = f"step {event.step}, loss {event.loss:.3f}"
                 self._progress.update(self._task, completed=event.progress, count=count)
                 return
-            case ItemDone() | ItemFailed() | ItemChecked() | PairMeasured():
+            case ItemDone() | ItemFailed() | ItemChecked() | PairMeasured() | ItemShown():
                 self._done += 1
                 if self._items != 1:
                     self._advance(f"{self._done}/{self._items} {self._unit}")
-            case RunFinished() | EvaluationFinished():
+            case RunFinished() | EvaluationFinished() | ReportWritten():
                 self.close()
             case _:
                 pass
