@@ -1048,6 +1048,8 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, short: TrainSet
     folder_of(tmp_path / "photos")
     (tmp_path / "empty").mkdir()
     refused(tmp_path, short, UsageError, "no checkpoint to resume from", resume=True)
+    deepest = len(loop.NETWORKS[short.network].encoder)
+    refused(tmp_path, short, UsageError, "--batch-size 1: at --size", batch_size=1, size=2**deepest)
     refused(tmp_path, short, UsageError, "there are deep, compact, paper", network="huge")
     refused(tmp_path, short, UsageError, "--minutes 0", minutes=0.0)
     refused(tmp_path, short, UsageError, "--from none", start_from="none")

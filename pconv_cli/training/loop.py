@@ -212,6 +212,7 @@ def train(
             f"{checkpoint}: has trained for {state.step} steps and {state.seconds / 60:.1f} minutes already; --steps "
             "and --minutes count all runs: give more"
         )
+    _refuse_single_values(state.network.config, settings)
     photos, held_out = _photos(folder, settings, emit, device)
     views = [] if state.network.coarse is None else whole_views(photos, settings.size // 4 * CELL)
     seen = _Seen(photos, views, [] if masks is None else _masks(masks, emit, device))
@@ -318,6 +319,15 @@ def _check(settings: TrainSettings) -> None:
     if not 0 <= settings.coarse_share <= 1 - settings.second_share:
         raise UsageError(
             f"--coarse {settings.coarse_share:g}: from 0 to {1 - settings.second_share:g}, what the second phase leaves"
+        )
+
+
+def _refuse_single_values(config: UNetConfig, settings: TrainSettings) -> None:
+    deepest = -(-settings.size // 2 ** len(config.encoder))
+    if config.norm and settings.batch_size * deepest**2 == 1:
+        raise UsageError(
+            f"--batch-size 1: at --size {settings.size} the deepest level sees one value, which batch norm can make "
+            "nothing of; give a batch of 2, or larger crops"
         )
 
 
