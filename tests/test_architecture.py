@@ -22,7 +22,8 @@ PACKAGE = ROOT / "pconv_cli"
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
     {"__main__", "api", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
     | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.doctor", "cli.reference", "cli.options"},
-    {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"},
+    {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
+    | {"beside", "watching"},
     {
         "jobs",
         "pairs",
@@ -49,6 +50,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "manifest",
         "journal",
         "remote",
+        "provenance",
     }
     | {"training.data", "training.damage"},
     {
@@ -62,6 +64,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "metrics",
         "seams",
         "sketch",
+        "confidence",
     }
     | {"training.losses", "training.adversary"},
     {"tiles", "regions", "colours", "files", "events", "errors", "process"},
@@ -76,6 +79,9 @@ NEIGHBOURS = {
     ("images", "tiff"),  # where Pillow would narrow
     ("layers", "spaces"),
     ("tile", "sharing"),
+    ("tile", "beside"),
+    ("restore", "beside"),
+    ("watching", "restore"),  # it looks for what that would do
     ("check", "restore"),  # it looks at what that would do
     ("jobs", "manifest"),
     ("settings", "marks"),
@@ -138,6 +144,9 @@ LIGHT = (
     "manifest",
     "journal",
     "remote",
+    "provenance",
+    "confidence",
+    "beside",
     "marks",
     "settings",
     "layers",
