@@ -26,7 +26,6 @@ from pconv_cli.settings import Settings
 if TYPE_CHECKING:
     from pconv_cli.filling import Filling
 
-WHITE = 255
 _GAP = 64  # columns without damage that are worth jumping over
 
 
@@ -79,6 +78,11 @@ def restored(fillings: Iterable[Filling], window: Window) -> NDArray[np.bool_]:
     for filling in _apart(fillings):
         found |= filling.restored(window)
     return found
+
+
+def white(plane: NDArray[np.bool_]) -> NDArray[np.uint8]:
+    """A mask as it stands in a file: 255 where True, 0 elsewhere."""
+    return np.asarray(plane.astype(np.uint8) * np.uint8(255))
 
 
 def confidence(fillings: Iterable[Filling], window: Window, size: tuple[int, int]) -> NDArray[np.uint8]:

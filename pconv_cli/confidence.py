@@ -85,5 +85,4 @@ def _one_on(line: NDArray[np.uint8]) -> NDArray[np.uint8]:
     np.minimum(near[1:], line[:-1], out=near[1:])
     np.minimum(near[:-1], line[1:], out=near[:-1])
     np.minimum(near, np.uint8(FARTHEST - 1), out=near)
-    near += np.uint8(1)
-    return near
+    return np.asarray(near + np.uint8(1))

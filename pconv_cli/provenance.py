@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import hashlib
 import os
+import re
 from dataclasses import dataclass, field
 from datetime import datetime, timezone
 from functools import lru_cache
@@ -27,6 +28,7 @@ NAMESPACE = "urn:uuid:935fdf41-c888-5d42-bc16-286ccdbbf65a#"
 _RDF = "http://www.w3.org/1999/02/22-rdf-syntax-ns#"
 _HISTORY = "http://ns.adobe.com/xap/1.0/mm/"
 _EVENT = "http://ns.adobe.com/xap/1.0/sType/ResourceEvent#"
+_TAG = re.compile(rb"""<(?:[^>"']|"[^"]*"|'[^']*')*>""")  # what stands between quotes may be anything
 _EMPTY = f"""<?xpacket begin="\ufeff" id="W5M0MpCehiHzreSzNTczkc9d"?>
 <x:xmpmeta xmlns:x="adobe:ns:meta/">
  <rdf:RDF xmlns:rdf="{_RDF}">
@@ -63,8 +65,9 @@ class Entry:
 
     def fields(self) -> list[tuple[str, str]]:
         """Qualified names and values, as they stand in the packet."""
-        source = "a file" if self.mask_sha256 is not None else "the picture itself"
-        told = f"{self.share:.2%} of the pixels restored with the weights {self.weights}, damage told by {source}"
+        source = "file" if self.mask_sha256 is not None else "picture"
+        where = f"mask {self.mask}" if self.mask_sha256 is not None else f"{self.mask} of the picture"
+        told = f"{self.share:.2%} of the pixels restored with the weights {self.weights}, damage as told by {where}"
         found = [
             ("stEvt:action", "restored"),
             ("stEvt:when", self.when),
@@ -165,8 +168,14 @@ def _inserted(packet: bytes, at: int, text: str, empty: str) -> bytes:
     """The packet with a text before position `at`; in an element without an end tag, `empty`, it is the content."""
     if not empty:
         return packet[:at] + text.encode("utf-8") + packet[at:]
-    end = packet.index(b"/>", at)
-    return packet[:end] + f">{text}</{empty}>".encode() + packet[end + 2 :]
+    end = _end_of_tag(packet, at)
+    return packet[: end - 2] + f">{text}</{empty}>".encode() + packet[end:]
+
+
+def _end_of_tag(packet: bytes, at: int) -> int:
+    """Where the tag ends that begins at a position of a packet that is well-formed."""
+    found = _TAG.match(packet, at)
+    return at if found is None else found.end()
 
 
 @dataclass
@@ -186,6 +195,7 @@ class _Places:
     entries: int | None = None
     empty: str = ""
     about: str = ""
+    _packet: bytes = field(default=b"", repr=False)
     _open: list[tuple[str, int]] = field(default_factory=list)
     _described: bool = False
 
@@ -196,7 +206,7 @@ class _Places:
         Raises:
             Unreadable: It is no XMP, or not in UTF-8.
         """
-        found = cls()
+        found = cls(_packet=packet)
         parser = expat.ParserCreate("utf-8", namespace_separator=" ")
         parser.namespace_prefixes = True
         parser.StartElementHandler = lambda name, values: found._start(parser, name, values)
@@ -222,8 +232,9 @@ class _Places:
     def _end(self, parser: expat.XMLParserType, name: str) -> None:
         _, start = self._open.pop()
         above = [_plain(one) for one, _ in self._open]
-        at = parser.CurrentByteIndex
-        empty = _tag(name) if at == start else ""
+        at, empty = parser.CurrentByteIndex, ""
+        if self._packet[: _end_of_tag(self._packet, start)].endswith(b"/>"):
+            at, empty = start, _tag(name)
         if _plain(name) == f"{_RDF} RDF" and self.graph is None:
             self.graph, self.bare = at, empty
         elif above[-1:] == [f"{_HISTORY} History"] and self._is_top(above[:-1]):

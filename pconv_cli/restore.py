@@ -720,7 +720,7 @@ class _Restoration(Filler):
         job = work.job
         restored = work.restored(reveal=self._reveal) if job.maps else work.hole
         maps: dict[Path | None, Callable[[], NDArray[np.uint8]]] = {
-            job.filled: lambda: restored * np.uint8(beside.WHITE),
+            job.filled: lambda: beside.white(restored),
             job.confidence: lambda: work.confidence(restored),
         }
         for path, values in maps.items():

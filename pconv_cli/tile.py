@@ -410,7 +410,7 @@ class _Big:
         return self._source.height, self._source.width
 
     def _restored(self, window: Window) -> NDArray[np.uint8]:
-        return beside.restored(self._fillings, window).astype(np.uint8) * np.uint8(beside.WHITE)
+        return beside.white(beside.restored(self._fillings, window))
 
     def _damaged(self, window: Window) -> bool:
         boxes = np.array([[window.x, window.y, window.right, window.bottom]], np.int32)
