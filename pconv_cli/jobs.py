@@ -121,6 +121,7 @@ def find_jobs(
     suffixes: frozenset[str],
     out_suffix: str | None = None,
     apart: Sequence[Path] = (),
+    own: Sequence[Path] = (),
 ) -> JobList:
     """Pair pictures with masks and give each an output, without opening or writing a file.
 
@@ -132,6 +133,7 @@ def find_jobs(
         suffixes: Readable picture suffixes, lower case, with the dot.
         out_suffix: Suffix of all results, such as ".png"; None keeps each picture's own.
         apart: Folders for what is saved beside results: no pictures are looked for there.
+        own: Folders whose files are no pictures even where links lead to them.
 
     Returns:
         The jobs. A picture without a mask is among them, with `mask` None.
@@ -149,6 +151,9 @@ def find_jobs(
             raise UsageError(f"{folder}: holds pictures, masks or results: give what is saved a folder of its own")
     skip += map(_real, apart)
     pictures, skipped = _search(source, skip, suffixes) if source_is_folder else ([_single(source)], {})
+    if own:
+        written = [_real(place) for place in own]
+        pictures = [picture for picture in pictures if not any(map(picture.real.is_relative_to, written))]
     found: list[_File] = []
     pairs: list[_File | None] = [None for _ in pictures]
     if masks is not None and masks_are_folder:

@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -99,7 +99,7 @@ class RestoreSettings(Settings):
     max_megapixels: float = 1000
 
 
-def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings) -> JobList:
+def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings, own: Sequence[Path] = ()) -> JobList:
     """Pair pictures with masks and refuse what cannot work, before any work starts.
 
     Args:
@@ -107,6 +107,7 @@ def plan(source: Path, masks: Path | None, output: str, settings: RestoreSetting
         masks: A folder, or one mask for all; None where pictures show their damage themselves.
         output: A folder or, for a single picture, a file.
         settings: How.
+        own: As in `find_jobs`.
 
     Raises:
         UsageError: If settings or pairing make no sense.
@@ -114,7 +115,7 @@ def plan(source: Path, masks: Path | None, output: str, settings: RestoreSetting
         OutputError: If OUT cannot be a folder.
     """
     apart, suffix = beside.folders(settings), _check(settings)
-    todo = find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart)
+    todo = find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart, own=own)
     return with_maps(todo, settings.save_filled, settings.save_confidence)
 
 
@@ -153,6 +154,7 @@ def restore(
     each: Callable[[ItemReport], None] = lambda report: None,
     cluster: Cluster | None = None,
     stage: Stage | None = None,
+    arrivals: Iterable[Sequence[Job]] | None = None,
 ) -> Report:
     """Restore pictures.
 
@@ -166,6 +168,7 @@ def restore(
         each: Given the report of every picture as it is finished.
         cluster: Where else than in this process; None: here.
         stage: Where files are while they are worked on that are elsewhere; None: none are.
+        arrivals: Further jobs, some at a time, each asked for when those before are done; None: no more than `todo`.
 
     Raises:
         RunError: If the run cannot start or go on: nothing to do, weights, output place, device.
@@ -191,6 +194,7 @@ def restore(
     emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
     reports: dict[Path, ItemReport] = {}
+    jobs = {job.output: job for job in todo.jobs}
     failed = 0
 
     def enough() -> bool:
@@ -201,22 +205,27 @@ def restore(
         journal = _journal(home, settings, settled["weights_sha256"]) if several and home is not None else None
         if journal is not None:
             stack.enter_context(journal)
-            if settings.resume:
-                _clean_up(todo, journal)
         if settings.failed_list is not None:
             again = settings.overwrite or settings.resume
-            stack.callback(_list_failed, todo, reports, stage, settings.failed_list, overwrite=again)
-        for outcome in begin(journal)(todo.jobs, enough):
-            report = reports[outcome.item.output] = stage.shown(_report(outcome))
-            _tell(report, emit)
-            each(report)
-            failed += report.status == "failed"
-            if report.status == "failed" and failed == settings.max_failures:
-                emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
+            stack.callback(_list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again)
+        outcomes = begin(journal)
+        for some in [todo.jobs] if arrivals is None else arrivals:
+            jobs |= {job.output: job for job in some}
+            if journal is not None and settings.resume:
+                _clean_up(some, journal)
+            for outcome in outcomes(some, enough):
+                report = reports[outcome.item.output] = stage.shown(_report(outcome))
+                _tell(report, emit)
+                each(report)
+                failed += report.status == "failed"
+                if report.status == "failed" and failed == settings.max_failures:
+                    emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
+            if enough():
+                break
         if cluster is not None and journal is not None:
             with suppress(OSError):  # the files of the workers say the same
                 journal.gather()
-    items = tuple(reports.get(job.output) or stage.shown(_report_of(job, "not_done")) for job in todo.jobs)
+    items = tuple(reports.get(job.output) or stage.shown(_report_of(job, "not_done")) for job in jobs.values())
     whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
     emit(
         RunFinished(
@@ -841,10 +850,10 @@ def _key(settings: RestoreSettings, weights: str) -> str:
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _clean_up(todo: JobList, journal: Journal) -> None:
+def _clean_up(jobs: Sequence[Job], journal: Journal) -> None:
     """Remove what a killed run has left half-written, unless another run is at work there."""
     names: dict[Path, set[str]] = {}
-    for job in todo.jobs:
+    for job in jobs:
         for path in (job.output, beside.sidecar(job.output), *job.maps):
             names.setdefault(path.parent, set()).add(path.name)
     with journal.alone() as alone:
@@ -854,9 +863,9 @@ def _clean_up(todo: JobList, journal: Journal) -> None:
 
 
 def _list_failed(
-    todo: JobList, reports: Mapping[Path, ItemReport], stage: Stage, target: Path, *, overwrite: bool
+    jobs: Iterable[Job], reports: Mapping[Path, ItemReport], stage: Stage, target: Path, *, overwrite: bool
 ) -> None:
-    failed = [(job, reports[job.output]) for job in todo.jobs if job.output in reports]
+    failed = [(job, reports[job.output]) for job in jobs if job.output in reports]
     rows = [
         {
             "image": stage.shown(str(job.image)), "mask": None if job.mask is None else stage.shown(str(job.mask)),

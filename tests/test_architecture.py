@@ -81,7 +81,8 @@ NEIGHBOURS = {
     ("tile", "sharing"),
     ("tile", "beside"),
     ("restore", "beside"),
-    ("watching", "restore"),  # it looks for what that would do
+    ("watching", "beside"),
+    ("watching", "restore"),  # it finds what that is to do
     ("check", "restore"),  # it looks at what that would do
     ("jobs", "manifest"),
     ("settings", "marks"),
