@@ -26,7 +26,7 @@ from pconv_cli.settings import Settings
 if TYPE_CHECKING:
     from pconv_cli.filling import Filling
 
-_GAP = 64  # columns without damage that are worth jumping over
+_GAP = 512  # columns without damage that are worth jumping over
 
 
 def folders(settings: Settings) -> list[Path]:

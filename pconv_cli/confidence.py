@@ -73,9 +73,9 @@ def _around(block: Window, reach: int, size: tuple[int, int]) -> Window:
 
 def _along(known: NDArray[np.bool_]) -> NDArray[np.uint8]:
     """Steps to the nearest known pixel of one row, `(w,)`."""
-    places = np.arange(len(known))
-    left = np.maximum.accumulate(np.where(known, places, -FARTHEST))
-    right = np.minimum.accumulate(np.where(known, places, len(known) + FARTHEST)[::-1])[::-1]
+    places = np.arange(len(known), dtype=np.int32)
+    left = np.maximum.accumulate(np.where(known, places, np.int32(-FARTHEST)))
+    right = np.minimum.accumulate(np.where(known, places, np.int32(len(known) + FARTHEST))[::-1])[::-1]
     return np.minimum(np.minimum(places - left, right - places), FARTHEST).astype(np.uint8)
 
 

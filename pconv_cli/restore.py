@@ -76,6 +76,7 @@ WAY_OUT = "try another --format, or leave it out"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
+BYTES_PER_MAPPED_PIXEL = 8  # what is known, what was restored, steps, and a map of them on its way into a file
 
 
 @dataclass(frozen=True)
@@ -497,7 +498,8 @@ class Reader:
             ItemError: It is beyond the limit or all memory, does not fit its mask, or cannot be read.
         """
         width, height = self.refuse_huge(job.image)
-        cost = width * height * (BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL)
+        each = BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL
+        cost = width * height * (each + BYTES_PER_MAPPED_PIXEL * bool(job.maps))
         free = memory_available()
         if free is not None and cost > free:
             sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
