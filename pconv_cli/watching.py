@@ -26,6 +26,7 @@ from pconv_cli.restore import RestoreSettings, plan
 SETTLE = 10.0
 """Seconds that a picture must have been still, if nobody says otherwise."""
 
+_REST = 4  # times what a look took
 _NAP = 0.2  # seconds: as long as Ctrl-C may go unnoticed
 
 
@@ -81,10 +82,11 @@ class Arrivals:
     def __iter__(self) -> Iterator[Sequence[Job]]:
         """Give jobs that are ready, never none."""
         while not self._stop():
+            began = self._clock.now()
             if jobs := self._ready():
                 yield jobs
             else:
-                self._wait()
+                self._wait(self._clock.now() - began)
         if self._without:
             self._emit(Notice(f"{_some(list(self._without.values()))} still without a mask: not restored"))
 
@@ -129,9 +131,9 @@ class Arrivals:
             known = self._since[job.image] = state, now
         return state if now - known[1] >= self._settle else None
 
-    def _wait(self) -> None:
-        """Let some time pass before the next look."""
-        end = self._clock.now() + min(max(self._settle / 4, 0.5), 5)
+    def _wait(self, took: float) -> None:
+        """Let some time pass before the next look; after one that took long, at many thousands of files, the more."""
+        end = self._clock.now() + max(min(self._settle / 4, 5), 0.5, _REST * took)
         while not self._stop() and (left := end - self._clock.now()) > 0:
             self._clock.sleep(min(_NAP, left))
 

@@ -186,6 +186,30 @@ def test_a_bad_picture_is_reported_once_and_tried_again_when_it_has_changed(watc
     assert (report.count("restored"), report.count("failed")) == (1, 0)  # what became of each in the end
 
 
+def test_a_picture_is_tried_again_when_its_mask_has_changed(watcher: Watcher) -> None:
+    watcher.work.pair("a.png")
+    watcher.work.mask("a.png", np.zeros((9, 9), np.bool_))
+    watcher.days.at(50, lambda: watcher.work.mask("a.png", HOLE))
+    watcher()
+    (failed,) = watcher.told(ItemFailed)
+    assert "must agree" in failed.reason and watcher.done() == ["a.png"]
+
+
+def test_a_look_that_takes_long_is_followed_by_a_longer_rest(watcher: Watcher) -> None:
+    looks: list[float] = []
+
+    def look() -> JobList:
+        looks.append(watcher.days.now)
+        watcher.days.now += 7
+        return JobList((), (), {}, watcher.work.out)
+
+    clock = Clock(lambda: watcher.days.now, watcher.days.sleep)
+    days = watcher.days
+    days.at(200, lambda: None)
+    assert not list(Arrivals(look, RestoreSettings(), watcher.listen, lambda: days.over, SETTLE, clock))
+    assert np.diff(looks).min() >= 7 + 4 * 7
+
+
 def test_a_picture_that_changes_after_it_was_restored_replaces_nothing_unless_it_may(watcher: Watcher) -> None:
     watcher.work.pair("a.png")
     watcher.days.at(50, lambda: watcher.work.pair("a.png", seed=1))
