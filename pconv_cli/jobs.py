@@ -248,7 +248,10 @@ def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, suffi
         for job, place in zip(todo.jobs, places, strict=True)
     )
     known = {path for job in jobs for path in (job.image, job.mask, job.output) if path is not None}
-    _check_outputs([replace(job, output=path) for job in jobs for path in job.maps], [_single(path) for path in known])
+    try:
+        _check_outputs([replace(job, output=path) for job in jobs for path in job.maps], list(map(_single, known)))
+    except UsageError as error:
+        raise UsageError(f"{error} (of what is saved beside the results)") from error
     return replace(todo, jobs=jobs)
 
 

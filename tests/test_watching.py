@@ -154,6 +154,16 @@ def test_pictures_that_show_their_damage_themselves_wait_for_no_mask(watcher: Wa
     assert watcher.done("copied") == ["a.png"]
 
 
+def test_masks_may_arrive_beside_their_pictures_and_before_them(watcher: Watcher) -> None:
+    folder = watcher.work.pictures
+    watcher.days.at(5, lambda: Image.fromarray(HOLE).save(folder / "a_mask.png"))
+    watcher.days.at(40, lambda: watcher.work.picture("a.png", hole=HOLE))
+    watcher.days.at(80, lambda: watcher.work.picture("b.png", hole=HOLE))
+    watcher.days.at(120, lambda: Image.fromarray(HOLE).save(folder / "b_mask.png"))
+    watcher(folder)
+    assert watcher.done() == ["a.png", "b.png"] and not watcher.told(ItemFailed)
+
+
 def test_an_empty_folder_is_watched_like_any_other_and_ends_with_a_summary(watcher: Watcher) -> None:
     report = watcher()
     assert report.interrupted and not report.items
