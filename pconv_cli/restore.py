@@ -76,7 +76,7 @@ WAY_OUT = "try another --format, or leave it out"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
-BYTES_PER_MAPPED_PIXEL = 8  # what is known, what was restored, steps, and a map of them on its way into a file
+BYTES_PER_MAPPED_PIXEL = 10  # what is known, what was restored, steps, and a map of them on its way into a file
 
 
 @dataclass(frozen=True)

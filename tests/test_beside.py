@@ -381,6 +381,15 @@ def test_what_has_no_place_in_the_file_is_in_a_sidecar(saved: Saved) -> None:
     assert "3 done before" in saved.restore("--provenance", "--resume")
 
 
+def test_standard_output_has_no_place_for_a_sidecar(work: Workplace, capfdbinary: pytest.CaptureFixture[bytes]) -> None:
+    source, _ = work.pair("a.bmp")
+    for form, code in (("bmp", 5), ("png", 0)):
+        places = [str(source), str(work.masks / "a.png"), "-", "--format", form, "--provenance"]
+        assert run(["restore", *places, *BOTH]) == code
+        out, err = capfdbinary.readouterr()
+        assert (out[1:4] == b"PNG") == (b"name a file OUT" not in err) == (code == 0)
+
+
 def test_a_sidecar_that_is_there_is_not_replaced_without_overwrite(saved: Saved) -> None:
     saved.work.pair("a.bmp")
     saved.work.out.mkdir(exist_ok=True)
