@@ -49,6 +49,7 @@ _PNG_TRIVIAL = frozenset(b"sBIT sRGB tIME bKGD hIST".split())
 # Bytes that one JPEG segment has for them, their signatures taken off.
 _JPEG_EXIF_ROOM, _JPEG_XMP_ROOM, _JPEG_PHOTOSHOP_ROOM = 65533 - 6, 65533 - 29, 65533 - 14
 
+_JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_PHOTOSHOP = b"Photoshop 3.0\0"
 _PNG_IPTC = b"Raw profile type iptc"
 _IPTC_RESOURCE = b"8BIM\x04\x04\0\0"
@@ -442,12 +443,31 @@ def jpeg_segments(segments: Sequence[tuple[str, bytes]]) -> bytes:
     Left out are JFIF and Adobe, which the encoder writes, EXIF, XMP, ICC and IPTC, and the index of further pictures.
     """
     out = b""
-    own = (b"Exif\0\0", b"http://ns.adobe.com/xap/1.0/\0", b"ICC_PROFILE\0", b"MPF\0", _JPEG_PHOTOSHOP)
+    own = (b"Exif\0\0", _JPEG_XMP, b"ICC_PROFILE\0", b"MPF\0", _JPEG_PHOTOSHOP)
     for name, data in segments:
         if name not in ("APP0", "APP14") and not (name in ("APP1", "APP2", "APP13") and data.startswith(own)):
             marker = 0xFE if name == "COM" else 0xE0 + int(name[3:])
             out += struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data
     return out
+
+
+def with_xmp(jpeg: bytes, xmp: bytes) -> bytes:
+    """A JPEG with another XMP packet in place of its own, or behind its EXIF block; all else stays as it is.
+
+    Args:
+        jpeg: Well-formed, nothing between its segments.
+        xmp: The packet, short enough for a segment: see `xmp_for`.
+    """
+    segment = struct.pack(">HH", 0xFFE1, len(_JPEG_XMP) + len(xmp) + 2) + _JPEG_XMP + xmp
+    at = place = 2
+    while (marker := jpeg[at + 1]) != 0xDA:
+        end = at + 2 + int.from_bytes(jpeg[at + 2 : at + 4], "big")
+        if marker == 0xE1 and jpeg.startswith(_JPEG_XMP, at + 4):
+            return jpeg[:at] + segment + jpeg[end:]
+        if at == place and marker in (0xE0, 0xE1):  # JFIF and EXIF come first
+            place = end
+        at = end
+    return jpeg[:place] + segment + jpeg[place:]
 
 
 def jpeg_photoshop(segments: Sequence[tuple[str, bytes]]) -> bytes:

@@ -247,6 +247,11 @@ class Filling:
         """Damaged pixels that nothing has been written to so far."""
         return self.plan.damage.area - self.laid
 
+    def restored(self, window: Window) -> NDArray[np.bool_]:
+        """Tell which pixels of a window hold something new, once all rounds have landed, `(h, w)`."""
+        damage = self.plan.damage.window(window)
+        return damage & _there(self.surface.read(window)) if self.leaves and damage.any() else damage
+
     @property
     def notice(self) -> str | None:
         """What there is to say of pixels that were left; None where there are none."""

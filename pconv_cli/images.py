@@ -96,6 +96,7 @@ class Picture:
         hole: Where they were filled, (h, w).
         revealed: Whether what was filled was transparent, or nothing, and now is not.
         as_laid: Whether some of what was filled is meant to be nothing: values that nobody could tell.
+        stamped: Whether its XMP is to be another one than the file's, see `stamped`.
     """
 
     path: Path
@@ -115,6 +116,7 @@ class Picture:
     hole: NDArray[np.bool_] | None = None
     revealed: bool = False
     as_laid: bool = False
+    stamped: bool = False
 
     @property
     def height(self) -> int:
@@ -178,10 +180,7 @@ class Picture:
         fit = all(fill.shape == (*size, layer.width) for layer, fill in fills.items())
         if not fit or hole.shape != size or hole.dtype != np.bool_:
             raise ValueError(f"need fills as wide as their layers, and bool, of {size}, got others")
-        where = hole
-        if not reveal and (self.mode == "P" or self.carried.colour_key is not None):
-            shown = self.visible()
-            where = hole if shown is None else hole & shown
+        where = self.taking(hole, reveal=reveal)
         pixels = self.pixels.copy()
         channels = pixels.reshape(*size, -1)
         for layer, fill in fills.items():
@@ -195,6 +194,13 @@ class Picture:
             channels[where, self.alpha] = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
         meant = any(layer.may_be_empty for layer in fills)
         return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal, as_laid=meant)
+
+    def taking(self, hole: NDArray[np.bool_], *, reveal: bool = False) -> NDArray[np.bool_]:
+        """Which pixels of a hole, (h, w), take colours when it is filled; the arguments are those of `filled`."""
+        shown = None
+        if not reveal and (self.mode == "P" or self.carried.colour_key is not None):
+            shown = self.visible()
+        return hole if shown is None else hole & shown
 
 
 @dataclass(frozen=True)
@@ -421,6 +427,61 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
     return Written(notices, changed)
 
 
+def stamped(picture: Picture, target: Path, change: Callable[[bytes], bytes]) -> tuple[Picture, bytes]:
+    """Give a picture other XMP, where the format that it is going to be written in has room for it.
+
+    Args:
+        picture: What is going to be written.
+        target: Where to.
+        change: Makes the new packet of the one that the picture has, which is empty where it has none.
+
+    Returns:
+        The picture, and the packet if there is no room for it: the picture's own is as it was then.
+
+    Raises:
+        ValueError: The picture's packet cannot be read.
+    """
+    carried, kind = picture.carried, _kind_of(target)
+    if not carried.xmp and any(map(_carry.is_xmp, carried.chunks)):
+        raise ValueError("cannot be read")
+    new = replace(carried, xmp=change(carried.xmp))
+    if kind == "BMP" or not _carry.xmp_for(new, kind):
+        return picture, new.xmp
+    chunks = tuple(chunk for chunk in carried.chunks if not _carry.is_xmp(chunk))
+    return replace(picture, carried=replace(new, chunks=chunks), stamped=True), b""
+
+
+def write_map(
+    values: NDArray[np.uint8], target: Path, picture: Picture, output: Path, *, overwrite: bool,
+    ready: Ready | None = None,
+) -> None:  # fmt: skip
+    """Write a value for each pixel of a picture as grey PNG, all of it or nothing.
+
+    Args:
+        values: (h, w), as the picture is stored.
+        target: Where to; folders are made.
+        picture: The picture.
+        output: Where its result is written: the map lies, and is displayed, as that does.
+        overwrite: Whether a file that is there may be replaced.
+        ready: Told of the finished file, as in `write_picture`.
+
+    Raises:
+        ItemError: The target exists, or the disk says no.
+    """
+    turned = _kind_of(output) == "BMP"
+    values = np.ascontiguousarray(_upright(values, picture.orientation) if turned else values)
+    exif = b"" if turned else _carry.exif_block(_carry.orientation_tag(picture.orientation))
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(target, overwrite=overwrite) as stream:
+            Image.fromarray(values).save(stream, "PNG", exif=exif)
+            stream.flush()
+            if ready is not None:
+                ready(Path(stream.name), ())
+    except OSError as error:
+        raise ItemError(target, _why_unwritable(error, "PNG")) from error
+
+
 def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> None:
     """Write a drawing, `(h, w, 3)`, as PNG whatever the name says, all of it or nothing.
 
@@ -547,7 +608,8 @@ def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | 
             strip = Window(0, y, source.width, min(_ROWS, source.height - y))
             if hole[strip.slices].any():
                 canvas.lay(strip, channels[strip.slices], hole[strip.slices])
-        return Written(canvas.commit(ready=read_back), changed)
+        xmp = picture.carried.xmp if picture.stamped else None
+        return Written(canvas.commit(ready=read_back, xmp=xmp), changed)
 
 
 def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any], str]:
@@ -592,7 +654,9 @@ def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: B
     exif = _carry.exif_for(carried, kind, picture.orientation)
     if kind == "JPEG" and picture.hole is not None and mode == picture.mode and picture.encoded:
         try:
-            out.write(_jpeg.patch(picture.encoded, pixels, picture.hole) + carried.tail)
+            patched = _jpeg.patch(picture.encoded, pixels, picture.hole)
+            out.write(_carry.with_xmp(patched, carried.xmp) if picture.stamped else patched)
+            out.write(carried.tail)
             return ()
         except ValueError as error:
             again = Loss(f"all of the JPEG is encoded again, for its blocks cannot be kept: {error}")

@@ -38,12 +38,21 @@ class Job:
         mask: Its mask, or None where none was found: the caller reports it as one failed item.
         output: The file to write.
         name: What messages and reports call it: the path relative to IN, with forward slashes.
+        filled: Where to save a mask of what was restored, or None.
+        confidence: Where to save a map of how far that is from what is known, or None.
     """
 
     image: Path
     mask: Path | None
     output: Path
     name: str
+    filled: Path | None = None
+    confidence: Path | None = None
+
+    @property
+    def maps(self) -> tuple[Path, ...]:
+        """Where maps are to be saved."""
+        return tuple(path for path in (self.filled, self.confidence) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -111,6 +120,8 @@ def find_jobs(
     *,
     suffixes: frozenset[str],
     out_suffix: str | None = None,
+    apart: Sequence[Path] = (),
+    own: Sequence[Path] = (),
 ) -> JobList:
     """Pair pictures with masks and give each an output, without opening or writing a file.
 
@@ -121,6 +132,8 @@ def find_jobs(
             count: `Path` drops it.
         suffixes: Readable picture suffixes, lower case, with the dot.
         out_suffix: Suffix of all results, such as ".png"; None keeps each picture's own.
+        apart: Folders for what is saved beside results: no pictures are looked for there.
+        own: Folders whose files are no pictures even where links lead to them.
 
     Returns:
         The jobs. A picture without a mask is among them, with `mask` None.
@@ -133,7 +146,14 @@ def find_jobs(
     source_is_folder = _check_input(source, suffixes, "the pictures") == "folder"
     masks_are_folder = masks is not None and _check_input(masks, suffixes, "the masks") == "folder"
     skip = [_real(path) for path in (source, masks, Path(output)) if path is not None]
+    for folder in apart:
+        if any(_same(_real(folder), place) for place in skip):
+            raise UsageError(f"{folder}: holds pictures, masks or results: give what is saved a folder of its own")
+    skip += map(_real, apart)
     pictures, skipped = _search(source, skip, suffixes) if source_is_folder else ([_single(source)], {})
+    if own:
+        written = [_real(place) for place in own]
+        pictures = [picture for picture in pictures if not any(map(picture.real.is_relative_to, written))]
     found: list[_File] = []
     pairs: list[_File | None] = [None for _ in pictures]
     if masks is not None and masks_are_folder:
@@ -196,6 +216,43 @@ def listed_jobs(
         inputs |= {str(path): _single(path) for path in (image, mask) if path is not None and str(path) not in inputs}
     _check_outputs(jobs, list(inputs.values()))
     return JobList(tuple(jobs), (), {}, jobs[0].output.parent if output is None else Path(output))
+
+
+def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, suffix: str = ".png") -> JobList:
+    """Give jobs a place for each map: that of their result, in a folder of the maps' own.
+
+    Args:
+        todo: The jobs.
+        filled: Folder for masks of what was restored; None: none are saved.
+        confidence: Folder for maps of how far that is from what is known; None: none are saved.
+        suffix: Of all maps.
+
+    Raises:
+        UsageError: A map would fall on another, a picture, a mask or a result.
+    """
+    if filled is confidence is None:
+        return todo
+    base = _real(todo.home)
+    places = [_real(job.output.parent) / job.output.name for job in todo.jobs]
+    if not all(place.is_relative_to(base) for place in places):
+        try:
+            base = Path(os.path.commonpath([place.parent for place in places]))
+        except ValueError as error:
+            raise UsageError("results lie on several drives: maps of them would have no common order") from error
+
+    def beside(folder: Path | None, place: Path) -> Path | None:
+        return None if folder is None else folder / place.relative_to(base).with_suffix(suffix)
+
+    jobs = tuple(
+        replace(job, filled=beside(filled, place), confidence=beside(confidence, place))
+        for job, place in zip(todo.jobs, places, strict=True)
+    )
+    known = {path for job in jobs for path in (job.image, job.mask, job.output) if path is not None}
+    try:
+        _check_outputs([replace(job, output=path) for job in jobs for path in job.maps], list(map(_single, known)))
+    except UsageError as error:
+        raise UsageError(f"{error} (of what is saved beside the results)") from error
+    return replace(todo, jobs=jobs)
 
 
 def _fold(text: str) -> str:

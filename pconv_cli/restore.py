@@ -14,7 +14,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
@@ -24,7 +24,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import __version__, distributed, files, manifest
+from pconv_cli import __version__, beside, distributed, files, manifest, provenance
 from pconv_cli import weights as store
 from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
@@ -55,15 +55,18 @@ from pconv_cli.images import (
     read_mask,
     read_picture,
     same_format,
+    stamped,
+    write_map,
     write_picture,
 )
-from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs
+from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs, with_maps
 from pconv_cli.journal import NAME, Journal, sweep
 from pconv_cli.layers import Layer, Raw, View, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
 from pconv_cli.pipeline import Limits, Outcome, Turn, run
 from pconv_cli.process import memory_available, settle
+from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, SUSPICIOUS, Settings
@@ -73,6 +76,7 @@ WAY_OUT = "try another --format, or leave it out"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
+BYTES_PER_MAPPED_PIXEL = 10  # what is known, what was restored, steps, and a map of them on its way into a file
 
 
 @dataclass(frozen=True)
@@ -96,7 +100,7 @@ class RestoreSettings(Settings):
     max_megapixels: float = 1000
 
 
-def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings) -> JobList:
+def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings, own: Sequence[Path] = ()) -> JobList:
     """Pair pictures with masks and refuse what cannot work, before any work starts.
 
     Args:
@@ -104,13 +108,16 @@ def plan(source: Path, masks: Path | None, output: str, settings: RestoreSetting
         masks: A folder, or one mask for all; None where pictures show their damage themselves.
         output: A folder or, for a single picture, a file.
         settings: How.
+        own: As in `find_jobs`.
 
     Raises:
         UsageError: If settings or pairing make no sense.
         NothingToDo: If there is no picture.
         OutputError: If OUT cannot be a folder.
     """
-    return find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=_check(settings))
+    apart, suffix = beside.folders(settings), _check(settings)
+    todo = find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart, own=own)
+    return with_maps(todo, settings.save_filled, settings.save_confidence)
 
 
 def plan_listed(rows: Sequence[manifest.Row], output: str | None, settings: RestoreSettings) -> JobList:
@@ -119,7 +126,8 @@ def plan_listed(rows: Sequence[manifest.Row], output: str | None, settings: Rest
     Raises:
         UsageError: As in `plan`.
     """
-    return listed_jobs(rows, output, suffixes=READ_SUFFIXES, out_suffix=_check(settings))
+    todo = listed_jobs(rows, output, suffixes=READ_SUFFIXES, out_suffix=_check(settings))
+    return with_maps(todo, settings.save_filled, settings.save_confidence)
 
 
 def _check(settings: RestoreSettings) -> str | None:
@@ -127,6 +135,7 @@ def _check(settings: RestoreSettings) -> str | None:
     if settings.format is not None and settings.format not in FORMATS:
         raise UsageError(f"--format {settings.format}: not a format; use {', '.join(sorted(FORMATS))}")
     settings.check()
+    beside.check(settings)
     if settings.failed_list is not None:
         manifest.form_of(settings.failed_list)
         try:  # now, and not after hours
@@ -146,6 +155,7 @@ def restore(
     each: Callable[[ItemReport], None] = lambda report: None,
     cluster: Cluster | None = None,
     stage: Stage | None = None,
+    arrivals: Iterable[Sequence[Job]] | None = None,
 ) -> Report:
     """Restore pictures.
 
@@ -159,6 +169,7 @@ def restore(
         each: Given the report of every picture as it is finished.
         cluster: Where else than in this process; None: here.
         stage: Where files are while they are worked on that are elsewhere; None: none are.
+        arrivals: Further jobs, some at a time, each asked for when those before are done; None: no more than `todo`.
 
     Raises:
         RunError: If the run cannot start or go on: nothing to do, weights, output place, device.
@@ -179,10 +190,12 @@ def restore(
         store.view(settings.weights)  # before anything begins
         begin = partial(_on_a_cluster, settings, cluster, home, settled["weights_sha256"], emit, stage)
     _writable(todo, home, stage)
+    beside.prepare(settings)
     told = ("weights", "device", "precision", "precision_reason")
     emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
     reports: dict[Path, ItemReport] = {}
+    jobs = {job.output: job for job in todo.jobs}
     failed = 0
 
     def enough() -> bool:
@@ -193,22 +206,27 @@ def restore(
         journal = _journal(home, settings, settled["weights_sha256"]) if several and home is not None else None
         if journal is not None:
             stack.enter_context(journal)
-            if settings.resume:
-                _clean_up(todo, journal)
         if settings.failed_list is not None:
             again = settings.overwrite or settings.resume
-            stack.callback(_list_failed, todo, reports, stage, settings.failed_list, overwrite=again)
-        for outcome in begin(journal)(todo.jobs, enough):
-            report = reports[outcome.item.output] = stage.shown(_report(outcome))
-            _tell(report, emit)
-            each(report)
-            failed += report.status == "failed"
-            if report.status == "failed" and failed == settings.max_failures:
-                emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
+            stack.callback(_list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again)
+        outcomes = begin(journal)
+        for some in [todo.jobs] if arrivals is None else arrivals:
+            jobs |= {job.output: job for job in some}
+            if journal is not None and settings.resume:
+                _clean_up(some, journal)
+            for outcome in outcomes(some, enough):
+                report = reports[outcome.item.output] = stage.shown(_report(outcome))
+                _tell(report, emit)
+                each(report)
+                failed += report.status == "failed"
+                if report.status == "failed" and failed == settings.max_failures:
+                    emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
+            if enough():
+                break
         if cluster is not None and journal is not None:
             with suppress(OSError):  # the files of the workers say the same
                 journal.gather()
-    items = tuple(reports.get(job.output) or stage.shown(_report_of(job, "not_done")) for job in todo.jobs)
+    items = tuple(reports.get(job.output) or stage.shown(_report_of(job, "not_done")) for job in jobs.values())
     whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
     emit(
         RunFinished(
@@ -392,6 +410,19 @@ class Planned:
         """What there is to say, once all rounds have landed, of pixels that could not be filled."""
         return [filling.notice for filling in self.fillings if filling.notice]
 
+    def restored(self, *, reveal: bool = False) -> NDArray[np.bool_]:
+        """Which pixels hold something new, (h, w), once all rounds have landed; `reveal` as in `filled`."""
+        return beside.restored(self.fillings, self._everywhere) & self.picture.taking(self.hole, reveal=reveal)
+
+    def confidence(self, restored: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """How far those pixels are from what is known, (h, w), see `beside.confidence`."""
+        steps = beside.confidence(self.fillings, self._everywhere, self.hole.shape)
+        return np.where(restored, steps, np.uint8(0))
+
+    @property
+    def _everywhere(self) -> Window:
+        return Window(0, 0, self.picture.width, self.picture.height)
+
     def filled(self, *, reveal: bool = False) -> Picture:
         """The picture, filled, once all rounds have landed; `reveal` as in `Picture.filled`."""
         fills = {}
@@ -409,6 +440,7 @@ class Work(Planned):
     started: float
     done_before: bool = False
     notices: tuple[str, ...] = ()
+    sidecar: bytes = b""
 
     @classmethod
     def nothing(cls, job: Job) -> Work:
@@ -466,7 +498,8 @@ class Reader:
             ItemError: It is beyond the limit or all memory, does not fit its mask, or cannot be read.
         """
         width, height = self.refuse_huge(job.image)
-        cost = width * height * (BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL)
+        each = BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL
+        cost = width * height * (each + BYTES_PER_MAPPED_PIXEL * bool(job.maps))
         free = memory_available()
         if free is not None and cost > free:
             sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
@@ -494,6 +527,9 @@ class Reader:
             )
         if os.path.lexists(job.output) and self.done_before(job):
             return Work.nothing(job)
+        for path in job.maps:
+            if os.path.lexists(path) and not self.may_replace(path):
+                raise ItemError(path, "is there already; use --overwrite to replace it")
         picture = read_picture(job.image, linear=settings.linear)
         hole, visible, known = self._hole(job, picture)
         if hole.any() and not known.any():
@@ -518,7 +554,11 @@ class Reader:
         """
         settings, journal = self._settings, self._journal
         if settings.resume and journal is not None and journal.done(job.image, job.mask, job.output):
-            return True
+            missing = [path for path in job.maps if not os.path.lexists(path)]
+            if not missing:
+                return True
+            if not settings.overwrite:
+                raise ItemError(missing[0], "is not there, and its picture done: add --overwrite to make both again")
         if settings.overwrite:
             return False
         if journal is not None and journal.made(job.output):
@@ -527,6 +567,11 @@ class Reader:
                 why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
             raise ItemError(job.output, why)
         raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
+
+    def may_replace(self, path: Path) -> bool:
+        """Whether what may lie there, beside a result, may be written over: a run that was killed may have left it."""
+        settings, journal = self._settings, self._journal
+        return settings.overwrite or (settings.resume and journal is not None and journal.made(path))
 
     def _hole(
         self, job: Job, picture: Picture
@@ -616,6 +661,8 @@ class _Restoration(Filler):
         super().__init__(engine, emit)
         self._settings, self._journal = settings, journal
         self._reader = Reader(settings, view, journal)
+        told = store.told(settings.weights) if settings.provenance else {}
+        self._weights = (told.get("weights", ""), told.get("weights_sha256", ""))
         self._suspicious = 0
         self._looking = threading.Lock()
 
@@ -637,14 +684,8 @@ class _Restoration(Filler):
         def ready(part: Path, notices: Sequence[str]) -> None:
             if settings.strict:
                 refuse_losses(job.image, notices, WAY_OUT)
-            if self._journal is not None:
-                try:
-                    self._journal.record(job.image, job.mask, job.output, part)
-                except OSError as error:
-                    why = files.why_unwritable(error) or str(error)
-                    raise ItemError(
-                        job.output, f"cannot be noted down as done, so it was not written: {why}"
-                    ) from error
+            self._write_beside(work)
+            self._record(job, job.output, part)
 
         overwrite = settings.overwrite
         try:
@@ -656,13 +697,64 @@ class _Restoration(Filler):
             return _report_of(job, "done_before")
 
     def _written(self, work: Work, ready: Ready) -> ItemReport:
-        job, settings, overwrite = work.job, self._settings, self._settings.overwrite
+        job, overwrite = work.job, self._settings.overwrite
         if not work.hole.any() and same_format(job.image, job.output):
             copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
             return work.reported("copied")
-        reveal = settings.mask_from is not None and settings.mask_from.reveals
-        written = write_picture(work.filled(reveal=reveal), job.output, overwrite=overwrite, ready=ready)
+        picture, notices = self._stamped(work, work.filled(reveal=self._reveal))
+        written = write_picture(picture, job.output, overwrite=overwrite, ready=ready)
+        written = replace(written, notices=(*written.notices, *notices))
         return work.reported("restored" if work.hole.any() else "copied", written)
+
+    @property
+    def _reveal(self) -> bool:
+        return self._settings.mask_from is not None and self._settings.mask_from.reveals
+
+    def _stamped(self, work: Work, picture: Picture) -> tuple[Picture, Sequence[str]]:
+        """The picture with its provenance, or that left with `work` for a sidecar; and what there is to say of it."""
+        job, settings = work.job, self._settings
+        if not (settings.provenance and work.hole.any()):
+            return picture, ()
+        count = int(work.restored(reveal=self._reveal).sum())
+        mask, told_by = (None, str(settings.mask_from)) if settings.mask_from is not None else (job.mask, "")
+        entry = beside.entry(self._weights, mask, told_by, count, work.hole.shape)
+        name = beside.sidecar(job.output).name
+        try:
+            picture, work.sidecar = stamped(picture, job.output, lambda xmp: provenance.merged(xmp, entry))
+        except ValueError as error:
+            work.sidecar = provenance.merged(b"", entry)
+            return picture, (f"its XMP {error}: it stays as it is, and the provenance is in {name}",)
+        return picture, (f"the file has no place for its provenance, which is in {name}",) if work.sidecar else ()
+
+    def _write_beside(self, work: Work) -> None:
+        """Write what belongs beside a result that is finished and about to get its name."""
+        job = work.job
+        restored = work.restored(reveal=self._reveal) if job.maps else work.hole
+        maps: dict[Path | None, Callable[[], NDArray[np.uint8]]] = {
+            job.filled: lambda: beside.white(restored),
+            job.confidence: lambda: work.confidence(restored),
+        }
+        for path, values in maps.items():
+            if path is not None:
+                write_map(
+                    values(), path, work.picture, job.output, overwrite=self._reader.may_replace(path),
+                    ready=lambda part, _, path=path: self._record(job, path, part),  # type: ignore[misc]
+                )  # fmt: skip
+        if work.sidecar:
+            path = beside.sidecar(job.output)
+            beside.write_sidecar(
+                work.sidecar, job.output, overwrite=self._reader.may_replace(path),
+                ready=lambda part: self._record(job, path, part),
+            )  # fmt: skip
+
+    def _record(self, job: Job, target: Path, part: Path) -> None:
+        """Note down what is about to get its name."""
+        if self._journal is not None:
+            try:
+                self._journal.record(job.image, job.mask, target, part)
+            except OSError as error:
+                why = files.why_unwritable(error) or str(error)
+                raise ItemError(target, f"cannot be noted down as done, so it was not written: {why}") from error
 
     def _look_at(self, work: Work) -> None:
         """Say once that a mask looks like the other polarity."""
@@ -704,9 +796,12 @@ class _Staged(_Restoration):
     def _written(self, work: Work, ready: Ready) -> ItemReport:
         job, report = work.job, super()._written(work, ready)
         if self._stage.holds(job.output):
-            self._stage.deliver(
-                job.output, self._notes.of(job.image, job.mask, job.output), overwrite=self._settings.overwrite
-            )
+            note, overwrite = self._notes.of(job.image, job.mask, job.output), self._settings.overwrite
+            if work.sidecar:
+                path = beside.sidecar(job.output)
+                self._stage.deliver(path, note, overwrite=overwrite)
+                path.unlink()
+            self._stage.deliver(job.output, note, overwrite=overwrite)
         return report
 
 
@@ -753,14 +848,16 @@ def _key(settings: RestoreSettings, weights: str) -> str:
     decisive = {"pconv": __version__, "weights": weights, "mask_from": str(settings.mask_from or "")}
     names = ("precision", "tile_size", "padding", "overlap", "invert_mask", "dilate", "mask_on", "linear", "format")
     decisive |= {name: str(getattr(settings, name)) for name in names}
+    decisive |= {"provenance": "yes"} if settings.provenance else {}
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 
-def _clean_up(todo: JobList, journal: Journal) -> None:
+def _clean_up(jobs: Sequence[Job], journal: Journal) -> None:
     """Remove what a killed run has left half-written, unless another run is at work there."""
     names: dict[Path, set[str]] = {}
-    for job in todo.jobs:
-        names.setdefault(job.output.parent, set()).add(job.output.name)
+    for job in jobs:
+        for path in (job.output, beside.sidecar(job.output), *job.maps):
+            names.setdefault(path.parent, set()).add(path.name)
     with journal.alone() as alone:
         if alone:
             for folder, of in names.items():
@@ -768,9 +865,9 @@ def _clean_up(todo: JobList, journal: Journal) -> None:
 
 
 def _list_failed(
-    todo: JobList, reports: Mapping[Path, ItemReport], stage: Stage, target: Path, *, overwrite: bool
+    jobs: Iterable[Job], reports: Mapping[Path, ItemReport], stage: Stage, target: Path, *, overwrite: bool
 ) -> None:
-    failed = [(job, reports[job.output]) for job in todo.jobs if job.output in reports]
+    failed = [(job, reports[job.output]) for job in jobs if job.output in reports]
     rows = [
         {
             "image": stage.shown(str(job.image)), "mask": None if job.mask is None else stage.shown(str(job.mask)),

@@ -6,6 +6,7 @@ Knows values, which of them make sense, and how masks are read. Does not know fi
 from __future__ import annotations
 
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pconv_cli.errors import UsageError
@@ -42,6 +43,9 @@ class Settings:
         linear: Values are linear in light where no colour profile says what they are.
         overwrite: Replace outputs that exist.
         strict: Refuse a picture that would lose something.
+        save_filled: Folder for masks of what was restored.
+        save_confidence: Folder for maps of how far restored pixels are from known ones.
+        provenance: Tell in the output, or beside it, what was restored, by what and when.
     """
 
     weights: str | None = None
@@ -58,6 +62,9 @@ class Settings:
     linear: bool = False
     overwrite: bool = False
     strict: bool = False
+    save_filled: Path | None = None
+    save_confidence: Path | None = None
+    provenance: bool = False
 
     def check(self, size: str = "--tile-size") -> None:
         """Make sure that they make sense; `size` is what the option for the tile size is called.

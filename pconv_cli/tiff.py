@@ -23,7 +23,7 @@ import struct
 import threading
 import zlib
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing, contextmanager, suppress
 from io import BufferedRandom
@@ -70,7 +70,7 @@ _FORMATS = {
 # deflate's old number, Zstandard. JPEG has a chapter of its own.
 _LOSSLESS = {1, 2, 3, 4, 5, 8, 32773, 32946, 50000}
 _JPEG = 7
-_ICC = 34675
+_ICC, _XMP = 34675, 700
 _SPACES = {0: "RGB", 1: "RGB", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}
 _LARGEST_BLOCK = 64 * 2**20  # decoded bytes; beyond it a block at a time is no bounded memory
 _CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
@@ -196,6 +196,18 @@ class Source:
         if self.dtype.kind == "f":
             return float(np.nextafter(np.float32(nothing), np.float32(0 if nothing else 1)))
         return nothing + (1 if nothing < np.iinfo(self.dtype).max else -1)
+
+    @property
+    def xmp(self) -> bytes:
+        """The XMP packet, empty where there is none.
+
+        Raises:
+            ItemError: The file is damaged there, or gone.
+        """
+        with self._raster() as raster:
+            if self._tiff is not None:
+                return self._tiff.value(_XMP, 2**26)[2] if _XMP in self._tiff.entries else b""
+            return str(raster.tags(ns="xml:XMP").get("xml:XMP", "")).encode()
 
     @property
     def opaque(self) -> float:
@@ -531,6 +543,50 @@ def is_plain(path: Path) -> bool:
         )
 
 
+def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source, *, rows: int, overwrite: bool) -> None:
+    """Write a value for each pixel of a picture as a grey TIFF of 8 bits, deflate, all of it or nothing.
+
+    No more of it than a strip is held. It lies, is displayed, and is placed on the map, as the picture is.
+
+    Args:
+        strips: (rows, w) from top to bottom, as the picture is stored; the last may have fewer rows.
+        target: Where to; folders are made.
+        source: The picture.
+        rows: Rows of a strip.
+        overwrite: Whether a file that is there may be replaced.
+
+    Raises:
+        ItemError: The target exists, or the disk says no.
+    """
+    profile: dict[str, Any] = {"width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
+    profile |= {"compress": "deflate", "photometric": "MINISBLACK", "BIGTIFF": "IF_SAFER", "blockysize": rows}
+    with source._raster() as raster:
+        profile |= {"crs": raster.crs} if raster.crs else {}
+        profile |= {} if raster.transform.is_identity else {"transform": raster.transform}
+    sums: list[tuple[Window, int]] = []
+    with _writing(target):
+        files.refuse_taken(target, overwrite=overwrite)
+        target.parent.mkdir(parents=True, exist_ok=True)
+        part = files.hidden(_encodable(target))
+        try:
+            with _gdal():
+                with closing(_open(part, "w", **profile)) as made:
+                    for number, values in enumerate(strips):
+                        strip = Window(0, number * rows, source.width, len(values))
+                        made.write(values[None], window=_part(strip))
+                        sums.append((strip, _checksum(values)))
+                if source.orientation != 1:
+                    order = Directory.first(part).order
+                    graft(part, {274: (3, 1, struct.pack(order + "H", source.orientation))})
+                with closing(_open(part)) as made:
+                    if any(_checksum(made.read(1, window=_part(strip))) != known for strip, known in sums):
+                        raise OSError(errno.EIO, os.strerror(errno.EIO))
+            _flush(part)
+            files.place(part, target, overwrite=overwrite)
+        finally:
+            part.unlink(missing_ok=True)
+
+
 class _Whiteness:
     """How the pixels of one mask file say that they are lighter than 50 % grey."""
 
@@ -863,12 +919,14 @@ class Canvas:
         finished: Callable[[int, int], None] | None = None,
         *,
         ready: Callable[[Path, Sequence[str]], None] | None = None,
+        xmp: bytes | None = None,
     ) -> tuple[str, ...]:
         """Write the output, all of it or nothing.
 
         Args:
             finished: Called with how many blocks that may hold fills are done, and how many there are.
             ready: Called with the finished file just before it gets its name, and what will be returned.
+            xmp: A packet that takes the place of the source's own; None: that stays.
 
         Returns:
             What in the output is not as one might expect, one line each.
@@ -895,6 +953,8 @@ class Canvas:
                     written = self._patch_copy(part, notices, progress)
                 if written:
                     self._rebuild_overviews(part, notices)
+                if xmp is not None:
+                    graft(part, {_XMP: (1, len(xmp), xmp)})
                 with ThreadPoolExecutor(1, "flush") as pool:
                     flushed = pool.submit(_flush, part)
                     self._read_back(part, written)

@@ -23,7 +23,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import files
+from pconv_cli import beside, files, provenance
 from pconv_cli.colours import as_bytes
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
@@ -44,7 +44,7 @@ from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, Settings
-from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips
+from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, write_map
 from pconv_cli.tiles import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
@@ -169,6 +169,7 @@ def tile(
     """
     started = time.monotonic()
     settings.check("--size")
+    beside.check(settings)
     notices, emit = collecting(emit)
     big, output = Path(big), Path(output or default_output(big))
     _check_name(output)
@@ -177,11 +178,14 @@ def tile(
         with Source(big) as source:
             chosen = _Mask.choose(source, mask, settings)
             refuse_loss(output, chosen.path)
-            try:  # before torch and the weights are loaded
-                files.refuse_same(big, output)
-                files.refuse_taken(output, overwrite=settings.overwrite)
-            except files.Refused as error:
-                raise ItemError(output, str(error)) from error
+            maps = [folder / output.name for folder in beside.folders(settings)]
+            for path in maps:
+                refuse_loss(path, chosen.path, big)
+                if os.path.realpath(path) == os.path.realpath(output):
+                    raise UsageError(f"{path}: would be both the result and a map of it; choose another folder")
+            beside.prepare(settings)
+            for path in (output, *maps):  # before torch and the weights are loaded
+                _refuse_taken(path, big, overwrite=settings.overwrite)
             job = _Big(source, chosen, output, settings, emit, stop, cluster)
             item = job.restore(described)
     except ItemError as error:
@@ -323,6 +327,9 @@ class _Big:
         self._settings, self._emit, self._stop = settings, emit, stop
         self._started = time.monotonic()
         self._space: str | None = None
+        self._fillings: Sequence[Filling] = ()
+        self._planned: Sequence[TilePlan] = ()
+        self._sidecar = b""
 
     @cached_property
     def _view(self) -> View:
@@ -339,8 +346,8 @@ class _Big:
             planning = pool.submit(self._plan, lambda: given_up.is_set() or self._stop())
             engine = self._engine(described)
             _make_folder(self._output.parent)
-            told = ("weights", "device", "precision", "precision_reason")
-            self._emit(RunStarted(1, *(str(described[key]) for key in told)))
+            keys = ("weights", "device", "precision", "precision_reason")
+            self._emit(RunStarted(1, *(str(described[key]) for key in keys)))
             canvas = stack.enter_context(
                 Canvas(
                     source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals,
@@ -349,6 +356,7 @@ class _Big:
             )  # fmt: skip
             try:
                 planned, made, veiled = planning.result()
+                self._planned = planned
             except _Stopped:
                 return self._finished(self._item("not_done"), ())
             if all(plan.damage.area == source.width * source.height for plan in planned):
@@ -357,7 +365,7 @@ class _Big:
                 self._look_at_nothing()
                 if source.in_place:
                     stack.close()
-                    copy_file(source.path, self._output, overwrite=settings.overwrite)
+                    copy_file(source.path, self._output, overwrite=settings.overwrite, ready=self._ready)
                     return self._finished(self._reported("copied", planned), source.notices)
                 return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
             from pconv_cli.filling import Filling
@@ -377,12 +385,50 @@ class _Big:
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
             report = self._reported("restored", planned, fillings)
-            left = tuple(filling.notice for filling in fillings if filling.notice)
-            return self._finished(report, (*canvas.commit(ready=self._ready), *left), canvas)
+            left = [filling.notice for filling in fillings if filling.notice]
+            self._fillings = fillings
+            xmp, told = self._provenance(described) if settings.provenance else (None, ())
+            return self._finished(report, (*canvas.commit(ready=self._ready, xmp=xmp), *left, *told), canvas)
 
     def _ready(self, part: Path, notices: Sequence[str]) -> None:
-        if self._settings.strict:
-            refuse_losses(self._source.path, notices)
+        settings, source, output = self._settings, self._source, self._output
+        if settings.strict:
+            refuse_losses(source.path, notices)
+        planes = (
+            (settings.save_filled, self._restored),
+            (settings.save_confidence, partial(beside.confidence, self._fillings, size=self._size)),
+        )
+        for folder, plane in planes:
+            if folder is not None:
+                strips = beside.in_strips(plane, self._damaged, self._size, ROWS)
+                write_map(strips, folder / output.name, source, rows=ROWS, overwrite=settings.overwrite)
+        if self._sidecar:
+            beside.write_sidecar(self._sidecar, output, overwrite=settings.overwrite)
+
+    @property
+    def _size(self) -> tuple[int, int]:
+        return self._source.height, self._source.width
+
+    def _restored(self, window: Window) -> NDArray[np.uint8]:
+        return beside.white(beside.restored(self._fillings, window))
+
+    def _damaged(self, window: Window) -> bool:
+        boxes = np.array([[window.x, window.y, window.right, window.bottom]], np.int32)
+        return any(plan.damage.held_by(*boxes[:, [1, 3, 0, 2]].T).any() for plan in self._planned)
+
+    def _provenance(self, described: dict[str, Any]) -> tuple[bytes | None, Sequence[str]]:
+        """The XMP of the output, or None where a sidecar has to do; and what there is to say of it."""
+        source, mask = self._source, self._mask
+        strips = beside.in_strips(self._restored, self._damaged, self._size, ROWS)
+        count = sum(int(np.count_nonzero(strip)) for strip in strips)
+        weights = described["weights"], described["weights_sha256"]
+        entry = beside.entry(weights, mask.path, str(mask.mark or source.validity), count, self._size)
+        try:
+            return provenance.merged(source.xmp, entry), ()
+        except ValueError as error:
+            self._sidecar = provenance.merged(b"", entry)
+            name = beside.sidecar(self._output).name
+            return None, (f"its XMP {error}: it stays as it is, and the provenance is in {name}",)
 
     def _plan(self, stop: Callable[[], bool]) -> tuple[Sequence[TilePlan], Sequence[Layer], bool]:
         """Windows for each layer, the layers, and whether some of what is not damaged holds nothing either."""
@@ -694,6 +740,14 @@ def _check_name(output: Path) -> None:
         raise UsageError(f"-o {output}: is a folder; name the file to write in it")
     if output.suffix.lower() not in (".tif", ".tiff"):
         raise UsageError(f"-o {output}: big pictures are written as TIFF; choose a name that ends in .tif")
+
+
+def _refuse_taken(path: Path, big: Path, *, overwrite: bool) -> None:
+    try:
+        files.refuse_same(big, path)
+        files.refuse_taken(path, overwrite=overwrite)
+    except files.Refused as error:
+        raise ItemError(path, str(error)) from error
 
 
 def _make_folder(folder: Path) -> None:

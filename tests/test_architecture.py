@@ -23,7 +23,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
     {"__main__", "api", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
     | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.compare", "cli.doctor", "cli.reference", "cli.options"},
     {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
-    | {"proofs", "comparison"},
+    | {"proofs", "comparison", "beside", "watching"},
     {
         "jobs",
         "pairs",
@@ -51,6 +51,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "manifest",
         "journal",
         "remote",
+        "provenance",
     }
     | {"training.data", "training.damage"},
     {
@@ -64,6 +65,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "metrics",
         "seams",
         "sketch",
+        "confidence",
     }
     | {"training.losses", "training.adversary"},
     {"tiles", "regions", "colours", "files", "events", "errors", "process"},
@@ -78,6 +80,10 @@ NEIGHBOURS = {
     ("images", "tiff"),  # where Pillow would narrow
     ("layers", "spaces"),
     ("tile", "sharing"),
+    ("tile", "beside"),
+    ("restore", "beside"),
+    ("watching", "beside"),
+    ("watching", "restore"),  # it finds what that is to do
     ("check", "restore"),  # it looks at what that would do
     ("proofs", "restore"),  # they show what those did
     ("proofs", "tile"),
@@ -146,6 +152,9 @@ LIGHT = (
     "manifest",
     "journal",
     "remote",
+    "provenance",
+    "confidence",
+    "beside",
     "marks",
     "settings",
     "layers",

@@ -223,21 +223,22 @@ def test_a_cluster_writes_the_same_files_and_reports_in_the_same_way(
     work.mask("a/broken.png", box(4, 4, 0, 0, 2, 2))
     told: list[tuple[Any, ...]] = []
     for options in ((), ("--cluster", "auto", "--workers", "3")):
-        failed = work.root / f"failed{len(options)}.csv"
+        failed, maps = work.root / f"failed{len(options)}.csv", work.root / f"maps{len(options)}"
         with pytest.raises(SystemExit) as end:
-            main(restore(work, *options, "--failed-list", failed))
+            main(restore(work, *options, "--failed-list", failed, "--save-confidence", maps))
         assert end.value.code == 1
         captured = capsys.readouterr()
         items = [json.loads(line) for line in captured.out.splitlines()[:-1]]
         counts = {key: summary(captured.out)[key] for key in ("restored", "failed", "items", "tiles")}
         facts = ("name", "output", "status", "reason", "tiles", "hole_share")
         files = {path.relative_to(work.out): path.read_bytes() for path in finished(work)}
+        files |= {Path("maps") / path.relative_to(maps): path.read_bytes() for path in maps.rglob("*.png")}
         told.append((sorted([item[k] for k in facts] for item in items), counts, failed.read_text(), files))
         for path in finished(work):
             path.unlink()
         for path in work.out.glob(".pconv-journal*"):
             path.unlink()
-    assert told[0] == told[1] and len(told[0][3]) == 12
+    assert told[0] == told[1] and len(told[0][3]) == 24
 
 
 @pytest.fixture

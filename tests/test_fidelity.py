@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import re
 import struct
 import sys
@@ -22,7 +23,9 @@ from PIL import Image, ImageCms, ImageOps, IptcImagePlugin, PngImagePlugin, Tiff
 
 from pconv_cli import images
 from pconv_cli.errors import ItemError, Loss
+from pconv_cli.provenance import NAMESPACE, Entry, Unreadable, merged
 
+ENTRY = Entry("none", "", "mask.png", "00" * 32, 1, 0.5, "2026-01-01T00:00:00Z")
 TARGETS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WebP": ".webp", "BMP": ".bmp"}
 README = Path(__file__).parent.parent / "README.md"
 
@@ -389,8 +392,9 @@ def says(told: str, notices: tuple[str, ...]) -> bool:
     return bool(told) and any(re.search(told, notice) for notice in notices if isinstance(notice, Loss))
 
 
+@pytest.mark.parametrize("stamp", [False, True], ids=["as it is", "with provenance"])
 @pytest.mark.parametrize(("row", "source", "target"), CASES, ids=[f"{r.name}: {s} to {t}" for r, s, t in CASES])
-def test_every_cell_of_the_table_is_true(tmp_path: Path, row: Row, source: str, target: str) -> None:
+def test_every_cell_of_the_table_is_true(tmp_path: Path, row: Row, source: str, target: str, stamp: bool) -> None:
     fate = row.cell(target)
     path, out = tmp_path / f"in{TARGETS[source]}", tmp_path / f"out{TARGETS[target]}"
     MAKE[row.name](path)
@@ -403,7 +407,13 @@ def test_every_cell_of_the_table_is_true(tmp_path: Path, row: Row, source: str, 
     picture = images.read_picture(path)
     fills = {layer: 1 - picture.seen(layer) if picture.pixels.dtype != np.uint8 or picture.mode == "CMYK"
              else 255 - picture.seen(layer) for layer in picture.layers}  # fmt: skip
-    written = images.write_picture(picture.filled(fills, HOLE), out, overwrite=False)
+    filled, beside = picture.filled(fills, HOLE), b""
+    with contextlib.suppress(Unreadable):  # the XMP of the row of that name is none that could be added to
+        filled, beside = images.stamped(filled, out, lambda xmp: merged(xmp, ENTRY)) if stamp else (filled, beside)
+    written = images.write_picture(filled, out, overwrite=False)
+    assert filled.stamped == (stamp and target != "BMP" and row.name != "XMP")
+    if stamp and row.name != "XMP":
+        assert NAMESPACE.encode() in (beside if target == "BMP" else facts(out)["XMP"])
     told = (*picture.notices, *written.notices)
     ahead = images.foreseen(picture, out)
     assert set(filter(lambda notice: isinstance(notice, Loss), told)) <= set(ahead)

@@ -561,6 +561,23 @@ def test_workers_of_a_cluster_fetch_and_deliver_by_themselves(
     assert list((tmp_path / "tmp").iterdir()) == []
 
 
+def test_provenance_is_delivered_and_maps_are_saved_here(
+    work: Workplace, bucket: Bucket, pconv: Callable[..., Ran], tmp_path: Path
+) -> None:
+    for name in ("a.bmp", "deep/b.png"):
+        work.pair(name)
+    source, masks, out = bucket.put(work.pictures, "in"), bucket.put(work.masks, "masks"), f"{bucket.url}/out"
+    options = ("--provenance", "--save-filled", tmp_path / "filled")
+    ran = pconv(source, masks, out, *options)
+    assert ran.code == 0, ran.err
+    made = bucket.files("out")
+    assert sorted(made) == ["a.bmp", "a.bmp.xmp", "deep/b.png"]
+    assert all(b"MaskSHA256" in made[name] for name in ("a.bmp.xmp", "deep/b.png"))
+    maps = tmp_path / "filled"
+    assert {path.relative_to(maps).as_posix() for path in maps.rglob("*.png")} == {"a.png", "deep/b.png"}
+    assert set(pconv(source, masks, out, *options, "--resume").statuses.values()) == {"done_before"}
+
+
 # ---------------------------------------------------------------- what cannot work is one line, at once
 
 

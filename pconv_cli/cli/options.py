@@ -155,6 +155,40 @@ Workers = Annotated[
     int | None,
     typer.Option(min=1, metavar="N", help="How many workers of the cluster (default: one a GPU, or for four cores)."),
 ]
+
+
+def _folder(text: str) -> Path:
+    """Read the name of a folder on this machine."""
+    if "://" in text:
+        raise typer.BadParameter(f"{text} is a URL: give a folder of this machine")
+    return Path(text)
+
+
+SaveFilled = Annotated[
+    Path | None,
+    typer.Option(
+        parser=_folder, metavar="DIR",
+        help="Save what was restored as a mask: white = restored, everything that was filled in and nothing else. PNG "
+        "under the name of the result, lying as that does; of `pconv tile` a grey deflate TIFF.",
+    ),
+]  # fmt: skip
+SaveConfidence = Annotated[
+    Path | None,
+    typer.Option(
+        parser=_folder, metavar="DIR",
+        help="Save how far each restored pixel is from the nearest known one, in steps of a 3 x 3 partial convolution "
+        "(pixels, the larger of across and down): 1 = beside it, 255 = 255 or more, 0 = not restored. Files as for "
+        "--save-filled, 8-bit grey.",
+    ),
+]  # fmt: skip
+Provenance = Annotated[
+    bool,
+    typer.Option(
+        "--provenance",
+        help="Add to each restored file's XMP what was done: program, weights and mask by SHA-256, share restored, "
+        "date (UTC, or SOURCE_DATE_EPOCH). Where a file has no room for it: into NAME.EXT.xmp beside it.",
+    ),
+]
 TileSize = Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")]
 
 

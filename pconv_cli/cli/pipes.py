@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 
+from pconv_cli.beside import sidecar
 from pconv_cli.cli import ui
 from pconv_cli.errors import OutputError, UsageError
 from pconv_cli.events import Event, ItemDone, ItemFailed, Listener, RunFinished
@@ -86,9 +87,15 @@ class Pipes:
         return listener
 
     def deliver(self) -> None:
-        """Write the result to standard output, if it is to go there and there is one."""
+        """Write the result to standard output, if it is to go there and there is one.
+
+        Raises:
+            OutputError: Something belongs beside it, for which standard output has no place.
+        """
         result = Path(self.output)
         if self._given[2] == DASH and result.exists():
+            if sidecar(result).exists():
+                raise OutputError("standard output: the provenance has no place in such a file: name a file OUT")
             ui.out_file(result)
 
     @property

@@ -31,9 +31,12 @@ from pconv_cli.cli.options import (
     Precision,
     PrecisionOption,
     Progress,
+    Provenance,
     Quiet,
     ReportTo,
     Resume,
+    SaveConfidence,
+    SaveFilled,
     Strict,
     TileSize,
     Verbose,
@@ -77,6 +80,9 @@ def command(
     format: Format = None,
     linear: Linear = False,
     strict: Strict = False,
+    save_filled: SaveFilled = None,
+    save_confidence: SaveConfidence = None,
+    provenance: Provenance = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
     sample: Annotated[
@@ -91,6 +97,23 @@ def command(
         typer.Option(metavar="FILE", help="List the failed pictures here, .csv or .jsonl; --manifest takes it back."),
     ] = None,
     report_to: ReportTo = None,
+    watch: Annotated[
+        bool,
+        typer.Option(
+            "--watch",
+            help="Go on with whatever arrives in IN, once it and its mask are still, until Ctrl-C. A restart goes on "
+            "where it was (as --resume does); a picture that failed is tried again when it has changed.",
+        ),
+    ] = False,
+    settle: Annotated[
+        float | None,
+        typer.Option(
+            min=0,
+            metavar="SECONDS",
+            show_default="10",
+            help="With --watch: how long size and time of a picture and its mask must not have changed.",
+        ),
+    ] = None,
     max_megapixels: MaxMegapixels = 1000,
     weights: Weights = None,
     device: Devices = "auto",
@@ -113,8 +136,11 @@ def command(
     A picture that fails is one line and exit code 1; the others are restored.
     """
     from pconv_cli import restore as use_case
+    from pconv_cli import watching
     from pconv_cli.cli import ui
     from pconv_cli.cli.pipes import Pipes
+    from pconv_cli.events import Notice
+    from pconv_cli.jobs import JobList
     from pconv_cli.remote import Stage
 
     settings = use_case.RestoreSettings(
@@ -134,7 +160,10 @@ def command(
         format=None if format is None else format.lower().lstrip("."),
         overwrite=overwrite,
         strict=strict,
-        resume=resume,
+        save_filled=save_filled,
+        save_confidence=save_confidence,
+        provenance=provenance,
+        resume=resume or watch,
         max_failures=1 if on_error is OnError.stop else max_failures,
         failed_list=failed_list,
         max_megapixels=max_megapixels,
@@ -146,6 +175,15 @@ def command(
         raise UsageError("--cluster and - do not go together: what is piped is on this machine alone")
     if report_to is not None and "-" in (paths or []):
         raise UsageError("--report and - do not go together: a report shows files, and what is piped is gone")
+    if not watch and settle is not None:
+        raise UsageError(f"--settle {settle:g}: belongs to --watch")
+    if watch:
+        _refuse_unwatchable(paths or [], manifest, cluster, sample)
+        if report_to is not None:
+            raise UsageError(
+                "--watch and --report do not go together: a page is made when a run has ended; after Ctrl-C, the same "
+                "command with --resume and --report instead makes one"
+            )
     each = (lambda report: ui.out(report.line())) if as_json else (lambda report: None)
     with ExitStack() as stack:
         pipes, stage = None, stack.enter_context(Stage())
@@ -156,7 +194,11 @@ def command(
             pictures, mask = stage.source(pictures), None if mask is None else stage.source(mask)
             pipes = stack.enter_context(Pipes(pictures, mask, out, suffix))
             masks = None if pipes.masks is None else Path(pipes.masks)
-            todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
+            if watch:
+                look = watching.watched(Path(pipes.source), masks, pipes.output, settings)
+                todo = JobList((), (), {}, Path(pipes.output))
+            else:
+                todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
         else:
             to = base(paths or [])
             listed = [
@@ -180,7 +222,12 @@ def command(
         show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
         stop = stack.enter_context(ui.Stop(show))
         emit = stop.listening if pipes is None else pipes.listening(stop.listening)
-        report = use_case.restore(todo, settings, emit, stop, each, where, stage)
+        arrivals = None
+        if watch:
+            seconds = watching.SETTLE if settle is None else settle
+            arrivals = watching.Arrivals(look, settings, emit, stop, seconds)
+            emit(Notice(f"watching {pictures} for what arrives and is still for {seconds:g} s; Ctrl-C ends that"))
+        report = use_case.restore(todo, settings, emit, stop, each, where, stage, arrivals)
         if pipes is not None:
             pipes.deliver()
         if as_json:
@@ -188,6 +235,14 @@ def command(
         if page is not None:
             proofs.of_pictures(report, todo, settings, page, stop.listening, stage)
     raise typer.Exit(exit_code(report))
+
+
+def _refuse_unwatchable(paths: list[str], manifest: str | None, cluster: str | None, sample: int | None) -> None:
+    others = {"--manifest": manifest, "--cluster": cluster, "--sample": sample}
+    others |= {path: path for path in paths if path == "-" or "://" in path}
+    for name, given in others.items():
+        if given is not None:
+            raise UsageError(f"--watch and {name} do not go together: it looks into a folder of this machine")
 
 
 def places(paths: list[str], mask_from: str | None) -> tuple[str, str | None, str]:

@@ -217,6 +217,8 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
     match event:
         case RunStarted():
             pictures = "picture" if event.items == 1 else "pictures"
+            if not event.items:  # of a folder that is watched
+                return f"weights {event.weights}, on {event.device} in {event.precision} ({event.precision_reason})"
             where = f"on {event.device} in {event.precision} ({event.precision_reason})"
             return f"{event.items} {pictures}, weights {event.weights}, {where}"
         case ItemDone(status="copied"):
@@ -369,7 +371,7 @@ class _Bar:
         )
         self._task = self._progress.add_task("restoring", count="", tiles=0, total=None, visible=False)
         self._items = 0
-        self._unit = "pictures"
+        self._unit, self._of = "pictures", ""
         self._done = 0
         self._tiles = 0
         self._expected = 0
@@ -408,7 +410,7 @@ class _Bar:
             case ItemDone() | ItemFailed() | ItemChecked() | PairMeasured() | ItemShown():
                 self._done += 1
                 if self._items != 1:
-                    self._advance(f"{self._done}/{self._items} {self._unit}")
+                    self._advance(f"{self._done}{self._of} {self._unit}")
             case RunFinished() | EvaluationFinished() | ReportWritten():
                 self.close()
             case _:
@@ -417,7 +419,9 @@ class _Bar:
 
     def _start(self, description: str, total: int, unit: str) -> None:
         self._items, self._unit, self._done = total, unit, 0
-        self._progress.update(self._task, description=description, total=total, count=f"0/{total} {unit}", visible=True)
+        self._of = f"/{total}" if total else ""  # nobody knows what will arrive in a folder
+        count = f"0{self._of} {unit}"
+        self._progress.update(self._task, description=description, total=total or None, count=count, visible=True)
         self._progress.start()
 
     def _advance(self, count: str) -> None:
