@@ -24,7 +24,7 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pconv_cli import __version__
-from pconv_cli.errors import DeviceError, RunError, UsageError
+from pconv_cli.errors import DeviceError, PconvError, UsageError
 from pconv_cli.events import Event, Notice
 
 LARGEST = 32
@@ -138,7 +138,7 @@ class Crew(Generic[Item, Done]):
 
         Raises:
             DeviceError: If all workers are gone, and none came back within `PATIENCE`.
-            RunError: What a worker raised.
+            PconvError: What a worker raised.
         """
         return _Shift(self._ray, items, self._workers, stop).results()
 
@@ -353,7 +353,7 @@ class _Shift(Generic[Item, Done]):
             return
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause
-            raise cause if isinstance(cause, RunError) else error from None
+            raise cause if isinstance(cause, PconvError) else error from None
         except self.ray.exceptions.RayError:
             del self.hands[stream]
             self.coming[portion.worker.ready.remote()] = portion.worker
