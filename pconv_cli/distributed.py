@@ -33,6 +33,9 @@ PATIENCE = 30.0
 """Seconds until somebody must be there to work."""
 
 _TICK = 0.5  # seconds after which a stop is noticed, though nothing else happens
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
+    (0, 0, 0, 4, 0, 0, 0, 0, 0)
+)  # HTTP/2: who speaks it answers a 4 too
 _STORE = 256 << 20  # bytes of the object store of a Ray of our own: what passes through it is small
 
 Item = TypeVar("Item")
@@ -161,23 +164,35 @@ def _connect(ray: Any, address: str) -> bool:
         return False
     quiet: dict[str, Any] = {"logging_level": "CRITICAL", "log_to_driver": False}
     if address != "local":
+        way_out = "check the address; on a machine of the cluster use auto"
         try:
             _knock(address)
+            way_out = "use auto on a machine of the cluster, or where it wants a token set RAY_AUTH_MODE=token"
             ray.init(address=address, **quiet)
             return True  # the connection is
         except (OSError, ValueError, RuntimeError, AssertionError) as error:
             if address != "auto":
-                way_out = "on a machine of the cluster use auto; if it wants a token, see Ray's RAY_AUTH_MODE"
                 raise DeviceError(f"--cluster {address}: no Ray answers there ({_line(error)}); {way_out}") from error
     ray.init(include_dashboard=False, object_store_memory=_STORE, **quiet)
     return True
 
 
 def _knock(address: str) -> None:
-    """Make sure that somebody listens there: Ray itself would wait for minutes."""
+    """Make sure that somebody is there who speaks as Ray does: Ray itself would wait for ever.
+
+    Raises:
+        OSError: Nobody is.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    if not host or not port.isdigit():
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=10) as there:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        there.sendall(_HELLO)
+        answer = there.recv(4)
+    if answer[3:] != _HELLO[-6:-5]:
+        raise ConnectionError(f"whoever listens on port {port} is another program")
 
 
 @contextmanager
@@ -301,9 +316,7 @@ class _Shift(Generic[Item, Done]):
             else:
                 self._hand_out()
             if not self.hands and (told or not (self.fresh or self.suspects)):
-                if self.coming:
-                    late, crew = len(self.coming), len(self.crew)
-                    yield Notice(f"{late} of {crew} workers found no place in time: the cluster is busy or smaller")
+                yield from self._missed()
                 return
             self._be_patient()
             ready, _ = self.ray.wait([*self.hands, *self.coming], timeout=_TICK, fetch_local=False)
@@ -312,6 +325,14 @@ class _Shift(Generic[Item, Done]):
                     yield from self._arrived(reference)
                 else:
                     yield from self._come_back(reference)
+
+    def _missed(self) -> Iterator[Event]:
+        """Say who never came, though there was work."""
+        if self.items and self.coming:
+            _, late = self.ray.wait([*self.coming], num_returns=len(self.coming), timeout=_TICK)
+            if late:
+                count = len(self.crew)
+                yield Notice(f"{len(late)} of {count} workers found no place in time: the cluster is busy or smaller")
 
     def _be_patient(self) -> None:
         """Wait for workers that are to come again, but not for ever."""
