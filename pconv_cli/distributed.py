@@ -162,19 +162,31 @@ def _connect(ray: Any, address: str) -> bool:
     """Join a Ray, or start one; whether it is ours to end."""
     if ray.is_initialized() and address in ("auto", "local"):
         return False
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
     quiet: dict[str, Any] = {"logging_level": "CRITICAL", "log_to_driver": False}
     if address != "local":
         way_out = "check the address; on a machine of the cluster use auto"
         try:
-            _knock(address)
+            _knock(_found(ray) if address == "auto" else address)
             way_out = "use auto on a machine of the cluster, or where it wants a token set RAY_AUTH_MODE=token"
             ray.init(address=address, **quiet)
             return True  # the connection is
         except (OSError, ValueError, RuntimeError, AssertionError) as error:
             if address != "auto":
                 raise DeviceError(f"--cluster {address}: no Ray answers there ({_line(error)}); {way_out}") from error
-    ray.init(include_dashboard=False, object_store_memory=_STORE, **quiet)
+    ray.init(address="local", include_dashboard=False, object_store_memory=_STORE, **quiet)
     return True
+
+
+def _found(ray: Any) -> str:
+    """The address of the Ray that this machine belongs to, or belonged to: one that was killed leaves it behind.
+
+    Raises:
+        ConnectionError: There is none.
+    """
+    found: str = ray._private.services.get_ray_address_from_environment("auto", None)
+    return found
 
 
 def _knock(address: str) -> None:

@@ -513,7 +513,8 @@ def _why(error: Exception) -> str:
     line = _line(error)
     if isinstance(error, FileNotFoundError):
         return "not found: check the URL, and that it may be read"
-    if isinstance(error, PermissionError):
+    refused = str(getattr(error, "code", "")) in ("401", "403") or line.startswith("Forbidden")  # of gcsfs
+    if refused or isinstance(error, PermissionError):
         return f"access is denied ({line}): check the credentials, and what they allow"
     if "credentials" in line.lower():
         return f"no credentials ({line}): set them as for the storage's own tools, AWS_ACCESS_KEY_ID for one"

@@ -349,6 +349,7 @@ def test_2_where_options_of_a_cluster_make_no_sense(work: Workplace, capsys: pyt
     for options, told in (
         (["--workers", "2"], "belongs to --cluster"),
         (["--cluster", "auto", "--device", "cuda:1"], "use auto, cpu or cuda"),
+        (["--cluster", "--overwrite"], "--cluster --overwrite: say which: auto, local or HOST:PORT"),
     ):
         with pytest.raises(SystemExit) as end:
             main(restore(work, *options))
@@ -385,6 +386,25 @@ def test_6_where_no_ray_answers(work: Workplace, capsys: pytest.CaptureFixture[s
         with pytest.raises(SystemExit) as end:
             main(restore(work, "--cluster", address))
         assert end.value.code == 6 and f"--cluster {address}: {why}" in capsys.readouterr().err
+
+
+def test_a_ray_that_was_killed_is_not_waited_for(
+    work: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves behind says where it was; Ray would try to reach it for ever."""
+    work.pair()
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray._private.services, "get_ray_address_from_environment", lambda *_: "127.0.0.1:1")
+    monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr(distributed, "_engage", lambda *_: fail(DeviceError("as far as here")))
+    with pytest.raises(SystemExit) as end:
+        main(restore(work, "--cluster", "auto"))
+    assert end.value.code == 6 and "as far as here" in capsys.readouterr().err
+    assert [options["address"] for options in started] == ["local"]
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
+    with pytest.raises(SystemExit) as end:
+        main(restore(work, "--cluster", "auto"))
+    assert end.value.code == 6 and "--cluster 127.0.0.1:1: no Ray answers there" in capsys.readouterr().err
 
 
 def test_1_where_workers_do_not_see_the_picture(tmp_path: Path) -> None:

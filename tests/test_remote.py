@@ -825,6 +825,27 @@ def test_2_where_results_cannot_be_written_or_a_url_is_of_no_known_kind(
         assert ran.code == 2 and f"{out}: " in ran.err and told in ran.err, ran.err
 
 
+class HttpError(Exception):
+    """As gcsfs has one, which is not installed here."""
+
+    code = 401
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError("b/in"), "not found: check the URL"),
+        (HttpError("Anonymous caller does not have access, 401"), "access is denied (Anonymous caller does not"),
+        (OSError("Forbidden: b/in\nsomebody does not have access"), "access is denied (Forbidden: b/in somebody"),
+        (OSError(28, "No space left on device"), "no room for it on this machine"),
+        (RuntimeError("Unable to locate credentials"), "no credentials"),
+        (RuntimeError(), "cannot be reached (RuntimeError): check the connection"),
+    ],
+)
+def test_the_way_out_of_what_storage_says(error: Exception, told: str) -> None:
+    assert remote._why(error).startswith(told)
+
+
 @pytest.mark.parametrize(
     ("url", "missing", "told"),
     [

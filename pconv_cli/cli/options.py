@@ -166,6 +166,8 @@ def cluster_of(address: str | None, workers: int | None, device: str) -> Cluster
         if workers is not None:
             raise UsageError(f"--workers {workers}: belongs to --cluster; without one, --jobs sets threads")
         return None
+    if address.startswith("-"):
+        raise UsageError(f"--cluster {address}: say which: auto, local or HOST:PORT")
     from pconv_cli.distributed import Cluster
 
     return Cluster(address, workers, {"cpu": False, "cuda": True}.get(device))
