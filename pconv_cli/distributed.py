@@ -25,7 +25,7 @@ from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pconv_cli import __version__
 from pconv_cli.errors import DeviceError, PconvError, UsageError
-from pconv_cli.events import Event, Notice
+from pconv_cli.events import Event, Listener, Notice
 
 LARGEST = 32
 """Items of a portion, at most: enough that a worker reads ahead and fills its batches."""
@@ -102,6 +102,7 @@ class Crew(Generic[Item, Done]):
         self._cluster, self._make = cluster, make
         self._ours = False
         self._workers: list[Any] = []
+        self._to_say: list[Event] = []
 
     def __enter__(self) -> Crew[Item, Done]:
         """Join or start Ray, and engage workers.
@@ -113,7 +114,7 @@ class Crew(Generic[Item, Done]):
         self._ray = _library()
         try:
             with _own_signals():
-                self._ours = _connect(self._ray, self._cluster.address)
+                self._ours = _connect(self._ray, self._cluster.address, self._to_say.append)
             self._workers = _engage(self._ray, self._cluster, self._make)
         except BaseException:
             self.__exit__()
@@ -143,7 +144,9 @@ class Crew(Generic[Item, Done]):
             DeviceError: If all workers are gone, and none came back within `PATIENCE`.
             PconvError: What a worker raised.
         """
-        return _Shift(self._ray, items, self._workers, stop).results()
+        while self._to_say:
+            yield self._to_say.pop(0)
+        yield from _Shift(self._ray, items, self._workers, stop).results()
 
 
 def _library() -> Any:
@@ -158,7 +161,7 @@ def _library() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str) -> bool:
+def _connect(ray: Any, address: str, emit: Listener) -> bool:
     """Join a Ray, or start one; whether it is ours to end."""
     if ray.is_initialized() and address in ("auto", "local"):
         return False
@@ -175,6 +178,7 @@ def _connect(ray: Any, address: str) -> bool:
         except (OSError, ValueError, RuntimeError, AssertionError) as error:
             if address != "auto":
                 raise DeviceError(f"--cluster {address}: no Ray answers there ({_line(error)}); {way_out}") from error
+            emit(Notice("no Ray is running on this machine: one is started here, for this run alone"))
     ray.init(address="local", include_dashboard=False, object_store_memory=_STORE, **quiet)
     return True
 

@@ -263,6 +263,23 @@ class Stage:
             raise ItemError(url, _why(error)) from error
         return [path.with_name(name) for one in found if (name := one.rstrip("/").rpartition("/")[2])]
 
+    def there(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of some names on storage that are there; nobody is asked on the web, where pages answer for anything.
+
+        Raises:
+            ItemError: One cannot be looked at.
+        """
+        found: list[Path] = []
+        for path in paths:
+            if self.holds(path) and self._scheme(path) in _STORES:
+                try:
+                    found += [path] if self._system_of(path).exists(self._url(path)) else []
+                except PermissionError:  # nor may it be read, then
+                    continue
+                except Exception as error:
+                    raise ItemError(self._url(path), _why(error)) from error
+        return found
+
     def make_room(self, *needed: Path) -> str | None:
         """Make sure that files fit on this machine, before they are fetched, each as often as it is named.
 
@@ -470,9 +487,11 @@ class Stage:
 
     def _size(self, path: Path) -> int:
         """Bytes of a file, elsewhere or here; 0 where nobody says."""
-        url = self._url(path) if self.holds(path) else str(path)
+        if not self.holds(path):
+            return path.stat().st_size if path.is_file() else 0
+        url = self._url(path)
         try:
-            return path.stat().st_size if not self.holds(path) else self._system_of(path).info(url).get("size") or 0
+            return self._system_of(path).info(url).get("size") or 0
         except Exception as error:
             raise ItemError(url, _why(error)) from error
 

@@ -55,6 +55,7 @@ if TYPE_CHECKING:
     from pconv_cli.filling import Filling, Piece, Shape
 
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
+COMPANIONS, WORLD_FILES = (".msk", ".ovr", ".aux.xml"), (".tfw", ".wld")  # what GDAL looks for beside a picture
 ROWS = 256  # of a mask looked at together
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
@@ -221,13 +222,18 @@ def _fetched(
     stage: Stage, big: Path, mask: Path | None, output: Path | None, settings: Settings,
     emit: Listener = lambda event: None, stop: Callable[[], bool] = lambda: False,
 ) -> Path | None:  # fmt: skip
-    """Bring what is elsewhere to this machine, if all of it and the result can be there; the mask that was found."""
+    """Bring what is elsewhere to this machine, if all of it and the result can be there; the mask that was found.
+
+    With the picture comes what is beside it, so that what cannot be kept is told as it is of a picture here.
+    """
     if mask is None and settings.mask_from is None and stage.holds(big):
         mask = _beside(big, stage)
     inputs = [path for path in (big, mask) if path is not None]
     if output is not None and output in inputs and stage.holds(output):
         raise UsageError(f"{output}: would replace a file that it is made from; choose another name")
     stage.refuse_unreachable(inputs, [] if output is None else [output])
+    inputs += stage.there(big.with_name(f"{big.name}{suffix}") for suffix in COMPANIONS)
+    inputs += stage.there(big.with_suffix(suffix) for suffix in WORLD_FILES)
     made = [] if output is None or not stage.holds(output) else [output]
     if made and not settings.overwrite and stage.note(made[0]) is not None:
         raise ItemError(made[0], "the output exists already; use --overwrite to replace it")
