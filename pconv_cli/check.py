@@ -19,13 +19,14 @@ from typing import Any
 import numpy as np
 
 from pconv_cli import weights as store
-from pconv_cli.errors import ItemError
+from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.images import same_format
 from pconv_cli.jobs import Job, JobList
 from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
+from pconv_cli.remote import Stage
 from pconv_cli.restore import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
 from pconv_cli.settings import SUSPICIOUS
 
@@ -58,7 +59,7 @@ class Checked:
         pixels: Pixels in them.
         hole_share: Mean share of a picture that is damaged.
         disk_bytes: Room that the results will take, roughly, the largest one counted twice while it is written.
-        disk_free: Room that there is; None where OUT was not said.
+        disk_free: Room that there is; None where OUT was not said, or is elsewhere.
         memory_bytes: Memory that a run will hold, roughly.
         memory_free: Memory that there is; None where the system does not tell.
         seconds: What it will take on this machine's CPU, roughly.
@@ -108,6 +109,7 @@ def check(
     stop: Callable[[], bool] = lambda: False,
     *,
     writes: bool = True,
+    stage: Stage | None = None,
 ) -> Checked:
     """Look at every picture and mask as a run would; write nothing.
 
@@ -117,21 +119,29 @@ def check(
         emit: Told of what happens.
         stop: Asked often; once it is true, no further picture is looked at.
         writes: Whether the outputs are where they will be.
+        stage: Where files are while they are looked at that are elsewhere; None: none are.
 
     Raises:
         WeightsError: If a run could not begin for its weights.
+        UsageError: If inputs are elsewhere, and their place is not there or cannot be reached.
     """
+    stage = stage or Stage()
+    emit = stage.telling(emit)
     view = View() if settings.weights is None else store.view(settings.weights)
     reader = Reader(replace(settings, overwrite=True), view)  # what is in the way is looked at here
     budget = Budget(IN_FLIGHT)
+    stage.refuse_unreachable((path for job in todo.jobs for path in (job.image, job.mask) if path is not None), ())
     emit(CheckStarted(len(todo.jobs)))
 
     def look(job: Job) -> _Look | None:
         if stop():
             return None
-        found = _look_at(job, reader, settings, budget)
+        try:
+            found = _look_at(job, reader, settings, budget, stage)
+        finally:
+            stage.release(job.output)
         if writes and not (found.finding and found.finding.grave):
-            found = replace(found, finding=_in_the_way(job, settings) or found.finding)
+            found = replace(found, finding=_in_the_way(job, settings, stage) or found.finding)
         emit(ItemChecked(job.name, None if found.finding is None else found.finding.reason))
         return found
 
@@ -140,7 +150,7 @@ def check(
         looks = [found for found in pool.map(look, todo.jobs) if found is not None]
     findings = [found.finding for found in looks if found.finding is not None]
     findings += _unused(todo.unused_masks)
-    findings += _unwritable(todo.home) if writes else []
+    findings += _unwritable(todo, stage) if writes else []
     fine = [found for found in looks if found.finding is None or not found.finding.grave]
     turned = sum(found.share > SUSPICIOUS for found in fine)
     if fine and turned > len(fine) / 2:
@@ -149,7 +159,7 @@ def check(
         )
         findings.append(Finding("", "", reason, grave=True))
     disk = sum(found.bytes for found in fine) + max((found.bytes for found in fine), default=0)
-    free = _free(todo.jobs[0].output) if writes else None
+    free = _free(todo.jobs[0].output) if writes and not any(stage.holds(job.output) for job in todo.jobs) else None
     if free is not None and disk > free:
         reason = (
             f"results need some {_mebibytes(disk)}, and {_mebibytes(free)} are free: make room, or choose another OUT"
@@ -162,16 +172,20 @@ def check(
         findings.append(Finding("", "", f"{reason} --jobs or --tile-size takes less", grave=False))
     pixels = sum(found.computed for found in fine)
     reading = sum(found.seconds for found in looks) / threads
+    told = stage.shown(tuple(findings))
     return Checked(
-        len(todo.jobs), tuple(findings), sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
+        len(todo.jobs), told, sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
         pixels, float(np.mean([found.share for found in fine])) if fine else 0.0, disk, free, memory, available,
         round(STARTING + pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + reading, 1), len(looks) == len(todo.jobs),
     )  # fmt: skip
 
 
-def _look_at(job: Job, reader: Reader, settings: RestoreSettings, budget: Budget) -> _Look:
+def _look_at(job: Job, reader: Reader, settings: RestoreSettings, budget: Budget, stage: Stage) -> _Look:
     """Read one picture, when there is room in memory."""
     try:
+        for path in (job.image, job.mask):
+            if path is not None:
+                stage.fetch(path, job.output)
         cost = reader.cost(job)
         budget.acquire(cost)
         started = time.monotonic()
@@ -197,9 +211,15 @@ def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) 
     )  # fmt: skip
 
 
-def _in_the_way(job: Job, settings: RestoreSettings) -> Finding | None:
+def _in_the_way(job: Job, settings: RestoreSettings, stage: Stage) -> Finding | None:
     """What to say of an output that exists; nothing where a run is going to find out whether it is done."""
-    if settings.resume or settings.overwrite or not os.path.lexists(job.output):
+    if settings.resume or settings.overwrite:
+        return None
+    try:
+        there = stage.note(job.output) is not None if stage.holds(job.output) else os.path.lexists(job.output)
+    except ItemError as error:
+        return Finding(job.name, error.path, error.reason, grave=True)
+    if not there:
         return None
     reason = "the output exists already: --resume leaves out what is done, --overwrite does it again"
     return Finding(job.name, str(job.output), reason, grave=True)
@@ -212,8 +232,15 @@ def _unused(masks: Sequence[Path]) -> list[Finding]:
     return [Finding("", f"{masks[0]}{more}", "no picture pairs with it, so not used", grave=False)]
 
 
-def _unwritable(folder: Path) -> list[Finding]:
+def _unwritable(todo: JobList, stage: Stage) -> list[Finding]:
     """Whether results cannot be written, as far as that can be told without trying."""
+    try:
+        stage.refuse_unreachable((), (job.output for job in todo.jobs))
+    except OutputError as error:
+        return [Finding("", "", str(error), grave=True)]
+    folder = todo.home
+    if stage.holds(folder):
+        return []
     there = next((place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()), None)
     if there is None or (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
         return []

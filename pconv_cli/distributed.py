@@ -24,8 +24,8 @@ from pathlib import Path
 from typing import Any, Generic, NamedTuple, Protocol, TypeVar
 
 from pconv_cli import __version__
-from pconv_cli.errors import DeviceError, RunError, UsageError
-from pconv_cli.events import Event, Notice
+from pconv_cli.errors import DeviceError, PconvError, UsageError
+from pconv_cli.events import Event, Listener, Notice
 
 LARGEST = 32
 """Items of a portion, at most: enough that a worker reads ahead and fills its batches."""
@@ -33,6 +33,9 @@ PATIENCE = 30.0
 """Seconds until somebody must be there to work."""
 
 _TICK = 0.5  # seconds after which a stop is noticed, though nothing else happens
+_HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
+    (0, 0, 0, 4, 0, 0, 0, 0, 0)
+)  # HTTP/2: who speaks it answers a 4 too
 _STORE = 256 << 20  # bytes of the object store of a Ray of our own: what passes through it is small
 
 Item = TypeVar("Item")
@@ -99,6 +102,7 @@ class Crew(Generic[Item, Done]):
         self._cluster, self._make = cluster, make
         self._ours = False
         self._workers: list[Any] = []
+        self._to_say: list[Event] = []
 
     def __enter__(self) -> Crew[Item, Done]:
         """Join or start Ray, and engage workers.
@@ -110,7 +114,7 @@ class Crew(Generic[Item, Done]):
         self._ray = _library()
         try:
             with _own_signals():
-                self._ours = _connect(self._ray, self._cluster.address)
+                self._ours = _connect(self._ray, self._cluster.address, self._to_say.append)
             self._workers = _engage(self._ray, self._cluster, self._make)
         except BaseException:
             self.__exit__()
@@ -138,9 +142,11 @@ class Crew(Generic[Item, Done]):
 
         Raises:
             DeviceError: If all workers are gone, and none came back within `PATIENCE`.
-            RunError: What a worker raised.
+            PconvError: What a worker raised.
         """
-        return _Shift(self._ray, items, self._workers, stop).results()
+        while self._to_say:
+            yield self._to_say.pop(0)
+        yield from _Shift(self._ray, items, self._workers, stop).results()
 
 
 def _library() -> Any:
@@ -155,29 +161,54 @@ def _library() -> Any:
     return ray
 
 
-def _connect(ray: Any, address: str) -> bool:
+def _connect(ray: Any, address: str, emit: Listener) -> bool:
     """Join a Ray, or start one; whether it is ours to end."""
     if ray.is_initialized() and address in ("auto", "local"):
         return False
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS") or address
     quiet: dict[str, Any] = {"logging_level": "CRITICAL", "log_to_driver": False}
     if address != "local":
+        way_out = "check the address; on a machine of the cluster use auto"
         try:
-            _knock(address)
+            _knock(_found(ray) if address == "auto" else address)
+            way_out = "use auto on a machine of the cluster, or where it wants a token set RAY_AUTH_MODE=token"
             ray.init(address=address, **quiet)
             return True  # the connection is
         except (OSError, ValueError, RuntimeError, AssertionError) as error:
             if address != "auto":
-                way_out = "on a machine of the cluster use auto; if it wants a token, see Ray's RAY_AUTH_MODE"
                 raise DeviceError(f"--cluster {address}: no Ray answers there ({_line(error)}); {way_out}") from error
-    ray.init(include_dashboard=False, object_store_memory=_STORE, **quiet)
+            emit(Notice("no Ray is running on this machine: one is started here, for this run alone"))
+    ray.init(address="local", include_dashboard=False, object_store_memory=_STORE, **quiet)
     return True
 
 
+def _found(ray: Any) -> str:
+    """The address of the Ray that this machine belongs to, or belonged to: one that was killed leaves it behind.
+
+    Raises:
+        ConnectionError: There is none.
+    """
+    found: str = ray._private.services.get_ray_address_from_environment("auto", None)
+    return found
+
+
 def _knock(address: str) -> None:
-    """Make sure that somebody listens there: Ray itself would wait for minutes."""
+    """Make sure that somebody is there who speaks as Ray does: Ray itself would wait for ever.
+
+    Raises:
+        OSError: Nobody is.
+    """
     host, _, port = address.removeprefix("ray://").rpartition(":")
-    if host and port.isdigit():
-        socket.create_connection((host.strip("[]"), int(port)), timeout=10).close()
+    if not host or not port.isdigit():
+        return
+    with socket.create_connection((host.strip("[]"), int(port)), timeout=10) as there:
+        if os.environ.get("RAY_USE_TLS", "0") != "0":
+            return
+        there.sendall(_HELLO)
+        answer = there.recv(4)
+    if answer[3:] != _HELLO[-6:-5]:
+        raise ConnectionError(f"whoever listens on port {port} is another program")
 
 
 @contextmanager
@@ -301,9 +332,7 @@ class _Shift(Generic[Item, Done]):
             else:
                 self._hand_out()
             if not self.hands and (told or not (self.fresh or self.suspects)):
-                if self.coming:
-                    late, crew = len(self.coming), len(self.crew)
-                    yield Notice(f"{late} of {crew} workers found no place in time: the cluster is busy or smaller")
+                yield from self._missed()
                 return
             self._be_patient()
             ready, _ = self.ray.wait([*self.hands, *self.coming], timeout=_TICK, fetch_local=False)
@@ -312,6 +341,14 @@ class _Shift(Generic[Item, Done]):
                     yield from self._arrived(reference)
                 else:
                     yield from self._come_back(reference)
+
+    def _missed(self) -> Iterator[Event]:
+        """Say who never came, though there was work."""
+        if self.items and self.coming:
+            _, late = self.ray.wait([*self.coming], num_returns=len(self.coming), timeout=_TICK)
+            if late:
+                count = len(self.crew)
+                yield Notice(f"{len(late)} of {count} workers found no place in time: the cluster is busy or smaller")
 
     def _be_patient(self) -> None:
         """Wait for workers that are to come again, but not for ever."""
@@ -353,7 +390,7 @@ class _Shift(Generic[Item, Done]):
             return
         except self.ray.exceptions.RayTaskError as error:
             cause = error.cause
-            raise cause if isinstance(cause, RunError) else error from None
+            raise cause if isinstance(cause, PconvError) else error from None
         except self.ray.exceptions.RayError:
             del self.hands[stream]
             self.coming[portion.worker.ready.remote()] = portion.worker

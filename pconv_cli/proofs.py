@@ -148,13 +148,15 @@ def of_pictures(
     return _made(replace(report, items=items), shows, folder, stage.telling(emit), title, where)
 
 
-def of_one(big: Path, mask: Path | None, report: Report, settings: Settings, folder: Folder, emit: Listener) -> Path:
-    """Make the page of a run of `tile`, see `of_pictures`."""
+def of_one(
+    big: Path, mask: Path | None, output: Path, report: Report, settings: Settings, folder: Folder, emit: Listener
+) -> Path:
+    """Make the page of a run of `tile`, see `of_pictures`; files are where they are on this machine."""
     item = report.items[0]
 
     def show() -> Prints:
         with ExitStack() as stack:
-            return prints(folder, 1, _on_disk(big, mask, Path(item.output), settings, stack))
+            return prints(folder, 1, _on_disk(big, mask, output, settings, stack))
 
     return _made(report, [show], folder, emit, item.name, f"from {item.image} to {item.output}")
 

@@ -16,12 +16,14 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import logging
 import os
 import re
+import secrets
 import shutil
 import tempfile
 import threading
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from dataclasses import dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
@@ -39,6 +41,10 @@ _STATES = ("ETag", "etag", "LastModified", "mtime", "updated")  # what changes w
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
 T = TypeVar("T")
+
+
+class Stopped(Exception):
+    """A file was not fetched to its end, for that was no longer wanted."""
 
 
 def is_url(text: str) -> bool:
@@ -92,7 +98,11 @@ class Stage:
         if self._root is None:
             return
         shutil.rmtree(self._root, ignore_errors=True)  # a temporary folder that stays is no failure of the run
-        if isinstance(error, RunError) and self.shown(str(error)) != str(error):
+        if self.shown(str(error)) == str(error):
+            return
+        if isinstance(error, ItemError):
+            raise self.shown(error) from error
+        if isinstance(error, RunError):
             raise type(error)(self.shown(str(error))) from error
 
     @property
@@ -195,8 +205,11 @@ class Stage:
             if asked is not None:
                 change = asked
             elif root in thing:
+                if f"{os.sep}?" in thing:
+                    for name in sorted(self._asked, key=len, reverse=True):
+                        change = change.replace(root + name.replace("/", os.sep), self._asked[name])
                 pattern = re.escape(root) + r"([a-z0-9+.-]+)" + re.escape(os.sep)
-                change = re.sub(pattern, r"\1://", thing)
+                change = re.sub(pattern, r"\1://", change)
         elif isinstance(thing, tuple):
             change = tuple(self.shown(one) for one in thing)
         elif is_dataclass(thing) and not isinstance(thing, type):
@@ -231,19 +244,81 @@ class Stage:
                     known.add(bucket)
                     self._look(self._open().joinpath(*bucket), path.parent, kind)
 
-    def fetch(self, path: Path, owner: Path) -> None:
+    def beside(self, path: Path) -> list[Path]:
+        """Names of what lies in the same folder; none where folders cannot be listed, as on the web.
+
+        Raises:
+            ItemError: It cannot be looked at.
+        """
+        if not self.holds(path):
+            return list(path.parent.iterdir())
+        if self._scheme(path) not in _STORES:
+            return []
+        url = self._url(path.parent)
+        try:
+            found = self._system_of(path).ls(url, detail=False)
+        except (FileNotFoundError, PermissionError):  # who may read a picture need not be allowed to list its folder
+            return []
+        except Exception as error:
+            raise ItemError(url, _why(error)) from error
+        return [path.with_name(name) for one in found if (name := one.rstrip("/").rpartition("/")[2])]
+
+    def there(self, paths: Iterable[Path]) -> list[Path]:
+        """Those of some names on storage that are there; nobody is asked on the web, where pages answer for anything.
+
+        Raises:
+            ItemError: One cannot be looked at.
+        """
+        found: list[Path] = []
+        for path in paths:
+            if self.holds(path) and self._scheme(path) in _STORES:
+                try:
+                    found += [path] if self._system_of(path).exists(self._url(path)) else []
+                except PermissionError:  # nor may it be read, then
+                    continue
+                except Exception as error:
+                    raise ItemError(self._url(path), _why(error)) from error
+        return found
+
+    def make_room(self, *needed: Path) -> str | None:
+        """Make sure that files fit on this machine, before they are fetched, each as often as it is named.
+
+        Returns:
+            How much and where, in words; None if nothing is elsewhere, or nobody knows how large it is.
+
+        Raises:
+            ItemError: One cannot be looked at, or there is no room.
+        """
+        sizes = {path: self._size(path) for path in needed}
+        total = sum(sizes[path] for path in needed)
+        if not total:
+            return None
+        free = shutil.disk_usage(self._open()).free
+        place, amount = self._open().parent, f"{total / 2**30:.1f} GiB" if total >> 30 else f"{total / 2**20:.1f} MiB"
+        if total > free:
+            reason = f"no room for it on this machine: {amount} are needed in {place}, {free / 2**30:.1f} GiB are free"
+            raise ItemError(needed[0], f"{reason}: make room, or set TMPDIR to another folder")
+        return f"{amount} in {place}"
+
+    def fetch(self, path: Path, owner: Path, stop: Callable[[], bool] | None = None) -> None:
         """Bring a file to the stage, unless it is there, or was never elsewhere.
+
+        Args:
+            path: The file.
+            owner: The result that it is needed for; itself where nobody will ask in what state it was.
+            stop: Asked on the way; once it turns true, nothing more is fetched.
 
         Raises:
             ItemError: It cannot be had.
+            Stopped: `stop` said so.
         """
         if not self.holds(path):
             return
-        if self.holds(owner):
+        if self.holds(owner) and owner != path:
             self.state(path, owner)  # before: what changes meanwhile must not pass for what was fetched
         used = self._use(path, owner)
         with used.looking:
-            self._fetched(path, used)
+            self._fetched(path, used, stop)
 
     def state(self, path: Path, owner: Path) -> str:
         """A text that is another one once a file, elsewhere or here, has another content.
@@ -294,6 +369,11 @@ class Stage:
                 raise ItemError(url, "the output exists already; use --overwrite to replace it") from error
             raise ItemError(url, f"not written: {_why(error)}") from error
 
+    def keep(self, result: Path) -> Path:
+        """Leave a result that could not be delivered on this machine, under a name that nobody else has."""
+        kept = self._open().with_name(f"{result.stem}-{secrets.token_hex(4)}{result.suffix}")
+        return result.replace(kept)
+
     def release(self, owner: Path) -> None:
         """Remove what was needed for one result, and the result itself, from the stage."""
         if self._root is None:
@@ -343,6 +423,8 @@ class Stage:
         key = f"{scheme}://{host}"
         if key not in self._systems:
             package = _PACKAGES.get(scheme)
+            if package and not os.environ.get("PCONV_DEBUG"):  # what goes wrong is told by errors
+                logging.getLogger(package).setLevel(logging.CRITICAL)
             try:
                 import fsspec
 
@@ -390,15 +472,28 @@ class Stage:
                 self._needs.setdefault(owner, []).append(path)
             return used
 
-    def _fetched(self, path: Path, used: _Used) -> None:
+    def _fetched(self, path: Path, used: _Used, stop: Callable[[], bool] | None = None) -> None:
         if used.fetched:
             return
+        more = {} if stop is None else {"callback": _stopping(stop)}
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
-            self._system_of(path).get_file(self._url(path), str(path))
+            self._system_of(path).get_file(self._url(path), str(path), **more)
+        except Stopped:
+            raise
         except Exception as error:
             raise ItemError(self._url(path), _why(error)) from error
         used.fetched = True
+
+    def _size(self, path: Path) -> int:
+        """Bytes of a file, elsewhere or here; 0 where nobody says."""
+        if not self.holds(path):
+            return path.stat().st_size if path.is_file() else 0
+        url = self._url(path)
+        try:
+            return self._system_of(path).info(url).get("size") or 0
+        except Exception as error:
+            raise ItemError(url, _why(error)) from error
 
     def _state(self, path: Path, used: _Used) -> str:
         if self.holds(path):
@@ -420,12 +515,25 @@ class Stage:
         return digest.hexdigest()
 
 
+def _stopping(stop: Callable[[], bool]) -> Any:
+    """What fsspec tells of every piece that it has fetched."""
+    from fsspec.callbacks import Callback
+
+    class Stopping(Callback):  # type: ignore[misc]
+        def call(self, *_: object, **__: object) -> None:
+            if stop():
+                raise Stopped
+
+    return Stopping()
+
+
 def _why(error: Exception) -> str:
     """Reason and way out of what a library for some storage raises: of any type, for each has its own."""
     line = _line(error)
     if isinstance(error, FileNotFoundError):
         return "not found: check the URL, and that it may be read"
-    if isinstance(error, PermissionError):
+    refused = str(getattr(error, "code", "")) in ("401", "403") or line.startswith("Forbidden")  # of gcsfs
+    if refused or isinstance(error, PermissionError):
         return f"access is denied ({line}): check the credentials, and what they allow"
     if "credentials" in line.lower():
         return f"no credentials ({line}): set them as for the storage's own tools, AWS_ACCESS_KEY_ID for one"

@@ -6,6 +6,7 @@ and what has been filled but stands in no file yet. Does not know: Ray, plans, w
 
 from __future__ import annotations
 
+import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -17,6 +18,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import weights as store
 from pconv_cli.engine import Engine, Filled, Tile, choose_devices, choose_precision
+from pconv_cli.errors import ItemError
 from pconv_cli.events import Event
 from pconv_cli.filling import Piece, Shape
 from pconv_cli.layers import Layer
@@ -123,6 +125,10 @@ class Worker:
 
     def __init__(self, settings: Settings, path: Path, layer: Layer) -> None:
         settle()
+        if not path.exists():
+            where = f"not to be found on {socket.gethostname()}"
+            way_out = "all machines of a cluster must see it; what has a URL lies in TMPDIR meanwhile"
+            raise ItemError(path, f"{where}: {way_out}")
         self._events = deque[Event]()
         devices = choose_devices(settings.device)
         network, view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)

@@ -10,6 +10,7 @@ torch is imported when a run needs it, and while the mask is read: a plan needs 
 from __future__ import annotations
 
 import os
+import secrets
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -42,6 +43,7 @@ from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
+from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, Settings
 from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, write_map
@@ -53,6 +55,7 @@ if TYPE_CHECKING:
     from pconv_cli.filling import Filling, Piece, Shape
 
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
+COMPANIONS, WORLD_FILES = (".msk", ".ovr", ".aux.xml"), (".tfw", ".wld")  # what GDAL looks for beside a picture
 ROWS = 256  # of a mask looked at together
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
@@ -101,7 +104,9 @@ class Planned:
         }
 
 
-def plan(big: Path, mask: Path | None, settings: Settings, *, thumbnail: int | None = None) -> Planned:
+def plan(
+    big: Path, mask: Path | None, settings: Settings, *, thumbnail: int | None = None, stage: Stage | None = None
+) -> Planned:
     """Plan and compute nothing. Needs no device, and of weights that are not the default only the header.
 
     Args:
@@ -109,6 +114,7 @@ def plan(big: Path, mask: Path | None, settings: Settings, *, thumbnail: int | N
         mask: Its mask, or None for the one that is found, see `tile`.
         settings: How.
         thumbnail: Longest side of a small view, pixels, or None: of the picture only the head is read.
+        stage: Where files are while they are worked on that are elsewhere; None: none are.
 
     Raises:
         UsageError: If there is no mask, or a setting makes no sense.
@@ -116,6 +122,7 @@ def plan(big: Path, mask: Path | None, settings: Settings, *, thumbnail: int | N
         ItemError: If a file cannot be read.
     """
     settings.check("--size")
+    mask = _fetched(stage or Stage(), big, mask, None, settings)
     with Source(big) as source:
         chosen = _Mask.choose(source, mask, settings)
         found = plan_tiles(chosen.damage(), settings.tile_size, whole=_view(settings).whole)
@@ -155,13 +162,15 @@ def tile(
     emit: Listener,
     stop: Callable[[], bool] = lambda: False,
     cluster: Cluster | None = None,
+    stage: Stage | None = None,
 ) -> Report:
     """Restore one picture, window by window; memory does not grow with its size.
 
     The mask is `mask` or what `settings.mask_from` says, else `BIG_mask.*` or `BIG.mask.*` beside the picture, else its
     alpha channel (0 = damaged), else its mask band or nodata value (in a float picture NaN always is one). When
     `stop` turns true, what is in flight is finished and nothing is written. With a `cluster`, its workers compute the
-    windows; what they make is laid and written here.
+    windows; what they make is laid and written here. Files on a `stage` are fetched whole before, and a result there is
+    delivered whole; where that fails, it is kept on this machine.
 
     Raises:
         UsageError: If there is no mask, or a setting makes no sense.
@@ -170,11 +179,14 @@ def tile(
     started = time.monotonic()
     settings.check("--size")
     beside.check(settings)
+    stage = stage or Stage()
     notices, emit = collecting(emit)
+    emit = stage.telling(emit)
     big, output = Path(big), Path(output or default_output(big))
     _check_name(output)
     described: dict[str, Any] = {}
     try:
+        mask = _fetched(stage, big, mask, output, settings, emit, stop)
         with Source(big) as source:
             chosen = _Mask.choose(source, mask, settings)
             refuse_loss(output, chosen.path)
@@ -188,9 +200,14 @@ def tile(
                 _refuse_taken(path, big, overwrite=settings.overwrite)
             job = _Big(source, chosen, output, settings, emit, stop, cluster)
             item = job.restore(described)
+        if item.status != "not_done":
+            _deliver(stage, output, settings)
+    except Stopped:
+        item = ItemReport(big.name, str(big), None, str(output), "not_done")
     except ItemError as error:
         name = str(error.path)
         item = ItemReport(big.name, str(big), None, str(output), "failed", path=name, reason=error.reason)
+    item = stage.shown(item)
     report = Report(described, (item,), time.monotonic() - started, item.status == "not_done", tuple(notices))
     if item.status == "failed":
         emit(ItemFailed(item.name, item.image, item.path or item.image, item.reason or ""))
@@ -203,6 +220,45 @@ def tile(
         )
     )  # fmt: skip
     return report
+
+
+def _fetched(
+    stage: Stage, big: Path, mask: Path | None, output: Path | None, settings: Settings,
+    emit: Listener = lambda event: None, stop: Callable[[], bool] = lambda: False,
+) -> Path | None:  # fmt: skip
+    """Bring what is elsewhere to this machine, if all of it and the result can be there; the mask that was found.
+
+    With the picture comes what is beside it, so that what cannot be kept is told as it is of a picture here.
+    """
+    if mask is None and settings.mask_from is None and stage.holds(big):
+        mask = _beside(big, stage)
+    inputs = [path for path in (big, mask) if path is not None]
+    if output is not None and output in inputs and stage.holds(output):
+        raise UsageError(f"{output}: would replace a file that it is made from; choose another name")
+    stage.refuse_unreachable(inputs, [] if output is None else [output])
+    inputs += stage.there(big.with_name(f"{big.name}{suffix}") for suffix in COMPANIONS)
+    inputs += stage.there(big.with_suffix(suffix) for suffix in WORLD_FILES)
+    made = [] if output is None or not stage.holds(output) else [output]
+    if made and not settings.overwrite and stage.note(made[0]) is not None:
+        raise ItemError(made[0], "the output exists already; use --overwrite to replace it")
+    needed = stage.make_room(*(path for path in inputs if stage.holds(path)), *(big for _ in made))
+    if needed is not None:
+        emit(Notice(f"{big}: whole files pass through this machine, {needed}"))
+    for path in inputs:
+        stage.fetch(path, path, stop)
+    return mask
+
+
+def _deliver(stage: Stage, output: Path, settings: Settings) -> None:
+    """Put a result, and what is beside it, where they belong, if that is elsewhere."""
+    if not stage.holds(output):
+        return
+    try:
+        for path in (output, beside.sidecar(output)):
+            if path.is_file():  # there is no --resume to know it by
+                stage.deliver(path, secrets.token_hex(16), overwrite=settings.overwrite)
+    except ItemError as error:
+        raise ItemError(error.path, f"{error.reason}; the result is kept in {stage.keep(output)}") from error
 
 
 class _Mask:
@@ -229,7 +285,7 @@ class _Mask:
             except Unmarked as error:
                 raise ItemError(source.path, str(error)) from error
             return cls(source, None, settings)
-        path = asked if asked is not None else _beside(source.path)
+        path = asked if asked is not None else _beside(source.path, Stage())
         if path is None and source.validity is None:
             stem = source.path.stem
             raise UsageError(
@@ -722,13 +778,13 @@ def seen_as(source: Source, *, linear: bool) -> Layer:
     return _layers(source, linear=linear)[0]
 
 
-def _beside(big: Path) -> Path | None:
+def _beside(big: Path, stage: Stage) -> Path | None:
     """The mask that lies beside a picture, if there is one."""
     stems = (f"{big.stem}_mask", f"{big.stem}.mask")
     found: list[Path] = []
     with suppress(OSError):  # a folder that cannot be listed shows no mask
-        found = [path for path in big.parent.iterdir() if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
-    found = sorted(path for path in found if path.is_file())
+        found = [path for path in stage.beside(big) if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
+    found = sorted(path for path in found if stage.holds(path) or path.is_file())
     if len(found) > 1:
         names = ", ".join(path.name for path in found)
         raise UsageError(f"{big}: several masks beside it ({names}); choose one with --mask")

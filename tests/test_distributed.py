@@ -5,8 +5,10 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -27,9 +29,10 @@ from pconv_cli import distributed, sharing
 from pconv_cli import weights as store
 from pconv_cli.cli.app import main
 from pconv_cli.distributed import Cluster, Crew, Lost
-from pconv_cli.errors import DeviceError, UsageError, WeightsError
+from pconv_cli.errors import DeviceError, ItemError, UsageError, WeightsError
 from pconv_cli.events import Event, Notice
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
+from pconv_cli.settings import Settings
 
 THREE = Cluster("local", workers=3)
 
@@ -161,14 +164,51 @@ def test_a_stop_finishes_what_is_in_flight_and_begins_nothing(tmp_path: Path) ->
     assert sum(begun(tmp_path).values()) == len(ran.done)
 
 
+@pytest.mark.usefixtures("somewhere")
+def test_nobody_is_missed_where_there_is_little_to_do_or_nothing(tmp_path: Path) -> None:
+    with Crew(THREE, partial(Toy, tmp_path)) as crew:
+        assert list(crew.do([])) == []
+        assert [found[0] for found in crew.do(["item"]) if isinstance(found, tuple)] == [0]
+        assert not any(isinstance(found, Notice) for _ in range(3) for found in crew.do(["item"]))
+
+
+class Busy:
+    """Holds cores."""
+
+    def there(self) -> None:
+        pass
+
+
+@pytest.mark.usefixtures("somewhere")
+def test_workers_for_whom_there_is_no_room_are_missed_and_the_others_do_it_all(tmp_path: Path) -> None:
+    busy = ray.remote(num_cpus=2)(Busy).remote()
+    ray.get(busy.there.remote())
+    with Crew(THREE, partial(Toy, tmp_path)) as crew:
+        found = list(crew.do([f"item{i}" for i in range(20)]))
+    ray.kill(busy)
+    assert found.pop() == Notice("2 of 3 workers found no place in time: the cluster is busy or smaller")
+    assert sorted(one[0] for one in found if isinstance(one, tuple)) == list(range(20))
+
+
+def our_workers() -> list[int]:
+    """Processes of workers below this one: somebody else's Ray may be at work beside."""
+    told = subprocess.run(["ps", "-eo", "pid=,ppid=,args="], capture_output=True, text=True, check=True).stdout
+    lines = [line.split(None, 2) for line in told.splitlines()]
+    below = {os.getpid()}
+    while more := {int(pid) for pid, parent, *_ in lines if int(parent) in below} - below:
+        below |= more
+    return [int(pid) for pid, _, *args in lines if int(pid) in below and args[:1] and args[0].startswith("ray::Worker")]
+
+
 def fail(error: Exception) -> Any:
     raise error
 
 
 @pytest.mark.usefixtures("somewhere")
 def test_an_error_in_a_worker_ends_the_run_as_it_would_here(tmp_path: Path) -> None:
-    with pytest.raises(WeightsError, match="none to be found"):
-        list(run(["a"], partial(fail, WeightsError("none to be found")), THREE))
+    for error in (WeightsError("none to be found"), ItemError(tmp_path, "none to be found")):
+        with pytest.raises(type(error), match="none to be found"):
+            list(run(["a"], partial(fail, error), THREE))
 
 
 @pytest.mark.usefixtures("somewhere")
@@ -310,6 +350,7 @@ def test_2_where_options_of_a_cluster_make_no_sense(work: Workplace, capsys: pyt
     for options, told in (
         (["--workers", "2"], "belongs to --cluster"),
         (["--cluster", "auto", "--device", "cuda:1"], "use auto, cpu or cuda"),
+        (["--cluster", "--overwrite"], "--cluster --overwrite: say which: auto, local or HOST:PORT"),
     ):
         with pytest.raises(SystemExit) as end:
             main(restore(work, *options))
@@ -319,11 +360,59 @@ def test_2_where_options_of_a_cluster_make_no_sense(work: Workplace, capsys: pyt
     assert end.value.code == 2 and "this machine alone" in capsys.readouterr().err
 
 
-def test_6_where_no_ray_answers(work: Workplace, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.fixture
+def somebody() -> Iterator[int]:
+    """A port where a program listens that is no Ray, and asks for what it does not get."""
+    with socket.create_server(("127.0.0.1", 0)) as server:
+
+        def answer() -> None:
+            with server.accept()[0] as one:
+                one.recv(100)
+                one.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
+
+        thread = threading.Thread(target=answer)
+        thread.start()
+        yield server.getsockname()[1]
+        thread.join()
+
+
+def test_6_where_no_ray_answers(work: Workplace, capsys: pytest.CaptureFixture[str], somebody: int) -> None:
     work.pair()
+    told = {
+        "127.0.0.1:1": "no Ray answers there ([Errno 111] Connection refused); check the address",
+        f"127.0.0.1:{somebody}": f"no Ray answers there (whoever listens on port {somebody} is another program)",
+        "127.0.0.1": "no Ray answers there (Invalid address format: 127.0.0.1)",
+    }
+    for address, why in told.items():
+        with pytest.raises(SystemExit) as end:
+            main(restore(work, "--cluster", address))
+        assert end.value.code == 6 and f"--cluster {address}: {why}" in capsys.readouterr().err
+
+
+def test_a_ray_that_was_killed_is_not_waited_for(
+    work: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it leaves behind says where it was; Ray would try to reach it for ever."""
+    work.pair()
+    started: list[dict[str, Any]] = []
+    monkeypatch.setattr(ray._private.services, "get_ray_address_from_environment", lambda *_: "127.0.0.1:1")
+    monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr(ray, "shutdown", lambda: None)
+    monkeypatch.setattr(distributed, "_engage", lambda *_: [])
+    with Crew(Cluster("auto"), list) as crew:  # type: ignore[arg-type]
+        (told,) = crew.do([])
+        assert list(crew.do([])) == [], "once"
+    assert [options["address"] for options in started] == ["local"]
+    assert told == Notice("no Ray is running on this machine: one is started here, for this run alone")
+    monkeypatch.setenv("RAY_ADDRESS", "127.0.0.1:1")
     with pytest.raises(SystemExit) as end:
-        main(restore(work, "--cluster", "127.0.0.1:1"))
-    assert end.value.code == 6 and "no Ray answers there" in capsys.readouterr().err
+        main(restore(work, "--cluster", "auto"))
+    assert end.value.code == 6 and "--cluster 127.0.0.1:1: no Ray answers there" in capsys.readouterr().err
+
+
+def test_1_where_workers_do_not_see_the_picture(tmp_path: Path) -> None:
+    with pytest.raises(ItemError, match=r"gone.tif: not to be found on .*: all machines of a cluster must see it"):
+        sharing.Worker(Settings(), tmp_path / "gone.tif", None)  # type: ignore[arg-type]
 
 
 def big(work: Workplace, kind: str) -> list[str]:
@@ -388,8 +477,7 @@ def test_a_picture_survives_the_death_of_a_worker(
     def landing(self: sharing.Computed, piece: Any) -> None:
         land(self, piece)
         if not killed:
-            found = subprocess.run(["pgrep", "-f", "ray::Worker"], capture_output=True, text=True, check=True).stdout
-            killed.append(int(found.split()[0]))
+            killed.append(our_workers()[0])
             os.kill(killed[0], signal.SIGKILL)
 
     monkeypatch.setattr(sharing.Computed, "land", landing)

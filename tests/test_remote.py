@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
 
@@ -25,7 +26,7 @@ import pytest
 from conftest import Workplace, box
 from moto.server import ThreadedMotoServer
 
-from pconv_cli import events
+from pconv_cli import events, remote
 from pconv_cli.cli.app import main
 from pconv_cli.errors import ItemError, UsageError
 from pconv_cli.remote import Stage, is_url
@@ -139,18 +140,23 @@ class Ran:
 
 
 @pytest.fixture
-def pconv(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
+def command(capsys: pytest.CaptureFixture[str]) -> Callable[..., Ran]:
     def call(*arguments: object) -> Ran:
         with pytest.raises(SystemExit) as end:
-            main(["restore", *map(str, arguments), *RUN])
+            main([*map(str, arguments)])
         out, err = capsys.readouterr()
         documents = [json.loads(line) for line in out.splitlines()]
-        assert "Traceback" not in err and str(tempfile.tempdir) not in out + err, "people read URLs"
+        assert "Traceback" not in err and f"{tempfile.tempdir}/pconv-" not in out + err, "people read URLs"
         code = end.value.code
         assert isinstance(code, int)
-        return Ran(code, [one for one in documents if one["type"] == "item"], err)
+        return Ran(code, [one for one in documents if one["type"] in ("item", "check")], err)
 
     return call
+
+
+@pytest.fixture
+def pconv(command: Callable[..., Ran]) -> Callable[..., Ran]:
+    return lambda *arguments: command("restore", *arguments, *RUN)
 
 
 @pytest.fixture
@@ -578,6 +584,228 @@ def test_provenance_is_delivered_and_maps_are_saved_here(
     assert set(pconv(source, masks, out, *options, "--resume").statuses.values()) == {"done_before"}
 
 
+# ---------------------------------------------------------------- a look before a run
+
+
+def test_a_check_of_storage_finds_what_a_check_of_folders_finds_and_leaves_nothing(
+    work: Workplace, bucket: Bucket, command: Callable[..., Ran]
+) -> None:
+    for i in range(3):
+        work.pair(f"{i}.png", seed=i)
+    (work.pictures / "2.png").write_bytes((work.pictures / "0.png").read_bytes()[:900])
+    work.picture("alone.png")
+    work.mask("unused.png", box(48, 40, 0, 0, 2, 2))
+    work.out.mkdir()
+    (work.out / "1.png").write_bytes(b"theirs")
+    source, masks, out = bucket.put(work.pictures, "in"), bucket.put(work.masks, "masks"), bucket.put(work.out, "out")
+    here = command("check", work.pictures, work.masks, work.out, "--json")
+    bucket.server.asked.clear()
+    there = command("check", source, masks, out, "--json")
+    assert here.code == there.code == 2
+
+    def found(ran: Ran, *places: str | Path) -> list[tuple[str, str, bool]]:
+        texts = [(one["path"], one["reason"], one["grave"]) for one in ran.items[0]["findings"]]
+        for place, name in zip(places, ("IN", "MASKS", "OUT"), strict=True):
+            texts = [(path.replace(str(place), name), reason, grave) for path, reason, grave in texts]
+        return texts
+
+    assert found(there, source, masks, out) == found(here, work.pictures, work.masks, work.out)
+    assert len(found(there, source, masks, out)) == 4
+    figures = ("items", "damaged", "tiles", "pixels", "hole_share", "disk_bytes")
+    assert [there.items[0][name] for name in figures] == [here.items[0][name] for name in figures]
+    assert here.items[0]["disk_free"] and there.items[0]["disk_free"] is None
+    assert not any(asked.startswith("PUT") for asked in bucket.asked) and list(bucket.files("out")) == ["1.png"]
+    assert command("check", source, masks, "--json").code == 2, "without OUT"
+    for name in ("2.png", "alone.png"):
+        bucket.system.rm_file(f"{source}/{name}")
+    ran = command("check", source, masks, out, "--json")
+    assert ran.code == 2 and "exists already: --resume" in json.dumps(ran.items)
+    assert command("check", source, masks, out, "--json", "--resume").code == 0
+
+
+def test_a_check_of_a_list_says_what_is_not_there(work: Workplace, bucket: Bucket, command: Callable[..., Ran]) -> None:
+    work.pair("a.png")
+    source = bucket.put(work.pictures, "in")
+    listed = work.root / "list.csv"
+    mask = work.masks / "a.png"
+    listed.write_text(f"image,mask,out\n{source}/a.png,{mask},\n{source}/gone.png,{mask},\n")
+    ran = command("check", "--manifest", listed, "s3://no-such-bucket/out", "--json")
+    reasons = {one["path"]: one["reason"] for one in ran.items[0]["findings"]}
+    assert ran.code == 2 and "not found" in reasons[f"{source}/gone.png"], reasons
+    assert "s3://no-such-bucket: there is no such bucket" in reasons[""]
+    listed.write_text(f"image,mask,out\ns3://no-such-bucket/a.png,{mask},\n")
+    ran = command("check", "--manifest", listed, work.out, "--json")
+    assert ran.code == 2 and ran.items == [] and "there is no such bucket" in ran.err
+
+
+# ---------------------------------------------------------------- one big picture
+
+
+@pytest.fixture
+def big(work: Workplace, command: Callable[..., Ran]) -> bytes:
+    """A picture with a mask beside it, in `in`, and what `pconv tile` makes of it without any URL."""
+    hole = box(220, 150, 60, 40, 160, 120)
+    work.picture("map.tif", size=(220, 150), hole=hole, compression="tiff_deflate")
+    work.mask("map_mask.png", hole)
+    (work.masks / "map_mask.png").rename(work.pictures / "map_mask.png")
+    assert command("tile", work.pictures / "map.tif", *TILE).code == 0
+    made = work.pictures / "map_restored.tif"
+    content = made.read_bytes()
+    made.unlink()
+    return content
+
+
+TILE = ("--size", "64", *RUN)
+
+
+def test_what_is_beside_a_big_picture_elsewhere_is_told_as_it_is_here(
+    work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran]
+) -> None:
+    (work.pictures / "map.tfw").write_text("2\n0\n0\n-2\n100\n200\n")
+    source = bucket.put(work.pictures, "in")
+    told = [command("tile", f"{place}/map.tif", *TILE).items[0]["notices"] for place in (work.pictures, source)]
+    assert told[0] == told[1] and "map.tfw" in told[0][0]
+
+
+@pytest.mark.parametrize("where", ["all", "picture", "mask", "result", "cluster"])
+def test_a_big_picture_elsewhere_gives_the_same_file(
+    where: str, work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran]
+) -> None:
+    source = bucket.put(work.pictures, "in")
+    bucket.system.pipe_file(f"{source}/map_mask.txt", b"no picture")
+    here, there = work.pictures, f"{bucket.url}/out/new/map.tif"
+    given: dict[str, list[object]] = {
+        "all": [f"{source}/map.tif"],
+        "picture": [f"{source}/map.tif", "-o", work.root / "map.tif"],
+        "mask": [here / "map.tif", "--mask", f"{source}/map_mask.png", "-o", there],
+        "result": [here / "map.tif", "-o", there],
+        "cluster": [f"{source}/map.tif", "-o", there, "--cluster", "local", "--workers", "1"],
+    }
+    ran = command("tile", *given[where], *TILE)
+    assert ran.code == 0, ran.err
+    out = {"all": f"{source}/map_restored.tif", "picture": str(work.root / "map.tif")}.get(where, there)
+    assert ran.items[0]["output"] == out and ran.items[0]["outside_mask_changed"] == 0
+    assert (bucket.system.cat_file(out) if is_url(out) else Path(out).read_bytes()) == big
+    assert f"whole files pass through this machine, 0.1 MiB in {tempfile.tempdir}" in ran.err
+    beside = f"{source}/map_mask.png" if where in ("all", "picture", "mask", "cluster") else str(here / "map_mask.png")
+    assert ran.items[0]["mask"] == beside
+
+
+def test_the_plan_of_a_picture_elsewhere(
+    work: Workplace, bucket: Bucket, big: bytes, capsys: pytest.CaptureFixture[str]
+) -> None:
+    source = bucket.put(work.pictures, "in")
+    plans = []
+    for folder in (source, str(work.pictures)):
+        with pytest.raises(SystemExit) as end:
+            main(["tile", f"{folder}/map.tif", "--size", "64", "--plan"])
+        assert not end.value.code
+        plans.append(json.loads(capsys.readouterr().out))
+        assert (plans[-1].pop("image"), plans[-1].pop("mask")) == (f"{folder}/map.tif", f"{folder}/map_mask.png")
+    assert plans[0] == plans[1]
+
+
+def test_a_page_shows_a_big_picture_that_is_elsewhere(
+    work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran]
+) -> None:
+    """While it is still on this machine; of provenance and of maps no less."""
+    source, out, page = bucket.put(work.pictures, "in"), f"{bucket.url}/out/map.tif", work.root / "page"
+    maps = work.root / "filled"
+    ran = command(
+        "tile", f"{source}/map.tif", "-o", out, *TILE, "--report", page, "--provenance", "--save-filled", maps
+    )
+    assert ran.code == 0, ran.err
+    (shown,) = json.loads((page / "report.json").read_text("utf-8"))["pictures"]
+    assert shown["output"] == out and len(shown["thumbnails"]) >= 2 and shown["sheets"]
+    assert len(list((page / "images").iterdir())) >= 3 and (maps / "map.tif").is_file()
+    assert source in (page / "index.html").read_text("utf-8")
+    assert b"MaskSHA256" in bucket.system.cat_file(out)
+
+
+def test_a_big_picture_from_the_web(
+    work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran], web: str
+) -> None:
+    url, out = f"{web}/in/map.tif?token=1", work.root / "map.tif"
+    ran = command("tile", url, "--mask", f"{web}/in/map_mask.png", "-o", out, *TILE)
+    assert ran.code == 0 and out.read_bytes() == big, ran.err
+    for arguments, told in (
+        ([url], f"{url}: results cannot be written beside it: say where to with -o"),
+        ([url, "-o", f"{web}/out.tif"], f"{web}/out.tif: results cannot be written there"),
+        ([url, "-o", work.root / "new.tif"], f"{url}: no mask; give one with --mask"),
+    ):
+        ran = command("tile", *arguments, *TILE)
+        assert ran.code == 2 and told in ran.err, ran.err
+    ran = command("tile", f"{web}/in/gone.tif", "-o", work.root / "new.tif", *TILE)
+    assert ran.code == 1 and f"({web}/in/gone.tif)" not in ran.err and "gone.tif: not found" in ran.err, ran.err
+
+
+def test_a_big_result_replaces_nothing_and_is_kept_where_it_cannot_be_put(
+    work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran]
+) -> None:
+    url, out = f"{bucket.put(work.pictures, 'in')}/map.tif", f"{bucket.url}/out/map.tif"
+    bucket.system.pipe_file(out, b"theirs")
+    bucket.server.asked.clear()
+    ran = command("tile", url, "-o", out, *TILE)
+    assert ran.code == 1 and f"({out}): the output exists already" in ran.err
+    assert not any(asked.startswith("GET") and "/in/map.tif" in asked for asked in bucket.asked), "before it is fetched"
+    ran = command("tile", url, "-o", url, "--overwrite", *TILE)
+    assert ran.code == 2 and f"{url}: would replace a file that it is made from" in ran.err
+    assert command("tile", url, "-o", out, "--overwrite", *TILE).code == 0
+    assert bucket.files("out") == {"map.tif": big}
+
+    bucket.server.fault = lambda asked: "403 Forbidden" if asked.startswith("PUT") and "/other/" in asked else None
+    ran = command("tile", url, "-o", f"{bucket.url}/other/map.tif", *TILE)
+    assert ran.code == 1 and ran.items[0]["status"] == "failed" and bucket.files("other") == {}
+    assert "not written: access is denied" in ran.err
+    (kept,) = Path(str(tempfile.tempdir)).iterdir()
+    assert f"; the result is kept in {kept}" in ran.err and kept.read_bytes() == big
+    kept.unlink()
+
+
+def test_1_and_one_line_where_a_big_picture_has_no_room_here(
+    work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = bucket.put(work.pictures, "in")
+    sizes = [(work.pictures / name).stat().st_size for name in ("map.tif", "map.tif", "map_mask.png")]
+    for free, code in ((sum(sizes) - 1, 1), (sum(sizes), 0)):  # picture, mask and result
+        monkeypatch.setattr(remote.shutil, "disk_usage", lambda place, free=free: SimpleNamespace(free=free))
+        bucket.server.asked.clear()
+        ran = command("tile", f"{source}/map.tif", *TILE)
+        assert ran.code == code, ran.err
+        if code:
+            assert f"no room for it on this machine: 0.1 MiB are needed in {tempfile.tempdir}" in ran.err
+            assert "set TMPDIR" in ran.err and not any(one.startswith("GET") and ".tif" in one for one in bucket.asked)
+
+
+def test_ctrl_c_while_a_big_picture_is_fetched_fetches_no_more(
+    work: Workplace, bucket: Bucket, big: bytes, tmp_path: Path
+) -> None:
+    source = bucket.put(work.pictures, "in")
+    bucket.system.pipe_file(f"{source}/map.tif", bytes(8 << 20))
+    stage = tmp_path / "stopped"
+    stage.mkdir()
+    asked_for = threading.Event()
+    sent = threading.Event()
+
+    def wait(asked: str) -> None:
+        if asked.startswith("GET") and asked.endswith("/in/map.tif"):
+            asked_for.set()
+            sent.wait(60)
+
+    bucket.server.fault = wait
+    line = [sys.executable, "-m", "pconv_cli", "tile", f"{source}/map.tif", *TILE]
+    one = subprocess.Popen(
+        line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(stage)}
+    )
+    assert asked_for.wait(60)
+    one.send_signal(signal.SIGINT)
+    time.sleep(0.5)  # it waits for the first byte
+    sent.set()
+    out, err = one.communicate(timeout=60)
+    assert one.returncode == 130 and json.loads(out.splitlines()[0])["status"] == "not_done", err
+    assert sorted(bucket.files("in")) == ["map.tif", "map_mask.png"] and list(stage.iterdir()) == []
+
+
 # ---------------------------------------------------------------- what cannot work is one line, at once
 
 
@@ -638,6 +866,27 @@ def test_2_where_results_cannot_be_written_or_a_url_is_of_no_known_kind(
     ):
         ran = pconv(work.pictures, work.masks, out)
         assert ran.code == 2 and f"{out}: " in ran.err and told in ran.err, ran.err
+
+
+class HttpError(Exception):
+    """As gcsfs has one, which is not installed here."""
+
+    code = 401
+
+
+@pytest.mark.parametrize(
+    ("error", "told"),
+    [
+        (FileNotFoundError("b/in"), "not found: check the URL"),
+        (HttpError("Anonymous caller does not have access, 401"), "access is denied (Anonymous caller does not"),
+        (OSError("Forbidden: b/in\nsomebody does not have access"), "access is denied (Forbidden: b/in somebody"),
+        (OSError(28, "No space left on device"), "no room for it on this machine"),
+        (RuntimeError("Unable to locate credentials"), "no credentials"),
+        (RuntimeError(), "cannot be reached (RuntimeError): check the connection"),
+    ],
+)
+def test_the_way_out_of_what_storage_says(error: Exception, told: str) -> None:
+    assert remote._why(error).startswith(told)
 
 
 @pytest.mark.parametrize(

@@ -355,7 +355,8 @@ def test_places_where_results_would_arrive_among_pictures_or_masks_are_refused(
     [
         ["--watch", "--manifest", "list.csv", "out"], ["--watch", "-", "masks", "out"],
         ["--watch", "s3://a/in", "masks", "out"], ["--watch", "in", "masks", "out", "--cluster", "local"],
-        ["--watch", "in", "masks", "out", "--sample", "3"], ["--watch", "in", "masks", "out", "--report", "page"], ["in", "masks", "out", "--settle", "3"],
+        ["--watch", "in", "masks", "out", "--sample", "3"], ["--watch", "in", "masks", "out", "--report", "page"],
+        ["in", "masks", "out", "--settle", "3"],
     ],
 )  # fmt: skip
 def test_what_watching_cannot_go_with_is_refused(arguments: list[str], capsys: pytest.CaptureFixture[str]) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -28,6 +29,7 @@ from pconv_cli.cli.options import (
     base,
     parsed,
     rows,
+    staged,
 )
 from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.errors import ExitCode, UsageError
@@ -43,7 +45,8 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IN MASKS [OUT]",
-            help="As for `pconv restore`, but for -. With OUT, what is in the way and whether there is room.",
+            help="As for `pconv restore`, but for -. With OUT, what is in the way and whether there is room. "
+            "What has a URL is fetched, picture by picture.",
         ),
     ] = None,
     manifest: Manifest = None,
@@ -71,6 +74,7 @@ def command(
     from pconv_cli import check as use_case
     from pconv_cli import restore
     from pconv_cli.cli import ui
+    from pconv_cli.remote import Stage
 
     settings = restore.RestoreSettings(
         weights=weights,
@@ -88,19 +92,27 @@ def command(
         max_megapixels=max_megapixels,
     )
     given = paths or []
-    if manifest is not None:
-        todo, writes = restore.plan_listed(rows(manifest), base(given), settings), True
-    else:
-        names = ["IN", "MASKS", "[OUT]"] if mask_from is None else ["IN", "[OUT]"]
-        if not len(names) - 1 <= len(given) <= len(names):
-            raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
-        writes = len(given) == len(names)
-        if "-" in given:
-            raise UsageError("- is for pconv restore: give files or folders to check")
-        masks = None if mask_from is not None else Path(given[1])
-        todo = restore.plan(Path(given[0]), masks, given[-1] if writes else NOWHERE, settings)
-    with ui.view(progress, quiet=True) as show, ui.Stop(show) as stop:
-        found = use_case.check(todo, settings, stop.listening, stop, writes=writes)
+    with ExitStack() as stack:
+        stage = stack.enter_context(Stage())
+        if manifest is not None:
+            to, writes = base(given), True
+            todo = restore.plan_listed(
+                staged(rows(manifest), stage), None if to is None else stage.target(to), settings
+            )
+        else:
+            names = ["IN", "MASKS", "[OUT]"] if mask_from is None else ["IN", "[OUT]"]
+            if not len(names) - 1 <= len(given) <= len(names):
+                raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
+            writes = len(given) == len(names)
+            if "-" in given:
+                raise UsageError("- is for pconv restore: give files or folders to check")
+            out = stage.target(given[-1]) if writes else NOWHERE
+            pictures, masks = stage.source(given[0]), None if mask_from is not None else Path(stage.source(given[1]))
+            todo = restore.plan(Path(pictures), masks, out, settings)
+        stage.clear()
+        show = stack.enter_context(ui.view(progress, quiet=True))
+        stop = stack.enter_context(ui.Stop(show))
+        found = use_case.check(todo, settings, stop.listening, stop, writes=writes, stage=stage)
     if as_json:
         ui.out(json.dumps(found.document(), ensure_ascii=False))
     else:

@@ -6,6 +6,7 @@ Does not know what the commands do. Imports nothing heavy: `pconv --help` must a
 from __future__ import annotations
 
 import sys
+from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
     from pconv_cli.distributed import Cluster
     from pconv_cli.manifest import Row
     from pconv_cli.marks import Mark
+    from pconv_cli.remote import Stage
 
 
 class MaskOn(str, Enum):
@@ -209,6 +211,8 @@ def cluster_of(address: str | None, workers: int | None, device: str) -> Cluster
         if workers is not None:
             raise UsageError(f"--workers {workers}: belongs to --cluster; without one, --jobs sets threads")
         return None
+    if address.startswith("-"):
+        raise UsageError(f"--cluster {address}: say which: auto, local or HOST:PORT")
     from pconv_cli.distributed import Cluster
 
     return Cluster(address, workers, {"cpu": False, "cuda": True}.get(device))
@@ -235,3 +239,14 @@ def rows(manifest: str) -> list[Row]:
     from pconv_cli.manifest import read
 
     return read(None, sys.stdin) if manifest == "-" else read(Path(manifest))
+
+
+def staged(rows: list[Row], stage: Stage) -> list[Row]:
+    """The list, with names on the stage for what is elsewhere."""
+    return [
+        replace(
+            row, image=stage.name(row.image), mask=None if row.mask is None else stage.name(row.mask),
+            out=None if row.out is None else stage.target(row.out),
+        )
+        for row in rows
+    ]  # fmt: skip

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from contextlib import ExitStack
-from dataclasses import replace
 from enum import Enum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -46,6 +45,7 @@ from pconv_cli.cli.options import (
     cluster_of,
     parsed,
     rows,
+    staged,
 )
 from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import ExitCode, UsageError
@@ -201,13 +201,7 @@ def command(
                 todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
         else:
             to = base(paths or [])
-            listed = [
-                replace(
-                    row, image=stage.name(row.image), mask=None if row.mask is None else stage.name(row.mask),
-                    out=None if row.out is None else stage.target(row.out),
-                )
-                for row in rows(manifest)
-            ]  # fmt: skip
+            listed = staged(rows(manifest), stage)
             todo = use_case.plan_listed(listed, None if to is None else stage.target(to), settings)
         stage.clear()
         if sample is not None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
@@ -36,12 +36,23 @@ from pconv_cli.cli.options import (
 )
 from pconv_cli.cli.restore import exit_code
 from pconv_cli.cli.text import ProgressMode
+from pconv_cli.errors import UsageError
+
+if TYPE_CHECKING:
+    from pconv_cli.remote import Stage
 
 
 def command(
-    big: Annotated[Path, typer.Argument(metavar="BIG", help="The picture; a TIFF keeps all that it carries.")],
+    big: Annotated[
+        str,
+        typer.Argument(
+            metavar="BIG",
+            help="The picture; a TIFF keeps all that it carries. BIG, mask and output may be URLs, as for "
+            "`pconv restore`: whole files pass through TMPDIR.",
+        ),
+    ],
     mask: Annotated[
-        Path | None,
+        str | None,
         typer.Option(
             metavar="FILE",
             help="White = damaged. Default: BIG_mask.* or BIG.mask.* beside BIG, else what BIG itself marks "
@@ -50,7 +61,7 @@ def command(
     ] = None,
     size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
     output: Annotated[
-        Path | None, typer.Option("--output", "-o", metavar="OUT", help="The result (default: BIG_restored.tif).")
+        str | None, typer.Option("--output", "-o", metavar="OUT", help="The result (default: BIG_restored.tif).")
     ] = None,
     plan: Annotated[bool, typer.Option("--plan", help="Print the plan as one JSON object, compute nothing.")] = False,
     plan_image: Annotated[
@@ -89,6 +100,7 @@ def command(
     """
     from pconv_cli import tile as use_case
     from pconv_cli.cli import ui
+    from pconv_cli.remote import Stage
     from pconv_cli.settings import Settings
 
     settings = Settings(
@@ -110,30 +122,48 @@ def command(
         provenance=provenance,
         overwrite=overwrite,
     )
-    if plan or plan_image is not None:
-        planned = use_case.plan(big, mask, settings, thumbnail=None if plan_image is None else 1024)
-        if plan_image is not None and planned.thumbnail is not None:
-            use_case.refuse_loss(plan_image, big, planned.mask_file)
-            from pconv_cli.images import write_png
-            from pconv_cli.sketch import sketch
+    with Stage() as stage:
+        picture, damage = Path(stage.name(big)), None if mask is None else Path(stage.name(mask))
+        if plan or plan_image is not None:
+            thumbnail = None if plan_image is None else 1024
+            planned = use_case.plan(picture, damage, settings, thumbnail=thumbnail, stage=stage)
+            if plan_image is not None and planned.thumbnail is not None:
+                use_case.refuse_loss(plan_image, picture, planned.mask_file)
+                from pconv_cli.images import write_png
+                from pconv_cli.sketch import sketch
 
-            write_png(sketch(planned.thumbnail, planned.plan), plan_image, overwrite=overwrite)
-        if plan:
-            ui.out(json.dumps(planned.document()))
-        return
-    where, page = cluster_of(cluster, workers, device), None
-    if report_to is not None:
-        from pconv_cli.page import Folder
+                write_png(sketch(planned.thumbnail, planned.plan), plan_image, overwrite=overwrite)
+            if plan:
+                ui.out(json.dumps({name: stage.shown(value) for name, value in planned.document().items()}))
+            return
+        result = _result(stage, picture, output)
+        where, page = cluster_of(cluster, workers, device), None
+        if report_to is not None:
+            from pconv_cli.page import Folder
 
-        page = Folder(report_to, overwrite=overwrite)
-    with ui.view(progress, quiet=quiet, verbose=verbose) as show, ui.Stop(show) as stop:
-        report = use_case.tile(big, mask, output, settings, stop.listening, stop, where)
-        if as_json:
-            for item in report.items:
-                ui.out(item.line())
-            ui.out(report.summary())
-        if page is not None:
-            from pconv_cli import proofs
+            page = Folder(report_to, overwrite=overwrite)
+        with ui.view(progress, quiet=quiet, verbose=verbose) as show, ui.Stop(show) as stop:
+            report = use_case.tile(picture, damage, result, settings, stop.listening, stop, where, stage)
+            if as_json:
+                for item in report.items:
+                    ui.out(item.line())
+                ui.out(report.summary())
+            if page is not None:
+                from pconv_cli import proofs
 
-            proofs.of_one(big, mask, report, settings, page, stop.listening)
+                proofs.of_one(picture, damage, result, report, settings, page, stage.telling(stop.listening))
     raise typer.Exit(exit_code(report))
+
+
+def _result(stage: Stage, picture: Path, output: str | None) -> Path:
+    """Where the result goes."""
+    from pconv_cli.tile import default_output
+
+    if output is not None:
+        return Path(stage.target(output))
+    result = default_output(picture)
+    try:
+        stage.target(stage.shown(str(result)))
+    except UsageError as error:
+        raise UsageError(f"{picture}: results cannot be written beside it: say where to with -o") from error
+    return result
