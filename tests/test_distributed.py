@@ -397,6 +397,7 @@ def test_a_ray_that_was_killed_is_not_waited_for(
     started: list[dict[str, Any]] = []
     monkeypatch.setattr(ray._private.services, "get_ray_address_from_environment", lambda *_: "127.0.0.1:1")
     monkeypatch.setattr(ray, "init", lambda **options: started.append(options))
+    monkeypatch.setattr(ray, "is_initialized", lambda: False)
     monkeypatch.setattr(ray, "shutdown", lambda: None)
     monkeypatch.setattr(distributed, "_engage", lambda *_: [])
     with Crew(Cluster("auto"), list) as crew:  # type: ignore[arg-type]
