@@ -232,8 +232,9 @@ def _fetched(
     if output is not None and output in inputs and stage.holds(output):
         raise UsageError(f"{output}: would replace a file that it is made from; choose another name")
     stage.refuse_unreachable(inputs, [] if output is None else [output])
-    inputs += stage.there(big.with_name(f"{big.name}{suffix}") for suffix in COMPANIONS)
-    inputs += stage.there(big.with_suffix(suffix) for suffix in WORLD_FILES)
+    if stage.holds(big):
+        inputs += stage.there(big.with_name(f"{big.name}{suffix}") for suffix in COMPANIONS)
+        inputs += stage.there(big.with_suffix(suffix) for suffix in WORLD_FILES)
     made = [] if output is None or not stage.holds(output) else [output]
     if made and not settings.overwrite and stage.note(made[0]) is not None:
         raise ItemError(made[0], "the output exists already; use --overwrite to replace it")
