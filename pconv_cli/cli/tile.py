@@ -155,15 +155,15 @@ def command(
     raise typer.Exit(exit_code(report))
 
 
-def _result(stage: Stage, picture: Path, output: str | None) -> Path:
-    """Where the result goes."""
+def _result(stage: Stage, picture: Path, output: str | None) -> Path | None:
+    """Where the result goes; None: beside the picture, where that can be."""
     from pconv_cli.tile import default_output
 
     if output is not None:
         return Path(stage.target(output))
-    result = default_output(picture)
-    try:
-        stage.target(stage.shown(str(result)))
-    except UsageError as error:
-        raise UsageError(f"{picture}: results cannot be written beside it: say where to with -o") from error
-    return result
+    if stage.holds(picture):
+        try:
+            stage.target(stage.shown(str(default_output(picture))))
+        except UsageError as error:
+            raise UsageError(f"{picture}: results cannot be written beside it: say where to with -o") from error
+    return None
