@@ -151,7 +151,8 @@ def command(
             if page is not None:
                 from pconv_cli import proofs
 
-                proofs.of_one(picture, damage, result, report, settings, page, stage.telling(stop.listening))
+                made = result or use_case.default_output(picture)
+                proofs.of_one(picture, damage, made, report, settings, page, stage.telling(stop.listening))
     raise typer.Exit(exit_code(report))
 
 
