@@ -421,8 +421,10 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
     return Written(notices, changed)
 
 
-def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> None:
-    """Write a drawing, `(h, w, 3)`, as PNG whatever the name says, all of it or nothing.
+def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool, orientation: int = 1) -> None:
+    """Write a drawing, `(h, w, 3)`, as PNG whatever the name says, turned as its EXIF orientation displays it.
+
+    All of it is written, or nothing.
 
     Raises:
         ItemError: The target exists, or the disk says no.
@@ -430,9 +432,31 @@ def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> No
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, overwrite=overwrite) as stream:
-            Image.fromarray(pixels).save(stream, "PNG")
+            Image.fromarray(np.ascontiguousarray(_upright(pixels, orientation))).save(stream, "PNG")
     except OSError as error:
         raise ItemError(target, _why_unwritable(error, "PNG")) from error
+
+
+def write_mask(mask: MaskImage, *, overwrite: bool) -> None:
+    """Write a mask under its name, PNG or TIFF, white where damaged; all of it or nothing.
+
+    It lies as the picture is stored and has the picture's EXIF orientation, so that both are displayed alike.
+
+    Raises:
+        ItemError: The target exists, its name stands for another format, or the disk says no.
+    """
+    target, kind = mask.path, _kind_of(mask.path)
+    if kind not in ("PNG", "TIFF"):
+        raise ItemError(target, "masks are written as PNG or TIFF, which keep white white: choose such a name")
+    options: dict[str, Any] = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
+    if exif := _carry.exif_block(_carry.orientation_tag(mask.orientation)):
+        options["exif"] = exif
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(target, overwrite=overwrite) as stream:
+            Image.fromarray(mask.hole.astype(np.uint8) * np.uint8(255)).save(stream, kind, **options)
+    except (OSError, MemoryError) as error:
+        raise ItemError(target, _why_unwritable(error, kind)) from error
 
 
 def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | None = None) -> None:
