@@ -45,12 +45,14 @@ _CLIP = 32  # of what a pixel adds to how busy a place is: a speck must not coun
 _STEP = 12  # of the levels of brightness that are counted
 
 _LINE = 11  # pixels: a scratch is thinner
+_ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
 _ALONG = 61  # pixels along a scratch that are looked at together
+_PATTERN = 3  # lines within as many pixels across: more are a pattern
 _GAP = 81  # pixels of it that may be out of sight
 
 _TEAR = 41  # pixels: a tear is thinner
-_PAPER = 190  # what is darker in any colour is not the white of paper
-_TINT = 45  # nor is what differs more between its colours
+_WHITE = 201  # side of the square, pixels, in which white must be rare
+_TINT = 45  # what differs more between its colours is not the white of paper
 
 
 @dataclass(frozen=True)
@@ -187,9 +189,9 @@ class _Gathered:
     def _keep(
         self, runs: Damage, table: NDArray[np.float64], labels: NDArray[np.int32], boxes: NDArray[np.int32], which: Hole
     ) -> None:
-        sums = np.stack([np.bincount(labels, column, len(boxes)) for column in table.T], axis=1)
+        sums = np.stack([np.bincount(labels, column, len(boxes)).astype(np.float64) for column in table.T], axis=1)
         fine = which.copy()
-        fine[which] = self._judge(sums[which, 0], np.asarray(boxes[which], np.float64), sums[which, 1:])
+        fine[which] = self._judge(sums[which, 0], boxes[which].astype(np.float64), sums[which, 1:])
         if fine.any():
             self._accepted.append(_taken(runs, fine[labels]))
 
@@ -262,7 +264,7 @@ class _Scene:
             both.append(least)
         return both[0], both[1]
 
-    def sums(self, plane: Plane, across: int, down: int) -> NDArray[np.int32]:
+    def sums(self, plane: NDArray[Any], across: int, down: int) -> NDArray[np.int32]:
         """The sum over a rectangle round each pixel."""
         cv2 = self.cv2
         return np.asarray(
@@ -348,12 +350,16 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
     if not detect.wants("scratches"):
         return None
     height, width = size
-    sensitivity = detect.sensitivity
+    sensitivity, certain = detect.sensitivity, detect.certain("scratches")
     contrast = round(9 - 6 * sensitivity)
     seen = round(_ALONG * (0.9 - 0.3 * sensitivity))  # pixels of those along a line that must show it
-    above = 4 - 2 * sensitivity + (0.5 if detect.certain("scratches") else 0)  # times what is usual around
-    share = 0.9 - 0.4 * sensitivity  # of the picture's side that a line must run along
-    margin = max(4, round(0.01 * min(size)))
+    above = 4 - 2 * sensitivity + (0.5 if certain else 0)  # times what is usual around
+    share = 0.95 - 0.4 * sensitivity + (0.1 if certain else 0)  # of the picture's side that a line must run along
+    margin = max(4, round(0.012 * min(size)))
+    widest = min(_LINE, max(5.0, 0.01 * min(size)))
+    step = (
+        0.25 + 0.5 * sensitivity - (0.1 if certain else 0)
+    )  # how much its two sides may differ, of what it stands out
 
     def look(scene: _Scene) -> Iterator[Measured]:
         cv2 = scene.cv2
@@ -361,22 +367,35 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
             thin = np.ones((1, _LINE) if upright else (_LINE, 1), np.uint8)
             gap = np.ones((_GAP, 1) if upright else (1, _GAP), np.uint8)
             side = (1, _ALONG) if upright else (_ALONG, 1)
+            apart = np.abs(scene.sums(_sides(scene.grey, across=upright), *side))
             for hat in scene.hats(scene.colours, thin):
                 along = scene.sums(hat, *side)
                 count = scene.sums((hat >= max(2, contrast // 2)).astype(np.uint8), *side)
                 usual = scene.sums(hat, _ALONG, _ALONG)
                 line = (along >= contrast * _ALONG) & (count >= seen) & (along * _ALONG >= above * usual)
-                yield cv2.morphologyEx(line.astype(np.uint8), cv2.MORPH_CLOSE, gap) > 0, ()
+                body = cv2.morphologyEx(line.astype(np.uint8), cv2.MORPH_CLOSE, gap)
+                yield body > 0, (along, apart, scene.sums(body, *side[::-1]))
 
     def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
+        along, apart, beside = sums.T
         x0, y0, x1, y1 = boxes.T
         across, down = x1 - x0, y1 - y0
-        drift = 4 + 0.04 * np.maximum(across, down)
+        longest = np.maximum(across, down)
+        drift = 4 + 0.04 * longest
         upright = (down >= share * height) & (across <= drift) & (x0 >= margin) & (x1 <= width - margin)
         lying = (across >= share * width) & (down <= drift) & (y0 >= margin) & (y1 <= height - margin)
-        return np.asarray((upright | lying) & (areas <= _LINE * np.maximum(across, down)))
+        line = (upright | lying) & (areas <= widest * longest) & (apart <= step * along)
+        return np.asarray(line & (beside * longest <= _PATTERN * areas * areas))
 
     return look, 4, judge
+
+
+def _sides(grey: Plane, *, across: bool) -> NDArray[np.int16]:
+    """How much lighter it is `_ASIDE` pixels after each pixel of a row, or column, than as many before it."""
+    margins = ((0, 0), (_ASIDE, _ASIDE)) if across else ((_ASIDE, _ASIDE), (0, 0))
+    wide = np.pad(grey, margins, mode="edge").astype(np.int16)
+    twice = 2 * _ASIDE
+    return wide[:, twice:] - wide[:, :-twice] if across else wide[twice:] - wide[:-twice]
 
 
 # ---------------------------------------------------------------- tears
@@ -389,6 +408,7 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
     height, width = size
     sensitivity, certain = detect.sensitivity, detect.certain("tears")
     contrast = round(50 - 30 * sensitivity)
+    paper = round(220 - 40 * sensitivity)  # what is darker in any colour is not white
     longest = (0.16 - 0.1 * sensitivity) * min(size)
 
     def look(scene: _Scene) -> Iterator[Measured]:
@@ -397,22 +417,33 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
         for plane in colours[1:]:
             darkest, lightest = np.minimum(darkest, plane), np.maximum(lightest, plane)
         hat = cv2.morphologyEx(darkest, cv2.MORPH_TOPHAT, np.ones((_TEAR, _TEAR), np.uint8))
-        body = (hat >= contrast) & (darkest >= _PAPER) & (lightest - darkest <= _TINT)
+        white = (darkest >= paper) & (lightest - darkest <= _TINT)
         rough = cv2.morphologyEx(darkest, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
-        yield body, (hat, rough <= 12, darkest)
+        around = scene.sums(white.astype(np.uint8), _WHITE, _WHITE)
+        body = white & (hat >= contrast)
+        rim = body & ~(cv2.erode(body.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+        # Paper begins and ends within a pixel or two.
+        sharp = cv2.dilate(rough, np.ones((3, 3), np.uint8)) >= np.maximum(hat // 2, 40)
+        yield body, (hat, rim, rim & sharp, ~rim & (rough <= 20), around)
 
     def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
-        hat, flat, _ = sums.T
+        hat, rim, sharp, flat, around = sums.T
         x0, y0, x1, y1 = boxes.T
-        length = np.hypot(x1 - x0, y1 - y0)
-        thick = areas / length
-        torn = (length >= np.maximum(longest, 24)) & (thick >= 2) & (thick <= _TEAR / 2) & (length >= 4 * thick)
-        torn &= (flat >= (0.3 - 0.2 * sensitivity) * areas) & (hat >= 1.5 * contrast * areas)
         across, down = x1 - x0, y1 - y0
+        length = np.hypot(across, down)
+        thick = areas / length
+        torn = (length >= np.maximum(longest, 24)) & (length >= 4 * thick) & (thick >= 2) & (thick <= _TEAR / 2)
+        torn &= (hat >= 1.5 * contrast * areas) & (sharp >= (0.9 - 0.3 * sensitivity) * rim)
+        torn &= flat >= (0.9 - 0.4 * sensitivity) * (areas - rim)
+        # Where white is common anyway, paper that shows looks like anything else.
+        white = np.maximum(around / areas - np.minimum(areas, _WHITE * thick), 0) / (_WHITE * _WHITE)
+        torn &= white <= 0.02 + (0.06 if certain else 0.12) * sensitivity
         # Inwards: a border of the print runs along the picture's own.
         inwards = ((x0 == 0) | (x1 == width)) & (across > 0.5 * down)
         inwards |= ((y0 == 0) | (y1 == height)) & (down > 0.5 * across)
-        along = ((down >= 0.9 * height) | (across >= 0.9 * width)) & (areas > 0.7 * across * down)
+        sides = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
+        straight = np.minimum(across, down) <= 4 + 0.04 * np.maximum(across, down)
+        along = ((down >= 0.9 * height) | (across >= 0.9 * width)) & straight | (sides > 2)
         return np.asarray(torn & ~along & (inwards if certain else True))
 
     return look, 1, judge

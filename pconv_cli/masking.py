@@ -282,7 +282,11 @@ def make(
     whole = MasksReport(settings, tuple(items), time.monotonic() - started, stop(), tuple(notices))
     emit(
         MasksFinished(
-            whole.count("made"), whole.count("failed"), whole.count("not_done"), whole.seconds, str(todo.home)
+            whole.count("made"),
+            whole.count("failed"),
+            whole.count("not_done"),
+            whole.seconds,
+            str(todo.jobs[0].output if len(todo.jobs) == 1 else todo.home),
         )
     )
     return whole
@@ -349,7 +353,8 @@ def _found(picture: Picture, settings: MaskSettings, notices: list[str]) -> Dama
             colours = picture.rgb()
             return find_in_rows(lambda top, bottom: colours[top:bottom], size, settings.detect)
         if isinstance(origin, Infrared):
-            channel, colours = _channel(picture.channels, origin), picture.rgb()
+            channel = _channel(picture.channels, origin, picture.layers[0].channels)
+            colours = picture.rgb()
             found = infrared.find(
                 lambda top, bottom: (colours[top:bottom], channel[top:bottom]), size, settings.detect.sensitivity
             )
@@ -423,7 +428,7 @@ class _InStrips:
 
                 def both(top: int, bottom: int) -> tuple[NDArray[np.uint8], NDArray[np.uint16]]:
                     pixels = self._read(top, bottom)
-                    return self._seen(pixels), _channel(pixels, origin)
+                    return self._seen(pixels), _channel(pixels, origin, self._first.channels)
 
                 found = infrared.find(both, size, settings.detect.sensitivity)
                 notices += _moved(found)
@@ -500,12 +505,14 @@ def _ranged(picture: Picture) -> Picture:
     return picture.known_outside(np.zeros((picture.height, picture.width), np.bool_))
 
 
-def _channel(pixels: NDArray[Any], origin: Infrared) -> NDArray[np.uint16]:
-    """The infrared channel of (h, w, bands), in 16 bits."""
+def _channel(pixels: NDArray[Any], origin: Infrared, colours: tuple[int, ...]) -> NDArray[np.uint16]:
+    """The infrared channel of (h, w, bands), in 16 bits. `colours` are the indices of those that it cannot be."""
     bands = pixels.shape[2]
     band = origin.band or bands
-    if bands < 2 or band > bands:
-        raise Unmarked(f"has {bands} {'channel' if bands == 1 else 'channels'}, so no infrared one: scan it as RGBI")
+    if band > bands:
+        raise Unmarked(f"has {bands} channels, so no infrared in channel {band}: count from 1")
+    if band - 1 in colours:
+        raise Unmarked(f"has its colours in channel {band}, so no infrared: scan it as RGBI, or name the channel")
     if pixels.dtype.kind == "f":
         raise Unmarked("has floating-point values, where infrared is expected in 8 or 16 bits: convert a copy")
     channel = pixels[..., band - 1]

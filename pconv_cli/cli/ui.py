@@ -257,7 +257,8 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
             failed = f", {event.failed} failed" if event.failed else ""
             left = f", {event.not_done} not done" if event.not_done else ""
             where = f" to {event.output}" if event.output and event.made else ""
-            return f"{event.made} masks made{failed}{left}{where} in {event.seconds:.1f} s"
+            masks = "mask" if event.made == 1 else "masks"
+            return f"{event.made} {masks} made{failed}{left}{where} in {event.seconds:.1f} s"
         case EvaluationStarted():
             pairs = "pair" if event.pairs == 1 else "pairs"
             return f"{event.pairs} {pairs}, by {', '.join(event.methods)}, on {event.device} in {event.precision}"
