@@ -356,7 +356,7 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
     above = 4 - 2 * sensitivity + (0.5 if certain else 0)  # times what is usual around
     share = 0.95 - 0.4 * sensitivity + (0.1 if certain else 0)  # of the picture's side that a line must run along
     margin = max(4, round(0.012 * min(size)))
-    widest = min(_LINE, max(5.0, 0.01 * min(size)))
+    widest = min(_LINE, max(4.0, 0.01 * min(size)))
     step = (
         0.25 + 0.5 * sensitivity - (0.1 if certain else 0)
     )  # how much its two sides may differ, of what it stands out
@@ -438,12 +438,11 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
         # Where white is common anyway, paper that shows looks like anything else.
         white = np.maximum(around / areas - np.minimum(areas, _WHITE * thick), 0) / (_WHITE * _WHITE)
         torn &= white <= 0.02 + (0.06 if certain else 0.12) * sensitivity
-        # Inwards: a border of the print runs along the picture's own.
+        # Borders of prints, and scratches, run straight along the picture; tears begin at its edge and run inwards.
+        straight = np.minimum(across, down) <= 4 + 0.04 * np.maximum(across, down)
+        sides = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
         inwards = ((x0 == 0) | (x1 == width)) & (across > 0.5 * down)
         inwards |= ((y0 == 0) | (y1 == height)) & (down > 0.5 * across)
-        sides = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
-        straight = np.minimum(across, down) <= 4 + 0.04 * np.maximum(across, down)
-        along = ((down >= 0.9 * height) | (across >= 0.9 * width)) & straight | (sides > 2)
-        return np.asarray(torn & ~along & (inwards if certain else True))
+        return np.asarray(torn & ~straight & (sides <= 2) & (inwards if certain else True))
 
     return look, 1, judge

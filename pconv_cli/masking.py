@@ -398,7 +398,8 @@ class _InStrips:
             notices += _warning(share, settings)
             if overlay is not None:
                 view = as_bytes(self._first.space.seen(source.thumbnail(_VIEW)))
-                drawn = _drawn(view, _reduced(damage, view.shape[:2]))
+                marked = Damage.of_strips(tiff.mask_strips(job.output, _ROWS), source.width)
+                drawn = _drawn(view, _reduced(marked, view.shape[:2]))
                 write_png(drawn, overlay, overwrite=settings.overwrite)
             return replace(
                 report, width=source.width, height=source.height, share=round(share, 6), components=components,

@@ -47,7 +47,7 @@ def specks(width: int = 320, height: int = 240) -> Hole:
 
 def line(width: int = 320, height: int = 240, at: int = 130) -> Hole:
     mask = np.zeros((height, width), np.uint8)
-    cv2.line(mask, (at, 0), (at + 3, height - 1), 1, 2)
+    cv2.line(mask, (at, 0), (at + 3, height - 1), 1, 1)
     mask[100:130] = 0  # out of sight for a while
     return mask > 0
 
@@ -141,7 +141,7 @@ def test_the_edge_of_something_is_no_scratch() -> None:
     assert not len(find(picture, Detect(("scratches",))))
 
 
-@pytest.mark.parametrize("strip", [1, 7, 64, 100, 239])
+@pytest.mark.parametrize("strip", [13, 64, 100, 239])
 def test_strips_give_what_the_whole_gives(strip: int) -> None:
     """Pixel by pixel, with damage across the cuts, and texture that is full of candidates."""
     picture = scene(200, 240)
