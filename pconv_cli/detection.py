@@ -5,7 +5,8 @@ Does not know: files, formats, where pixels come from, what is filled afterwards
 
 Everything follows from rows of pixels that somebody gives, some at a time: in whole numbers, and from a neighbourhood
 that is bounded. So it makes no difference where a picture is cut into strips, and memory does not grow with it. What
-hangs together is followed through all strips as runs of pixels (`regions`).
+hangs together is followed through all strips as runs of pixels (`regions`). Large pictures are looked at in smaller
+sizes too: the finer a scan, the more pixels a speck has.
 
 | kind | what counts |
 |---|---|
@@ -38,6 +39,8 @@ REACH = 160
 """Rows above and below a strip that decide what is damaged in it."""
 
 _STRIP = 1 << 22  # pixels of a strip
+_ROWS = 512  # of a large picture that are read together to make a smaller one of them
+_SMALLEST = 480  # pixels: a picture is looked at in full size, in half of it and so on, until its shorter side is that
 
 _SCALES = (9, 19)  # pixels: dust is thinner than that, and what is thinner is looked at
 _NEAR = 61  # side of the square, in pixels, that a place is compared with
@@ -124,6 +127,52 @@ def find_in_rows(rows: Rows, size: tuple[int, int], detect: Detect, *, strip: in
     Raises:
         UsageError: OpenCV is not there.
     """
+    found = []
+    factor = 1
+    while factor == 1 or min(size) >= factor * _SMALLEST:
+        smaller = (-(-size[0] // factor), -(-size[1] // factor))
+        found.append(_enlarged(_found(_reduced(rows, size[0], factor), smaller, detect, strip), factor, size))
+        factor *= 2
+    return found[0] if len(found) == 1 else _united([found], *size)
+
+
+def _reduced(rows: Rows, height: int, factor: int) -> Rows:
+    """Rows of a smaller picture, each pixel the mean of `factor` by `factor`; at the far edges the last ones repeat."""
+    if factor == 1:
+        return rows
+    cv2 = opencv()
+
+    def smaller(top: int, bottom: int) -> NDArray[np.uint8]:
+        step = -(-_ROWS // factor)  # the large picture is only held a few rows at a time
+        return np.concatenate([means(at, min(at + step, bottom)) for at in range(top, bottom, step)])
+
+    def means(top: int, bottom: int) -> NDArray[np.uint8]:
+        pixels = rows(top * factor, min(bottom * factor, height))
+        missing = (-pixels.shape[0] % factor, -pixels.shape[1] % factor)
+        if any(missing):
+            pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+        across = pixels.shape[1] // factor
+        return np.asarray(cv2.resize(pixels, (across, bottom - top), interpolation=cv2.INTER_AREA))
+
+    return smaller
+
+
+def _enlarged(found: Damage, factor: int, size: tuple[int, int]) -> Damage:
+    """Damage of a smaller picture in the whole one, with the edges that are lost in between."""
+    height, width = size
+    if factor == 1:
+        return found
+    more = factor // 2
+    offsets = np.arange(-more, factor + more, dtype=np.int32)
+    rows = (found.rows[:, None] * np.int32(factor) + offsets).ravel()
+    starts = np.repeat((found.starts * np.int32(factor) - np.int32(more)).clip(0), len(offsets))
+    stops = np.repeat((found.stops * np.int32(factor) + np.int32(more)).clip(max=width), len(offsets))
+    inside = (rows >= 0) & (rows < height)
+    return _united([[Damage(height, width, rows[inside], starts[inside], stops[inside])]], height, width)
+
+
+def _found(rows: Rows, size: tuple[int, int], detect: Detect, strip: int | None) -> Damage:
+    """Find damage at one scale."""
     height, width = size
     strip = strip or max(256, _STRIP // width)
     looks = [look for look in (_dust(detect), _scratches(detect, size), _tears(detect, size)) if look is not None]

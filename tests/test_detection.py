@@ -142,12 +142,14 @@ def test_the_edge_of_something_is_no_scratch() -> None:
 
 
 @pytest.mark.parametrize("strip", [13, 64, 100, 239])
-def test_strips_give_what_the_whole_gives(strip: int) -> None:
-    """Pixel by pixel, with damage across the cuts, and texture that is full of candidates."""
-    picture = scene(200, 240)
+@pytest.mark.parametrize("smallest", [480, 50])
+def test_strips_give_what_the_whole_gives(strip: int, smallest: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Pixel by pixel, at several sizes, with damage across the cuts, and texture that is full of candidates."""
+    monkeypatch.setattr(detection, "_SMALLEST", smallest)
+    picture = scene(199, 237)
     rng = np.random.default_rng(3)
     picture[60:180, :90] = rng.integers(0, 255, (120, 90, 1))
-    for hole, value in ((specks(200), 250), (line(200, at=150), 240), (tear(200), 245)):
+    for hole, value in ((specks(199, 237), 250), (line(199, 237, at=150), 240), (tear(199, 237), 245)):
         picture = painted(picture, hole, value)
     for kinds in ("auto", "dust,scratches,tears"):
         for sensitivity in (0.5, 1.0):
@@ -158,11 +160,21 @@ def test_strips_give_what_the_whole_gives(strip: int) -> None:
                 asked.append((top, bottom))
                 return picture[top:bottom]
 
-            whole = plane(find_in_rows(rows, (240, 200), detect, strip=240))
+            whole = plane(find_in_rows(rows, (237, 199), detect, strip=237))
             asked.clear()
-            parts = plane(find_in_rows(rows, (240, 200), detect, strip=strip))
+            parts = plane(find_in_rows(rows, (237, 199), detect, strip=strip))
             assert whole.any() and np.array_equal(whole, parts)
-            assert max(bottom - top for top, bottom in asked) <= strip + 2 * detection.REACH
+            assert max(bottom - top for top, bottom in asked) <= (strip + 2 * detection.REACH) * (
+                1 if smallest > 200 else 4
+            )
+
+
+def test_dust_of_a_fine_scan_is_found_whatever_its_size() -> None:
+    """Eight times as fine: specks of 32 to 80 pixels."""
+    hole = cv2.resize(specks().astype(np.uint8), None, None, 8, 8, cv2.INTER_NEAREST) > 0
+    picture = painted(cv2.resize(scene(), None, None, 8, 8, cv2.INTER_CUBIC), hole, 250)
+    precision, recall = overlap(plane(find(picture, Detect(("dust",)))), hole)
+    assert precision > 0.7 and recall > 0.9
 
 
 def test_grey_and_equal_colours_are_the_same() -> None:
