@@ -35,7 +35,7 @@ Hole = NDArray[np.bool_]
 Rows = Callable[[int, int], NDArray[np.uint8]]
 """Gives rows of a picture, from the first up to, without, the last: `(rows, w, 3)`, RGB."""
 
-REACH = 160
+REACH = 132
 """Rows above and below a strip that decide what is damaged in it."""
 
 _STRIP = 1 << 22  # pixels of a strip
@@ -45,13 +45,14 @@ _SMALLEST = 480  # pixels: a picture is looked at in full size, in half of it an
 _SCALES = (9, 19)  # pixels: dust is thinner than that, and what is thinner is looked at
 _NEAR = 61  # side of the square, in pixels, that a place is compared with
 _CLIP = 32  # of what a pixel adds to how busy a place is: a speck must not count as its own surroundings
+_COLUMNS = 512  # that levels are counted in together
 _STEP = 12  # of the levels of brightness that are counted
 
 _LINE = 11  # pixels: a scratch is thinner
 _ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
 _ALONG = 61  # pixels along a scratch that are looked at together
 _PATTERN = 3  # lines within as many pixels across: more are a pattern
-_GAP = 81  # pixels of it that may be out of sight
+_GAP = 61  # pixels of it that may be out of sight
 
 _TEAR = 41  # pixels: a tear is thinner
 _WHITE = 201  # side of the square, pixels, in which white must be rare
@@ -174,7 +175,7 @@ def _enlarged(found: Damage, factor: int, size: tuple[int, int]) -> Damage:
 def _found(rows: Rows, size: tuple[int, int], detect: Detect, strip: int | None) -> Damage:
     """Find damage at one scale."""
     height, width = size
-    strip = strip or max(256, _STRIP // width)
+    strip = strip or max(384, _STRIP // width)
     looks = [look for look in (_dust(detect), _scratches(detect, size), _tears(detect, size)) if look is not None]
     gathered = [[_Gathered(judge, height, width) for _ in range(count)] for _, count, judge in looks]
     for top in range(0, height, strip):
@@ -337,7 +338,6 @@ def _dust(detect: Detect) -> Look | None:
 
     def look(scene: _Scene) -> Iterator[Measured]:
         cv2 = scene.cv2
-        counted: list[dict[int, NDArray[np.int32]]] = [{}, {}]
         for side in _SCALES:
             disc = scene.disc(side)
             hats = scene.hats(scene.colours, disc)
@@ -349,7 +349,7 @@ def _dust(detect: Detect) -> Look | None:
                 body = (2 * hat >= contrast) & (hat * area >= busy)
                 inner = cv2.erode(body.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
                 light = scene.grey if turn == 0 else 255 - scene.grey
-                yield body, (core, hat, other, _alike(scene, light, hats[turn], core, counted[turn]), ~inner)
+                yield body, (core, hat, other, _alike(scene, light, hats[turn], core), ~inner)
 
     def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
         core, hat, other, rare, rim = sums.T
@@ -377,17 +377,22 @@ _DOUBT, _HAIR_DOUBT = 0.5, 1.5
 _SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it is a hair
 
 
-def _alike(
-    scene: _Scene, light: Plane, hat: Plane, where: Hole, counted: dict[int, NDArray[np.int32]]
-) -> NDArray[np.int32]:
+def _alike(scene: _Scene, light: Plane, hat: Plane, where: Hole) -> NDArray[np.int32]:
     """How many pixels around are about as light as each of some, `(h, w)`; 0 elsewhere."""
     found = np.zeros(light.shape, np.int32)
-    level = (light - hat // 3) // _STEP
-    for number in np.unique(level[where]):
-        if number not in counted:
-            counted[number] = scene.sums((light >= number * _STEP).astype(np.uint8), _NEAR, _NEAR)
-        at = where & (level == number)
-        found[at] = counted[number][at]
+    half = _NEAR // 2
+    for left in range(0, light.shape[1], _COLUMNS):  # candidates are few: most columns need few levels, or none
+        right = left + _COLUMNS
+        if not where[:, left:right].any():
+            continue
+        first = max(0, left - half)
+        block = (slice(None), slice(first, right + half))
+        seen, inner = light[block], (slice(None), slice(left - first, right - first))
+        level = (seen[inner] - hat[:, left:right] // 3) // _STEP
+        for number in np.unique(level[where[:, left:right]]):
+            at = where[:, left:right] & (level == number)
+            count = scene.sums((seen >= number * _STEP).astype(np.uint8), _NEAR, _NEAR)
+            found[:, left:right][at] = count[inner][at]
     return found
 
 
