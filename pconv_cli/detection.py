@@ -35,7 +35,7 @@ Hole = NDArray[np.bool_]
 Rows = Callable[[int, int], NDArray[np.uint8]]
 """Gives rows of a picture, from the first up to, without, the last: `(rows, w, 3)`, RGB."""
 
-REACH = 132
+REACH = 152
 """Rows above and below a strip that decide what is damaged in it."""
 
 _STRIP = 1 << 22  # pixels of a strip
@@ -52,7 +52,7 @@ _LINE = 11  # pixels: a scratch is thinner
 _ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
 _ALONG = 61  # pixels along a scratch that are looked at together
 _PATTERN = 3  # lines within as many pixels across: more are a pattern
-_GAP = 61  # pixels of it that may be out of sight
+_GAP = 81  # pixels of it that may be out of sight
 
 _TEAR = 41  # pixels: a tear is thinner
 _WHITE = 201  # side of the square, pixels, in which white must be rare
@@ -176,7 +176,7 @@ def _found(rows: Rows, size: tuple[int, int], detect: Detect, strip: int | None)
     """Find damage at one scale."""
     height, width = size
     strip = strip or max(384, _STRIP // width)
-    looks = [look for look in (_dust(detect), _scratches(detect, size), _tears(detect, size)) if look is not None]
+    looks = [look for look in (_dust(detect, size), _scratches(detect, size), _tears(detect, size)) if look is not None]
     gathered = [[_Gathered(judge, height, width) for _ in range(count)] for _, count, judge in looks]
     for top in range(0, height, strip):
         bottom = min(top + strip, height)
@@ -328,10 +328,11 @@ class _Scene:
 # ---------------------------------------------------------------- dust
 
 
-def _dust(detect: Detect) -> Look | None:
+def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
     """Specks and hairs. Four planes: bright and dark ones, at two scales."""
     if not detect.wants("dust"):
         return None
+    height, width = size
     contrast = round(18 - 8 * detect.sensitivity)
     area = _NEAR * _NEAR
     asked = 4.5 - 6 * detect.sensitivity + (_DOUBT if detect.certain("dust") else 0)
@@ -365,15 +366,18 @@ def _dust(detect: Detect) -> Look | None:
         thin = np.log(rim / areas + 0.05)
         speck = 3.4 * clear - 0.35 * contrary - 1.6 * long - 0.55 * alike - 2.4 * thin - 3.5
         hair = 5.5 * clear - 2.8 * contrary - 0.6 * long - 0.2 * alike + 1.35 * np.minimum(np.log(thick), 2) - 13.2
-        score = np.where(longest < _HAIR, speck, hair - _HAIR_DOUBT)
+        x0, y0, x1, y1 = boxes.T
+        cut = (x0 == 0) | (y0 == 0) | (x1 == width) | (y1 == height)  # something larger, maybe, of which a bit shows
+        score = np.where(longest < _HAIR, speck, hair - _HAIR_DOUBT) - np.where(cut, _CUT_DOUBT, 0)
         return np.asarray((core > 0) & (areas >= _SPECK) & (score >= asked))
 
     return look, 2 * len(_SCALES), judge
 
 
 # The weights are those of a logistic regression on candidates in photographs with and without made-up dust, see
-# benchmarks/README.md: at 0 it is as likely as not that it is dust. There is more doubt about hairs than about specks.
-_DOUBT, _HAIR_DOUBT = 0.5, 1.5
+# benchmarks/README.md: at 0 it is as likely as not that it is dust. There is more doubt about hairs, and about what
+# the picture's edge cuts off.
+_DOUBT, _HAIR_DOUBT, _CUT_DOUBT = 0.5, 1.5, 1.5
 _SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it is a hair
 
 
