@@ -104,7 +104,7 @@ class RestoreSettings(Settings):
 
     def told(self) -> dict[str, str | int | bool]:
         """What decides the result, for a report; weights and device aside."""
-        return super().told() | {"detect": "" if self.detect is None else str(self.detect)}
+        return super().told() | ({} if self.detect is None else {"detect": str(self.detect)})
 
 
 def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings) -> JobList:
