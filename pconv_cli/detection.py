@@ -51,6 +51,7 @@ _STEP = 12  # of the levels of brightness that are counted
 _LINE = 11  # pixels: a scratch is thinner
 _ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
 _ALONG = 61  # pixels along a scratch that are looked at together
+_MOST = 3  # lines of one kind in a picture that are beyond doubt: more may be a front of windows
 _PATTERN = 3  # lines within as many pixels across: more are a pattern
 _GAP = 81  # pixels of it that may be out of sight
 
@@ -177,14 +178,14 @@ def _found(rows: Rows, size: tuple[int, int], detect: Detect, strip: int | None)
     height, width = size
     strip = strip or max(384, _STRIP // width)
     looks = [look for look in (_dust(detect, size), _scratches(detect, size), _tears(detect, size)) if look is not None]
-    gathered = [[_Gathered(judge, height, width) for _ in range(count)] for _, count, judge in looks]
+    gathered = [[_Gathered(judge, height, width, most) for _ in range(count)] for _, count, judge, most in looks]
     for top in range(0, height, strip):
         bottom = min(top + strip, height)
         first = max(0, top - REACH)
         seen = rows(first, min(bottom + REACH, height))
         inner = slice(top - first, bottom - first)
         scene = _Scene(seen)
-        for (look, _, _), sinks in zip(looks, gathered, strict=True):
+        for (look, _, _, _), sinks in zip(looks, gathered, strict=True):
             for sink, (body, measures) in zip(sinks, look(scene), strict=True):
                 sink.add(top, body[inner], [measure[inner] for measure in measures])
     return _united([sink.accepted() for sinks in gathered for sink in sinks], height, width)
@@ -196,15 +197,15 @@ Measured = tuple[Hole, Sequence[NDArray[Any]]]
 """Where something may be damage, `(h, w)`, and what is measured there, whole numbers, `(h, w)` each."""
 Judge = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], Hole]
 """Tells which candidates are damage: from areas `(n,)`, boxes `(n, 4)` x0, y0, x1, y1 and sums `(n, k)`."""
-Look = tuple[Callable[["_Scene"], Iterator[Measured]], int, Judge]
-"""How to look at a strip, how many planes of candidates that gives, and how to judge them."""
+Look = tuple[Callable[["_Scene"], Iterator[Measured]], int, Judge, int | None]
+"""How to look at a strip, how many planes of candidates that gives, how to judge them, and the most one may hold."""
 
 
 class _Gathered:
     """Candidates of one kind. What ends within a strip is judged at once, so that memory holds little else."""
 
-    def __init__(self, judge: Judge, height: int, width: int) -> None:
-        self._judge, self._height, self._width = judge, height, width
+    def __init__(self, judge: Judge, height: int, width: int, most: int | None) -> None:
+        self._judge, self._height, self._width, self._most = judge, height, width, most
         self._accepted: list[Damage] = []
         self._open: list[tuple[Damage, NDArray[np.float64]]] = []
 
@@ -227,13 +228,16 @@ class _Gathered:
             self._open.append((_taken(moved, rest), table[rest]))
 
     def accepted(self) -> list[Damage]:
-        """All that is damage."""
+        """All that is damage; nothing where there is so much of it that it is a pattern."""
         if self._open:
             runs = _joined([runs for runs, _ in self._open], self._height, self._width)
             labels, boxes = runs.components()
             table = np.concatenate([table for _, table in self._open])
             self._keep(runs, table, labels, boxes, np.ones(len(boxes), np.bool_))
             self._open = []
+        if self._most is not None and self._accepted:
+            _, boxes = _joined(self._accepted, self._height, self._width).components()
+            return self._accepted if len(boxes) <= self._most else []
         return self._accepted
 
     def _keep(
@@ -371,13 +375,13 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
         score = np.where(longest < _HAIR, speck, hair - _HAIR_DOUBT) - np.where(cut, _CUT_DOUBT, 0)
         return np.asarray((core > 0) & (areas >= _SPECK) & (score >= asked))
 
-    return look, 2 * len(_SCALES), judge
+    return look, 2 * len(_SCALES), judge, None
 
 
 # The weights are those of a logistic regression on candidates in photographs with and without made-up dust, see
 # benchmarks/README.md: at 0 it is as likely as not that it is dust. There is more doubt about hairs, and about what
 # the picture's edge cuts off.
-_DOUBT, _HAIR_DOUBT, _CUT_DOUBT = 0.5, 1.5, 1.5
+_DOUBT, _HAIR_DOUBT, _CUT_DOUBT = 1.0, 1.5, 1.5
 _SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it is a hair
 
 
@@ -445,7 +449,7 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
         line = (upright | lying) & (areas <= widest * longest) & (apart <= step * along)
         return np.asarray(line & (beside * longest <= _PATTERN * areas * areas))
 
-    return look, 4, judge
+    return look, 4, judge, _MOST if certain else None
 
 
 def _sides(grey: Plane, *, across: bool) -> NDArray[np.int16]:
@@ -503,4 +507,4 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
         inwards |= ((y0 == 0) | (y1 == height)) & (down > 0.5 * across)
         return np.asarray(torn & ~straight & (sides <= 2) & (inwards if certain else True))
 
-    return look, 1, judge
+    return look, 1, judge, None

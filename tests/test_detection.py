@@ -125,6 +125,13 @@ def test_lines_close_to_each_other_are_a_pattern_and_no_damage() -> None:
     assert not len(find(picture, Detect(("auto",))))
 
 
+def test_many_lines_are_scratches_only_to_who_asks_for_them() -> None:
+    picture = scene()
+    for at in (40, 75, 130, 210, 260):
+        picture = painted(picture, line(at=at), 245)
+    assert len(find(picture, Detect(("scratches",)))) and not len(find(picture, Detect(("auto",))))
+
+
 def test_the_border_of_a_print_is_no_damage() -> None:
     picture = scene()
     for at in (slice(0, 5), slice(-5, None)):
