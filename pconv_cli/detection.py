@@ -51,7 +51,7 @@ _STEP = 12  # of the levels of brightness that are counted
 _LINE = 11  # pixels: a scratch is thinner
 _ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
 _ALONG = 61  # pixels along a scratch that are looked at together
-_MOST = 3  # lines of one kind in a picture that are beyond doubt: more may be a front of windows
+_MOST = 3  # lines of one kind in a picture that `auto` believes: more may be a front of windows
 _PATTERN = 3  # lines within as many pixels across: more are a pattern
 _GAP = 81  # pixels of it that may be out of sight
 
@@ -65,7 +65,7 @@ class Detect:
     """What is looked for.
 
     Attributes:
-        kinds: Of damage; "auto" is all of them, each only where it is beyond doubt.
+        kinds: Of damage; "auto" is all of them, each only where it is clearest.
         sensitivity: From 0, what is certain, to 1, whatever might be damage.
     """
 
@@ -86,7 +86,7 @@ class Detect:
         return kind in self.kinds or "auto" in self.kinds
 
     def certain(self, kind: Kind) -> bool:
-        """Whether a kind counts only where it is beyond doubt, for nobody has asked for it by name."""
+        """Whether a kind counts only where it is clearest, for nobody has asked for it by name."""
         return kind not in self.kinds
 
 

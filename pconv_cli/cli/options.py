@@ -115,7 +115,7 @@ Detected = Annotated[
         "--detect",
         metavar="auto|dust|scratches|tears",
         help="Find the damage: dust and hairs, scratches along the picture, tears, or several with commas; auto: all "
-        "of them, where they are beyond doubt.",
+        "of them, where they are clearest.",
     ),
 ]
 Sensitivity = Annotated[
