@@ -45,7 +45,7 @@ _LIBRARIES = (
     ("Pillow", "PIL", "pictures can be neither read nor written"),
     ("safetensors", "safetensors", "no weights can be read"),
     ("rasterio", "rasterio", "no TIFF can be restored, nothing can be tiled, and `pconv evaluate` has no fillnodata"),
-    ("OpenCV", "cv2", "`pconv evaluate` has no telea and no ns; nothing else needs it"),
+    ("OpenCV", "cv2", "no `--detect`, no `pconv mask --from infrared`, no telea and ns in `pconv evaluate`"),
     ("jpeglib", "jpeglib", "a JPEG is encoded again as a whole, not only where it was damaged"),
 )
 

@@ -156,6 +156,37 @@ class ItemChecked:
 
 
 @dataclass(frozen=True)
+class MasksStarted:
+    """Masks are about to be made: of how many pictures, and what marks or shows damage."""
+
+    items: int
+    how: str
+
+
+@dataclass(frozen=True)
+class MaskMade:
+    """A mask is written: the share of the picture that it marks, and how many places were found."""
+
+    name: str
+    output: str
+    share: float
+    components: int
+    notices: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+
+@dataclass(frozen=True)
+class MasksFinished:
+    """All masks are made: counts, the wall-clock time in seconds, and where they are."""
+
+    made: int
+    failed: int
+    not_done: int
+    seconds: float
+    output: str = ""
+
+
+@dataclass(frozen=True)
 class EvaluationStarted:
     """Holes are about to be filled and measured: how many pairs of a picture and a mask, by which methods."""
 
@@ -210,6 +241,7 @@ class ReportWritten:
 Event = (
     RunStarted | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
     | TrainStarted | TrainStep | Validated | TrainFinished
+    | MasksStarted | MaskMade | MasksFinished
     | CheckStarted | ItemChecked | EvaluationStarted | PairMeasured | EvaluationFinished
     | ReportStarted | ItemShown | ReportWritten
 )  # fmt: skip

@@ -482,13 +482,16 @@ def write_map(
         raise ItemError(target, _why_unwritable(error, "PNG")) from error
 
 
-def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> None:
-    """Write a drawing, `(h, w, 3)`, as PNG whatever the name says, all of it or nothing.
+def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool, orientation: int = 1) -> None:
+    """Write a drawing, `(h, w, 3)`, as PNG whatever the name says, turned as its EXIF orientation displays it.
+
+    All of it is written, or nothing.
 
     Raises:
         ItemError: The target exists, or the disk says no.
     """
-    _write_shown(Image.fromarray(pixels), target, overwrite, "PNG")
+    upright = np.ascontiguousarray(_upright(pixels, orientation))
+    _write_shown(Image.fromarray(upright), target, overwrite, "PNG")
 
 
 def _write_shown(image: Image.Image, target: Path, overwrite: bool, kind: str, **options: Any) -> None:
@@ -534,6 +537,28 @@ def reduced(pixels: NDArray[np.uint8], longest: int) -> NDArray[np.uint8]:
 def displayed(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn what is as stored, `(h, w, ...)`, as a picture of that EXIF orientation is displayed."""
     return _upright(array, orientation)
+
+
+def write_mask(mask: MaskImage, *, overwrite: bool) -> None:
+    """Write a mask under its name, PNG or TIFF, white where damaged; all of it or nothing.
+
+    It lies as the picture is stored and has the picture's EXIF orientation, so that both are displayed alike.
+
+    Raises:
+        ItemError: The target exists, its name stands for another format, or the disk says no.
+    """
+    target, kind = mask.path, _kind_of(mask.path)
+    if kind not in ("PNG", "TIFF"):
+        raise ItemError(target, "masks are written as PNG or TIFF, which keep white white: choose such a name")
+    options: dict[str, Any] = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
+    if exif := _carry.exif_block(_carry.orientation_tag(mask.orientation)):
+        options["exif"] = exif
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        with files.whole(target, overwrite=overwrite) as stream:
+            Image.fromarray(mask.hole.astype(np.uint8) * np.uint8(255)).save(stream, kind, **options)
+    except (OSError, MemoryError) as error:
+        raise ItemError(target, _why_unwritable(error, kind)) from error
 
 
 def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | None = None) -> None:

@@ -26,6 +26,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import __version__, beside, distributed, files, manifest, provenance
 from pconv_cli import weights as store
+from pconv_cli.detection import Detect, opencv
 from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
@@ -44,6 +45,7 @@ from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
     FORMATS,
     READ_SUFFIXES,
+    MaskImage,
     Picture,
     Ready,
     Written,
@@ -57,6 +59,7 @@ from pconv_cli.images import (
     same_format,
     stamped,
     write_map,
+    write_mask,
     write_picture,
 )
 from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs, with_maps
@@ -90,6 +93,8 @@ class RestoreSettings(Settings):
         max_failures: How many pictures may fail before no other is begun; None: any number.
         failed_list: Where to list the pictures that failed, as a manifest.
         max_megapixels: Pictures and masks larger than that are refused; 0: none are.
+        detect: What is found by what it looks like; None: damage is marked.
+        save_masks: A folder for what was detected, as masks.
     """
 
     mask_on: Literal["auto", "displayed", "stored"] = "auto"
@@ -98,6 +103,12 @@ class RestoreSettings(Settings):
     max_failures: int | None = None
     failed_list: Path | None = None
     max_megapixels: float = 1000
+    detect: Detect | None = None
+    save_masks: Path | None = None
+
+    def told(self) -> dict[str, str | int | bool]:
+        """What decides the result, for a report; weights and device aside."""
+        return super().told() | ({} if self.detect is None else {"detect": str(self.detect)})
 
 
 def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings, own: Sequence[Path] = ()) -> JobList:
@@ -116,6 +127,7 @@ def plan(source: Path, masks: Path | None, output: str, settings: RestoreSetting
         OutputError: If OUT cannot be a folder.
     """
     apart, suffix = beside.folders(settings), _check(settings)
+    apart += [] if settings.save_masks is None else [settings.save_masks]
     todo = find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart, own=own)
     return with_maps(todo, settings.save_filled, settings.save_confidence)
 
@@ -136,6 +148,13 @@ def _check(settings: RestoreSettings) -> str | None:
         raise UsageError(f"--format {settings.format}: not a format; use {', '.join(sorted(FORMATS))}")
     settings.check()
     beside.check(settings)
+    if settings.detect is not None:
+        opencv()
+        if settings.mask_from is not None or settings.invert_mask:
+            other = "--invert-mask" if settings.mask_from is None else f"--mask-from {settings.mask_from}"
+            raise UsageError(f"{other} and --detect: choose one of the two; what is detected needs no mask")
+    elif settings.save_masks is not None:
+        raise UsageError(f"--save-masks {settings.save_masks}: belongs to --detect, which makes masks")
     if settings.failed_list is not None:
         manifest.form_of(settings.failed_list)
         try:  # now, and not after hours
@@ -189,6 +208,8 @@ def restore(
         settled |= distributed.told(cluster, settings.device, settings.precision)
         store.view(settings.weights)  # before anything begins
         begin = partial(_on_a_cluster, settings, cluster, home, settled["weights_sha256"], emit, stage)
+    if settings.save_masks is not None:
+        _refuse_mask_clash(todo, settings.save_masks)
     _writable(todo, home, stage)
     beside.prepare(settings)
     told = ("weights", "device", "precision", "precision_reason")
@@ -504,7 +525,7 @@ class Reader:
         if free is not None and cost > free:
             sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
             raise ItemError(job.image, f"{width} x {height} pixels: {sizes}: use `pconv tile`, which takes it in parts")
-        if self._settings.mask_from is None and job.mask is not None:
+        if self._settings.mask_from is None and self._settings.detect is None and job.mask is not None:
             across, down = self.refuse_huge(job.mask)
             if sorted((across, down)) != sorted((width, height)):  # however it is turned
                 reason = f"mask is {across} x {down}, the picture {width} x {height}: they must agree"
@@ -519,7 +540,7 @@ class Reader:
         """
         settings = self._settings
         started = time.monotonic()
-        if job.mask is None and settings.mask_from is None:
+        if job.mask is None and settings.mask_from is None and settings.detect is None:
             raise ItemError(
                 job.image,
                 "no mask (NAME.* or NAME_mask.* in the masks folder, or the column mask of a list); "
@@ -584,7 +605,11 @@ class Reader:
             visible = None if visible is None else visible | somewhere
             if _by_value(settings, self._view):
                 return dilate(somewhere, settings.dilate), None, np.asarray(~empty.all(axis=2))
-        if settings.mask_from is None:
+        if settings.detect is not None:
+            from pconv_cli import masking
+
+            hole = masking.detected(picture, settings.detect)
+        elif settings.mask_from is None:
             assert job.mask is not None
             hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
         else:
@@ -599,6 +624,9 @@ class Reader:
                 raise ItemError(job.image, str(error)) from error
         hole = ~hole if settings.invert_mask else hole
         hole = dilate(hole, settings.dilate)
+        if settings.save_masks is not None:
+            mask = MaskImage(_saved_mask(settings.save_masks, job), hole, picture.orientation)
+            write_mask(mask, overwrite=settings.overwrite or settings.resume)
         if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
             visible = None if (visible | hole).all() else visible | hole
         return hole, visible, ~hole if visible is None else ~hole & visible
@@ -716,7 +744,11 @@ class _Restoration(Filler):
         if not (settings.provenance and work.hole.any()):
             return picture, ()
         count = int(work.restored(reveal=self._reveal).sum())
-        mask, told_by = (None, str(settings.mask_from)) if settings.mask_from is not None else (job.mask, "")
+        mask, told_by = job.mask, ""
+        if settings.mask_from is not None:
+            mask, told_by = None, str(settings.mask_from)
+        elif settings.detect is not None:
+            mask, told_by = None, f"detection ({settings.detect})"
         entry = beside.entry(self._weights, mask, told_by, count, work.hole.shape)
         name = beside.sidecar(job.output).name
         try:
@@ -831,6 +863,24 @@ class _Notes:
             self._journal.record(image, mask, output, part)
 
 
+def _saved_mask(folder: Path, job: Job) -> Path:
+    """Where the mask of a picture is kept: a list may name pictures anywhere, and then the name alone counts."""
+    name = Path(job.name)
+    spread = name.is_absolute() or ".." in name.parts
+    return folder / (Path(name.name) if spread else name).with_suffix(".png")
+
+
+def _refuse_mask_clash(todo: JobList, folder: Path) -> None:
+    """Make sure that every mask that is kept has a name of its own, which is no picture's."""
+    taken = {os.path.realpath(path): job for job in todo.jobs for path in (job.image, job.output)}
+    for job in todo.jobs:
+        place = os.path.realpath(_saved_mask(folder, job))
+        if place in taken:
+            both = f"the mask of {job.image} would fall on that of {taken[place].image}, or on a picture"
+            raise UsageError(f"--save-masks {folder}: {both}: choose a folder of its own, or rename one of the two")
+        taken[place] = job
+
+
 def _home(todo: JobList, stage: Stage) -> Path | None:
     """The folder on this machine for results, if there is one."""
     if not stage.holds(todo.home):
@@ -849,6 +899,8 @@ def _key(settings: RestoreSettings, weights: str) -> str:
     names = ("precision", "tile_size", "padding", "overlap", "invert_mask", "dilate", "mask_on", "linear", "format")
     decisive |= {name: str(getattr(settings, name)) for name in names}
     decisive |= {"provenance": "yes"} if settings.provenance else {}
+    if settings.detect is not None:
+        decisive["detect"] = str(settings.detect)
     return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
 
 

@@ -34,6 +34,7 @@ from typing import Any, Literal
 
 import numpy as np
 import rasterio
+import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
@@ -526,6 +527,47 @@ def mask_strips(path: Path, rows: int = 256) -> Generator[NDArray[np.bool_], Non
     finally:
         with _gdal():
             raster.close()
+
+
+def write_mask(
+    strips: Callable[[], Iterator[NDArray[np.bool_]]], size: tuple[int, int], target: Path, *, overwrite: bool
+) -> None:
+    """Write a mask of any size, white where damaged, without holding more of it than a strip; all of it or nothing.
+
+    Args:
+        strips: Gives the mask from top to bottom, `(rows, width)` each, True = damaged.
+        size: Height and width.
+        target: PNG where the name ends so, else TIFF; its folder must be there.
+        overwrite: Whether a file that is there may be replaced.
+
+    Raises:
+        ItemError: The target exists, or the disk says no.
+    """
+    height, width = size
+    part, copy = files.hidden(target), files.hidden(target)
+    profile: dict[str, Any] = {"height": height, "width": width, "count": 1, "dtype": "uint8", "BLOCKYSIZE": 256}
+    profile |= {"compress": "deflate", "BIGTIFF": "IF_SAFER"}
+    top, damaged = 0, 0
+    try:
+        with _writing(target), _gdal():
+            files.refuse_taken(target, overwrite=overwrite)
+            with closing(_open(part, "w", **profile)) as made:
+                for strip in strips():
+                    white = strip.astype(np.uint8) * np.uint8(255)
+                    made.write(white, 1, window=_Part(0, top, width, len(strip)))
+                    top, damaged = top + len(strip), damaged + int(strip.sum())
+            if target.suffix.lower() == ".png":
+                with quietly():
+                    rasterio.shutil.copy(str(_encodable(part).absolute()), str(copy.absolute()), driver="PNG")
+            else:
+                part.replace(copy)
+            if top != height or sum(int(strip.sum()) for strip in mask_strips(copy)) != damaged:
+                raise ItemError(target, "what was written does not read back as it should: check the disk")
+            _flush(copy)
+            files.place(copy, target, overwrite=overwrite)
+    finally:
+        part.unlink(missing_ok=True)
+        copy.unlink(missing_ok=True)
 
 
 def is_plain(path: Path) -> bool:

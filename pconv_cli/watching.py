@@ -72,7 +72,7 @@ class Arrivals:
             clock: What measures them; None: the machine's.
         """
         self._look, self._emit, self._stop = look, emit, stop
-        self._needs_mask = settings.mask_from is None
+        self._needs_mask = settings.mask_from is None and settings.detect is None
         self._settle, self._clock = settle, clock or Clock()
         self._since: dict[Path, tuple[_State, float]] = {}
         self._tried: dict[Path, _State] = {}

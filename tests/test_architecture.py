@@ -21,9 +21,19 @@ PACKAGE = ROOT / "pconv_cli"
 
 BANDS = (  # from the top down: a module imports only what stands in a band below its own
     {"__main__", "api", "cli", "cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
-    | {"cli.ui", "cli.text", "cli.pipes", "cli.check", "cli.compare", "cli.doctor", "cli.reference", "cli.options"},
+    | {
+        "cli.ui",
+        "cli.text",
+        "cli.pipes",
+        "cli.check",
+        "cli.compare",
+        "cli.doctor",
+        "cli.reference",
+        "cli.options",
+        "cli.mask",
+    },
     {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
-    | {"proofs", "comparison", "beside", "watching"},
+    | {"proofs", "comparison", "beside", "watching", "masking"},
     {
         "jobs",
         "pairs",
@@ -62,6 +72,8 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "nn.squeeze",
         "nn.unet",
         "masks",
+        "detection",
+        "infrared",
         "metrics",
         "seams",
         "sketch",
@@ -96,6 +108,8 @@ NEIGHBOURS = {
     ("filling", "engine"),
     ("filling", "layers"),
     ("weights", "layers"),
+    ("infrared", "detection"),
+    ("restore", "masking"),  # it finds the damage itself, if it is asked to
     ("tiles", "regions"),
     ("training.data", "training.damage"),
     ("training.losses", "metrics"),
@@ -120,7 +134,7 @@ DOORS = {  # library: the modules that may import it at all
     "safetensors": {"weights"},
     "rich": {"cli.ui"},
     "typer": {"cli.app", "cli.restore", "cli.tile", "cli.evaluate", "cli.train", "cli.weights"}
-    | {"cli.check", "cli.compare", "cli.doctor", "cli.reference", "cli.options"},
+    | {"cli.check", "cli.compare", "cli.doctor", "cli.reference", "cli.options", "cli.mask"},
 }
 LIGHT = (
     "errors",
@@ -146,6 +160,10 @@ LIGHT = (
     "cli.options",
     "cli.check",
     "cli.compare",
+    "cli.mask",
+    "masking",
+    "detection",
+    "infrared",
     "cli.doctor",
     "cli.reference",
     "doctor",
@@ -334,7 +352,7 @@ def test_a_light_module_loads_nothing_heavy_not_even_through_others(module: str)
 
 def test_version_and_help_are_answered_without_torch() -> None:
     light = ", ".join(f"pconv_cli.{module}" for module in LIGHT)
-    commands = ("restore", "tile", "check", "evaluate", "compare", "train", "weights", "doctor")
+    commands = ("restore", "tile", "mask", "check", "evaluate", "compare", "train", "weights", "doctor")
     program = f"""
 import runpy, sys
 import {light}

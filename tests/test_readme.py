@@ -65,7 +65,7 @@ def test_every_option_of_a_shown_command_exists(line: str, capsys: pytest.Captur
 
 
 def test_every_option_in_the_text_exists(capsys: pytest.CaptureFixture[str]) -> None:
-    text = "".join(help_of(capsys, name) for name in ("restore", "train", "evaluate", "check"))
+    text = "".join(help_of(capsys, name) for name in ("restore", "mask", "train", "evaluate", "check"))
     for option in set(re.findall(r"(?<=`)--[a-z-]+", README)) - {"--install-completion"}:
         assert option in text, option
 

@@ -14,7 +14,7 @@ from typing import Annotated, Any
 import typer
 
 from pconv_cli import __version__
-from pconv_cli.cli import check, compare, doctor, evaluate, restore, tile, train, weights
+from pconv_cli.cli import check, compare, doctor, evaluate, mask, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError
 from pconv_cli.process import settle
@@ -34,6 +34,7 @@ app = typer.Typer(
 )
 app.command("restore", short_help="Restore damaged pictures, a folder or one.")(restore.command)
 app.command("tile", short_help="Restore one picture of any size.")(tile.command)
+app.command("mask", short_help="Make masks: find damage, or read it off.")(mask.command)
 app.command("check", short_help="Look at pictures and masks before a run.")(check.command)
 app.command("evaluate", short_help="Compare methods on pictures that are known.")(evaluate.command)
 app.command("compare", short_help="Find out what restores your own pictures best.")(compare.command)

@@ -111,6 +111,19 @@ MaskFrom = Annotated[
         help="Take the damage from the picture itself: transparency, a value, a colour (T: how far off), a band.",
     ),
 ]
+Detected = Annotated[
+    str | None,
+    typer.Option(
+        "--detect",
+        metavar="auto|dust|scratches|tears",
+        help="Find the damage: dust and hairs, scratches along the picture, tears, or several with commas; auto: all "
+        "of them, where they are clearest.",
+    ),
+]
+Sensitivity = Annotated[
+    float,
+    typer.Option(min=0, max=1, metavar="X", help="How readily something is taken for damage: 0 hardly, 1 at once."),
+]
 Progress = Annotated[ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but failures.")]
 Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say every picture, and how it went.")]

@@ -12,6 +12,7 @@ import typer
 from pconv_cli.cli.options import (
     AsJson,
     BatchSize,
+    Detected,
     Devices,
     Dilate,
     Format,
@@ -36,6 +37,7 @@ from pconv_cli.cli.options import (
     Resume,
     SaveConfidence,
     SaveFilled,
+    Sensitivity,
     Strict,
     TileSize,
     Verbose,
@@ -67,13 +69,18 @@ def command(
         typer.Argument(
             metavar="IN MASKS OUT",
             help="IN: a folder of pictures (searched recursively), or one. MASKS: a folder of masks (NAME.* or "
-            "NAME_mask.*), or one mask for all; left out with --mask-from. OUT: a folder for the results, or a file if "
-            "IN is one; never IN itself. A single picture, or mask, may be - for standard input, OUT for output. "
-            "All may be URLs: s3://, gs://, and to read also https://; needs pip install 'pconv[remote]'.",
+            "NAME_mask.*), or one mask for all; left out with --mask-from and --detect. OUT: a folder for the results, "
+            "or a file if IN is one; never IN itself. A single picture, or mask, may be - for standard input, OUT for "
+            "output. All may be URLs: s3://, gs://, and to read also https://; needs pip install 'pconv[remote]'.",
         ),
     ] = None,
     manifest: Manifest = None,
     mask_from: MaskFrom = None,
+    detect: Detected = None,
+    sensitivity: Sensitivity = 0.5,
+    save_masks: Annotated[
+        Path | None, typer.Option(metavar="DIR", help="Keep what --detect found as masks in this folder, as PNG.")
+    ] = None,
     invert_mask: InvertMask = False,
     dilate: Dilate = 0,
     mask_on: MaskOnOption = MaskOn.auto,
@@ -139,6 +146,7 @@ def command(
     from pconv_cli import watching
     from pconv_cli.cli import ui
     from pconv_cli.cli.pipes import Pipes
+    from pconv_cli.detection import parse
     from pconv_cli.events import Notice
     from pconv_cli.jobs import JobList
     from pconv_cli.remote import Stage
@@ -167,6 +175,8 @@ def command(
         max_failures=1 if on_error is OnError.stop else max_failures,
         failed_list=failed_list,
         max_megapixels=max_megapixels,
+        detect=None if detect is None else parse(detect, sensitivity),
+        save_masks=save_masks,
     )
     if as_json and paths and paths[-1] == "-":
         raise UsageError("--json and OUT - both write to standard output: choose one of the two")
@@ -189,7 +199,7 @@ def command(
         pipes, stage = None, stack.enter_context(Stage())
         if manifest is None:
             suffix = None if settings.format is None else f".{settings.format}"
-            pictures, mask, out = places(paths or [], mask_from)
+            pictures, mask, out = places(paths or [], mask_from, detect)
             out = stage.target(out)
             pictures, mask = stage.source(pictures), None if mask is None else stage.source(mask)
             pipes = stack.enter_context(Pipes(pictures, mask, out, suffix))
@@ -239,13 +249,14 @@ def _refuse_unwatchable(paths: list[str], manifest: str | None, cluster: str | N
             raise UsageError(f"--watch and {name} do not go together: it looks into a folder of this machine")
 
 
-def places(paths: list[str], mask_from: str | None) -> tuple[str, str | None, str]:
-    """IN, MASKS and OUT, of which MASKS is left out where pictures show their damage themselves."""
-    names = "IN MASKS OUT" if mask_from is None else "IN OUT"
+def places(paths: list[str], mask_from: str | None, detect: str | None) -> tuple[str, str | None, str]:
+    """IN, MASKS and OUT, of which MASKS is left out where pictures show their damage themselves, or it is detected."""
+    option = "--mask-from" if mask_from is not None else "--detect" if detect is not None else ""
+    names = "IN OUT" if option else "IN MASKS OUT"
     if len(paths) != len(names.split()):
-        with_mark = "" if mask_from is None else " with --mask-from, which takes the place of MASKS"
+        with_mark = f" with {option}, which takes the place of MASKS" if option else ""
         raise UsageError(f"{len(paths)} paths given, needed are {names}{with_mark}; see pconv restore --help")
-    return paths[0], paths[1] if mask_from is None else None, paths[-1]
+    return paths[0], None if option else paths[1], paths[-1]
 
 
 def exit_code(report: Report) -> ExitCode:

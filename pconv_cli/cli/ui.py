@@ -36,6 +36,9 @@ from pconv_cli.events import (
     ItemFailed,
     ItemShown,
     ItemStarted,
+    MaskMade,
+    MasksFinished,
+    MasksStarted,
     Notice,
     PairMeasured,
     ReportStarted,
@@ -249,6 +252,18 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
                 f"step {event.step}: {event.psnr:.2f} dB in the holes, perceptual distance {event.perceptual:.3f}; "
                 f"the pyramid alone {event.floor_psnr:.2f} dB, {event.floor_perceptual:.3f}"
             )
+        case MasksStarted():
+            return f"masks for {event.items} {'picture' if event.items == 1 else 'pictures'}, from {event.how}"
+        case MaskMade():
+            places = "place" if event.components == 1 else "places"
+            more = f", {event.seconds:.2f} s, to {event.output}" if details else ""
+            return f"masked {event.name}: {event.share:.2%} in {event.components} {places}{more}{_notes(event)}"
+        case MasksFinished():
+            failed = f", {event.failed} failed" if event.failed else ""
+            left = f", {event.not_done} not done" if event.not_done else ""
+            where = f" to {event.output}" if event.output and event.made else ""
+            masks = "mask" if event.made == 1 else "masks"
+            return f"{event.made} {masks} made{failed}{left}{where} in {event.seconds:.1f} s"
         case EvaluationStarted():
             pairs = "pair" if event.pairs == 1 else "pairs"
             return f"{event.pairs} {pairs}, by {', '.join(event.methods)}, on {event.device} in {event.precision}"
@@ -264,7 +279,7 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
             return None
 
 
-def _notes(event: ItemDone) -> str:
+def _notes(event: ItemDone | MaskMade) -> str:
     return "".join(f"; note: {notice}" for notice in event.notices)
 
 
@@ -286,7 +301,7 @@ class _Quiet:
     details = False
 
     def __call__(self, event: Event) -> None:
-        noted = isinstance(event, Notice) or (isinstance(event, ItemDone) and event.notices)
+        noted = isinstance(event, Notice) or (isinstance(event, ItemDone | MaskMade) and event.notices)
         if isinstance(event, ItemFailed) or (noted and self.notes):
             self._write(event)
 
@@ -308,11 +323,11 @@ class _Plain(_Quiet):
         self._step_shown = 0.0
 
     def __call__(self, event: Event) -> None:
-        if isinstance(event, RunStarted | CheckStarted | EvaluationStarted):
+        if isinstance(event, RunStarted | CheckStarted | MasksStarted | EvaluationStarted):
             self._items = event.pairs if isinstance(event, EvaluationStarted) else event.items
         if isinstance(event, TrainStep):
             self._step(event)
-        elif isinstance(event, ItemDone | ItemFailed | ItemChecked | PairMeasured) and self._items:
+        elif isinstance(event, ItemDone | ItemFailed | ItemChecked | MaskMade | PairMeasured) and self._items:
             self._done += 1
             self._write(event, f"[{self._done}/{self._items}] ")
         else:
@@ -382,6 +397,8 @@ class _Bar:
                 self._start("restoring", event.items, "pictures")
             case CheckStarted():
                 self._start("checking", event.items, "pictures")
+            case MasksStarted():
+                self._start("looking", event.items, "pictures")
             case EvaluationStarted():
                 self._start("measuring", event.pairs, "pairs")
             case ReportStarted():
@@ -407,11 +424,11 @@ class _Bar:
                 count = f"step {event.step}, loss {event.loss:.3f}"
                 self._progress.update(self._task, completed=event.progress, count=count)
                 return
-            case ItemDone() | ItemFailed() | ItemChecked() | PairMeasured() | ItemShown():
+            case ItemDone() | ItemFailed() | ItemChecked() | MaskMade() | PairMeasured() | ItemShown():
                 self._done += 1
                 if self._items != 1:
                     self._advance(f"{self._done}{self._of} {self._unit}")
-            case RunFinished() | EvaluationFinished() | ReportWritten():
+            case RunFinished() | MasksFinished() | EvaluationFinished() | ReportWritten():
                 self.close()
             case _:
                 pass
@@ -430,7 +447,7 @@ class _Bar:
     def _say(self, event: Event) -> None:
         """Failures and notes stay above the bar; a picture that went well only moves it."""
         text = sentence(event, details=self.details)
-        if text is None or (isinstance(event, ItemDone) and not event.notices and not self.details):
+        if text is None or (isinstance(event, ItemDone | MaskMade) and not event.notices and not self.details):
             return
         if isinstance(event, PairMeasured):
             return

@@ -1,0 +1,510 @@
+"""Finds dust, scratches and tears by what they look like: classical, by morphology, and nothing learned.
+
+Knows: pixels as bytes, what damage on film and paper has in common, and which of a picture's own details look like it.
+Does not know: files, formats, where pixels come from, what is filled afterwards.
+
+Everything follows from rows of pixels that somebody gives, some at a time: in whole numbers, and from a neighbourhood
+that is bounded. So it makes no difference where a picture is cut into strips, and memory does not grow with it. What
+hangs together is followed through all strips as runs of pixels (`regions`). Large pictures are looked at in smaller
+sizes too: the finer a scan, the more pixels a speck has.
+
+| kind | what counts |
+|---|---|
+| dust | specks and hairs: brighter, or darker, in every colour than all round them; compact, alone, rare around here |
+| scratches | lines along the whole height or width of the picture: continuous, straight, thin |
+| tears | as light as paper and grey, long, ragged, thinner than they are long; for `auto` they begin at the border |
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal, cast
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconv_cli.errors import UsageError
+from pconv_cli.regions import Damage
+
+Kind = Literal["dust", "scratches", "tears", "auto"]
+KINDS: tuple[Kind, ...] = ("dust", "scratches", "tears", "auto")
+
+Plane = NDArray[np.uint8]
+Hole = NDArray[np.bool_]
+Rows = Callable[[int, int], NDArray[np.uint8]]
+"""Gives rows of a picture, from the first up to, without, the last: `(rows, w, 3)`, RGB."""
+
+REACH = 152
+"""Rows above and below a strip that decide what is damaged in it."""
+
+_STRIP = 1 << 22  # pixels of a strip
+_ROWS = 512  # of a large picture that are read together to make a smaller one of them
+_SMALLEST = 480  # pixels: a picture is looked at in full size, in half of it and so on, until its shorter side is that
+
+_SCALES = (9, 19)  # pixels: dust is thinner than that, and what is thinner is looked at
+_NEAR = 61  # side of the square, in pixels, that a place is compared with
+_CLIP = 32  # of what a pixel adds to how busy a place is: a speck must not count as its own surroundings
+_COLUMNS = 512  # that levels are counted in together
+_STEP = 12  # of the levels of brightness that are counted
+
+_LINE = 11  # pixels: a scratch is thinner
+_ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
+_ALONG = 61  # pixels along a scratch that are looked at together
+_MOST = 3  # lines of one kind in a picture that `auto` believes: more may be a front of windows
+_PATTERN = 3  # lines within as many pixels across: more are a pattern
+_GAP = 81  # pixels of it that may be out of sight
+
+_TEAR = 41  # pixels: a tear is thinner
+_WHITE = 201  # side of the square, pixels, in which white must be rare
+_TINT = 45  # what differs more between its colours is not the white of paper
+
+
+@dataclass(frozen=True)
+class Detect:
+    """What is looked for.
+
+    Attributes:
+        kinds: Of damage; "auto" is all of them, each only where it is clearest.
+        sensitivity: From 0, what is certain, to 1, whatever might be damage.
+    """
+
+    kinds: tuple[Kind, ...] = ("auto",)
+    sensitivity: float = 0.5
+
+    def __post_init__(self) -> None:
+        if not 0 <= self.sensitivity <= 1:
+            raise UsageError(f"--sensitivity {self.sensitivity:g}: must be 0 to 1")
+        if not self.kinds or set(self.kinds) - set(KINDS):
+            raise UsageError(f"--detect {','.join(self.kinds)}: use {', '.join(KINDS)}, or several with commas")
+
+    def __str__(self) -> str:
+        return f"{','.join(self.kinds)} at sensitivity {self.sensitivity:g}"
+
+    def wants(self, kind: Kind) -> bool:
+        """Whether a kind of damage is looked for."""
+        return kind in self.kinds or "auto" in self.kinds
+
+    def certain(self, kind: Kind) -> bool:
+        """Whether a kind counts only where it is clearest, for nobody has asked for it by name."""
+        return kind not in self.kinds
+
+
+def parse(kinds: str, sensitivity: float) -> Detect:
+    """Read what stands after `--detect`.
+
+    Raises:
+        UsageError: It names what there is not.
+    """
+    asked = tuple(kind.strip() for kind in kinds.lower().split(","))
+    return Detect(cast("tuple[Kind, ...]", asked), sensitivity)
+
+
+def find(picture: NDArray[np.uint8], detect: Detect) -> Damage:
+    """Find damage in a picture in memory.
+
+    Args:
+        picture: `(h, w, 3)`, RGB.
+        detect: What is looked for.
+
+    Raises:
+        UsageError: OpenCV is not there.
+    """
+    height, width = picture.shape[:2]
+    return find_in_rows(lambda top, bottom: picture[top:bottom], (height, width), detect)
+
+
+def find_in_rows(rows: Rows, size: tuple[int, int], detect: Detect, *, strip: int | None = None) -> Damage:
+    """Find damage in a picture of any size.
+
+    Args:
+        rows: Gives what is asked for; strips come from top to bottom, and overlap by `REACH` on both sides.
+        size: Height and width.
+        detect: What is looked for.
+        strip: Rows that are decided on together; the result is the same for any. None: what fits memory.
+
+    Returns:
+        What is damaged, without the soft edges that it may have: grow it by a pixel or two.
+
+    Raises:
+        UsageError: OpenCV is not there.
+    """
+    found = []
+    factor = 1
+    while factor == 1 or min(size) >= factor * _SMALLEST:
+        smaller = (-(-size[0] // factor), -(-size[1] // factor))
+        found.append(_enlarged(_found(_reduced(rows, size[0], factor), smaller, detect, strip), factor, size))
+        factor *= 2
+    return found[0] if len(found) == 1 else _united([found], *size)
+
+
+def _reduced(rows: Rows, height: int, factor: int) -> Rows:
+    """Rows of a smaller picture, each pixel the mean of `factor` by `factor`; at the far edges the last ones repeat."""
+    if factor == 1:
+        return rows
+    cv2 = opencv()
+
+    def smaller(top: int, bottom: int) -> NDArray[np.uint8]:
+        step = -(-_ROWS // factor)  # the large picture is only held a few rows at a time
+        return np.concatenate([means(at, min(at + step, bottom)) for at in range(top, bottom, step)])
+
+    def means(top: int, bottom: int) -> NDArray[np.uint8]:
+        pixels = rows(top * factor, min(bottom * factor, height))
+        missing = (-pixels.shape[0] % factor, -pixels.shape[1] % factor)
+        if any(missing):
+            pixels = np.pad(pixels, ((0, missing[0]), (0, missing[1]), (0, 0)), mode="edge")
+        across = pixels.shape[1] // factor
+        return np.asarray(cv2.resize(pixels, (across, bottom - top), interpolation=cv2.INTER_AREA))
+
+    return smaller
+
+
+def _enlarged(found: Damage, factor: int, size: tuple[int, int]) -> Damage:
+    """Damage of a smaller picture in the whole one, with the edges that are lost in between."""
+    height, width = size
+    if factor == 1:
+        return found
+    more = factor // 2
+    offsets = np.arange(-more, factor + more, dtype=np.int32)
+    rows = (found.rows[:, None] * np.int32(factor) + offsets).ravel()
+    starts = np.repeat((found.starts * np.int32(factor) - np.int32(more)).clip(0), len(offsets))
+    stops = np.repeat((found.stops * np.int32(factor) + np.int32(more)).clip(max=width), len(offsets))
+    inside = (rows >= 0) & (rows < height)
+    return _united([[Damage(height, width, rows[inside], starts[inside], stops[inside])]], height, width)
+
+
+def _found(rows: Rows, size: tuple[int, int], detect: Detect, strip: int | None) -> Damage:
+    """Find damage at one scale."""
+    height, width = size
+    strip = strip or max(384, _STRIP // width)
+    looks = [look for look in (_dust(detect, size), _scratches(detect, size), _tears(detect, size)) if look is not None]
+    gathered = [[_Gathered(judge, height, width, most) for _ in range(count)] for _, count, judge, most in looks]
+    for top in range(0, height, strip):
+        bottom = min(top + strip, height)
+        first = max(0, top - REACH)
+        seen = rows(first, min(bottom + REACH, height))
+        inner = slice(top - first, bottom - first)
+        scene = _Scene(seen)
+        for (look, _, _, _), sinks in zip(looks, gathered, strict=True):
+            for sink, (body, measures) in zip(sinks, look(scene), strict=True):
+                sink.add(top, body[inner], [measure[inner] for measure in measures])
+    return _united([sink.accepted() for sinks in gathered for sink in sinks], height, width)
+
+
+# ---------------------------------------------------------------- candidates
+
+Measured = tuple[Hole, Sequence[NDArray[Any]]]
+"""Where something may be damage, `(h, w)`, and what is measured there, whole numbers, `(h, w)` each."""
+Judge = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], Hole]
+"""Tells which candidates are damage: from areas `(n,)`, boxes `(n, 4)` x0, y0, x1, y1 and sums `(n, k)`."""
+Look = tuple[Callable[["_Scene"], Iterator[Measured]], int, Judge, int | None]
+"""How to look at a strip, how many planes of candidates that gives, how to judge them, and the most one may hold."""
+
+
+class _Gathered:
+    """Candidates of one kind. What ends within a strip is judged at once, so that memory holds little else."""
+
+    def __init__(self, judge: Judge, height: int, width: int, most: int | None) -> None:
+        self._judge, self._height, self._width, self._most = judge, height, width, most
+        self._accepted: list[Damage] = []
+        self._open: list[tuple[Damage, NDArray[np.float64]]] = []
+
+    def add(self, top: int, body: Hole, measures: Sequence[NDArray[Any]]) -> None:
+        """Take the candidates of the next strip."""
+        runs = Damage.of(body)
+        if not len(runs):
+            return
+        lengths = (runs.stops - runs.starts).astype(np.int64)
+        begins = np.cumsum(lengths) - lengths
+        sums = [np.add.reduceat(measure[body].astype(np.int64), begins) for measure in measures]  # runs in a row
+        table = np.stack([lengths, *sums], axis=1).astype(np.float64)
+        moved = Damage(self._height, self._width, runs.rows + np.int32(top), runs.starts, runs.stops)
+        labels, boxes = moved.components()
+        last = top + len(body)
+        ends = ((boxes[:, 1] > top) | (top == 0)) & ((boxes[:, 3] < last) | (last == self._height))
+        self._keep(moved, table, labels, boxes, ends)
+        rest = ~ends[labels]
+        if rest.any():
+            self._open.append((_taken(moved, rest), table[rest]))
+
+    def accepted(self) -> list[Damage]:
+        """All that is damage; nothing where there is so much of it that it is a pattern."""
+        if self._open:
+            runs = _joined([runs for runs, _ in self._open], self._height, self._width)
+            labels, boxes = runs.components()
+            table = np.concatenate([table for _, table in self._open])
+            self._keep(runs, table, labels, boxes, np.ones(len(boxes), np.bool_))
+            self._open = []
+        if self._most is not None and self._accepted:
+            _, boxes = _joined(self._accepted, self._height, self._width).components()
+            return self._accepted if len(boxes) <= self._most else []
+        return self._accepted
+
+    def _keep(
+        self, runs: Damage, table: NDArray[np.float64], labels: NDArray[np.int32], boxes: NDArray[np.int32], which: Hole
+    ) -> None:
+        sums = np.stack([np.bincount(labels, column, len(boxes)).astype(np.float64) for column in table.T], axis=1)
+        fine = which.copy()
+        fine[which] = self._judge(sums[which, 0], boxes[which].astype(np.float64), sums[which, 1:])
+        if fine.any():
+            self._accepted.append(_taken(runs, fine[labels]))
+
+
+def _taken(runs: Damage, which: Hole) -> Damage:
+    return Damage(runs.height, runs.width, runs.rows[which], runs.starts[which], runs.stops[which])
+
+
+def _joined(parts: Sequence[Damage], height: int, width: int) -> Damage:
+    """Put parts together that have no pixel in common, in the order of rows."""
+    none = (np.zeros(0, np.int32),) * 3
+    rows, starts, stops = (
+        np.concatenate(pieces)
+        for pieces in zip(none, *((part.rows, part.starts, part.stops) for part in parts), strict=True)
+    )
+    order = np.lexsort((starts, rows))
+    return Damage(height, width, rows[order], starts[order], stops[order])
+
+
+def _united(found: Sequence[Sequence[Damage]], height: int, width: int) -> Damage:
+    """Put parts together that may share pixels."""
+    both = _joined([part for parts in found for part in parts], height, width)
+    if not len(both):
+        return both
+    place = both.rows.astype(np.int64) * (width + 2)
+    reach = np.maximum.accumulate(place + both.stops)
+    new = np.ones(len(both), np.bool_)
+    new[1:] = (place + both.starts)[1:] > reach[:-1]
+    first = np.flatnonzero(new)
+    stops = np.maximum.reduceat(both.stops, first)
+    return Damage(height, width, both.rows[first], both.starts[first], stops)
+
+
+# ---------------------------------------------------------------- what is seen
+
+
+def opencv() -> Any:
+    """Import OpenCV.
+
+    Raises:
+        UsageError: It is not there, or lacks libraries of the system.
+    """
+    try:
+        import cv2
+    except ImportError as error:
+        hint = "pip install opencv-python-headless, which needs no libGL"
+        raise UsageError(f"--detect needs OpenCV, which cannot be loaded ({error}): {hint}") from error
+    return cv2
+
+
+class _Scene:
+    """A strip of a picture, and what OpenCV makes of it; pixels of all sides beyond it count as mirrored."""
+
+    def __init__(self, pixels: NDArray[np.uint8]) -> None:
+        self.cv2 = opencv()
+        planes = [np.ascontiguousarray(pixels[..., channel]) for channel in range(3)]
+        grey = all(np.array_equal(planes[0], plane) for plane in planes[1:])
+        self.colours = planes[:1] if grey else planes
+        seen = np.ascontiguousarray(pixels)
+        self.grey: Plane = planes[0] if grey else self.cv2.cvtColor(seen, self.cv2.COLOR_RGB2GRAY)
+
+    def hats(self, planes: Sequence[Plane], element: NDArray[np.uint8]) -> tuple[Plane, Plane]:
+        """How much brighter, and darker, each pixel is in all colours than what the element fits into."""
+        cv2 = self.cv2
+        both = []
+        for kind in (cv2.MORPH_TOPHAT, cv2.MORPH_BLACKHAT):
+            least = cv2.morphologyEx(planes[0], kind, element)
+            for plane in planes[1:]:
+                least = np.minimum(least, cv2.morphologyEx(plane, kind, element))
+            both.append(least)
+        return both[0], both[1]
+
+    def sums(self, plane: NDArray[Any], across: int, down: int) -> NDArray[np.int32]:
+        """The sum over a rectangle round each pixel."""
+        cv2 = self.cv2
+        return np.asarray(
+            cv2.boxFilter(plane, cv2.CV_32S, (across, down), normalize=False, borderType=cv2.BORDER_REFLECT_101)
+        )
+
+    def disc(self, side: int) -> NDArray[np.uint8]:
+        return np.asarray(self.cv2.getStructuringElement(self.cv2.MORPH_ELLIPSE, (side, side)))
+
+
+# ---------------------------------------------------------------- dust
+
+
+def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
+    """Specks and hairs. Four planes: bright and dark ones, at two scales."""
+    if not detect.wants("dust"):
+        return None
+    height, width = size
+    contrast = round(18 - 8 * detect.sensitivity)
+    area = _NEAR * _NEAR
+    asked = 4.5 - 6 * detect.sensitivity + (_DOUBT if detect.certain("dust") else 0)
+
+    def look(scene: _Scene) -> Iterator[Measured]:
+        cv2 = scene.cv2
+        for side in _SCALES:
+            disc = scene.disc(side)
+            hats = scene.hats(scene.colours, disc)
+            bright, dark = hats if len(scene.colours) == 1 else scene.hats([scene.grey], disc)
+            busy = scene.sums(np.minimum(cv2.add(bright, dark), _CLIP), _NEAR, _NEAR)
+            for turn in (0, 1):
+                hat, other = hats[turn].astype(np.int32), hats[1 - turn]
+                core = (hat >= contrast) & (hat * area >= 2 * busy)
+                body = (2 * hat >= contrast) & (hat * area >= busy)
+                inner = cv2.erode(body.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
+                light = scene.grey if turn == 0 else 255 - scene.grey
+                yield body, (core, hat, other, _alike(scene, light, hats[turn], core), ~inner)
+
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
+        core, hat, other, rare, rim = sums.T
+        longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+        thick = areas / longest
+        # How much of it stands out, how little of the contrary is in it, how long it is, how much of its brightness
+        # there is around, and how much of it is rim.
+        clear = np.maximum(core / areas, 0.4)
+        contrary = np.log(other / np.maximum(hat, 1) + 0.05)
+        long = np.log(longest / thick)
+        around = np.maximum(rare / np.maximum(core, 1) - np.minimum(areas, _NEAR * thick), 0) / area
+        alike = np.log(around + 0.003)
+        thin = np.log(rim / areas + 0.05)
+        speck = 3.4 * clear - 0.35 * contrary - 1.6 * long - 0.55 * alike - 2.4 * thin - 3.5
+        hair = 5.5 * clear - 2.8 * contrary - 0.6 * long - 0.2 * alike + 1.35 * np.minimum(np.log(thick), 2) - 13.2
+        x0, y0, x1, y1 = boxes.T
+        cut = (x0 == 0) | (y0 == 0) | (x1 == width) | (y1 == height)  # something larger, maybe, of which a bit shows
+        score = np.where(longest < _HAIR, speck, hair - _HAIR_DOUBT) - np.where(cut, _CUT_DOUBT, 0)
+        return np.asarray((core > 0) & (areas >= _SPECK) & (score >= asked))
+
+    return look, 2 * len(_SCALES), judge, None
+
+
+# The weights are those of a logistic regression on candidates in photographs with and without made-up dust, see
+# benchmarks/README.md: at 0 it is as likely as not that it is dust. There is more doubt about hairs, and about what
+# the picture's edge cuts off.
+_DOUBT, _HAIR_DOUBT, _CUT_DOUBT = 1.0, 1.5, 1.5
+_SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it is a hair
+
+
+def _alike(scene: _Scene, light: Plane, hat: Plane, where: Hole) -> NDArray[np.int32]:
+    """How many pixels around are about as light as each of some, `(h, w)`; 0 elsewhere."""
+    found = np.zeros(light.shape, np.int32)
+    half = _NEAR // 2
+    for left in range(0, light.shape[1], _COLUMNS):  # candidates are few: most columns need few levels, or none
+        right = left + _COLUMNS
+        if not where[:, left:right].any():
+            continue
+        first = max(0, left - half)
+        block = (slice(None), slice(first, right + half))
+        seen, inner = light[block], (slice(None), slice(left - first, right - first))
+        level = (seen[inner] - hat[:, left:right] // 3) // _STEP
+        for number in np.unique(level[where[:, left:right]]):
+            at = where[:, left:right] & (level == number)
+            count = scene.sums((seen >= number * _STEP).astype(np.uint8), _NEAR, _NEAR)
+            found[:, left:right][at] = count[inner][at]
+    return found
+
+
+# ---------------------------------------------------------------- scratches
+
+
+def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
+    """Lines along the picture. Four planes: bright and dark ones, upright and lying."""
+    if not detect.wants("scratches"):
+        return None
+    height, width = size
+    sensitivity, certain = detect.sensitivity, detect.certain("scratches")
+    contrast = round(9 - 6 * sensitivity)
+    seen = round(_ALONG * (0.9 - 0.3 * sensitivity))  # pixels of those along a line that must show it
+    above = 4 - 2 * sensitivity + (0.5 if certain else 0)  # times what is usual around
+    share = 0.95 - 0.4 * sensitivity + (0.1 if certain else 0)  # of the picture's side that a line must run along
+    margin = max(4, round(0.012 * min(size)))
+    widest = min(_LINE, max(4.0, 0.01 * min(size)))
+    step = (
+        0.25 + 0.5 * sensitivity - (0.1 if certain else 0)
+    )  # how much its two sides may differ, of what it stands out
+
+    def look(scene: _Scene) -> Iterator[Measured]:
+        cv2 = scene.cv2
+        for upright in (True, False):
+            thin = np.ones((1, _LINE) if upright else (_LINE, 1), np.uint8)
+            gap = np.ones((_GAP, 1) if upright else (1, _GAP), np.uint8)
+            side = (1, _ALONG) if upright else (_ALONG, 1)
+            apart = np.abs(scene.sums(_sides(scene.grey, across=upright), *side))
+            for hat in scene.hats(scene.colours, thin):
+                along = scene.sums(hat, *side)
+                count = scene.sums((hat >= max(2, contrast // 2)).astype(np.uint8), *side)
+                usual = scene.sums(hat, _ALONG, _ALONG)
+                line = (along >= contrast * _ALONG) & (count >= seen) & (along * _ALONG >= above * usual)
+                body = cv2.morphologyEx(line.astype(np.uint8), cv2.MORPH_CLOSE, gap)
+                yield body > 0, (along, apart, scene.sums(body, *side[::-1]))
+
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
+        along, apart, beside = sums.T
+        x0, y0, x1, y1 = boxes.T
+        across, down = x1 - x0, y1 - y0
+        longest = np.maximum(across, down)
+        drift = 4 + 0.04 * longest
+        upright = (down >= share * height) & (across <= drift) & (x0 >= margin) & (x1 <= width - margin)
+        lying = (across >= share * width) & (down <= drift) & (y0 >= margin) & (y1 <= height - margin)
+        line = (upright | lying) & (areas <= widest * longest) & (apart <= step * along)
+        return np.asarray(line & (beside * longest <= _PATTERN * areas * areas))
+
+    return look, 4, judge, _MOST if certain else None
+
+
+def _sides(grey: Plane, *, across: bool) -> NDArray[np.int16]:
+    """How much lighter it is `_ASIDE` pixels after each pixel of a row, or column, than as many before it."""
+    margins = ((0, 0), (_ASIDE, _ASIDE)) if across else ((_ASIDE, _ASIDE), (0, 0))
+    wide = np.pad(grey, margins, mode="edge").astype(np.int16)
+    twice = 2 * _ASIDE
+    return wide[:, twice:] - wide[:, :-twice] if across else wide[twice:] - wide[:-twice]
+
+
+# ---------------------------------------------------------------- tears
+
+
+def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
+    """Paper that shows. One plane."""
+    if not detect.wants("tears"):
+        return None
+    height, width = size
+    sensitivity, certain = detect.sensitivity, detect.certain("tears")
+    contrast = round(50 - 30 * sensitivity)
+    paper = round(220 - 40 * sensitivity)  # what is darker in any colour is not white
+    longest = (0.16 - 0.1 * sensitivity) * min(size)
+
+    def look(scene: _Scene) -> Iterator[Measured]:
+        cv2, colours = scene.cv2, scene.colours
+        darkest, lightest = colours[0], colours[0]
+        for plane in colours[1:]:
+            darkest, lightest = np.minimum(darkest, plane), np.maximum(lightest, plane)
+        hat = cv2.morphologyEx(darkest, cv2.MORPH_TOPHAT, np.ones((_TEAR, _TEAR), np.uint8))
+        white = (darkest >= paper) & (lightest - darkest <= _TINT)
+        rough = cv2.morphologyEx(darkest, cv2.MORPH_GRADIENT, np.ones((3, 3), np.uint8))
+        around = scene.sums(white.astype(np.uint8), _WHITE, _WHITE)
+        body = white & (hat >= contrast)
+        rim = body & ~(cv2.erode(body.astype(np.uint8), np.ones((5, 5), np.uint8)) > 0)
+        # Paper begins and ends within a pixel or two.
+        sharp = cv2.dilate(rough, np.ones((3, 3), np.uint8)) >= np.maximum(hat // 2, 40)
+        yield body, (hat, rim, rim & sharp, ~rim & (rough <= 20), around)
+
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
+        hat, rim, sharp, flat, around = sums.T
+        x0, y0, x1, y1 = boxes.T
+        across, down = x1 - x0, y1 - y0
+        length = np.hypot(across, down)
+        thick = areas / length
+        torn = (length >= np.maximum(longest, 24)) & (length >= 4 * thick) & (thick >= 2) & (thick <= _TEAR / 2)
+        torn &= (hat >= 1.5 * contrast * areas) & (sharp >= (0.9 - 0.3 * sensitivity) * rim)
+        torn &= flat >= (0.9 - 0.4 * sensitivity) * (areas - rim)
+        # Where white is common anyway, paper that shows looks like anything else.
+        white = np.maximum(around / areas - np.minimum(areas, _WHITE * thick), 0) / (_WHITE * _WHITE)
+        torn &= white <= 0.02 + (0.06 if certain else 0.12) * sensitivity
+        # Borders of prints, and scratches, run straight along the picture; tears begin at its edge and run inwards.
+        straight = np.minimum(across, down) <= 4 + 0.04 * np.maximum(across, down)
+        sides = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
+        inwards = ((x0 == 0) | (x1 == width)) & (across > 0.5 * down)
+        inwards |= ((y0 == 0) | (y1 == height)) & (down > 0.5 * across)
+        return np.asarray(torn & ~straight & (sides <= 2) & (inwards if certain else True))
+
+    return look, 1, judge, None

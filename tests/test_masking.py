@@ -1,0 +1,398 @@
+"""`pconv mask` and `pconv restore --detect`: from files to files, as a user meets them."""
+
+from __future__ import annotations
+
+import json
+import warnings
+from pathlib import Path
+from typing import Any
+
+import cv2
+import numpy as np
+import pytest
+import rasterio
+from conftest import Workplace, box, pixels, texture
+from numpy.typing import NDArray
+from PIL import Image
+from test_detection import line, overlap, painted, scan, scene, specks
+
+from pconv_cli import masking
+from pconv_cli.cli import app
+from pconv_cli.images import align_mask, read_mask, read_picture
+
+Hole = NDArray[np.bool_]
+
+
+class Pconv:
+    """Runs the command line in this process."""
+
+    def __init__(self, capture: pytest.CaptureFixture[str]) -> None:
+        self._capture = capture
+        self.out = self.err = ""
+
+    def __call__(self, *arguments: object) -> int:
+        self._capture.readouterr()
+        try:
+            return app.run([str(argument) for argument in arguments])
+        finally:
+            self.out, self.err = self._capture.readouterr()
+
+    @property
+    def documents(self) -> list[dict[str, Any]]:
+        return [json.loads(text) for text in self.out.splitlines()]
+
+
+@pytest.fixture
+def pconv(capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch) -> Pconv:
+    monkeypatch.delenv("PCONV_DEBUG", raising=False)
+    return Pconv(capsys)
+
+
+def damaged(path: Path, seed: int = 0, **save: Any) -> Path:
+    """A picture with six specks and a scratch."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    picture = painted(painted(scene(seed=seed), specks(), 250), line(), 245)
+    Image.fromarray(picture).save(path, **save)
+    return path
+
+
+def white(path: Path) -> Hole:
+    mask = pixels(path)
+    assert mask.ndim == 2 and set(np.unique(mask)) <= {0, 255}
+    return mask > 127
+
+
+def files(folder: Path) -> list[str]:
+    return sorted(path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file())
+
+
+# ---------------------------------------------------------------- detection
+
+
+def test_a_folder_becomes_a_folder_of_masks_that_restore_takes(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "box 1" / "ä.jpg", seed=1, quality=95)
+    (work.pictures / "notes.txt").write_text("no picture")
+    masks = work.root / "found"
+    assert pconv("mask", work.pictures, masks) == 0
+    assert files(masks) == ["a.png", "box 1/ä.png"]
+    assert "2 masks made" in pconv.err and "1 .txt" in pconv.err and pconv.out == ""
+    for name in files(masks):
+        precision, recall = overlap(white(masks / name), specks() | line())
+        assert precision > 0.9 and recall > 0.9
+    assert pconv("restore", work.pictures, masks, work.out, "--weights", "none", "--device", "cpu") == 0
+    mended, before, hole = pixels(work.out / "a.png"), pixels(work.pictures / "a.png"), white(masks / "a.png")
+    assert np.array_equal(mended[~hole], before[~hole])
+    true = specks()
+    assert np.abs(mended[true].astype(int) - scene()[true]).mean() < 12 < np.abs(before[true].astype(int) - 130).mean()
+
+
+def test_json_tells_share_and_places_and_what_is_above_the_share(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    Image.fromarray(scene()).save(work.pictures / "b.png")
+    assert pconv("mask", work.pictures, work.out, "--warn-above", "0.005", "--json", "--detect", "dust") == 0
+    first, second, summary = pconv.documents
+    hole = white(work.out / "a.png")
+    assert first["share"] == pytest.approx(hole.mean(), abs=1e-6) and first["components"] == 6
+    assert (
+        first["status"] == "made"
+        and "look at it" in first["notices"][0]
+        and (first["width"], first["height"]) == (320, 240)
+    )
+    assert second["share"] == 0 == second["components"] and not second["notices"]
+    assert (summary["made"], summary["failed"], summary["above"]) == (2, 0, 1)
+    assert summary["settings"]["detect"] == ["dust"]
+    assert "look at it before you restore" in pconv.err
+
+
+def test_what_is_there_is_not_replaced_without_overwrite(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    work.out.mkdir()
+    (work.out / "a.png").write_bytes(b"mine")
+    assert pconv("mask", work.pictures, work.out) == 1
+    assert (work.out / "a.png").read_bytes() == b"mine" and "--overwrite" in pconv.err
+    assert pconv("mask", work.pictures, work.out, "--overwrite") == 0
+    assert white(work.out / "a.png").any() and files(work.out) == ["a.png"]
+
+
+def test_a_picture_that_fails_is_one_line_and_the_others_go_on(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    (work.pictures / "bad.png").write_bytes(b"no picture")
+    assert pconv("mask", work.pictures, work.out, "-q") == 1
+    (told,) = pconv.err.splitlines()
+    assert told.startswith("failed bad.png") and files(work.out) == ["a.png"]
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--detect", "rust"), "--detect rust"),
+        (("--from", "smell"), "--from smell"),
+        (("--from", "alpha", "--detect", "dust"), "choose one of the two"),
+        (("--sensitivity", "2"), "--sensitivity"),
+        (("--min-area", "9", "--max-area", "3"), "--max-area 3"),
+    ],
+)
+def test_2_for_what_makes_no_sense(work: Workplace, pconv: Pconv, options: tuple[str, ...], says: str) -> None:
+    damaged(work.pictures / "a.png")
+    assert pconv("mask", work.pictures, work.out, *options) == 2
+    (told,) = pconv.err.splitlines()
+    assert says in told and not work.out.exists()
+
+
+def test_2_for_names_that_do_not_go_together(work: Workplace, pconv: Pconv) -> None:
+    one = damaged(work.pictures / "a.png")
+    assert pconv("mask", one, work.root / "mask.jpg") == 2 and "mask.jpg" in pconv.err
+    assert pconv("mask", work.pictures, work.pictures) == 2 and "written over" in pconv.err
+    damaged(work.pictures / "a.jpg")
+    assert pconv("mask", work.pictures, work.out) == 2 and "rename one of the two" in pconv.err
+    assert pconv("mask", work.root / "nothing", work.out) == 2
+    assert pconv("mask", work.masks, work.out) == 3
+
+
+def test_areas_are_limits(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    counts = []
+    for number, options in enumerate([(), ("--min-area", "40"), ("--max-area", "40")]):
+        assert pconv("mask", work.pictures, work.root / str(number), "--detect", "dust", "--json", *options) == 0
+        counts.append(pconv.documents[0]["components"])
+    assert counts[0] == counts[1] + counts[2] == 6 and counts[1] and counts[2]
+
+
+def test_dilate_grows_and_protect_keeps_clear(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "b.png")
+    eye = box(320, 240, 250, 80, 270, 100)  # round the speck at (260, 90)
+    work.mask("a.png", eye)
+    assert pconv("mask", work.pictures, work.root / "plain", "--detect", "dust") == 0
+    assert pconv("mask", work.pictures, work.out, "--detect", "dust", "--dilate", "3", "--protect", work.masks) == 0
+    plain, grown, other = (white(work.root / name) for name in ("plain/a.png", "out/a.png", "out/b.png"))
+    square = np.ones((7, 7), np.uint8)
+    expected = cv2.dilate(plain.astype(np.uint8), square) > 0
+    assert (plain & eye).any() and np.array_equal(grown, expected & ~eye)
+    assert np.array_equal(other, expected), "a picture without a mask of its own is not protected"
+
+
+def test_overlays_show_the_damage_in_a_colour_of_its_own(work: Workplace, pconv: Pconv) -> None:
+    one = damaged(work.pictures / "sub" / "a.jpg", quality=95)
+    assert pconv("mask", work.pictures, work.out, "--overlay", work.root / "seen") == 0
+    drawn, hole, before = pixels(work.root / "seen" / "sub" / "a.png"), white(work.out / "sub" / "a.png"), pixels(one)
+    assert np.array_equal(drawn[~hole], before[~hole])
+    (colour,) = np.unique(drawn[hole], axis=0)
+    assert np.abs(before[hole].astype(int) - colour).max(axis=1).min() > 60
+    assert pconv("mask", work.pictures, work.out, "--overwrite", "--overlay", work.out) == 2
+    assert "folder of its own" in pconv.err
+
+
+def test_a_turned_picture_has_a_mask_that_is_turned_alike(work: Workplace, pconv: Pconv) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    path = damaged(work.pictures / "a.jpg", exif=exif, quality=95)
+    for name in ("mask.png", "mask.tif"):
+        assert pconv("mask", path, work.root / name, "--detect", "dust") == 0
+        mask = read_mask(work.root / name)
+        assert mask.orientation == 6
+        for drawn_on in ("auto", "displayed", "stored"):
+            hole = align_mask(mask, read_picture(path), drawn_on)
+            assert overlap(hole, specks())[0] > 0.95
+    assert white(work.root / "mask.png").any()
+
+
+def test_nothing_is_found_where_a_picture_shows_nothing(work: Workplace, pconv: Pconv) -> None:
+    picture = np.dstack([painted(scene(), specks(), 250), np.full((240, 320), 255, np.uint8)])
+    picture[:120, :, 3] = 0
+    Image.fromarray(picture).save(work.pictures / "a.png")
+    assert pconv("mask", work.pictures, work.out, "--detect", "dust") == 0
+    hole = white(work.out / "a.png")
+    assert hole[120:].any() and not hole[:120].any()
+
+
+@pytest.mark.parametrize("depth", ["L", "I;16", "16-bit RGB", "float"])
+def test_grey_deep_and_float_pictures_are_looked_at(work: Workplace, pconv: Pconv, depth: str) -> None:
+    picture = painted(scene(), specks(), 250)
+    grey = picture[..., 1]
+    path = work.pictures / "a.tif"
+    if depth in ("L", "I;16"):
+        Image.fromarray(grey if depth == "L" else grey.astype(np.uint16) * 257).save(path)
+    else:
+        values = picture.astype(np.uint16) * 257 if depth.startswith("16") else picture.astype(np.float32) / 50 - 1
+        write_tiff(path, values)
+    assert pconv("mask", work.pictures, work.out, "--detect", "dust") == 0
+    precision, recall = overlap(white(work.out / "a.png"), specks())
+    assert precision > 0.95 and recall > 0.85
+
+
+# ---------------------------------------------------------------- read off
+
+
+def write_tiff(path: Path, values: NDArray[Any], *, alpha: bool = False, **profile: Any) -> Path:
+    height, width, bands = values.shape
+    profile = {"photometric": "RGB", "ALPHA": "YES" if alpha else "NO", **profile} if bands > 2 else profile
+    profile = {"driver": "GTiff", "height": height, "width": width, "count": bands, "dtype": values.dtype, **profile}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # that it is no map
+        with rasterio.open(path, "w", **profile) as target:
+            target.write(np.moveaxis(values, -1, 0))
+    return path
+
+
+def test_alpha_nodata_colour_and_band_are_read_off_exactly(work: Workplace, pconv: Pconv) -> None:
+    hole = box(48, 40, 10, 5, 20, 30)
+    colours = texture(48, 40)
+    seen = np.dstack([colours, np.where(hole, 0, 255).astype(np.uint8)])
+    Image.fromarray(seen).save(work.pictures / "alpha.png")
+    pink = np.where(hole[..., None], np.uint8([250, 3, 251]), colours)
+    Image.fromarray(pink).save(work.pictures / "color.png")
+    write_tiff(work.pictures / "nodata.tif", np.where(hole[..., None], 0, colours), nodata=0)
+    write_tiff(work.pictures / "band.tif", np.dstack([colours, np.where(hole, 255, 0).astype(np.uint8)]))
+    for name, mark in (
+        ("alpha.png", "alpha"), ("color.png", "color=#ff00ff~8"), ("nodata.tif", "nodata"), ("nodata.tif", "nodata=0"),
+        ("band.tif", "band=4"),
+    ):  # fmt: skip
+        assert pconv("mask", work.pictures / name, work.root / "mask.png", "--overwrite", "--from", mark) == 0
+        assert np.array_equal(white(work.root / "mask.png"), hole), mark
+
+
+def test_a_picture_without_the_mark_fails_with_the_way_out(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    for mark, says in (("alpha", "no transparency"), ("nodata", "--from nodata=0"), ("band=1", "no mask")):
+        assert pconv("mask", work.pictures, work.out, "--from", mark) == 1
+        assert says in pconv.err and "--mask-from" not in pconv.err
+    assert pconv("mask", work.pictures, work.out, "--from", "infrared") == 1
+    assert "scan it as RGBI" in pconv.err
+
+
+@pytest.mark.parametrize("alpha", [False, True])
+@pytest.mark.parametrize("kind", ["uint16", "uint8"])
+def test_infrared_is_the_fourth_channel_whatever_the_file_calls_it(
+    work: Workplace, pconv: Pconv, alpha: bool, kind: str
+) -> None:
+    colours, channel, hole = scan((2, -1))
+    rgbi = np.dstack([colours.astype(np.uint16) * 257, channel])
+    values = rgbi if kind == "uint16" else (rgbi >> 8).astype(np.uint8)
+    write_tiff(work.pictures / "scan.tif", values, alpha=alpha)
+    for option in ("infrared", "infrared=4"):
+        assert pconv("mask", work.pictures, work.out, "--overwrite", "--from", option, "--json") == 0
+        precision, recall = overlap(white(work.out / "scan.png"), hole)
+        assert precision == 1 and recall == 1
+        assert "+2, -1" in pconv.documents[0]["notices"][0]
+
+
+# ---------------------------------------------------------------- strips
+
+
+@pytest.mark.parametrize("target", ["mask.png", "mask.tif"])
+@pytest.mark.parametrize(
+    ("options", "kind"),
+    [
+        (("--detect", "auto", "--dilate", "2"), "rgb"),
+        (("--detect", "dust,scratches,tears", "--sensitivity", "0.9"), "rgb"),
+        (("--from", "infrared", "--min-area", "12"), "rgbi"),
+        (
+            (
+                "--from",
+                "color=#fafafa~6",
+            ),
+            "rgb",
+        ),
+        (("--from", "alpha"), "alpha"),
+        (("--from", "nodata=0"), "rgb"),
+    ],
+)
+def test_strips_of_a_file_give_what_memory_gives(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, target: str, options: tuple[str, ...], kind: str
+) -> None:
+    colours, channel, _ = scan((3, 1))
+    deep = painted(painted(colours, line(), 250), specks()[::-1], 250).astype(np.uint16) * 257
+    deep[200:, 300:] = 0
+    fourth = {"rgbi": channel, "alpha": np.where(specks(), 0, 65535).astype(np.uint16)}.get(kind)
+    values = deep if fourth is None else np.dstack([deep, fourth])
+    path = write_tiff(work.pictures / "a.tif", values, alpha=kind == "alpha", tiled=True, blockxsize=64, blockysize=64)
+    work.mask("a.png", box(320, 240, 0, 0, 60, 240))
+    answers = []
+    for limit in (10**9, 0):
+        monkeypatch.setattr(masking, "IN_STRIPS", limit)
+        monkeypatch.setattr(masking, "_ROWS", 37)
+        monkeypatch.setattr("pconv_cli.detection._STRIP", 320 * 64)
+        place = work.root / str(limit)
+        line_ = ("mask", path, place / target, "--protect", work.masks, "--overlay", place / "seen", "--json", *options)
+        assert pconv(*line_) == 0
+        item = pconv.documents[0]
+        answers.append((item["share"], item["components"]))
+        assert files(place) == [target, "seen/a.png"]
+    one, other = (white(work.root / str(limit) / target) for limit in (10**9, 0))
+    assert answers[0] == answers[1] and one.any() and not one[:, :60].any()
+    assert np.array_equal(one, other)
+    drawn = [pixels(work.root / str(limit) / "seen" / "a.png") for limit in (10**9, 0)]
+    assert np.array_equal(*drawn)
+
+
+def test_a_mask_in_strips_is_never_half_there(work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = write_tiff(work.pictures / "a.tif", scene().astype(np.uint16) * 257)
+    monkeypatch.setattr(masking, "IN_STRIPS", 0)
+    work.mask("a.png", box(20, 20, 1, 1, 5, 5))  # of another size: noticed while the mask is being written
+    assert pconv("mask", path, work.out / "mask.png", "--protect", work.masks) == 1
+    assert "never stretched" in pconv.err and files(work.out) == []
+
+
+# ---------------------------------------------------------------- restore --detect
+
+
+def test_restore_detects_restores_and_keeps_the_masks(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "sub" / "b.jpg", quality=95)
+    Image.fromarray(scene()).save(work.pictures / "fine.png")
+    kept = work.root / "kept"
+    plain = ("--weights", "none", "--device", "cpu", "--json")
+    assert pconv("restore", work.pictures, work.out, "--detect", "auto", "--save-masks", kept, *plain) == 0
+    *items, summary = pconv.documents
+    status = {item["name"]: item["status"] for item in items}
+    assert status == {"a.png": "restored", "fine.png": "copied", "sub/b.jpg": "restored"}
+    assert summary["settings"]["detect"] == "auto at sensitivity 0.5"
+    assert files(kept) == ["a.png", "fine.png", "sub/b.png"]
+    assert (work.out / "fine.png").read_bytes() == (work.pictures / "fine.png").read_bytes()
+    hole = white(kept / "a.png")
+    before, after = pixels(work.pictures / "a.png"), pixels(work.out / "a.png")
+    assert np.array_equal(before[~hole], after[~hole]) and not np.array_equal(before[hole], after[hole])
+    # The same in two commands.
+    assert pconv("mask", work.pictures, work.root / "masks2") == 0
+    assert all((work.root / "masks2" / name).read_bytes() == (kept / name).read_bytes() for name in files(kept))
+    assert pconv("restore", work.pictures, work.root / "masks2", work.root / "out2", *plain[:-1]) == 0
+    assert np.array_equal(pixels(work.root / "out2" / "a.png"), after)
+
+
+def test_restore_goes_on_where_it_was_unless_it_is_to_look_differently(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "b.png")
+    plain = ("--weights", "none", "--device", "cpu", "--json", "--save-masks", work.root / "kept")
+    assert pconv("restore", work.pictures, work.out, "--detect", "dust", *plain) == 0
+    assert pconv("restore", work.pictures, work.out, "--detect", "dust", "--resume", *plain) == 0
+    assert {item["status"] for item in pconv.documents[:-1]} == {"done_before"}
+    again = ("--sensitivity", "0.7", "--resume")
+    assert pconv("restore", work.pictures, work.out, "--detect", "dust", *again, *plain) == 1
+    assert "other settings" in pconv.err
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--detect", "auto", "--mask-from", "alpha"), "choose one of the two"),
+        (("--detect", "auto", "--invert-mask"), "choose one of the two"),
+        (("--detect", "soot"), "--detect soot"),
+        (("--mask-from", "alpha", "--save-masks", "kept"), "belongs to --detect"),
+        (("--detect", "dust", "--save-masks", "OUT"), "folder of its own"),
+    ],
+)
+def test_restore_refuses_what_makes_no_sense(
+    work: Workplace, pconv: Pconv, options: tuple[str, ...], says: str
+) -> None:
+    damaged(work.pictures / "a.png")
+    chosen = [str(work.out) if option == "OUT" else option for option in options]
+    assert pconv("restore", work.pictures, work.out, *chosen, "--weights", "none") == 2
+    assert says in pconv.err and not work.out.exists()
+
+
+def test_restore_detect_needs_no_masks(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    assert pconv("restore", work.pictures, work.masks, work.out, "--detect", "auto") == 2
+    assert "takes the place of MASKS" in pconv.err
