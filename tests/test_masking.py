@@ -396,3 +396,25 @@ def test_restore_detect_needs_no_masks(work: Workplace, pconv: Pconv) -> None:
     damaged(work.pictures / "a.png")
     assert pconv("restore", work.pictures, work.masks, work.out, "--detect", "auto") == 2
     assert "takes the place of MASKS" in pconv.err
+
+
+def test_what_was_detected_stands_in_the_provenance_and_on_the_page(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    kept, page = work.root / "kept", work.root / "page"
+    options = ("--detect", "dust", "--save-masks", kept, "--save-filled", work.root / "filled", "--provenance")
+    plain = ("--weights", "none", "--device", "cpu", "--json", "--report", page)
+    assert pconv("restore", work.pictures, work.out, *options, *plain) == 0, pconv.err
+    assert b"detection (dust at sensitivity 0.5) of the picture" in (work.out / "a.png").read_bytes()
+    assert np.array_equal(white(work.root / "filled" / "a.png"), white(kept / "a.png"))
+    (shown,) = json.loads((page / "report.json").read_text("utf-8"))["pictures"]
+    assert shown["thumbnails"] and shown["sheets"] and shown["mask"] is None
+    assert "dust at sensitivity 0.5" in (page / "index.html").read_text("utf-8")
+
+
+def test_masks_that_are_kept_among_the_pictures_are_not_taken_for_pictures(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    options = ("--detect", "dust", "--save-masks", work.pictures / "masks", "--weights", "none", "--resume", "--json")
+    for status in ("restored", "done_before"):
+        assert pconv("restore", work.pictures, work.out, *options) == 0, pconv.err
+        assert [(item["name"], item["status"]) for item in pconv.documents[:-1]] == [("a.png", status)]
+    assert [name for name in files(work.out) if not name.startswith(".")] == ["a.png"]

@@ -23,6 +23,7 @@ from PIL import Image
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli.app import run
+from pconv_cli.detection import Detect
 from pconv_cli.errors import UsageError
 from pconv_cli.events import Event, ItemDone, ItemFailed, Notice, RunFinished, RunStarted
 from pconv_cli.jobs import JobList
@@ -78,7 +79,7 @@ class Watcher:
         settings = RestoreSettings(**chosen)
         self.events.clear()
         self.days.over, self.days.last = False, self.days.now
-        where = None if settings.mask_from else masks or self.work.masks
+        where = None if settings.mask_from or settings.detect else masks or self.work.masks
         look = watched(self.work.pictures, where, str(self.work.out), settings)
         clock = Clock(lambda: self.days.now, self.days.sleep)
         arrivals = Arrivals(look, settings, self.listen, lambda: self.days.over, SETTLE, clock)
@@ -123,6 +124,14 @@ def test_what_arrives_is_restored_once_and_only_after_it_has_been_still_for_the_
     assert watcher.done() == ["a.png"] and not watcher.told(ItemFailed)
     assert 38 <= watcher.at["a.png"] <= 38 + SETTLE
     assert (report.count("restored"), len(report.items)) == (1, 1)
+
+
+def test_where_damage_is_detected_no_mask_is_waited_for(watcher: Watcher) -> None:
+    kept = watcher.work.pictures / "masks"
+    watcher.days.at(20, lambda: watcher.work.picture("a.png"))
+    watcher(detect=Detect(("dust",)), save_masks=kept)
+    assert [event.name for event in watcher.told(ItemDone)] == ["a.png"] and not watcher.told(ItemFailed)
+    assert [path.name for path in kept.iterdir()] == ["a.png"]
 
 
 def test_a_change_of_time_alone_is_a_change(watcher: Watcher) -> None:
