@@ -142,7 +142,7 @@ def _stretches(hole: NDArray[np.bool_]) -> Iterator[tuple[int, int]]:
 
 
 def entry(
-    weights: tuple[str, str], mask: Path | None, told_by: str, pixels: int, size: tuple[int, int]
+    weights: tuple[str, str], mask: Path | None, told_by: str, pixels: int, size: tuple[int, int], dilate: int = 0
 ) -> provenance.Entry:
     """Put together what the provenance of a picture says.
 
@@ -152,6 +152,7 @@ def entry(
         told_by: How it does that.
         pixels: How many were restored.
         size: Height and width of the picture.
+        dilate: Pixels by which the damage was grown.
 
     Raises:
         ItemError: The mask's file cannot be read.
@@ -163,7 +164,7 @@ def entry(
         except OSError as error:
             raise ItemError(mask, f"cannot be read ({error.strerror}): check the path") from error
     name = told_by if mask is None else mask.name
-    return provenance.Entry(*weights, name, digest, pixels, pixels / (size[0] * size[1]), provenance.now())
+    return provenance.Entry(*weights, name, digest, pixels, pixels / (size[0] * size[1]), provenance.now(), dilate)
 
 
 def sidecar(output: Path) -> Path:

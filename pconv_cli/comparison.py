@@ -344,7 +344,8 @@ class _Run:
         self.items: list[Measured] = []
         self.trials: list[_Trial] = []
         self.failures: list[ItemFailed] = []
-        self._maskless, self._placeless = 0, 0
+        self._maskless = 0
+        self._placeless: list[str] = []
         self._shapes: list[Damage] = []
         self._order: list[Job] = []
         self._searched = False
@@ -377,7 +378,7 @@ class _Run:
                     break
                 found = None if shapes is None else place(damage, shapes, settings.side, random)
                 if found is None:
-                    self._placeless += number == 0
+                    self._placeless += [job.name] if number == 0 else []
                     break
                 self._measure(job, truth, damage, *found, grey=work.picture.mode in ("L", "LA"))
         except ItemError as error:
@@ -441,8 +442,9 @@ class _Run:
             what = counted(self._maskless, ("picture has", "pictures have"))
             self._emit(Notice(f"{what} no mask, so it is not known where they are undamaged: left out"))
         if self._placeless:
-            what = counted(self._placeless, ("picture has", "pictures have"))
-            self._emit(Notice(f"{what} no undamaged place for a hole: left out"))
+            what = counted(len(self._placeless), ("picture has", "pictures have"))
+            named = ", ".join(self._placeless[:3]) + (", ..." if len(self._placeless) > 3 else "")
+            self._emit(Notice(f"{what} no undamaged place for a hole: left out ({named})"))
 
     def _fail(self, job: Job, error: ItemError) -> None:
         self.failures.append(ItemFailed(job.name, str(job.image), error.path, error.reason))

@@ -90,13 +90,19 @@ class Detect:
         return kind not in self.kinds
 
 
-def parse(kinds: str, sensitivity: float) -> Detect:
-    """Read what stands after `--detect`.
+SENSITIVITY, CAREFUL = 0.5, 0.3
+"""How readily something is taken for damage if nobody says: where kinds are named, and where `auto` names none."""
+
+
+def parse(kinds: str, sensitivity: float | None = None) -> Detect:
+    """Read what stands after `--detect`, and `--sensitivity` if it is given.
 
     Raises:
         UsageError: It names what there is not.
     """
     asked = tuple(kind.strip() for kind in kinds.lower().split(","))
+    if sensitivity is None:
+        sensitivity = CAREFUL if "auto" in asked else SENSITIVITY
     return Detect(cast("tuple[Kind, ...]", asked), sensitivity)
 
 

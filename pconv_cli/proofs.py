@@ -453,6 +453,8 @@ def _lead(report: Report) -> str:
     if damaged:
         rest = "all of that is filled" if filled == 1 else f"{share(filled or 0)} of that is filled"
         says += f". {share(damaged)} of the pixels were damaged; {rest}"
+        if detected := report.settings.get("detect"):
+            says += f". Damage was detected ({detected}): what was not seen is there as before"
     known = [item.outside_mask_changed for item in items if item.outside_mask_changed is not None]
     changed = sum(known)
     if known and changed:

@@ -53,6 +53,7 @@ class Entry:
         pixels: How many were restored.
         share: Of all pixels, 0 to 1.
         when: UTC, ISO 8601.
+        dilate: Pixels by which the damage was grown.
     """
 
     weights: str
@@ -62,12 +63,14 @@ class Entry:
     pixels: int
     share: float
     when: str
+    dilate: int = 0
 
     def fields(self) -> list[tuple[str, str]]:
         """Qualified names and values, as they stand in the packet."""
         source = "file" if self.mask_sha256 is not None else "picture"
         where = f"mask {self.mask}" if self.mask_sha256 is not None else f"{self.mask} of the picture"
         told = f"{self.share:.2%} of the pixels restored with the weights {self.weights}, damage as told by {where}"
+        told += f", grown by {self.dilate} px" if self.dilate else ""
         found = [
             ("stEvt:action", "restored"),
             ("stEvt:when", self.when),
@@ -80,6 +83,7 @@ class Entry:
             ("pconv:MaskSource", source),
             ("pconv:Mask", self.mask),
             ("pconv:MaskSHA256", self.mask_sha256 or ""),
+            ("pconv:Dilate", str(self.dilate or "")),
             ("pconv:RestoredPixels", str(self.pixels)),
             ("pconv:RestoredShare", f"{self.share:.8f}"),
         ]

@@ -749,7 +749,7 @@ class _Restoration(Filler):
             mask, told_by = None, str(settings.mask_from)
         elif settings.detect is not None:
             mask, told_by = None, f"detection ({settings.detect})"
-        entry = beside.entry(self._weights, mask, told_by, count, work.hole.shape)
+        entry = beside.entry(self._weights, mask, told_by, count, work.hole.shape, settings.dilate)
         name = beside.sidecar(job.output).name
         try:
             picture, work.sidecar = stamped(picture, job.output, lambda xmp: provenance.merged(xmp, entry))

@@ -479,7 +479,9 @@ class _Big:
         strips = beside.in_strips(self._restored, self._damaged, self._size, ROWS)
         count = sum(int(np.count_nonzero(strip)) for strip in strips)
         weights = described["weights"], described["weights_sha256"]
-        entry = beside.entry(weights, mask.path, str(mask.mark or source.validity), count, self._size)
+        entry = beside.entry(
+            weights, mask.path, str(mask.mark or source.validity), count, self._size, self._settings.dilate
+        )
         try:
             return provenance.merged(source.xmp, entry), ()
         except ValueError as error:

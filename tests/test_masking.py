@@ -79,7 +79,7 @@ def test_a_folder_becomes_a_folder_of_masks_that_restore_takes(work: Workplace, 
     assert "2 masks made" in pconv.err and "1 .txt" in pconv.err and pconv.out == ""
     for name in files(masks):
         precision, recall = overlap(white(masks / name), specks() | line())
-        assert precision > 0.9 and recall > 0.9
+        assert precision > 0.9 and recall > 0.8
     assert pconv("restore", work.pictures, masks, work.out, "--weights", "none", "--device", "cpu") == 0
     mended, before, hole = pixels(work.out / "a.png"), pixels(work.pictures / "a.png"), white(masks / "a.png")
     assert np.array_equal(mended[~hole], before[~hole])
@@ -143,11 +143,26 @@ def test_2_for_what_makes_no_sense(work: Workplace, pconv: Pconv, options: tuple
 def test_2_for_names_that_do_not_go_together(work: Workplace, pconv: Pconv) -> None:
     one = damaged(work.pictures / "a.png")
     assert pconv("mask", one, work.root / "mask.jpg") == 2 and "mask.jpg" in pconv.err
-    assert pconv("mask", work.pictures, work.pictures) == 2 and "written over" in pconv.err
+    assert pconv("mask", work.pictures, work.pictures) == 2 and "choose another OUT" in pconv.err
     damaged(work.pictures / "a.jpg")
     assert pconv("mask", work.pictures, work.out) == 2 and "rename one of the two" in pconv.err
     assert pconv("mask", work.root / "nothing", work.out) == 2
     assert pconv("mask", work.masks, work.out) == 3
+
+
+def test_the_pictures_folder_is_no_place_for_masks(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.jpg", quality=95)
+    assert pconv("mask", work.pictures, f"{work.pictures}/.") == 2
+    assert "take the masks there for pictures" in pconv.err and files(work.pictures) == ["a.jpg"]
+
+
+def test_auto_is_more_careful_than_what_is_asked_for_by_name_unless_it_is_told(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    found = []
+    for number, options in enumerate([(), ("--detect", "dust"), ("--sensitivity", "0.7"), ("--from", "color=#123456")]):
+        assert pconv("mask", work.pictures, work.root / str(number), "--json", *options) == 0
+        found.append(pconv.documents[-1]["settings"].get("sensitivity"))
+    assert found == [0.3, 0.5, 0.7, 0.5]
 
 
 def test_areas_are_limits(work: Workplace, pconv: Pconv) -> None:
@@ -348,7 +363,7 @@ def test_restore_detects_restores_and_keeps_the_masks(work: Workplace, pconv: Pc
     *items, summary = pconv.documents
     status = {item["name"]: item["status"] for item in items}
     assert status == {"a.png": "restored", "fine.png": "copied", "sub/b.jpg": "restored"}
-    assert summary["settings"]["detect"] == "auto at sensitivity 0.5"
+    assert summary["settings"]["detect"] == "auto at sensitivity 0.3"
     assert files(kept) == ["a.png", "fine.png", "sub/b.png"]
     assert (work.out / "fine.png").read_bytes() == (work.pictures / "fine.png").read_bytes()
     hole = white(kept / "a.png")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+from dataclasses import replace
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -182,3 +183,9 @@ def test_a_file_is_known_by_its_bytes_also_after_it_has_changed(tmp_path: Path) 
         path.write_bytes(content)
         assert digest(path) == hashlib.sha256(content).hexdigest()
     assert provenance.NAMESPACE.endswith("#")
+
+
+def test_damage_that_was_grown_is_told_so() -> None:
+    grown = merged(b"", replace(ENTRY, dilate=4))
+    assert b"<pconv:Dilate>4</pconv:Dilate>" in grown or b'pconv:Dilate="4"' in grown
+    assert b", grown by 4 px" in grown and b"Dilate" not in merged(b"", ENTRY)

@@ -45,7 +45,7 @@ def command(
         ),
     ] = None,
     detect: Detected = None,
-    sensitivity: Sensitivity = 0.5,
+    sensitivity: Sensitivity = None,
     dilate: Dilate = 0,
     min_area: Annotated[
         int, typer.Option(min=0, metavar="N", help="Leave out places of fewer than N pixels, before they grow.")
@@ -63,7 +63,10 @@ def command(
     ] = None,
     overlay: Annotated[
         str | None,
-        typer.Option(metavar="DIR", help="Draw the damage over the pictures, for the eye, as PNG into this folder."),
+        typer.Option(
+            metavar="DIR",
+            help="Draw the damage over the pictures as PNG into this folder, each in a colour that it has not.",
+        ),
     ] = None,
     warn_above: Annotated[
         float,
@@ -85,13 +88,13 @@ def command(
     """
     from pconv_cli import masking as use_case
     from pconv_cli.cli import ui
-    from pconv_cli.detection import parse
+    from pconv_cli.detection import SENSITIVITY, parse
 
     if origin is not None and detect is not None:
         raise UsageError(f"--from {origin} and --detect {detect}: choose one of the two, and join masks afterwards")
     settings = use_case.MaskSettings(
         origin=None if origin is None else use_case.parse_origin(origin),
-        detect=parse(detect or "auto", sensitivity),
+        detect=parse(detect or "auto", SENSITIVITY if sensitivity is None and origin is not None else sensitivity),
         dilate=dilate,
         min_area=min_area,
         max_area=max_area,

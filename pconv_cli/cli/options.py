@@ -121,8 +121,14 @@ Detected = Annotated[
     ),
 ]
 Sensitivity = Annotated[
-    float,
-    typer.Option(min=0, max=1, metavar="X", help="How readily something is taken for damage: 0 hardly, 1 at once."),
+    float | None,
+    typer.Option(
+        min=0,
+        max=1,
+        metavar="X",
+        show_default="0.5, for auto 0.3",
+        help="How readily something is taken for damage: 0 hardly, 1 at once.",
+    ),
 ]
 Progress = Annotated[ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="Show nothing but failures.")]

@@ -77,7 +77,7 @@ def command(
     manifest: Manifest = None,
     mask_from: MaskFrom = None,
     detect: Detected = None,
-    sensitivity: Sensitivity = 0.5,
+    sensitivity: Sensitivity = None,
     save_masks: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Keep what --detect found as masks in this folder, as PNG.")
     ] = None,
