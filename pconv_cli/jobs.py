@@ -458,6 +458,8 @@ def _targets(
             raise UsageError(f"{place}: not a format that can be written: use {known}, or end a folder's name with /")
     if kind == "file":
         raise UsageError(f"{place}: is a file, but the results need a folder: give the name of a folder")
+    if source_is_folder and kind != "folder" and not closed and _is_picture(place, suffixes):
+        raise UsageError(f"{place}: is a picture's name, but results of a folder need a folder: end its name with /")
     if out_suffix is None:
         return [place / picture.relative for picture in pictures]
     return [place / picture.relative.with_suffix(out_suffix) for picture in pictures]

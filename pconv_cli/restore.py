@@ -249,10 +249,11 @@ def restore(
                 journal.gather()
     items = tuple(reports.get(job.output) or stage.shown(_report_of(job, "not_done")) for job in jobs.values())
     whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
+    place = todo.home if arrivals is not None or len(todo.jobs) != 1 else todo.jobs[0].output
     emit(
         RunFinished(
             whole.count("restored"), whole.count("copied"), whole.count("failed"), whole.count("not_done"),
-            whole.count("done_before"), sum(item.tiles for item in items), whole.seconds, str(todo.home),
+            whole.count("done_before"), sum(item.tiles for item in items), whole.seconds, str(place),
         )
     )  # fmt: skip
     return whole

@@ -461,6 +461,17 @@ def cursor_is_visible(shown: str) -> bool:
     return shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
 
 
+def test_one_picture_is_said_to_be_restored_to_its_file_several_to_their_folder(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    plain = ("--weights", "none", "--progress", "plain")
+    one = (str(place / "a.png") for place in (work.pictures, work.masks, work.out))
+    assert pconv("restore", *one, *plain) == 0
+    assert f"1 restored to {work.out / 'a.png'} in" in pconv.err
+    work.pair("b.png")
+    assert pconv.restore(*plain, "--overwrite") == 0
+    assert f"2 restored to {work.out} in" in pconv.err
+
+
 def test_on_a_terminal_a_bar_runs_and_leaves_the_cursor_visible(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:

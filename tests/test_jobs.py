@@ -341,6 +341,15 @@ def test_the_suffix_asked_for_replaces_the_picture_s_own() -> None:
     assert outputs(find(source="in/c.tiff", masks="m.png", out_suffix=".png")) == ["out/c.png"]
 
 
+def test_a_folder_is_not_made_under_the_name_of_a_picture_unless_it_is_said_to_be_one() -> None:
+    make("in/a.jpg", "m.png")
+    with pytest.raises(UsageError, match="is a picture's name, but results of a folder need a folder: end its name"):
+        find(masks="m.png", output="new/out.jpg")
+    assert outputs(find(masks="m.png", output="new/out.jpg/")) == ["new/out.jpg/a.jpg"]
+    Path("there.png").mkdir()
+    assert outputs(find(masks="m.png", output="there.png")) == ["there.png/a.jpg"]
+
+
 def test_a_named_file_and_a_contradicting_format_are_refused() -> None:
     make("b.jpg", "m.png")
     with pytest.raises(UsageError, match=r"^out\.png: its name says \.png, the format asked for is \.jpg"):
