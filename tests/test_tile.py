@@ -1330,7 +1330,7 @@ def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left(
         if count == 3:
             signal.raise_signal(signal.SIGINT)
             if presses == 2:
-                time.sleep(0.3)  # a second press comes later than the echo of a first
+                time.sleep(1)  # a second press comes later than the echo of a first
                 signal.raise_signal(signal.SIGINT)
         return fill(*arguments)
 
