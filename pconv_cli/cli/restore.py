@@ -234,10 +234,12 @@ def command(
         report = use_case.restore(todo, settings, emit, stop, each, where, stage, arrivals)
         if pipes is not None:
             pipes.deliver()
-        if as_json:
-            ui.out(report.summary())
         if page is not None:
+            if as_json:  # the page may take a while, and may fail
+                ui.out(report.summary())
             proofs.of_pictures(report, todo, settings, page, stop.listening, stage)
+    if as_json and page is None:
+        ui.out(report.summary())
     raise typer.Exit(exit_code(report))
 
 

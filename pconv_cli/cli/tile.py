@@ -40,6 +40,7 @@ from pconv_cli.errors import UsageError
 
 if TYPE_CHECKING:
     from pconv_cli.remote import Stage
+    from pconv_cli.report import Report
 
 
 def command(
@@ -144,16 +145,24 @@ def command(
             page = Folder(report_to, overwrite=overwrite)
         with ui.view(progress, quiet=quiet, verbose=verbose) as show, ui.Stop(show) as stop:
             report = use_case.tile(picture, damage, result, settings, stop.listening, stop, where, stage)
-            if as_json:
-                for item in report.items:
-                    ui.out(item.line())
-                ui.out(report.summary())
             if page is not None:
                 from pconv_cli import proofs
 
+                _tell(report, as_json)  # the page may take a while, and may fail
                 made = result or use_case.default_output(picture)
                 proofs.of_one(picture, damage, made, report, settings, page, stage.telling(stop.listening))
+        if page is None:
+            _tell(report, as_json)
     raise typer.Exit(exit_code(report))
+
+
+def _tell(report: Report, as_json: bool) -> None:
+    from pconv_cli.cli import ui
+
+    if as_json:
+        for item in report.items:
+            ui.out(item.line())
+        ui.out(report.summary())
 
 
 def _result(stage: Stage, picture: Path, output: str | None) -> Path | None:
