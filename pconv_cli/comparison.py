@@ -11,14 +11,12 @@ measured.
 
 from __future__ import annotations
 
-import csv
 import hashlib
-import io
 import json
 import math
 import time
 from collections.abc import Callable, Collection, Mapping, Sequence
-from dataclasses import asdict, dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,10 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import __version__, evaluation, files
+from pconv_cli import __version__, evaluation
 from pconv_cli.engine import precision_name
-from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
-from pconv_cli.evaluation import MEASURES, Bench, EvaluateSettings, Measure, Measured
+from pconv_cli.errors import ItemError, NothingToDo, UsageError
+from pconv_cli.evaluation import MEASURES, Bench, EvaluateSettings, Measure, Measured, csv_of, documents, mean_of, write
 from pconv_cli.events import (
     EvaluationFinished,
     EvaluationStarted,
@@ -164,9 +162,7 @@ class Comparison:
 
     def mean(self, measure: str, method: str) -> float | None:
         """Mean of a measure, without infinite values; None where there is no value."""
-        values = [getattr(item, measure) for item in self.items if item.method == method]
-        finite = [value for value in values if math.isfinite(value)]
-        return sum(finite) / len(finite) if finite else None
+        return mean_of(measure, (item for item in self.items if item.method == method))
 
     def table(self) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
         """Columns, rows of texts, and the cells of the best: methods down, measures across."""
@@ -207,10 +203,7 @@ class Comparison:
             },
             "failures": [asdict(failure) for failure in self.failures],
             "notices": list(self.notices),
-            "items": [
-                {name: None if isinstance(value, float) and math.isinf(value) else value for name, value in row.items()}
-                for row in map(asdict, self.items)
-            ],
+            "items": documents(self.items),
         }
 
     def as_json(self) -> str:
@@ -219,11 +212,7 @@ class Comparison:
 
     def as_csv(self) -> str:
         """One row a fill under a row of names, as `Evaluation.as_csv`."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(one.name for one in fields(Measured))
-        writer.writerows({**asdict(item), "border": int(item.border)}.values() for item in self.items)
-        return text.getvalue()
+        return csv_of(self.items)
 
 
 def title(method: str) -> str:
@@ -309,13 +298,8 @@ def save(found: Comparison, settings: CompareSettings) -> None:
     Raises:
         OutputError: It cannot be written.
     """
-    if settings.csv is None:
-        return
-    try:
-        with files.whole(settings.csv, overwrite=settings.overwrite) as stream:
-            stream.write(found.as_csv().encode("utf-8", "backslashreplace"))
-    except OSError as error:
-        raise OutputError(f"{settings.csv}: {files.why_unwritable(error) or error}") from error
+    text = found.as_csv().encode("utf-8", "backslashreplace")
+    write(settings.csv, settings.overwrite, lambda stream: stream.write(text))
 
 
 @dataclass

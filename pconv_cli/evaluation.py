@@ -161,6 +161,29 @@ class Measured:
     seconds: float
 
 
+def mean_of(measure: str, items: Iterable[Measured]) -> float | None:
+    """Mean of a measure, without infinite values; None where there is no value."""
+    finite = [value for value in (getattr(item, measure) for item in items) if math.isfinite(value)]
+    return sum(finite) / len(finite) if finite else None
+
+
+def csv_of(items: Iterable[Measured]) -> str:
+    """CSV, one row a fill under a row of names; an infinite PSNR is `inf`, `border` is 1 or 0."""
+    text = io.StringIO()
+    writer = csv.writer(text, lineterminator="\n")
+    writer.writerow(field.name for field in fields(Measured))
+    writer.writerows({**asdict(item), "border": int(item.border)}.values() for item in items)
+    return text.getvalue()
+
+
+def documents(items: Iterable[Measured]) -> list[dict[str, Any]]:
+    """Each fill for JSON; an infinite PSNR is null."""
+    return [
+        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
+        for row in map(asdict, items)
+    ]
+
+
 @dataclass(frozen=True)
 class Evaluation:
     """What was measured.
@@ -203,9 +226,7 @@ class Evaluation:
 
     def mean(self, measure: str, method: str, bucket: str, border: bool | None = None) -> float | None:
         """Mean of a measure in a bucket, without infinite values; None where there is no value."""
-        values = [getattr(item, measure) for item in self._of(method, bucket, border)]
-        finite = [value for value in values if math.isfinite(value)]
-        return sum(finite) / len(finite) if finite else None
+        return mean_of(measure, self._of(method, bucket, border))
 
     def best(self, measure: Measure, bucket: str, border: bool | None = None) -> tuple[str, ...]:
         """The methods with the best mean, as it is shown: several where they are level."""
@@ -240,17 +261,13 @@ class Evaluation:
             },
             "failures": [asdict(failure) for failure in self.failures],
             "notices": list(self.notices),
-            "items": [{key: _finite(value) for key, value in asdict(item).items()} for item in self.items],
+            "items": documents(self.items),
         }
         return json.dumps(document, ensure_ascii=False, indent=2)
 
     def as_csv(self) -> str:
         """One row a fill under a row of names; an infinite PSNR is `inf`, `border` is 1 or 0."""
-        text = io.StringIO()
-        writer = csv.writer(text, lineterminator="\n")
-        writer.writerow(field.name for field in fields(Measured))
-        writer.writerows({**asdict(item), "border": int(item.border)}.values() for item in self.items)
-        return text.getvalue()
+        return csv_of(self.items)
 
     def _summed(self, bucket: str, border: bool | None = None) -> dict[str, Any]:
         means = {
@@ -337,8 +354,8 @@ def save(evaluation: Evaluation, settings: EvaluateSettings) -> None:
         OutputError: If one cannot be written.
     """
     text = evaluation.as_csv().encode("utf-8", "backslashreplace")
-    _write(settings.csv, settings.overwrite, lambda stream: stream.write(text))
-    _write(settings.plot, settings.overwrite, lambda stream: _draw(evaluation, stream))
+    write(settings.csv, settings.overwrite, lambda stream: stream.write(text))
+    write(settings.plot, settings.overwrite, lambda stream: _draw(evaluation, stream))
 
 
 class Bench:
@@ -571,7 +588,12 @@ def refuse(settings: EvaluateSettings, inputs: Iterable[Path]) -> None:
         raise OutputError(f"{targets[0]}: cannot hold both the table and the plot: choose two names")
 
 
-def _write(target: Path | None, overwrite: bool, put: Callable[[BinaryIO], object]) -> None:
+def write(target: Path | None, overwrite: bool, put: Callable[[BinaryIO], object]) -> None:
+    """Write a table or a plot, if one is asked for, whole or not at all.
+
+    Raises:
+        OutputError: It cannot be written.
+    """
     if target is None:
         return
     try:
@@ -592,7 +614,3 @@ def _draw(evaluation: Evaluation, stream: BinaryIO) -> None:
         if measure.name in PLOTTED
     }
     curves.draw(stream, panels, buckets, evaluation.weights)
-
-
-def _finite(value: Any) -> Any:
-    return None if isinstance(value, float) and not math.isfinite(value) else value

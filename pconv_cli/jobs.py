@@ -71,6 +71,12 @@ class JobList:
     skipped: Mapping[str, int]
     home: Path
 
+    @property
+    def left_out(self) -> str:
+        """What there is to say of files that are no pictures; empty where there is none."""
+        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(self.skipped.items()))
+        return f"left out, for they are no pictures that can be read: {kinds}" if kinds else ""
+
     def first(self, count: int) -> JobList:
         """No more than the first few."""
         return replace(self, jobs=self.jobs[:count], unused_masks=())

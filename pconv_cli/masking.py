@@ -9,7 +9,6 @@ A TIFF beyond `IN_STRIPS` is read and written in strips: what is damaged in it i
 
 from __future__ import annotations
 
-import json
 import os
 import re
 import time
@@ -50,7 +49,7 @@ from pconv_cli.masks import dilate, dilated_strips
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.regions import Damage, Window
-from pconv_cli.report import collecting
+from pconv_cli.report import collecting, json_line
 
 SUFFIX = ".png"
 """Of masks, unless a single one is given a name."""
@@ -163,7 +162,7 @@ class MaskReport:
 
     def line(self) -> str:
         """One JSON object on a line."""
-        return _line({"type": "item", **asdict(self)})
+        return json_line({"type": "item", **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -185,7 +184,7 @@ class MasksReport:
         settings = self.settings
         statuses: tuple[Status, ...] = ("made", "failed", "not_done")
         shares = [item.share for item in self.items if item.share is not None]
-        return _line(
+        return json_line(
             {
                 "type": "summary",
                 "pconv": __version__,
@@ -257,9 +256,8 @@ def make(
     for folder in (todo.home, *({path.parent for path in overlays.values()} if overlays else ())):
         _writable(folder)
     emit(MasksStarted(len(todo.jobs), settings.how))
-    if todo.skipped:
-        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(todo.skipped.items()))
-        emit(Notice(f"left out, for they are no pictures that can be read: {kinds}"))
+    if todo.left_out:
+        emit(Notice(todo.left_out))
     budget = Budget(_IN_FLIGHT)
 
     def one(job: Job) -> MaskReport:
@@ -622,8 +620,3 @@ def _tell(report: MaskReport, emit: Listener) -> None:
             report.name, report.output, report.share or 0.0, report.components or 0, report.notices, report.seconds
         )
     )
-
-
-def _line(document: dict[str, Any]) -> str:
-    """JSON on one line; names that are no Unicode become escapes, for a stream of UTF-8 cannot hold them."""
-    return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -102,7 +102,7 @@ class ItemReport:
 
     def line(self) -> str:
         """One JSON object on a line."""
-        return _line({"type": "item", **asdict(self)})
+        return json_line({"type": "item", **asdict(self)})
 
 
 @dataclass(frozen=True)
@@ -125,7 +125,7 @@ class Report:
     def summary(self) -> str:
         """One JSON object on a line: all but the items."""
         statuses: tuple[Status, ...] = ("restored", "copied", "done_before", "failed", "not_done")
-        return _line(
+        return json_line(
             {
                 "type": "summary",
                 "pconv": __version__,
@@ -140,6 +140,6 @@ class Report:
         )
 
 
-def _line(document: Mapping[str, Any]) -> str:
+def json_line(document: Mapping[str, Any]) -> str:
     """JSON on one line; names that are no Unicode become escapes, for a stream of UTF-8 cannot hold them."""
     return json.dumps(document, ensure_ascii=False).encode("utf-8", "backslashreplace").decode("utf-8")

@@ -946,9 +946,8 @@ def _writable(todo: JobList, folder: Path | None, stage: Stage) -> None:
 
 
 def _mention_unused(todo: JobList, emit: Listener) -> None:
-    if todo.skipped:
-        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(todo.skipped.items()))
-        emit(Notice(f"left out, for they are no pictures that can be read: {kinds}"))
+    if todo.left_out:
+        emit(Notice(todo.left_out))
     if todo.unused_masks:
         more = f" and {len(todo.unused_masks) - 1} more" if len(todo.unused_masks) > 1 else ""
         emit(Notice(f"{todo.unused_masks[0]}{more}: no picture pairs with it, so not used"))
