@@ -12,12 +12,13 @@ from __future__ import annotations
 
 import ctypes
 import re
-from collections.abc import Iterable, Sequence
+import zlib
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -41,6 +42,13 @@ _SPACES = {1: 1, 3: 3, 4: 4}  # number of components: libjpeg's number for what 
 
 _YCC = ((0.299, 0.587, 0.114), (-0.168735892, -0.331264108, 0.5), (0.5, -0.418687589, -0.081312411))
 _AT_ONCE = 2048  # blocks
+# Sums of the Huffman tables that T.81 gives in annex K.3, by class and number. A file that has no others gets no
+# others: to count what codes of its own would take is half of the work of writing.
+_STANDARD = {0x00: 0x9898900E, 0x01: 0x57A406EB, 0x10: 0x06F8F02E, 0x11: 0xA1415F28}
+_MOST = 32  # things that are remembered
+_MEMORY: dict[tuple[str, bytes], Any] = {}
+
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -328,17 +336,37 @@ def _library(name: str) -> Any:
     return library
 
 
+def _remembered(what: str, header: bytes, make: Callable[[], T]) -> T:
+    """What goes by a header alone: the pictures of a folder often have one in common."""
+    found: T | None = _MEMORY.get((what, header))
+    if found is None:
+        found = make()
+        while len(_MEMORY) >= _MOST:  # other threads may do so too: then something is made, or dropped, twice
+            _MEMORY.pop(next(iter(_MEMORY)), None)
+        _MEMORY[what, header] = found
+    return found
+
+
+def _shapes(source: Path) -> list[tuple[int, int]]:
+    """Rows and columns of blocks of each component, as libjpeg finds them; none if it cannot read the header.
+
+    jpeglib survives a damaged header here, but not where it reads coefficients.
+    """
+    blocks, scans = np.zeros((4, 2), np.int32), np.zeros(1, np.int32)
+    arrays = (blocks.ctypes.data, *[None] * 8, scans.ctypes.data)
+    found = _library(_SEQUENTIAL).read_jpeg_info(bytes(source), *arrays, None)
+    return [(down, across) for down, across in blocks.tolist() if down and across] if found else []
+
+
 def _read(data: bytes, frame: _Frame, folder: Path) -> tuple[list[_Plane], NDArray[np.uint16]]:
     """Coefficients of all components, and their quantisation tables, (components, 8, 8)."""
     source, library = folder / "read.jpg", _library(_SEQUENTIAL)
     source.write_bytes(data)
-    blocks, scans = np.zeros((4, 2), np.int32), np.zeros(1, np.int32)
-    # jpeglib survives a damaged header here, but not where it reads coefficients.
-    found = library.read_jpeg_info(bytes(source), blocks.ctypes.data, *[None] * 8, scans.ctypes.data, None)
-    size, count = np.array([frame.height, frame.width]), len(frame.components)
-    if not found or not np.array_equal(blocks[:count], -(-size // (8 * np.array(frame.steps())))):
+    sides, count = (frame.height, frame.width), len(frame.components)
+    shapes = [(-(-sides[0] // (8 * down)), -(-sides[1] // (8 * across))) for down, across in frame.steps()]
+    if _remembered("shapes", _header(data), lambda: _shapes(source)) != shapes:
         raise ValueError("libjpeg cannot read its header")
-    planes = [np.empty((*shape, 8, 8), np.int16) for shape in blocks[:count].tolist()]
+    planes = [np.empty((*shape, 8, 8), np.int16) for shape in shapes]
     tables, numbers = np.zeros((4, 8, 8), np.uint16), np.zeros(4, np.int16)
     arrays = _pointers([*planes, *[None] * (4 - count), tables, numbers])
     if not library.read_jpeg_dct(bytes(source), *arrays):
@@ -358,17 +386,51 @@ def _write(data: bytes, frame: _Frame, planes: Sequence[_Plane], folder: Path) -
         data = _put(_reordered(data, [1, 2, 3, 0]), frame, planes[:3], _ANY_ORDER, folder)
     if len(planes) == 4 and not frame.progressive:
         return data
-    return _put(data, frame, planes[:3], _PROGRESSIVE if frame.progressive else _SEQUENTIAL, folder)
+    name = _PROGRESSIVE if frame.progressive else _SEQUENTIAL
+    if len(planes) == 4:
+        return _put(data, frame, planes[:3], name, folder)
+    # libjpeg decodes what it is given first. All of that is replaced, so a file will do that has the same size and
+    # tables, and nothing in its blocks.
+    empty = _remembered(
+        name, _header(data), lambda: _put(data, frame, [np.zeros_like(plane) for plane in planes], name, folder)
+    )
+    codes = {number: zlib.crc32(table) for number, table in _codes(data).items()}
+    standard = bool(codes) and codes.items() <= _STANDARD.items() and not frame.progressive
+    return _put(empty, frame, planes, name, folder, to_measure=not standard)
 
 
-def _put(data: bytes, frame: _Frame, planes: Sequence[_Plane], name: str, folder: Path) -> bytes:
+def _header(data: bytes) -> bytes:
+    """All up to the coded data of the first scan."""
+    found = b"\xff\xd8"
+    for marker, segment in _segments(data):
+        if marker == _SOS:
+            return found + segment[: 2 + int.from_bytes(segment[2:4], "big")]
+        found += segment
+    return found
+
+
+def _codes(data: bytes) -> dict[int, bytes]:
+    """Huffman tables by class and number, each as it stands in the file."""
+    found: dict[int, bytes] = {}
+    for marker, segment in _segments(data):
+        at = 4
+        while marker == _DHT and at + 17 <= len(segment):
+            length = 17 + sum(segment[at + 1 : at + 17])
+            found[segment[at]] = segment[at + 1 : at + length]
+            at += length
+    return found
+
+
+def _put(
+    data: bytes, frame: _Frame, planes: Sequence[_Plane], name: str, folder: Path, *, to_measure: bool = True
+) -> bytes:
     source, target = folder / "source.jpg", folder / "target.jpg"
     source.write_bytes(data)
     size = np.array([frame.height, frame.width], np.int32)
     arrays = _pointers([*planes, *[None] * (4 - len(planes)), size])
     count = len(frame.components)
     as_in_source = (None, -1, None, 0, None, None, None)  # tables, quality, their numbers, markers
-    flags = (_OPTIMISE, 0xFFFFFFFF)
+    flags = (_OPTIMISE, 0xFFFFFFFF if to_measure else 0)
     call = _library(name).write_jpeg_dct
     if not call(bytes(source), bytes(target), *arrays, None, None, _SPACES[count], count, *as_in_source, *flags):
         raise ValueError("libjpeg cannot write its coefficients")

@@ -9,7 +9,7 @@ the mask never has to be in memory whole.
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from numpy.typing import NDArray
@@ -209,14 +209,21 @@ class Runs:
 
 @dataclass(frozen=True, eq=False)
 class Damage(Runs):
-    """The damaged pixels of a picture, as runs (see `Runs`). Two runs of one row never touch."""
+    """The damaged pixels of a picture, as runs (see `Runs`). Two runs of one row never touch.
+
+    Attributes:
+        plane: The same as an array, where one is held anyway: windows are copied from it then, and not painted.
+    """
+
+    plane: NDArray[np.bool_] | None = None
 
     @classmethod
-    def of(cls, plane: NDArray[np.bool_]) -> Damage:
+    def of(cls, plane: NDArray[np.bool_], *, held: bool = False) -> Damage:
         """Turn a mask into runs.
 
         Args:
             plane: Shape (height, width); True where the picture is damaged.
+            held: Whether to hold on to `plane`, which must not change any more then.
 
         Returns:
             The same pixels as runs.
@@ -226,7 +233,12 @@ class Damage(Runs):
         """
         if plane.ndim != 2 or plane.size == 0:
             raise ValueError(f"damage must have the shape (height, width) and a pixel at least, got {plane.shape}")
-        return cls.of_strips((plane,), plane.shape[1])
+        damage = cls.of_strips((plane,), plane.shape[1])
+        return replace(damage, plane=plane) if held else damage
+
+    def window(self, window: Window) -> NDArray[np.bool_]:
+        """The pixels of one window, see `Runs.window`; the array is the caller's own."""
+        return super().window(window) if self.plane is None else self.plane[window.slices].copy()
 
     @classmethod
     def of_strips(cls, strips: Iterable[NDArray[np.bool_]], width: int) -> Damage:

@@ -107,6 +107,8 @@ class TilePlan:
         Returns:
             Shape (height, width) of the window; True where it is the writer. Elsewhere its result must not be used.
         """
+        if len(self.windows) == 1:
+            return self.damage.window(self.windows[0])
         return self.runs.owned(self.windows[i], self.owners, i)
 
 
@@ -136,7 +138,8 @@ def plan_tiles(
     where that does not help the windows are the cells of a grid (`TilePlan.fallback`).
 
     Args:
-        damage: Where the picture is damaged; an array has the shape (height, width).
+        damage: Where the picture is damaged; an array has the shape (height, width), and must not change while the plan
+            is in use.
         size: Longest side of a window, at least 1.
         context: Pixels of surroundings that a window should see round its damage, at least 0; never more than a quarter
             of `size`.
@@ -152,7 +155,7 @@ def plan_tiles(
     """
     if size < 1 or context < 0:
         raise ValueError(f"size must be at least 1 and context at least 0, got {size} and {context}")
-    damage = damage if isinstance(damage, Damage) else Damage.of(damage)
+    damage = damage if isinstance(damage, Damage) else Damage.of(damage, held=True)
     sheet = _Sheet(size, damage.width, damage.height)
     if whole and max(damage.width, damage.height) <= size:
         return plan_grid(damage, size)
@@ -640,6 +643,8 @@ def _gathered(boxes: NDArray[np.int32], context: int, sheet: _Sheet) -> NDArray[
         merged = _merged(boxes, context, sheet, root, (right * root // 3, below * root // 3))
         boxes = _unions(boxes, merged, int(merged.max(initial=-1)) + 1)
         group = merged[group]
+        if len(boxes) == 1:  # nothing is left to share with
+            break
     return group
 
 

@@ -248,6 +248,29 @@ def test_metadata_stands_verbatim_in_its_order_and_further_pictures_are_left_out
     assert len(result) < len(data)
 
 
+@pytest.mark.parametrize("kind", ["L", "YCbCr 4:2:0", "YCbCr 4:4:4"])
+def test_a_file_of_standard_codes_keeps_them_and_one_of_codes_of_its_own_gets_new_ones(kind: str) -> None:
+    for optimize in (False, True):
+        data = encoded(kind, optimize=optimize)
+        result = _jpeg.patch(data, repainted(data, holes()), holes())
+        codes = [[item for item in segments(file) if item[0] == 0xC4] for file in (data, result)]
+        assert (tables(codes[0]) == tables(codes[1])) is not optimize
+
+
+def tables(items: list[tuple[int, bytes]]) -> bytes:
+    return b"".join(body for _, body in items)
+
+
+def test_pictures_of_one_header_do_not_get_each_others_pixels() -> None:
+    files = [encoded("YCbCr 4:2:0", seed=seed) for seed in range(3)]
+    wanted = [repainted(data, holes()) for data in files]
+    for _ in range(2):  # the second time all that goes by a header is remembered
+        for data, pixels in zip(files, wanted, strict=True):
+            shown = decoded(_jpeg.patch(data, pixels, holes()))
+            away = ~near_touched(data, holes(), 1)
+            assert np.array_equal(shown[away], decoded(data)[away])
+
+
 def test_segments_between_scans_are_kept() -> None:
     data = not_interleaved([encoded("L", seed=at) for at in range(3)], segment(0xFE, b"between"))
     result = _jpeg.patch(data, repainted(data, holes()), holes())

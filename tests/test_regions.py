@@ -178,9 +178,11 @@ def test_a_window_is_the_mask_there(mask: Mask, data: st.DataObject) -> None:
     left, right = sorted((data.draw(st.integers(0, width - 1)), data.draw(st.integers(1, width))))
     top, bottom = sorted((data.draw(st.integers(0, height - 1)), data.draw(st.integers(1, height))))
     window = Window(left, top, max(right - left, 1), max(bottom - top, 1))
-    seen = Damage.of(mask).window(window)
-    assert seen.dtype == np.bool_
-    assert np.array_equal(seen, mask[window.slices])
+    for held in (False, True):
+        seen = Damage.of(mask, held=held).window(window)
+        assert seen.dtype == np.bool_
+        assert np.array_equal(seen, mask[window.slices])
+        assert not np.shares_memory(seen, mask)
 
 
 @thorough
