@@ -38,6 +38,7 @@ _ALIKE = 128 * 128
 """Pixels of a canvas up to which a CPU computes batches in fp32, and never a tile alone: its library takes another way
 through small deep layers for one picture than for several, and the last bits differ. As it is, a tile gives the same
 bytes whoever keeps it company. (In bf16 one and several were found to agree.)"""
+_MOST_HELPERS = 32
 SMALLEST_SPLIT = 64
 """A tile is not halved below this side when memory runs out, pixels."""
 
@@ -203,7 +204,7 @@ class Engine:
             computed, another is copied.
         devices: Where the lanes compute, in turns.
         units: Cores or GPUs behind the lanes. One that has nothing to do should not wait for a full batch.
-        helpers: How many threads should read, and as many write: on a CPU they take its cores from the lanes.
+        helpers: How many should read and write: on a CPU they take its cores from the lanes.
         ahead: How many pictures should be on their way between those threads, so that no lane waits.
     """
 
@@ -227,8 +228,13 @@ class Engine:
         else:
             self.units = len(self.devices)
             self.lanes = self.units * (2 if kind == "cuda" else 1)
-            self.helpers = max(2, os.cpu_count() or 2)
+            self.helpers = max(2, min(_MOST_HELPERS, os.cpu_count() or 2))
             self.ahead = 256 * len(self.devices)
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether it computes on the cores that others work on too."""
+        return self._cores > 0
 
     def batch_size(self, canvas: tuple[int, int]) -> int:
         """Say how many tiles of a shape to give at once: what was asked for, or what suits the device."""

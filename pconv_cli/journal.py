@@ -47,7 +47,11 @@ class _Entry(NamedTuple):
 
 
 class Journal:
-    """What has been made, by this run, by earlier ones, and by others at work. Threads may share it."""
+    """What has been made, by this run, by earlier ones, and by others at work. Threads may share it.
+
+    Attributes:
+        place: What it was opened with: other processes may open it too.
+    """
 
     def __init__(self, path: Path, key: str, hand: str = "") -> None:
         """Open the journal, or begin one, and read what is there. Lines that make no sense are passed over.
@@ -60,6 +64,7 @@ class Journal:
         Raises:
             OutputError: The file cannot be made, read or appended to.
         """
+        self.place = (path, key, hand)
         self._key, self._path = key, path
         self._folder = Path(os.path.realpath(path.parent))
         self._entries: dict[str, tuple[_Entry, ...]] = {}

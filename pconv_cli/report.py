@@ -73,7 +73,8 @@ class ItemReport:
         space: How the network was shown the picture's colours.
         seconds: From reading to written.
         megapixels_per_second: Size of the picture over that time.
-        peak_memory_bytes: Most memory that the process has held so far; None where the system does not tell.
+        peak_memory_bytes: Most memory that the process which read and wrote it has held so far; None where the system
+            does not tell.
     """
 
     name: str

@@ -19,12 +19,12 @@ from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field, replace
 from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import __version__, beside, distributed, files, manifest, provenance
+from pconv_cli import __version__, beside, distributed, files, helpers, manifest, provenance
 from pconv_cli import weights as store
 from pconv_cli.detection import Detect, opencv
 from pconv_cli.distributed import Cluster
@@ -67,7 +67,7 @@ from pconv_cli.journal import NAME, Journal, sweep
 from pconv_cli.layers import Layer, Raw, View, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
-from pconv_cli.pipeline import Limits, Outcome, Turn, run
+from pconv_cli.pipeline import NICENESS, Limits, Outcome, Stages, Turn, run
 from pconv_cli.process import memory_available, settle
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
@@ -76,6 +76,8 @@ from pconv_cli.settings import FAINT, SUSPICIOUS, Settings
 from pconv_cli.tiles import plan_tiles
 
 WAY_OUT = "try another --format, or leave it out"
+WORTH_HELPERS, WORTH_HELPERS_OF_A_GPU = 256, 64
+"""Pictures of a run from which on processes read and write them, computing on a CPU or on GPUs."""
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
@@ -201,6 +203,8 @@ def restore(
     home = _home(todo, stage)
     begin: Callable[[Journal | None], Outcomes]
     if cluster is None:
+        if len(todo.jobs) >= WORTH_HELPERS_OF_A_GPU and not stage.used and helpers.can_be_had():
+            helpers.prepare(__name__)
         here = _Here(settings, emit)
         settled |= here.about
         begin = partial(_on_this_machine, here, settings, settled["weights_sha256"], emit, stage)
@@ -277,18 +281,32 @@ Outcomes = Callable[[Sequence[Job], Callable[[], bool]], Iterator[Outcome[Job, I
 def _on_this_machine(
     here: _Here, settings: RestoreSettings, weights: str, emit: Listener, stage: Stage, journal: Journal | None
 ) -> Outcomes:
+    engine, limits = here.engine, in_flight(here.engine, settings.jobs)
+
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
-        if stage.used:
-            notes = _Notes(stage, _key(settings, weights), journal)
-            stages: _Restoration = _Staged(settings, here.view, here.engine, emit, notes)
-        else:
-            stages = _Restoration(settings, here.view, here.engine, emit, journal)
-        for outcome in run(jobs, stages, in_flight(here.engine, settings.jobs), stop):
-            stage.release(outcome.item.output)
-            yield outcome
-        stages.last_words()
+        looks = _Looks(settings, emit)
+        with ExitStack() as stack:
+            bench: _Bench | helpers.Crew[Job, _Told, ItemReport]
+            if stage.used:
+                bench = _StagedBench(settings, here.view, _Notes(stage, _key(settings, weights), journal))
+            elif _worth_helpers(engine, len(jobs)):
+                make = partial(_Bench.of, settings, here.view, None if journal is None else journal.place)
+                bench = helpers.Crew(make, limits.readers, NICENESS if engine.on_cpu else 0)
+                stack.enter_context(bench)
+            else:
+                bench = _Bench(settings, here.view, journal)
+            stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(engine, emit, looks, bench)
+            for outcome in run(jobs, stages, limits, stop):
+                stage.release(outcome.item.output)
+                yield outcome
+        looks.last_words()
 
     return outcomes
+
+
+def _worth_helpers(engine: Engine, jobs: int) -> bool:
+    """Whether there is so much to do that processes which read and write pay for the seconds they take to come."""
+    return helpers.can_be_had() and jobs >= (WORTH_HELPERS if engine.on_cpu else WORTH_HELPERS_OF_A_GPU)
 
 
 # ---------------------------------------------------------------- on a cluster
@@ -416,6 +434,13 @@ class Planned:
         """Tiles round by round, layer after layer."""
         for filling in self.fillings:
             yield from filling.rounds()
+
+    def next_round(self) -> Sequence[tuple[Shape, Piece]]:
+        """Tiles of the next round that has any, once all of those before have landed; none: all is filled."""
+        if self.pieces is None:
+            self.pieces = self.rounds()
+        pieces = next((pieces for pieces in self.pieces if pieces), ())
+        return [(piece.shape, piece) for piece in pieces]
 
     @property
     def planned(self) -> int:
@@ -663,16 +688,13 @@ class Filler:
 
     def pieces(self, work: Planned) -> Sequence[tuple[Shape, Piece]]:
         """See `pipeline.Stages`."""
-        if work.pieces is None:
-            work.pieces = work.rounds()
-        pieces = next((pieces for pieces in work.pieces if pieces), ())
-        return [(piece.shape, piece) for piece in pieces]
+        return work.next_round()
 
     def batch_size(self, shape: Shape) -> int:
         """See `pipeline.Stages`."""
         return self._engine.batch_size(shape[:2])
 
-    def compute(self, shape: Shape, pieces: Sequence[Piece], turn: Turn) -> None:
+    def compute(self, shape: Shape, pieces: Sequence[Piece | helpers.Parcel], turn: Turn) -> None:
         """See `pipeline.Stages`."""
         tiles = [piece.load() for piece in pieces]
         results = self._engine.fill(tiles, shape[:2], turn.lane, turn.beside)
@@ -681,29 +703,81 @@ class Filler:
         self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
 
 
-class _Restoration(Filler):
-    """The stages of `pipeline.run`, for picture files."""
+class _Told(NamedTuple):
+    """What is to be known of a picture that was read: whether it was done before, its tiles, the share damaged."""
+
+    done_before: bool
+    planned: int
+    share: float
+
+
+class _Restoration:
+    """The stages of `pipeline.run`, for picture files: a bench reads and writes them, here or in helpers."""
 
     def __init__(
-        self, settings: RestoreSettings, view: View, engine: Engine, emit: Listener, journal: Journal | _Notes | None
+        self, engine: Engine, emit: Listener, looks: _Looks, bench: _Bench | helpers.Crew[Job, _Told, ItemReport]
     ) -> None:
-        super().__init__(engine, emit)
+        self._filler, self._emit, self._looks, self._bench = Filler(engine, emit), emit, looks, bench
+        self.cost, self.pieces, self.write = bench.cost, bench.pieces, bench.write
+        self.batch_size, self.compute = self._filler.batch_size, self._filler.compute
+
+    def read(self, job: Job) -> Any:
+        work: Any = self._bench.read(job)
+        told = self._bench.told(work)
+        if not told.done_before:
+            self._looks.at(job, told.share)
+            self._emit(ItemStarted(job.name, told.planned))
+        return work
+
+
+class _Looks:
+    """Says once that masks look like the other polarity, and in the end how many do."""
+
+    def __init__(self, settings: RestoreSettings, emit: Listener) -> None:
+        self._settings, self._emit = settings, emit
+        self._suspicious = 0
+        self._looking = threading.Lock()
+
+    def at(self, job: Job, share: float) -> None:
+        suspicion = self._settings.suspicion(share)
+        if suspicion is None:
+            return
+        with self._looking:
+            self._suspicious += 1
+            first = self._suspicious == 1
+        if first:
+            self._emit(Notice(f"{job.mask or job.image}: {suspicion}"))
+
+    def last_words(self) -> None:
+        if self._suspicious > 1:
+            self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
+
+
+class _Bench:
+    """Reads pictures, cuts them, writes what was filled and what belongs beside it, and notes down what is done."""
+
+    def __init__(self, settings: RestoreSettings, view: View, journal: Journal | _Notes | None) -> None:
         self._settings, self._journal = settings, journal
         self._reader = Reader(settings, view, journal)
         told = store.told(settings.weights) if settings.provenance else {}
         self._weights = (told.get("weights", ""), told.get("weights_sha256", ""))
-        self._suspicious = 0
-        self._looking = threading.Lock()
+
+    @classmethod
+    def of(cls, settings: RestoreSettings, view: View, journal: tuple[Path, str, str] | None) -> _Bench:
+        """One in a process of its own, which opens the journal for itself."""
+        return cls(settings, view, None if journal is None else Journal(*journal))
 
     def cost(self, job: Job) -> int:
         return self._reader.cost(job)
 
     def read(self, job: Job) -> Work:
-        work = self._reader.read(job)
-        if not work.done_before:
-            self._look_at(work)
-            self._emit(ItemStarted(job.name, work.planned))
-        return work
+        return self._reader.read(job)
+
+    def told(self, work: Work) -> _Told:
+        return _Told(work.done_before, work.planned, 0.0 if work.done_before else float(work.hole.mean()))
+
+    def pieces(self, work: Work) -> Sequence[tuple[Shape, Piece]]:
+        return work.next_round()
 
     def write(self, work: Work) -> ItemReport:
         job, settings = work.job, self._settings
@@ -789,27 +863,12 @@ class _Restoration(Filler):
                 why = files.why_unwritable(error) or str(error)
                 raise ItemError(target, f"cannot be noted down as done, so it was not written: {why}") from error
 
-    def _look_at(self, work: Work) -> None:
-        """Say once that a mask looks like the other polarity."""
-        suspicion = self._settings.suspicion(float(work.hole.mean()))
-        if suspicion is None:
-            return
-        with self._looking:
-            self._suspicious += 1
-            first = self._suspicious == 1
-        if first:
-            self._emit(Notice(f"{work.job.mask or work.job.image}: {suspicion}"))
 
-    def last_words(self) -> None:
-        if self._suspicious > 1:
-            self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
-
-
-class _Staged(_Restoration):
+class _StagedBench(_Bench):
     """The same, where some files are elsewhere: they are fetched before, and delivered after."""
 
-    def __init__(self, settings: RestoreSettings, view: View, engine: Engine, emit: Listener, notes: _Notes) -> None:
-        super().__init__(settings, view, engine, emit, notes)
+    def __init__(self, settings: RestoreSettings, view: View, notes: _Notes) -> None:
+        super().__init__(settings, view, notes)
         self._notes, self._stage, self._done = notes, notes.stage, set[Path]()
 
     def cost(self, job: Job) -> int:

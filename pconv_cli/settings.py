@@ -36,7 +36,8 @@ class Settings:
         padding: What lies beyond a tile, or None for what the network was trained with.
         overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
         batch_size: Tiles computed at once, or None for a number that suits the device.
-        jobs: Threads that read, and as many that write, or None for a number that suits the machine.
+        jobs: Threads that read, and as many that write, or so many processes that do both where there is much to do;
+            None for a number that suits the machine.
         invert_mask: Masks are black where damaged instead of white.
         dilate: Pixels that damage is grown by.
         mask_from: How pictures themselves show what is damaged; None: masks are files.

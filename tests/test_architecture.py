@@ -38,6 +38,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "jobs",
         "pairs",
         "pipeline",
+        "helpers",
         "distributed",
         "engine",
         "filling",

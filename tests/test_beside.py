@@ -249,7 +249,7 @@ def test_resume_takes_what_a_killed_run_has_left_and_makes_no_picture_again_that
     saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved.work.pair()
-    wanted = use_case._Restoration._record
+    wanted = use_case._Bench._record
 
     def killed(self: Any, job: Any, target: Path, part: Path) -> None:
         wanted(self, job, target, part)
@@ -257,7 +257,7 @@ def test_resume_takes_what_a_killed_run_has_left_and_makes_no_picture_again_that
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(use_case._Restoration, "_record", killed)
+        patch.setattr(use_case._Bench, "_record", killed)
         saved.restore("--resume", code=130)
     assert tree(saved.filled) == tree(saved.confidence) == ["a.png"] and not (saved.work.out / "a.png").exists()
     assert "is there already" in saved.restore(code=1)

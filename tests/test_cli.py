@@ -26,7 +26,7 @@ import torch
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
 
-from pconv_cli import __version__, engine, images
+from pconv_cli import __version__, engine, helpers, images
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
@@ -638,7 +638,9 @@ import sys, time
 from pathlib import Path
 from pconv_cli import engine
 
+from pconv_cli import restore
 fill, count, go_on = engine.Engine.fill, 0, Path(sys.argv.pop(1))
+restore.WORTH_HELPERS = 1 if sys.argv.pop(1) == "helped" else 1000
 
 def slow(*args):
     global count
@@ -653,15 +655,21 @@ main()
 """
 """`pconv`, except that its third batch waits until a file exists."""
 
+HELPED = ["alone", pytest.param("helped", marks=pytest.mark.skipif(not helpers.can_be_had(), reason="no helpers here"))]
+"""Whether processes read and write beside it."""
+
 ONE_BATCH = box(48, 40, 17, 17, 23, 23)
 """A hole too small for a guide, so that a picture is a single tile."""
 
 
 @contextmanager
-def started(work: Workplace, pconv: Pconv, *options: str, stderr: int) -> Iterator[subprocess.Popen[bytes]]:
-    """The slow `pconv`, one reader thread, as a process that cannot outlive the test's patience."""
+def started(
+    work: Workplace, pconv: Pconv, *options: str, stderr: int, helped: str = "alone"
+) -> Iterator[subprocess.Popen[bytes]]:
+    """The slow `pconv`, one reader thread or process, as a process that cannot outlive the test's patience."""
     go_on = str(work.root / "go-on")
-    command = [sys.executable, "-c", SLOW, go_on, *pconv.line("--json", "--jobs", "1", "--batch-size", "1", *options)]
+    arguments = pconv.line("--json", "--jobs", "1", "--batch-size", "1", *options)
+    command = [sys.executable, "-c", SLOW, go_on, helped, *arguments]
     one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
     with subprocess.Popen(
         command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, env=one_core
@@ -675,11 +683,12 @@ def started(work: Workplace, pconv: Pconv, *options: str, stderr: int) -> Iterat
             process.kill()
 
 
-def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workplace, pconv: Pconv) -> None:
+@pytest.mark.parametrize("helped", HELPED)
+def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workplace, pconv: Pconv, helped: str) -> None:
     names = [f"{n:02}.png" for n in range(20)]
     for name in names:
         work.pair(name, hole=ONE_BATCH)
-    with started(work, pconv, "--progress", "json", stderr=subprocess.PIPE) as process:
+    with started(work, pconv, "--progress", "json", stderr=subprocess.PIPE, helped=helped) as process:
         assert process.stderr is not None
         items = 0
         while items < 3:  # the third has been read: its batch waits, or soon will
@@ -701,7 +710,10 @@ def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workpla
     assert events[-1]["event"] == "run_finished" and events[-1]["not_done"] == 20 - len(done)
 
 
-def test_130_ctrl_c_twice_ends_at_once_with_whole_outputs_and_a_visible_cursor(work: Workplace, pconv: Pconv) -> None:
+@pytest.mark.parametrize("helped", HELPED)
+def test_130_ctrl_c_twice_ends_at_once_with_whole_outputs_and_a_visible_cursor(
+    work: Workplace, pconv: Pconv, helped: str
+) -> None:
     for n in range(20):
         work.pair(f"{n:02}.png", hole=ONE_BATCH)
     master, slave = pty.openpty()
@@ -713,7 +725,7 @@ def test_130_ctrl_c_twice_ends_at_once_with_whole_outputs_and_a_visible_cursor(w
             shown += os.read(master, 4096)
 
     try:
-        with started(work, pconv, "--progress", "bar", stderr=slave) as process:
+        with started(work, pconv, "--progress", "bar", stderr=slave, helped=helped) as process:
             os.close(slave)
             read_until(b"\x1b[?25l")
             while written(work) != ["00.png", "01.png"]:  # the third waits, and nothing will ever let it go on
@@ -1001,13 +1013,14 @@ def test_a_reader_that_has_gone_ends_a_pipe_quietly(work: Workplace) -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="there is no such signal")
+@pytest.mark.parametrize("helped", HELPED)
 def test_a_run_that_was_killed_goes_on_with_nothing_lost_repeated_or_half_written(
-    work: Workplace, pconv: Pconv
+    work: Workplace, pconv: Pconv, helped: str
 ) -> None:
     names = [f"{n:02}.png" for n in range(20)]
     for name in names:
         work.pair(name, hole=ONE_BATCH)
-    with started(work, pconv, "--progress", "json", stderr=subprocess.PIPE) as process:
+    with started(work, pconv, "--progress", "json", stderr=subprocess.PIPE, helped=helped) as process:
         while not {"00.png", "01.png"} <= set(written(work)):  # the third waits, and nothing will ever let it go on
             assert process.poll() is None
             time.sleep(0.05)

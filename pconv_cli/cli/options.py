@@ -76,7 +76,14 @@ PrecisionOption = Annotated[
     Precision,
     typer.Option(help="auto: half precision where the device computes in it, else fp32; fp64 for raw values."),
 ]
-Jobs = Annotated[int | None, typer.Option(min=1, metavar="N", help="Threads that read, and as many that write.")]
+Jobs = Annotated[
+    int | None,
+    typer.Option(
+        min=1,
+        metavar="N",
+        help="Threads that read, and as many that write; a `restore` of hundreds of pictures: processes for both.",
+    ),
+]
 Weights = Annotated[
     str | None,
     typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),

@@ -1,0 +1,323 @@
+"""Processes that read and write beside the one that computes: what travels, who has what, and how they end."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, replace
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from conftest import Workplace, box
+from numpy.typing import NDArray
+
+from pconv_cli import helpers
+from pconv_cli import restore as use_case
+from pconv_cli.errors import DeviceError, ItemError, UsageError
+from pconv_cli.events import Event
+from pconv_cli.journal import NAME
+from pconv_cli.report import Report
+from pconv_cli.restore import RestoreSettings, plan, restore
+
+pytestmark = pytest.mark.skipif(not helpers.can_be_had(), reason="no helpers on this system")
+
+PATIENCE = 60
+
+
+@dataclass(frozen=True, eq=False)
+class Data:
+    """What is computed on in these tests."""
+
+    numbers: NDArray[Any]
+    more: NDArray[Any] | None
+    word: str
+
+
+@dataclass(eq=False)
+class Sum:
+    """A piece: 1 is to be added to its numbers."""
+
+    item: list[Any]
+    window: tuple[int, int]
+    data: Data
+
+    def load(self) -> Data:
+        return self.data
+
+    def land(self, data: Data, result: Data) -> None:
+        assert data is self.data
+        self.item.append(result)
+
+
+class Toy:
+    """Items are names of arrays; there are two rounds of two pieces each, and what comes of all of them is written."""
+
+    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
+        self._arrays = arrays
+
+    def cost(self, item: str) -> int:
+        return self._arrays[item].nbytes
+
+    def read(self, item: str) -> list[Any]:
+        if item == "no item":
+            raise ItemError(Path("no item"), "is none")
+        if item == "no run":
+            raise UsageError("all of this makes no sense")
+        return [item]
+
+    def told(self, loaded: list[Any]) -> tuple[str, int]:
+        return loaded[0], os.getpid()
+
+    def pieces(self, loaded: list[Any]) -> Sequence[tuple[int, Sum]]:
+        if loaded == ["not cut"]:
+            raise ItemError("not cut", "cannot be")
+        if len(loaded) == 5:
+            return ()
+        array = self._arrays[loaded[0]]
+        return [(7, Sum(loaded, (len(loaded), i), Data(array, array.T if i else None, f"{i}"))) for i in range(2)]
+
+    def write(self, loaded: list[Any]) -> tuple[int, list[tuple[str, tuple[int, ...], bytes, str]]]:
+        if loaded[0] == "not written":
+            raise ZeroDivisionError("a slip")
+        landed = [(d.numbers.dtype.str, d.numbers.shape, d.numbers.tobytes(), d.word) for d in loaded[1:]]
+        return os.getpid(), landed
+
+
+ARRAYS: dict[str, NDArray[Any]] = {
+    "bytes": np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
+    "flags": np.array([[True, False, True]]),
+    "floats": np.array([[np.nan, -0.0, np.inf]], np.float32),
+    "slice": np.arange(100, dtype=np.int32).reshape(10, 10)[2:7, 1:9:2],
+    "none": np.zeros((0, 3), np.uint16),
+    "large": np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8),
+    "not written": np.zeros(1), "not cut": np.zeros(1),
+}  # fmt: skip
+MAKE = partial(Toy, ARRAYS)
+
+
+@pytest.fixture(scope="module")
+def crew() -> Iterator[helpers.Crew[str, tuple[str, int], Any]]:
+    with helpers.Crew(MAKE, 2) as crew:
+        yield crew
+
+
+def done(crew: helpers.Crew[str, tuple[str, int], Any], item: str) -> tuple[int, int, list[Any]]:
+    """Take an item through all stages; the process that read it, the one that wrote it, and what it was given back."""
+    held = crew.read(item)
+    name, reader = crew.told(held)
+    assert name == item and reader != os.getpid()
+    rounds = 0
+    while pieces := crew.pieces(held):
+        rounds += 1
+        assert [shape for shape, _ in pieces] == [7, 7]
+        for i, (_, parcel) in enumerate(pieces):
+            data = parcel.load()
+            assert parcel.window == (2 * rounds - 1, i) and data.word == str(i)
+            assert (data.more is None) == (i == 0)
+            parcel.land(data, replace(data, numbers=data.numbers, more=None))
+    assert rounds == 2
+    writer, landed = crew.write(held)
+    return reader, writer, landed
+
+
+@pytest.mark.parametrize("item", ["bytes", "flags", "floats", "slice", "none", "large"])
+def test_arrays_of_any_kind_travel_there_and_back_bit_by_bit(crew: Any, item: str) -> None:
+    array = ARRAYS[item]
+    assert crew.cost(item) == array.nbytes
+    reader, writer, landed = done(crew, item)
+    assert reader == writer
+    assert landed == [(array.dtype.str, array.shape, array.tobytes(), word) for word in ("0", "1", "0", "1")]
+
+
+def test_items_of_many_threads_are_spread_and_each_stays_where_it_was_read(crew: Any) -> None:
+    items = list(ARRAYS)[:6] * 20
+    with ThreadPoolExecutor(8) as pool:
+        found = list(pool.map(lambda item: done(crew, item), items))
+    assert all(reader == writer for reader, writer, _ in found)
+    assert len({reader for reader, _, _ in found}) == 2
+    assert all(landed[0][2] == ARRAYS[item].tobytes() for item, (_, _, landed) in zip(items, found, strict=True))
+
+
+def test_what_fails_fails_here_as_it_did_there_and_the_helper_goes_on(crew: Any) -> None:
+    with pytest.raises(ItemError) as read:
+        crew.read("no item")
+    assert (read.value.path, read.value.reason) == ("no item", "is none")
+    held = crew.read("not cut")
+    with pytest.raises(ItemError, match="cannot be"):
+        crew.pieces(held)
+    with pytest.raises(UsageError, match="makes no sense"):
+        crew.read("no run")
+    with pytest.raises(RuntimeError, match=r"KeyError: 'unheard of' \(in a helper: test_helpers.py, line \d+\)"):
+        crew.cost("unheard of")
+    held = crew.read("not written")
+    for _ in range(2):
+        for _, parcel in crew.pieces(held):
+            parcel.land(parcel.load(), parcel.load())
+    assert not crew.pieces(held)
+    with pytest.raises(RuntimeError, match="ZeroDivisionError: a slip"):
+        crew.write(held)
+    assert done(crew, "bytes")[2]
+
+
+def refusing() -> Toy:
+    raise UsageError("no bench for you")
+
+
+def test_a_bench_that_cannot_be_made_says_why() -> None:
+    with helpers.Crew(refusing, 1) as crew, pytest.raises(UsageError, match="no bench for you"):
+        crew.cost("bytes")
+
+
+def test_a_helper_that_is_gone_ends_the_run_with_one_line_and_the_way_out() -> None:
+    with helpers.Crew(MAKE, 1) as crew:
+        _, pid = crew.told(crew.read("bytes"))
+        os.kill(pid, signal.SIGKILL)
+        with pytest.raises(DeviceError, match=r"is gone: was it killed.*--resume goes on"):
+            for _ in range(2):  # the first request may still fit into the line
+                crew.read("bytes")
+
+
+def test_helpers_end_with_their_crew_and_heed_no_signal_before() -> None:
+    with helpers.Crew(MAKE, 2) as crew:
+        pids = {crew.told(crew.read(item))[1] for item in ("bytes", "flags")}
+        assert len(pids) == 2
+        for pid in pids:
+            os.kill(pid, signal.SIGINT)
+            os.kill(pid, signal.SIGTERM)
+        assert crew.cost("bytes") == 24
+    wait_for_the_end_of(pids)
+
+
+def test_helpers_do_not_outlive_a_process_that_is_killed() -> None:
+    code = (
+        "import test_helpers as t, time\n"
+        "with t.helpers.Crew(t.MAKE, 2) as crew:\n"
+        "    print([crew.told(crew.read(item))[1] for item in ('bytes', 'flags')], flush=True)\n"
+        "    time.sleep(600)\n"
+    )
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, cwd=Path(__file__).parent) as process:
+        assert process.stdout is not None
+        pids = json.loads(process.stdout.readline())
+        process.kill()
+    wait_for_the_end_of(pids)
+
+
+def wait_for_the_end_of(pids: Any) -> None:
+    until = time.monotonic() + PATIENCE
+    while any(map(alive, pids)):
+        assert time.monotonic() < until, "helpers are still there"
+        time.sleep(0.02)
+
+
+def alive(pid: int) -> bool:
+    try:
+        return Path(f"/proc/{pid}/stat").read_text("ascii").rpartition(")")[2].split()[0] != "Z"
+    except OSError:
+        return False
+
+
+# ---------------------------------------------------------------- restore
+
+
+def run(work: Workplace, out: str, **settings: Any) -> tuple[Report, list[Event]]:
+    events: list[Event] = []
+    lock = threading.Lock()
+
+    def listen(event: Event) -> None:
+        with lock:
+            events.append(event)
+
+    chosen = RestoreSettings(**{"weights": "none", "device": "cpu", "precision": "fp32", "jobs": 2, **settings})
+    todo = plan(work.pictures, work.masks, str(work.root / out), chosen)
+    return restore(todo, chosen, listen), events
+
+
+def files(folder: Path) -> dict[str, bytes]:
+    found = (path for path in folder.rglob("*") if path.is_file() and path.name != NAME)
+    return {str(path.relative_to(folder)): path.read_bytes() for path in found}
+
+
+def comparable(report: Report, out: str) -> list[dict[str, Any]]:
+    told = []
+    for item in report.items:
+        row = asdict(item)
+        for name in ("seconds", "megapixels_per_second", "peak_memory_bytes"):
+            del row[name]
+        told.append({key: str(value).replace(f"/{out}/", "/") for key, value in row.items()})
+    return told
+
+
+@pytest.fixture
+def mixed(work: Workplace) -> Workplace:
+    """Pictures of all kinds, some of which fail."""
+    for name, mode in (("a.png", "RGB"), ("b.jpg", "RGB"), ("c.tif", "L"), ("d.webp", "RGBA"), ("e.bmp", "P")):
+        work.pair(name, mode)
+    work.pair("deep.png", hole=box(48, 40, 2, 2, 45, 38))
+    work.pair("whole.png", hole=np.zeros((40, 48), np.bool_))
+    work.pair("broken.jpg")
+    (work.pictures / "broken.jpg").write_bytes((work.pictures / "a.png").read_bytes()[:50])
+    work.pair("all.png", hole=np.ones((40, 48), np.bool_))
+    work.pair("alone.png")
+    for mask in work.masks.glob("alone*"):
+        mask.unlink()
+    return work
+
+
+def test_files_and_reports_are_the_same_whoever_reads_and_writes(
+    mixed: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    options = {"save_filled": mixed.root / "filled", "overwrite": True}
+    alone, _ = run(mixed, "alone", **options)
+    kept = files(mixed.root / "filled")
+    monkeypatch.setattr(use_case, "WORTH_HELPERS", 1)
+    together, events = run(mixed, "together", **options)
+    assert comparable(together, "together") == comparable(alone, "alone")
+    assert {item.status for item in together.items} == {"restored", "copied", "failed"}
+    assert files(mixed.root / "together") == files(mixed.root / "alone")
+    assert files(mixed.root / "filled") == kept
+    kinds = [type(event).__name__ for event in events]
+    assert kinds.count("ItemStarted") == kinds.count("ItemDone") == 7 and kinds.count("ItemFailed") == 3
+
+
+def test_what_helpers_have_done_is_noted_and_left_out_the_next_time(
+    mixed: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(use_case, "WORTH_HELPERS", 1)
+    first, _ = run(mixed, "out")
+    before = {path: path.stat().st_ino for path in (mixed.root / "out").iterdir()}
+    second, _ = run(mixed, "out", resume=True)
+    assert first.count("restored") + first.count("copied") == second.count("done_before") == 7
+    assert {path: path.stat().st_ino for path in (mixed.root / "out").iterdir()} == before
+    again, _ = run(mixed, "out")  # without --resume: refused, file by file
+    assert again.count("failed") == 10
+
+
+def test_suspicious_masks_are_told_of_once_whoever_reads_them(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        work.pair(name, hole=box(48, 40, 1, 1, 47, 39))
+    told = []
+    for worth in (1, 1000):
+        monkeypatch.setattr(use_case, "WORTH_HELPERS", worth)
+        report, _ = run(work, f"out{worth}")
+        told.append([text.partition(": ")[2] or text for text in report.notices])
+    assert told[0] == told[1] and len(told[0]) == 2
+
+
+def test_few_pictures_are_not_worth_helpers(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: Any) -> None:
+        pytest.fail("a crew was engaged")
+
+    monkeypatch.setattr(helpers.Crew, "__enter__", refuse)
+    work.pair("a.png")
+    assert run(work, "out")[0].count("restored") == 1
