@@ -1,11 +1,14 @@
 """How near a whole run comes to the rate of its network: decoding, planning, filling, encoding, writing included.
 
-    python benchmarks/stream.py PHOTOS MASKS [--pictures 60] [--rounds 3] [--device auto] [--jobs N] [--growth N]
+    python benchmarks/stream.py PHOTOS MASKS [--pictures 256] [--rounds 3] [--device auto] [--jobs N] [--growth N]
 
 PHOTOS are cut to 512 x 512 and saved as JPEG, under masks of MASKS in turns. Measured one after the other, round by
 round: the whole of `pconv_cli.restore` over the folder; the same batches of the same tiles from memory, network only;
 and OpenCV's Telea and Navier-Stokes over the same files (read, fill, write, one after the other, as scripts do).
 Importing torch and loading the weights are left out everywhere. Prints medians on stderr, one JSON object last.
+
+With --rest, the same run with a network that gives back what it gets: how fast everything else is, with threads and
+with helpers, which is what bounds a fast device.
 
 With --growth N, N small pictures more are run through the stream, and the memory held is noted on the way.
 """
@@ -69,6 +72,17 @@ class Recorder(Engine):
         return total
 
 
+class Instant(Recorder):
+    """A device that takes no time."""
+
+    def fill(
+        self, tiles: Sequence[Tile], canvas: tuple[int, int], lane: int = 0, beside: int | None = None
+    ) -> list[Filled]:
+        now = time.perf_counter()
+        self.spans.append((now, now))
+        return [Filled(tile.pixels.copy(), np.ones_like(tile.known)) for tile in tiles]
+
+
 def make_folder(photos: Path, masks: Path, count: int, into: Path, side: int = SIDE) -> None:
     """Save pictures as JPEG and masks as PNG, of one size."""
     found = [sorted(p for p in folder.rglob("*") if p.suffix.lower() in READ_SUFFIXES) for folder in (photos, masks)]
@@ -117,6 +131,19 @@ def replay(kept: Sequence[tuple[Sequence[Tile], tuple[int, int]]]) -> float:
     return time.perf_counter() - started
 
 
+def rest(folder: Path, pictures: int, settings: use_case.RestoreSettings) -> dict[str, float]:
+    """Pictures a second where the network takes no time: medians of three, with threads and with helpers."""
+    kept, worth = use_case.Engine, (use_case.WORTH_HELPERS, use_case.WORTH_HELPERS_OF_A_GPU)
+    use_case.Engine = Instant  # type: ignore[misc]
+    found: dict[str, list[float]] = {"threads": [], "helpers": []}
+    for way in [*found] * 3:
+        use_case.WORTH_HELPERS = use_case.WORTH_HELPERS_OF_A_GPU = 1 if way == "helpers" else 10**9
+        found[way].append(pictures / stream(folder, settings, lambda event: None)["whole"])
+    use_case.Engine = kept  # type: ignore[misc]
+    use_case.WORTH_HELPERS, use_case.WORTH_HELPERS_OF_A_GPU = worth
+    return {way: round(statistics.median(rates), 1) for way, rates in found.items()}
+
+
 def opencv(folder: Path, method: int) -> float:
     """Read, fill and write with OpenCV."""
     with tempfile.TemporaryDirectory(dir=folder) as out:
@@ -149,12 +176,13 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("masks", type=Path)
-    parser.add_argument("--pictures", type=int, default=60)
+    parser.add_argument("--pictures", type=int, default=256)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
     parser.add_argument("--jobs", type=int)
     parser.add_argument("--growth", type=int, default=0)
+    parser.add_argument("--rest", action="store_true")
     options = parser.parse_args()
     settle()
     use_case.Engine = Recorder  # type: ignore[misc]
@@ -174,6 +202,7 @@ def main() -> None:
             row["telea"], row["ns"] = opencv(folder, cv2.INPAINT_TELEA), opencv(folder, cv2.INPAINT_NS)
             rows.append(row)
             print({name: round(value, 3) for name, value in row.items()}, file=sys.stderr)
+        without = rest(folder, options.pictures, settings) if options.rest else {}
         if options.growth:
             held = growth(Path(place) / "growth", options.photos, options.masks, options.growth, settings)
     medians = {name: statistics.median(row[name] for row in rows) for name in rows[0]}
@@ -195,6 +224,7 @@ def main() -> None:
         },
         "busy_between_first_and_last_tile": round(medians["busy"] / medians["first_to_last_tile"], 3),
         "lanes_busy_between_first_and_last_tile": round(medians["lanes_busy"] / medians["first_to_last_tile"], 3),
+        "pictures_per_second_without_network": without,
         "mib_held_after_pictures": held,
     }  # fmt: skip
     print(

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
 from pconv_cli import __version__, beside, distributed, files, helpers, manifest, provenance
@@ -203,9 +204,7 @@ def restore(
     home = _home(todo, stage)
     begin: Callable[[Journal | None], Outcomes]
     if cluster is None:
-        if len(todo.jobs) >= WORTH_HELPERS_OF_A_GPU and not stage.used and helpers.can_be_had():
-            helpers.prepare(__name__)
-        here = _Here(settings, emit)
+        here = _Here(settings, emit, 0 if stage.used else len(todo.jobs))
         settled |= here.about
         begin = partial(_on_this_machine, here, settings, settled["weights_sha256"], emit, stage)
     else:
@@ -266,8 +265,10 @@ def restore(
 class _Here:
     """The network, ready on the devices of this machine."""
 
-    def __init__(self, settings: RestoreSettings, emit: Listener) -> None:
+    def __init__(self, settings: RestoreSettings, emit: Listener, jobs: int = 0) -> None:
         devices = choose_devices(settings.device)
+        if _worth_helpers(jobs, on_cpu=devices[0].type == "cpu"):
+            helpers.prepare(__name__)  # they come while weights are loaded
         network, self.view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
         precision, reason = choose_precision(settings.precision, devices[0], exact=self.view.raw)
         self.about = described(devices, precision, reason)
@@ -286,15 +287,16 @@ def _on_this_machine(
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
         looks = _Looks(settings, emit)
         with ExitStack() as stack:
-            bench: _Bench | helpers.Crew[Job, _Told, ItemReport]
+            bench: _Bench | helpers.Crew[Job, _Told, ItemReport] = _Bench(settings, here.view, journal)
             if stage.used:
                 bench = _StagedBench(settings, here.view, _Notes(stage, _key(settings, weights), journal))
-            elif _worth_helpers(engine, len(jobs)):
+            elif _worth_helpers(len(jobs), on_cpu=engine.on_cpu):
                 make = partial(_Bench.of, settings, here.view, None if journal is None else journal.place)
-                bench = helpers.Crew(make, limits.readers, NICENESS if engine.on_cpu else 0)
-                stack.enter_context(bench)
-            else:
-                bench = _Bench(settings, here.view, journal)
+                try:
+                    crew = helpers.Crew(make, limits.readers, NICENESS if engine.on_cpu else 0)
+                    bench = stack.enter_context(crew)
+                except (OSError, EOFError) as error:  # no sockets, or no more processes
+                    emit(Notice(f"no processes to read and write with ({error}): threads do it, which is slower"))
             stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(engine, emit, looks, bench)
             for outcome in run(jobs, stages, limits, stop):
                 stage.release(outcome.item.output)
@@ -304,9 +306,9 @@ def _on_this_machine(
     return outcomes
 
 
-def _worth_helpers(engine: Engine, jobs: int) -> bool:
+def _worth_helpers(jobs: int, *, on_cpu: bool) -> bool:
     """Whether there is so much to do that processes which read and write pay for the seconds they take to come."""
-    return helpers.can_be_had() and jobs >= (WORTH_HELPERS if engine.on_cpu else WORTH_HELPERS_OF_A_GPU)
+    return helpers.can_be_had() and jobs >= (WORTH_HELPERS if on_cpu else WORTH_HELPERS_OF_A_GPU)
 
 
 # ---------------------------------------------------------------- on a cluster
@@ -764,7 +766,8 @@ class _Bench:
 
     @classmethod
     def of(cls, settings: RestoreSettings, view: View, journal: tuple[Path, str, str] | None) -> _Bench:
-        """One in a process of its own, which opens the journal for itself."""
+        """One in a process of its own, which opens the journal for itself, and has one core."""
+        torch.set_num_threads(1)
         return cls(settings, view, None if journal is None else Journal(*journal))
 
     def cost(self, job: Job) -> int:

@@ -321,3 +321,17 @@ def test_few_pictures_are_not_worth_helpers(work: Workplace, monkeypatch: pytest
     monkeypatch.setattr(helpers.Crew, "__enter__", refuse)
     work.pair("a.png")
     assert run(work, "out")[0].count("restored") == 1
+
+
+def test_where_no_process_can_be_had_threads_do_it_and_it_is_told(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(*_: Any) -> None:
+        raise BlockingIOError(11, "Resource temporarily unavailable")
+
+    monkeypatch.setattr(use_case, "WORTH_HELPERS", 1)
+    monkeypatch.setattr(helpers.Crew, "__enter__", refuse)
+    work.pair("a.png")
+    report, _ = run(work, "out")
+    assert report.count("restored") == 1
+    assert [text for text in report.notices if "temporarily unavailable" in text and "slower" in text]
