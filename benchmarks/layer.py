@@ -29,11 +29,12 @@ from pconv_cli.nn.partial_conv import PartialConv2d, hide
 from pconv_cli.process import settle
 
 LAYERS = [  # channels in, out, kernel, stride, side: of the default network at 512 px, and the paper's first
-    (32, 64, 3, 2, 256),
-    (64, 128, 3, 2, 128),
-    (96, 32, 3, 1, 256),
-    (192, 64, 3, 1, 128),
-    (320, 128, 3, 1, 64),
+    (40, 96, 3, 2, 256),
+    (96, 192, 3, 2, 128),
+    (96, 96, 3, 1, 128),
+    (136, 40, 3, 1, 256),
+    (288, 96, 3, 1, 128),
+    (448, 192, 3, 1, 64),
     (3, 64, 7, 2, 512),
 ]
 

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from functools import cache, reduce
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -113,8 +113,11 @@ def patch(original: bytes, pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -
     try:
         with TemporaryDirectory(prefix="pconv-") as folder:
             planes, tables = _read(bare, frame, Path(folder))
-            parts = zip(planes, tables, matrix, offset, steps, strict=True)
-            planes = [_filled(*part, pixels.reshape(*size, channels), hole) for part in parts]
+            for step in dict.fromkeys(steps):
+                alike = [
+                    _Part(*part) for *part, of in zip(planes, tables, matrix, offset, steps, strict=True) if of == step
+                ]
+                _fill(alike, step, pixels.reshape(*size, channels), hole)
             written = _write(bare, frame, planes, Path(folder))
     except OSError as error:
         raise ValueError(f"no room for temporary files ({error.strerror or error})") from error
@@ -267,33 +270,36 @@ def _times(blocks: NDArray[np.float32], matrix: NDArray[np.float32]) -> NDArray[
     return np.asarray((padded.reshape(-1, 64, 64) @ matrix).reshape(-1, 64)[:count])
 
 
-def _filled(
-    plane: _Plane,
-    table: NDArray[np.uint16],
-    weights: NDArray[np.float32],
-    offset: np.float32,
-    step: tuple[int, int],
-    pixels: NDArray[np.uint8],
-    hole: NDArray[np.bool_],
-) -> _Plane:
-    """Coefficients of a component with the hole's pixels, (h, w, channels), in them; untouched blocks are copied."""
-    (height, width), (down, across), basis, scale = hole.shape, step, _cosines(), table.astype(np.float32).ravel()
+class _Part(NamedTuple):
+    """A component: coefficients, quantisation table, how its samples come from pixels (see `_conversion`)."""
+
+    plane: _Plane
+    table: NDArray[np.uint16]
+    weights: NDArray[np.float32]
+    offset: np.float32
+
+
+def _fill(parts: Sequence[_Part], step: tuple[int, int], pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -> None:
+    """Put the hole's pixels, (h, w, channels), into components that are sampled alike; untouched blocks stay."""
+    (height, width), (down, across), basis = hole.shape, step, _cosines()
     rows_touched = np.logical_or.reduceat(hole, np.arange(0, height, 8 * down), axis=0)
     touched = np.argwhere(np.logical_or.reduceat(rows_touched, np.arange(0, width, 8 * across), axis=1))
-    plane, pixels, hole = plane.copy(), _blocks(pixels, step), _blocks(hole[..., None], step)
+    pixels, hole = _blocks(pixels, step), _blocks(hole[..., None], step)
     for at in range(0, len(touched), _AT_ONCE):
         y, x = touched[at : at + _AT_ONCE].T
         inside = reduce(np.logical_or, _corners(hole[y, x, ..., 0], step)).reshape(-1, 64)
-        seen = pixels[y, x]  # channel by channel, and slices: products with three columns, and means, are slow
-        mixed = sum(seen[..., channel] * weight for channel, weight in enumerate(weights) if weight)
-        samples = (sum(_corners(mixed, step)) / np.float32(down * across) + offset).reshape(-1, 64)
         shared = ~inside.all(axis=1)
-        old = _times(plane[y[shared], x[shared]].reshape(-1, 64) * scale, basis.T)
-        samples[shared] = np.where(inside[shared], samples[shared], old)
-        levels = np.rint(_times(samples, basis) / scale)
-        # What the Huffman code of 8-bit pictures can hold.
-        plane[y, x] = levels.clip(-1023, 1023).astype(np.int16).reshape(-1, 8, 8)
-    return plane
+        seen = np.moveaxis(pixels[y, x], -1, 0).astype(np.float32)
+        for part in parts:
+            scale = part.table.astype(np.float32).ravel()
+            # Channel by channel, and slices: products with three columns, and means, are slow.
+            mixed = sum(channel * weight for channel, weight in zip(seen, part.weights, strict=True) if weight)
+            samples = (sum(_corners(mixed, step)) / np.float32(down * across) + part.offset).reshape(-1, 64)
+            old = _times(part.plane[y[shared], x[shared]].reshape(-1, 64) * scale, basis.T)
+            samples[shared] = np.where(inside[shared], samples[shared], old)
+            levels = np.rint(_times(samples, basis) / scale)
+            # What the Huffman code of 8-bit pictures can hold.
+            part.plane[y, x] = levels.clip(-1023, 1023).astype(np.int16).reshape(-1, 8, 8)
 
 
 def _blocks(values: NDArray[Any], step: tuple[int, int]) -> NDArray[Any]:
