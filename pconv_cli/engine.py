@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pconv_cli.errors import DeviceError
 from pconv_cli.events import Listener, Notice
+from pconv_cli.nn.partial_conv import PartialConv2d
 from pconv_cli.nn.pyramid import GUIDE_LEVELS
 
 PRECISIONS = {"fp64": torch.float64, "fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -325,10 +326,10 @@ class _Copy:
     def __init__(self, network: nn.Module, device: torch.device, precision: torch.dtype, emit: Listener) -> None:
         self.device, self._precision, self._emit = device, precision, emit
         self._floats = torch.float64 if precision == torch.float64 else torch.float32
-        self._network = network.to(  # type: ignore[call-overload]
+        self._wide: nn.Module = network.to(  # type: ignore[call-overload]
             device=device, dtype=self._floats, memory_format=torch.channels_last
         )
-        self._coarse: nn.Module = getattr(network, "coarse", None) or self._network
+        self._network = _narrowed(self._wide, precision) if precision in HALF else self._wide
         self.largest: int | None = None
         self.too_large: set[tuple[int, int]] = set()
         self._per_pixel: float | None = None  # bytes; unknown before the first batch
@@ -411,12 +412,11 @@ class _Copy:
                 guide = torch.from_numpy(_stacked(guides, width, height))
                 guide = guide.pin_memory() if locked else guide
                 inputs.append(guide.to(self.device, self._floats, non_blocking=True).permute(0, 3, 1, 2))
-            network = self._coarse if tiles[0].reduced else self._network
-            output, reached = network(*inputs)
+            output, reached = _for(tiles, self._network)(*inputs)
             if self._precision in HALF and not bool(output.isfinite().all()):
                 self._say_overflown()
                 with torch.autocast(self.device.type, enabled=False):
-                    output, reached = network(*inputs)
+                    output, reached = _for(tiles, self._wide)(*inputs)
             filled = self._back(_from_float(output.float(), dtype).permute(0, 2, 3, 1))
             covered = self._back(reached[:, 0] > 0)
             if locked:
@@ -453,6 +453,21 @@ class _Copy:
             return result.cpu().numpy()
         host = torch.empty(result.shape, dtype=result.dtype, pin_memory=True)
         return host.copy_(result, non_blocking=True).numpy()
+
+
+def _narrowed(network: nn.Module, precision: torch.dtype) -> nn.Module:
+    """The same with the convolutions' weights in half precision, or `autocast` makes them so at every pass."""
+    twin = deepcopy(network)
+    for module in twin.modules():
+        if isinstance(module, PartialConv2d):
+            module.weight.data = module.weight.data.to(precision)
+    return twin
+
+
+def _for(tiles: Sequence[Tile], network: nn.Module) -> nn.Module:
+    """The network, or its part for reduced pictures where it has one and the tiles are such."""
+    coarse: nn.Module | None = getattr(network, "coarse", None)
+    return coarse if tiles[0].reduced and coarse is not None else network
 
 
 def _stacked(guides: Sequence[NDArray[np.float32]], width: int, height: int) -> NDArray[np.float32]:

@@ -6,6 +6,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from copy import deepcopy
 from dataclasses import replace
 
 import numpy as np
@@ -446,6 +447,19 @@ def test_half_precision_reaches_the_network_s_convolutions_only(precision: torch
     assert types == [torch.float32, precision]
     assert filled.pixels.dtype == np.uint8
     assert np.abs(filled.pixels.astype(int) - one.pixels).max() <= (1 if precision == torch.bfloat16 else 0)
+
+
+def test_a_network_whose_values_are_too_large_for_half_precision_is_computed_with_its_own_weights() -> None:
+    config = UNetConfig(encoder=((8, 3), (8, 3)), norm=False)
+    torch.manual_seed(0)
+    network = PartialConvUNet(config).eval().requires_grad_(False)
+    network.encoder[0].conv.weight.mul_(3e5)  # beyond what fp16 holds, and not what it would be rounded to
+    network.out.weight.mul_(1e-5)
+    one = tile(32, 32)
+    wide = start(deepcopy(network), torch.float32)[0].fill([one], (32, 32))[0]
+    engine, events = start(network, torch.float16)
+    assert np.array_equal(engine.fill([one], (32, 32))[0].pixels, wide.pixels)
+    assert [text for text in texts(events) if "fp16 was too narrow" in text]
 
 
 def test_what_half_precision_cannot_hold_is_computed_again_in_fp32_and_said_once() -> None:

@@ -16,6 +16,7 @@ from hypothesis import strategies as st
 from reference import locate, one_thread, partial_conv  # noqa: F401 - a fixture among them
 from torch import Tensor, nn
 
+from pconv_cli.nn import partial_conv as module
 from pconv_cli.nn.partial_conv import (
     PaddingMode,
     PartialConv2d,
@@ -456,6 +457,35 @@ def test_autocast_computes_in_half_but_counts_in_whole(dtype: torch.dtype) -> No
     assert torch.equal(updated, mask) and 0 < float(updated.mean()) < 1
     assert bool(out.isfinite().all())
     torch.testing.assert_close(out.float(), expected, rtol=0.03, atol=0.2)
+
+
+@pytest.mark.parametrize("band", [1, 1 << 17])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("some_empty", [False, True])
+def test_in_half_precision_scale_and_bias_are_those_of_float32_whatever_the_bands(
+    dtype: torch.dtype, bias: bool, some_empty: bool, band: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    half_convolution(dtype)
+    monkeypatch.setattr(module, "_BAND", band)
+    rng = torch.Generator().manual_seed(1)
+    features = torch.randn(2, 6, 21, 17, generator=rng).to(dtype)
+    known = (torch.rand(2, 1, 21, 17, generator=rng) < 0.3).float()
+    known[:, :, ::2, ::2] = 1
+    known[:, :, 4:12, 3:9] *= not some_empty
+    weight = torch.randn(4, 6, 3, 3, generator=rng).to(dtype)
+    shift = torch.randn(4, generator=rng) if bias else None
+    ratio, updated = known_ratio(known, (3, 3), padding=1)
+    visible = hide(features, known)
+    with torch.inference_mode():
+        plain = F.conv2d(visible, weight, None, 1, 1)
+        found = renormalised_conv2d(visible, ratio, weight, shift, padding=1, some_empty=some_empty)
+    wanted = plain.float() * ratio
+    if shift is not None:
+        wanted = wanted + shift[:, None, None] * ratio.sign()
+    torch.testing.assert_close(found, wanted.to(dtype), rtol=2e-2 if dtype == torch.bfloat16 else 2e-3, atol=1e-6)
+    assert not found[(ratio == 0).expand_as(found)].any()
+    assert bool((updated == 0).any()) is some_empty
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])

@@ -247,7 +247,8 @@ class PartialConvUNet(nn.Module):
             above = _doubled(features)
         else:
             above = F.interpolate(features, size=size, mode=self.config.upsample)
-        joined = torch.cat([above.to(skip.dtype), skip], dim=1)
+        # In half precision the picture is the only skip that is not; convolutions would narrow both of them anyway.
+        joined = torch.cat([above, skip.to(above.dtype)], dim=1)
         if skip_masks is None:
             return joined, None
         ones = torch.ones_like(skip_masks[:, :1])
