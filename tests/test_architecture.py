@@ -116,6 +116,7 @@ NEIGHBOURS = {
     ("training.losses", "metrics"),
     ("nn.unet", "nn.partial_conv"),
     ("nn.unet", "nn.pyramid"),
+    ("nn.pyramid", "nn.partial_conv"),
     ("nn", "nn.padding"),
     ("nn.padding", "nn.partial_conv"),
 }

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from reference import one_thread  # noqa: F401 - a fixture
 from torch import Tensor
 
+from pconv_cli.nn import pyramid
 from pconv_cli.nn.pyramid import SMOOTHING, PyramidFill, pyramid_fill, reduced, something_known
 
 sides = st.integers(1, 24)
@@ -189,3 +190,16 @@ def test_a_reduced_picture_is_the_mean_of_what_is_known_in_each_cell(
                 assert bool(some[n, 0, i, j]) == bool(where.any())
                 wanted = image[n][(slice(None), *place)][:, where].mean(1) if where.any() else torch.zeros(3)
                 torch.testing.assert_close(cells[n, :, i, j], wanted, rtol=1e-4, atol=1e-5)
+
+
+@given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([torch.float32, torch.float64]))
+@settings(deadline=None, max_examples=60)
+def test_what_a_cpu_does_in_shifted_sums_is_what_the_library_s_calls_do(
+    height: int, width: int, dtype: torch.dtype
+) -> None:
+    image = torch.rand(2, 3, height, width, dtype=dtype, generator=torch.Generator().manual_seed(height * 41 + width))
+    with_gradients = image.clone().requires_grad_()  # then the library is called
+    for ours in (pyramid._doubled, pyramid._box):
+        found, wanted = ours(image), ours(with_gradients)
+        assert wanted.requires_grad and not found.requires_grad
+        torch.testing.assert_close(found, wanted.detach(), rtol=0, atol=1e-6 if dtype == torch.float32 else 1e-14)

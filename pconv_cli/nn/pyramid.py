@@ -17,9 +17,13 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pconv_cli.nn.partial_conv import hide
+
 SMOOTHING = 16
 GUIDE_LEVELS = 3
 """How often a guide is halved against its image: one pixel of it stands for 8 x 8."""
+_KEYS = (-0.10546875, 0.87890625, 0.26171875, -0.03515625)
+"""Keys' kernel a quarter of a pixel beside the second of four."""
 EXPORTED_LEVELS = 13
 """How often an exported graph halves, whatever the size. It fills what the loop fills, up to rounding, unless a hole is
 more than 2^13 = 8192 px wide and high: one pixel that is halved again stays as it is."""
@@ -40,7 +44,8 @@ def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING, guide
         and no guide.
     """
     holes = known <= 0
-    level = torch.where(holes, image.new_zeros(()), image)
+    # A CPU is quicker where each channel lies by itself: masks are repeated over them then, not within each pixel.
+    level = hide(image.contiguous() if _shifts(image) else image, known)
     levels = [(level, holes)]
     while _goes_on(level, len(levels)) if guide is None else len(levels) <= GUIDE_LEVELS:
         level, holes = _pull(level, holes)
@@ -48,8 +53,7 @@ def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING, guide
     filled = level if guide is None else torch.where(holes, guide, level)
     for level, holes in reversed(levels[:-1]):
         height, width = level.shape[-2:]
-        doubled = [2 * side for side in filled.shape[-2:]]
-        above = F.interpolate(filled, doubled, mode="bicubic", align_corners=False)[..., :height, :width]
+        above = _doubled(filled)[..., :height, :width]
         weight = holes if _exporting() else holes.to(level.dtype)
         filled = _put(level, above, weight)
         for _ in range(smoothing):
@@ -127,20 +131,47 @@ def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(empty, planes.new_zeros(()), planes[:, :channels] / weight.clamp(min=1e-12)), empty
 
 
-def _box(image: Tensor) -> Tensor:
-    """Means over 3 x 3, edges repeated.
+def _shifts(image: Tensor) -> bool:
+    """Whether to say in shifted sums what a library's call would do: on few channels a CPU is faster so.
 
-    On a CPU by shifted sums: on few channels a pooling is several times slower. A GPU waits for each call, however
-    little there is to do.
+    A GPU waits for each call, however little there is to do.
     """
-    if image.device.type != "cpu" or _exporting():
+    return image.device.type == "cpu" and not (image.requires_grad or _exporting())
+
+
+def _doubled(image: Tensor) -> Tensor:
+    """Double both sides by bicubic interpolation (Keys, a = -3/4; pixels are areas, edges are repeated)."""
+    if not _shifts(image):
+        doubled = [2 * side for side in image.shape[-2:]]
+        return F.interpolate(image, doubled, mode="bicubic", align_corners=False)
+    for dim in (2, 3):
+        length = image.shape[dim]
+        first, last = image.narrow(dim, 0, 1), image.narrow(dim, length - 1, 1)
+        wide = torch.cat([first, first, image, last, last], dim)
+        taps = [wide.narrow(dim, tap, length) for tap in range(5)]
+        sides = [2 * length if axis == dim else side for axis, side in enumerate(image.shape)]
+        image = image.new_empty(sides)
+        pairs = image.unflatten(dim, (length, 2))
+        for half, seen in enumerate((taps[3::-1], taps[1:])):  # from the near side outwards, mirrored
+            total = torch.mul(seen[0], _KEYS[0])
+            for tap, weight in zip(seen[1:-1], _KEYS[1:-1], strict=True):
+                total.add_(tap, alpha=weight)
+            torch.add(total, seen[-1], alpha=_KEYS[-1], out=pairs.select(dim + 1, half))
+    return image
+
+
+def _box(image: Tensor) -> Tensor:
+    """Means over 3 x 3, edges repeated."""
+    if not _shifts(image):
         return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     for dim in (2, 3):
-        last = image.shape[dim] - 1
-        total = image.clone()
-        total.narrow(dim, 1, last).add_(image.narrow(dim, 0, last))
-        total.narrow(dim, 0, last).add_(image.narrow(dim, 1, last))
-        for edge in (0, last):
-            total.select(dim, edge).add_(image.select(dim, edge))
+        length = image.shape[dim]
+        total = torch.empty_like(image)
+        inner = max(length - 2, 0)
+        middle = total.narrow(dim, min(1, length - 1), inner)
+        torch.add(image.narrow(dim, 0, inner), image.narrow(dim, min(1, length - 1), inner), out=middle)
+        middle.add_(image.narrow(dim, length - inner, inner))
+        for edge, beside in ((0, min(1, length - 1)), (length - 1, max(length - 2, 0))):
+            torch.add(image.select(dim, beside), image.select(dim, edge), alpha=2, out=total.select(dim, edge))
         image = total
     return image.div_(9)
