@@ -151,7 +151,7 @@ def _doubled(image: Tensor) -> Tensor:
         taps = [wide.narrow(dim, tap, length) for tap in range(5)]
         sides = [2 * length if axis == dim else side for axis, side in enumerate(image.shape)]
         image = image.new_empty(sides)
-        pairs = image.unflatten(dim, (length, 2))
+        pairs = image.view([*image.shape[:dim], length, 2, *image.shape[dim + 1 :]])
         for half, seen in enumerate((taps[3::-1], taps[1:])):  # from the near side outwards, mirrored
             total = torch.mul(seen[0], _KEYS[0])
             for tap, weight in zip(seen[1:-1], _KEYS[1:-1], strict=True):
