@@ -18,6 +18,7 @@ from typing import Any
 
 import numpy as np
 
+from pconv_cli import helpers
 from pconv_cli import weights as store
 from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
@@ -27,10 +28,11 @@ from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
-from pconv_cli.restore import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
+from pconv_cli.restore import BYTES_PER_PIXEL, WORTH_HELPERS, Reader, RestoreSettings, Work
 from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
+PER_HELPER = 140 << 20  # bytes that a process which reads and writes takes
 IN_FLIGHT = 1 << 30  # bytes of pictures between reading and writing, see `pipeline.Limits`
 PER_TILE_PIXEL = 650  # bytes that the default network takes while it computes
 PIXELS_PER_GIGAFLOP = 8e3  # that a run fills where NumPy multiplies so much in fp32 (see benchmarks/README.md)
@@ -253,6 +255,8 @@ def _memory(settings: RestoreSettings, looks: list[_Look]) -> int:
     largest = max((found.area for found in looks), default=0)
     held = min(pictures, max(IN_FLIGHT, largest * BYTES_PER_PIXEL))
     lanes = min(settings.batch_size or cores, cores)
+    if len(looks) >= WORTH_HELPERS and helpers.can_be_had():
+        held += PER_HELPER * (settings.jobs or max(1, cores // 2))
     return AT_REST + held + PER_TILE_PIXEL * lanes * min(settings.tile_size**2, largest)
 
 
