@@ -20,7 +20,7 @@ from pathlib import Path
 
 
 class ExitCode(IntEnum):
-    """Exit codes of every command: stable, documented in the README."""
+    """Exit codes of every command: stable, documented in the guide."""
 
     OK = 0
     SOME_FAILED = 1

@@ -1,6 +1,6 @@
-"""What of a picture survives in which format: a table, a test of every cell of it, and the README's copy.
+"""What of a picture survives in which format: a table, a test of every cell of it, and the guide's copy.
 
-`python tests/test_fidelity.py` prints the table for the README.
+`python tests/test_fidelity.py` prints the table for the guide.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from pconv_cli.provenance import NAMESPACE, Entry, Unreadable, merged
 
 ENTRY = Entry("none", "", "mask.png", "00" * 32, 1, 0.5, "2026-01-01T00:00:00Z")
 TARGETS = {"JPEG": ".jpg", "PNG": ".png", "TIFF": ".tif", "WebP": ".webp", "BMP": ".bmp"}
-README = Path(__file__).parent.parent / "README.md"
+GUIDE = Path(__file__).parent.parent / "pconv_cli" / "GUIDE.md"
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ WORDS = {"kept": "kept", "rgb": "as RGB", "told": "told", "refused": "refused", 
 
 
 def table() -> str:
-    """The table as it stands in the README."""
+    """The table as it stands in the guide."""
     lines = [["", *TARGETS], ["---"] * (1 + len(TARGETS))]
     lines += [[row.name, *(WORDS[row.cell(target)] for target in TARGETS)] for row in ROWS]
     return "\n".join(f"| {' | '.join(line)} |" for line in lines)
@@ -436,7 +436,7 @@ def test_every_cell_of_the_table_is_true(tmp_path: Path, row: Row, source: str, 
 
 
 def test_the_readme_has_the_table() -> None:
-    assert table() in README.read_text(encoding="utf-8")
+    assert table() in GUIDE.read_text(encoding="utf-8")
 
 
 if __name__ == "__main__":
