@@ -10,13 +10,16 @@ goes over, and what came of it back.
 
 from __future__ import annotations
 
+import importlib
 import multiprocessing
 import os
 import signal
 import socket
+import subprocess
 import sys
 import threading
 import traceback
+import weakref
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
@@ -116,46 +119,109 @@ class Held(Generic[Told]):
 
 def can_be_had() -> bool:
     """Whether helpers can be had on this system."""
-    return sys.platform != "win32" and "forkserver" in multiprocessing.get_all_start_methods()
+    python = bool(sys.executable) and not getattr(sys, "frozen", False)
+    return python and hasattr(os, "fork") and hasattr(socket, "send_fds")
 
 
-def prepare(module: str) -> None:
-    """Begin to import what helpers will need, in a process that they are made from; to be called early.
+class Nursery:
+    """A process that helpers are made from: it imports what they need while whoever asked for it does something else.
 
-    Args:
-        module: Its name.
+    `multiprocessing` has one too. That one runs the user's script again in each helper, is not to be had where the
+    script is itself a child of a pool, needs a folder for temporary files, and leaves one behind when a run is stopped.
+
+    Attributes:
+        close: Ends it, and so does the end of this process; helpers stay.
     """
-    context = multiprocessing.get_context("forkserver")
-    context.set_forkserver_preload([module])
-    from multiprocessing import forkserver
 
-    forkserver.ensure_running()
+    def __init__(self, module: str | None = None) -> None:
+        """Begin.
+
+        Args:
+            module: The name of what is imported.
+
+        Raises:
+            OSError: No process can be had.
+        """
+        flags = subprocess._args_from_interpreter_flags()  # type: ignore[attr-defined]
+        path = list(map(os.fsdecode, sys.path))
+        code = f"import os, sys; sys.path[:] = {path!r}; from pconv_cli.helpers import serve; serve({module!r}); "
+        code += "os._exit(0)"  # in helpers too, at once: taking down all that was imported takes its time
+        self._line, theirs = socket.socketpair()
+        # Blocked from birth: whoever asks decides when helpers end, and not a Ctrl-C that all of them get.
+        before = signal.pthread_sigmask(signal.SIG_BLOCK, (signal.SIGINT, signal.SIGTERM, signal.SIGHUP))
+        try:
+            process = subprocess.Popen(
+                [sys.executable, *flags, "-c", code],
+                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=None if _is_open(2) else subprocess.DEVNULL,
+            )  # fmt: skip
+        except BaseException:
+            self._line.close()
+            raise
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, before)
+            theirs.close()
+        self.close = weakref.finalize(self, _end, process, self._line)
+
+    def engage(self, make: Callable[[], Bench[Any, Any, Any, Any]], niceness: int) -> _Helper:
+        """Give a helper.
+
+        Raises:
+            OSError: None can be had.
+        """
+        ours, theirs = multiprocessing.Pipe()
+        line = _Line(ours)
+        try:
+            with theirs:
+                socket.send_fds(self._line, [b"+"], [theirs.fileno()])
+            line.send((make, niceness), ())
+            pid, _ = line.receive()
+            if isinstance(pid, str):
+                raise OSError(pid)
+        except BaseException as error:
+            line.close()
+            if isinstance(error, EOFError):
+                raise OSError("it ended as soon as it began") from error
+            raise
+        return _Helper(pid, line)
+
+
+def _is_open(descriptor: int) -> bool:
+    with suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
+
+
+def _end(process: subprocess.Popen[bytes], line: socket.socket) -> None:
+    line.close()
+    process.kill()  # it has nothing to lose, and may be importing for seconds yet
+    process.wait()
 
 
 class Crew(Generic[Item, Told, Done]):
     """Helpers, engaged for as long as this is open. Its methods may be called from several threads."""
 
-    def __init__(self, make: Callable[[], Bench[Item, Any, Told, Done]], count: int, niceness: int = 0) -> None:
+    def __init__(
+        self, make: Callable[[], Bench[Item, Any, Told, Done]], count: int, niceness: int = 0,
+        nursery: Nursery | None = None,
+    ) -> None:  # fmt: skip
         """Say what they are to do; nothing happens before it is opened.
 
         Args:
             make: Makes what a helper does, in the helper; it must be importable there.
             count: How many.
             niceness: How far they stand back.
+            nursery: Where they come from, which is closed with the crew; None: one of its own.
         """
-        self._make, self._count, self._niceness = make, count, niceness
+        self._make, self._count, self._niceness, self._nursery = make, count, niceness, nursery
         self._helpers: list[_Helper] = []
         self._choosing = threading.Lock()
 
     def __enter__(self) -> Crew[Item, Told, Done]:
-        context = multiprocessing.get_context("forkserver")
         try:
+            self._nursery = self._nursery or Nursery()
             for _ in range(self._count):
-                ours, theirs = context.Pipe()
-                process = context.Process(target=_help, args=(theirs, self._make, self._niceness), daemon=True)
-                process.start()
-                theirs.close()
-                self._helpers.append(_Helper(process, _Line(ours)))
+                self._helpers.append(self._nursery.engage(self._make, self._niceness))
         except BaseException:
             self.__exit__()
             raise
@@ -163,11 +229,11 @@ class Crew(Generic[Item, Told, Done]):
 
     def __exit__(self, *_: object) -> None:
         for helper in self._helpers:
-            helper.line.close()  # that is how it knows
+            helper.line.hang_up()
         for helper in self._helpers:
-            helper.process.join(_PATIENCE)
-            helper.process.kill()
-            helper.process.join()
+            helper.end()
+        if self._nursery is not None:
+            self._nursery.close()
 
     def cost(self, item: Item) -> int:
         """See `Bench`."""
@@ -241,26 +307,63 @@ class Crew(Generic[Item, Told, Done]):
 class _Helper:
     """A helper, seen from here, and how many items it has."""
 
-    process: Any
+    pid: int
     line: _Line
     items: int = 0
     sending: threading.Lock = field(default_factory=threading.Lock)
     receiving: threading.Lock = field(default_factory=threading.Lock)
 
+    def end(self) -> None:
+        """Wait until it is gone, once it was hung up on; not for ever."""
+        if not self.line.ended(_PATIENCE):
+            with suppress(ProcessLookupError):
+                os.kill(self.pid, signal.SIGKILL)  # it holds its end of the line, so the number is its own
+        self.line.close()
 
-# ---------------------------------------------------------------- in the helper
+
+# ---------------------------------------------------------------- in the nursery, and in the helper
 
 
-def _help(connection: Connection, make: Callable[[], Bench[Any, Any, Any, Any]], niceness: int) -> None:
+def serve(module: str | None) -> None:
+    """Make helpers until the other side, whose line is standard input, is gone. Returns in each of them as well."""
+    with suppress(OSError), socket.socket(fileno=os.dup(0)) as asked:
+        nowhere = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nowhere, 0)
+        os.close(nowhere)
+        if module is not None:
+            importlib.import_module(module)
+        while True:
+            _, descriptors, _, _ = socket.recv_fds(asked, 1, 1)
+            if not descriptors:
+                return
+            line = _Line(Connection(descriptors[0]))
+            try:
+                child = os.fork()
+            except OSError as error:  # no more processes
+                child = -1
+                line.send(str(error), ())
+            if not child:
+                asked.close()
+                _help(line)
+            line.close()
+            if not child:
+                return
+
+
+def _help(line: _Line) -> None:
     """Do what is asked for until the other side is gone."""
-    for number in (signal.SIGINT, signal.SIGTERM):  # whoever asks decides when to end
-        signal.signal(number, signal.SIG_IGN)
     settle()
-    if niceness:
-        os.nice(niceness)
-    line = _Line(connection)
     bench: _Hand | None = None
     with suppress(EOFError, OSError):
+        try:
+            (make, niceness), _ = line.receive()
+        except (EOFError, OSError):
+            raise
+        except Exception as unknown:  # of a module that cannot be imported here
+            return line.send(f"{type(unknown).__name__}: {unknown}", ())
+        if niceness:
+            os.nice(niceness)
+        line.send(os.getpid(), ())
         while True:
             request, objects = line.receive()
             found: list[Any] = []
@@ -326,6 +429,22 @@ class _Line:
     def close(self) -> None:
         self._socket.close()
         self._connection.close()
+
+    def hang_up(self) -> None:
+        """Let the other side know that nothing more comes; what it still says can be heard."""
+        with suppress(OSError):  # it is gone
+            self._socket.shutdown(socket.SHUT_WR)
+
+    def ended(self, seconds: float) -> bool:
+        """Whether the other side hangs up as well while there is silence for no longer than that."""
+        self._socket.settimeout(seconds)
+        with suppress(ConnectionError):
+            try:
+                while self._socket.recv(1 << 16):
+                    pass
+            except TimeoutError:
+                return False
+        return True
 
     def send(self, value: Any, objects: Sequence[Any]) -> None:
         """Send a value, and dataclasses of arrays and small values.

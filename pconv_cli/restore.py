@@ -267,8 +267,10 @@ class _Here:
 
     def __init__(self, settings: RestoreSettings, emit: Listener, jobs: int = 0) -> None:
         devices = choose_devices(settings.device)
+        self.nursery: helpers.Nursery | None = None
         if _worth_helpers(jobs, on_cpu=devices[0].type == "cpu"):
-            helpers.prepare(__name__)  # they come while weights are loaded
+            with suppress(OSError):  # told of where helpers are engaged
+                self.nursery = helpers.Nursery(__name__)  # it imports while weights are loaded
         network, self.view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
         precision, reason = choose_precision(settings.precision, devices[0], exact=self.view.raw)
         self.about = described(devices, precision, reason)
@@ -293,9 +295,10 @@ def _on_this_machine(
             elif _worth_helpers(len(jobs), on_cpu=engine.on_cpu):
                 make = partial(_Bench.of, settings, here.view, None if journal is None else journal.place)
                 try:
-                    crew = helpers.Crew(make, limits.readers, NICENESS if engine.on_cpu else 0)
+                    nursery, here.nursery = here.nursery or helpers.Nursery(__name__), None
+                    crew = helpers.Crew(make, limits.readers, NICENESS if engine.on_cpu else 0, nursery)
                     bench = stack.enter_context(crew)
-                except (OSError, EOFError) as error:  # no sockets, or no more processes
+                except OSError as error:  # no sockets, or no more processes
                     emit(Notice(f"no processes to read and write with ({error}): threads do it, which is slower"))
             stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(engine, emit, looks, bench)
             for outcome in run(jobs, stages, limits, stop):

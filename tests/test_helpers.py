@@ -192,8 +192,8 @@ def test_helpers_end_with_their_crew_and_heed_no_signal_before() -> None:
         pids = {crew.told(crew.read(item))[1] for item in ("bytes", "flags")}
         assert len(pids) == 2
         for pid in pids:
-            os.kill(pid, signal.SIGINT)
-            os.kill(pid, signal.SIGTERM)
+            for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+                os.kill(pid, number)
         assert crew.cost("bytes") == 24
     wait_for_the_end_of(pids)
 
@@ -211,6 +211,41 @@ def test_helpers_do_not_outlive_a_process_that_is_killed() -> None:
         pids = json.loads(process.stdout.readline())
         process.kill()
     wait_for_the_end_of(pids)
+
+
+def children(pid: int) -> list[int]:
+    return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text("ascii").split()]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for children")
+def test_the_nursery_heeds_no_signal_from_its_birth_and_ends_with_its_crew_or_with_nobody_to_ask() -> None:
+    before = set(children(os.getpid()))
+    nursery = helpers.Nursery()
+    (pid,) = set(children(os.getpid())) - before
+    for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        os.kill(pid, number)
+    with helpers.Crew(MAKE, 1, nursery=nursery) as crew:
+        assert crew.cost("bytes") == 24
+        os.kill(pid, signal.SIGKILL)  # helpers go on without it
+        assert done(crew, "large")[2]
+    assert set(children(os.getpid())) == before
+    helpers.Nursery()
+    assert set(children(os.getpid())) == before
+
+
+def test_where_no_helper_comes_it_is_said_why() -> None:
+    with pytest.raises(OSError, match=r"ended as soon as it began|reset by peer|Broken pipe"):
+        helpers.Crew(MAKE, 1, nursery=helpers.Nursery("no.such.module")).__enter__()
+    unheard: Any = Unheard()
+    with pytest.raises(OSError, match="ZeroDivisionError"):
+        helpers.Crew(partial(Toy, unheard), 1).__enter__()
+
+
+class Unheard:
+    """Cannot be had in another process."""
+
+    def __reduce__(self) -> Any:
+        return divmod, (1, 0)
 
 
 def wait_for_the_end_of(pids: Any) -> None:
@@ -335,3 +370,29 @@ def test_where_no_process_can_be_had_threads_do_it_and_it_is_told(
     report, _ = run(work, "out")
     assert report.count("restored") == 1
     assert [text for text in report.notices if "temporarily unavailable" in text and "slower" in text]
+
+
+SCRIPT = """
+import sys
+from pathlib import Path
+from pconv_cli import restore as use_case
+
+print("once")
+use_case.WORTH_HELPERS = 1
+settings = use_case.RestoreSettings(weights="none", device="cpu")
+todo = use_case.plan(Path(sys.argv[1]), Path(sys.argv[2]), sys.argv[3], settings)
+report = use_case.restore(todo, settings, lambda event: None)
+print(report.count("restored"), *report.notices)
+"""
+
+
+def test_a_plain_script_is_not_run_again_and_needs_no_temporary_folder(work: Workplace) -> None:
+    work.pair("a.png")
+    script, temporary = work.root / "script.py", work.root / ("long" * 30)
+    script.write_text(SCRIPT, "utf-8")
+    temporary.mkdir()
+    command = [sys.executable, "-W", "error", *map(str, (script, work.pictures, work.masks, work.root / "out"))]
+    environment = os.environ | {"TMPDIR": str(temporary), "PYTHONPATH": str(Path(__file__).parents[1])}
+    ended = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ended.returncode, ended.stdout, ended.stderr) == (0, "once\n1\n", "")
+    assert not list(temporary.iterdir())
