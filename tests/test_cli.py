@@ -10,6 +10,7 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
@@ -758,6 +759,22 @@ def test_a_reader_of_stdout_that_has_gone_is_no_reason_to_complain(work: Workpla
     process.stderr.close()
     assert process.wait(PATIENCE) in (0, 1)
     assert written(work) == ["a.png"]
+
+
+@pytest.mark.skipif(os.name != "posix", reason="descriptors are closed by a shell")
+@pytest.mark.parametrize("closed", ["2>&-", "<&- 2>&-", "<&- >&- 2>&-"])
+def test_closed_standard_streams_are_no_reason_to_fail_and_nothing_is_written_in_their_place(
+    work: Workplace, pconv: Pconv, closed: str
+) -> None:
+    work.pair("a.png")
+    work.pair("b.jpg")
+    data = (work.pictures / "b.jpg").read_bytes()
+    (work.pictures / "b.jpg").write_bytes(data[:-60] + b"\xff\xd9")  # libjpeg has something to say of it
+    line = shlex.join([sys.executable, "-m", "pconv_cli", *pconv.line()])
+    assert subprocess.run(["sh", "-c", f"{line} {closed}"], timeout=PATIENCE, check=False).returncode in (0, 1)
+    assert "a.png" in written(work)
+    for name in written(work):
+        pixels(work.out / name)
 
 
 def test_python_dash_m_is_pconv() -> None:

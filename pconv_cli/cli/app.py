@@ -61,6 +61,7 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with one of the documented exit codes."""
     settle()
+    _keep_numbers()
     _hush_libraries()
     if "_PCONV_COMPLETE" in os.environ:  # the shell asks, and would take a description that is folded for two answers
         os.environ["COLUMNS"] = "10000"
@@ -72,6 +73,22 @@ def main(arguments: list[str] | None = None) -> None:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _keep_numbers() -> None:
+    """Let no file get the number of a standard stream that is closed: what libraries write to that would go into it."""
+    for number in range(3):
+        if not _is_open(number):  # then it is the lowest that is free
+            os.open(os.devnull, os.O_RDWR)
+    if sys.stderr is None:
+        sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def _is_open(descriptor: int) -> bool:
+    with suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
 
 
 def _hush_libraries() -> None:

@@ -49,8 +49,8 @@ class Pipes:
             return
         if source == masks == DASH:
             raise UsageError("IN and MASKS are both -: standard input is one picture; give the other as a file")
-        if output == DASH and sys.stdout.isatty():
-            raise UsageError("OUT is - and standard output is a terminal: send it to a file or a pipe")
+        if output == DASH and (sys.stdout is None or sys.stdout.isatty()):
+            raise UsageError("OUT is - and standard output is a terminal, or closed: send it to a file or a pipe")
         if output == DASH and source != DASH and Path(source).is_dir():
             raise UsageError(f"OUT is - and {source} a folder: standard output holds one picture")
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="pconv-")))
@@ -107,7 +107,7 @@ class Pipes:
 
         target = self._folder / stem
         if sys.stdin is None or sys.stdin.isatty():
-            raise UsageError("- means standard input, and that is a terminal: send a picture into it")
+            raise UsageError("- means standard input, and that is a terminal, or closed: send a picture into it")
         try:
             with target.open("wb") as stream:
                 shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)

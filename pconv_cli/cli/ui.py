@@ -142,7 +142,13 @@ class Stop:
 
 
 def out(text: str) -> None:
-    """Write a result to stdout. File names that are no text are escaped; a reader that has gone is no error."""
+    """Write a result to stdout. File names that are no text are escaped; a reader that has gone is no error.
+
+    Raises:
+        OutputError: It is closed, or the disk behind it says no.
+    """
+    if sys.stdout is None:
+        raise OutputError("standard output: is closed")
     try:
         sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
         sys.stdout.flush()
