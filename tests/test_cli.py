@@ -777,6 +777,19 @@ def test_closed_standard_streams_are_no_reason_to_fail_and_nothing_is_written_in
         pixels(work.out / name)
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere a folder that is somebody's current one stays")
+def test_a_current_folder_that_was_removed_is_one_line(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    (work.root / "gone").mkdir()
+    line = shlex.join([sys.executable, "-c", "from pconv_cli.cli.app import main; main()", *pconv.line()])
+    done = subprocess.run(
+        ["sh", "-c", f"rmdir ../gone && {line}"], cwd=work.root / "gone", capture_output=True, text=True,
+        timeout=PATIENCE, check=False, env=os.environ | {"PYTHONPATH": str(Path(__file__).parents[1])},
+    )  # fmt: skip
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == "pconv: the current folder is not there any more: cd into another\n"
+
+
 def test_python_dash_m_is_pconv() -> None:
     command = [sys.executable, "-m", "pconv_cli", "--version"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=True)

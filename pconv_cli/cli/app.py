@@ -9,6 +9,7 @@ import gc
 import os
 import sys
 from contextlib import suppress
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -16,7 +17,7 @@ import typer
 from pconv_cli import __version__
 from pconv_cli.cli import check, compare, doctor, evaluate, mask, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
-from pconv_cli.errors import ExitCode, PconvError, RunError
+from pconv_cli.errors import ExitCode, PconvError, RunError, UsageError
 from pconv_cli.process import settle
 
 # What the parser raises: typer shows its children only.
@@ -110,6 +111,7 @@ def _hush_libraries() -> None:
 def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Errors are one line on stderr; `PCONV_DEBUG=1` shows where."""
     try:
+        _refuse_nowhere()
         return app(args=arguments, prog_name="pconv", standalone_mode=False) or ExitCode.OK
     except SystemExit as end:  # completion leaves so
         return end.code if isinstance(end.code, int) else ExitCode.OK
@@ -126,6 +128,18 @@ def run(arguments: list[str] | None = None) -> int:
     except Exception as error:
         text = f"this is a bug in pconv: {type(error).__name__}: {error}; PCONV_DEBUG=1 shows where, please report it"
         return _complain(text, ExitCode.BUG)
+
+
+def _refuse_nowhere() -> None:
+    """Make sure that there is a current folder: libraries end the process without one, and without a word.
+
+    Raises:
+        UsageError: It was removed.
+    """
+    try:
+        Path.cwd()
+    except OSError as error:
+        raise UsageError("the current folder is not there any more: cd into another") from error
 
 
 def _explain(error: Any) -> ExitCode:
