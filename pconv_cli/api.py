@@ -21,6 +21,7 @@ import torch
 from numpy.typing import NDArray
 
 from pconv_cli import weights as store
+from pconv_cli.bench import BYTES_PER_DEEP_PIXEL, BYTES_PER_PIXEL, Planned
 from pconv_cli.colours import luminance
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, UsageError
@@ -30,7 +31,7 @@ from pconv_cli.layers import Raw, View, layers
 from pconv_cli.masks import dilate as grown
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.pipeline import Outcome, run
-from pconv_cli.restore import BYTES_PER_DEEP_PIXEL, BYTES_PER_PIXEL, Filler, Planned, in_flight
+from pconv_cli.restore import Filler, in_flight
 from pconv_cli.settings import SUSPICIOUS, Settings
 from pconv_cli.spaces import nothing
 

@@ -20,6 +20,7 @@ import numpy as np
 
 from pconv_cli import helpers
 from pconv_cli import weights as store
+from pconv_cli.bench import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
 from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.images import same_format
@@ -28,7 +29,7 @@ from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
-from pconv_cli.restore import BYTES_PER_PIXEL, WORTH_HELPERS, Reader, RestoreSettings, Work
+from pconv_cli.restore import WORTH_HELPERS
 from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does

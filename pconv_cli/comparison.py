@@ -25,6 +25,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli import __version__, evaluation
+from pconv_cli.bench import Reader, RestoreSettings
 from pconv_cli.engine import precision_name
 from pconv_cli.errors import ItemError, NothingToDo, UsageError
 from pconv_cli.evaluation import MEASURES, Bench, EvaluateSettings, Measure, Measured, csv_of, documents, mean_of, write
@@ -46,7 +47,6 @@ from pconv_cli.page import View as Shown
 from pconv_cli.pairs import BUCKETS, at_border, bucket_of, shuffled
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import collecting
-from pconv_cli.restore import Reader, RestoreSettings
 
 KEEP_OFF = 8
 """Pixels between what is punched and what is damaged: damage often reaches further than its mask."""

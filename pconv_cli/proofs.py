@@ -30,6 +30,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import __version__, tile
 from pconv_cli import weights as store
+from pconv_cli.bench import Reader, RestoreSettings
 from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import ItemShown, Listener, ReportStarted, ReportWritten
 from pconv_cli.images import displayed, read_picture, reduced
@@ -53,7 +54,6 @@ from pconv_cli.pipeline import Budget
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report
-from pconv_cli.restore import Reader, RestoreSettings
 from pconv_cli.seams import BESIDE, SeamMeter
 from pconv_cli.settings import Settings
 from pconv_cli.sketch import reduced as reduced_damage

@@ -17,11 +17,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pconv_cli.bench import RestoreSettings
 from pconv_cli.beside import folders
 from pconv_cli.errors import NothingToDo, UsageError
 from pconv_cli.events import Listener, Notice
 from pconv_cli.jobs import Job, JobList
-from pconv_cli.restore import RestoreSettings, plan
+from pconv_cli.restore import plan
 
 SETTLE = 10.0
 """Seconds that a picture must have been still, if nobody says otherwise."""

@@ -32,7 +32,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "cli.options",
         "cli.mask",
     },
-    {"restore", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
+    {"restore", "bench", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
     | {"proofs", "comparison", "beside", "watching", "masking"},
     {
         "jobs",
@@ -95,6 +95,12 @@ NEIGHBOURS = {
     ("tile", "sharing"),
     ("tile", "beside"),
     ("restore", "beside"),
+    ("restore", "bench"),
+    ("bench", "beside"),
+    ("check", "bench"),
+    ("proofs", "bench"),
+    ("comparison", "bench"),
+    ("watching", "bench"),
     ("watching", "beside"),
     ("watching", "restore"),  # it finds what that is to do
     ("check", "restore"),  # it looks at what that would do
@@ -110,7 +116,7 @@ NEIGHBOURS = {
     ("filling", "layers"),
     ("weights", "layers"),
     ("infrared", "detection"),
-    ("restore", "masking"),  # it finds the damage itself, if it is asked to
+    ("bench", "masking"),  # it finds the damage itself, if it is asked to
     ("tiles", "regions"),
     ("training.data", "training.damage"),
     ("training.losses", "metrics"),

@@ -21,9 +21,8 @@ from test_raw import load, network
 from test_raw import save as save_raw
 from test_tiff import directories, give_tags
 
-from pconv_cli import restore as use_case
+from pconv_cli import bench, weights
 from pconv_cli import tile as tiling
-from pconv_cli import weights
 from pconv_cli.cli.app import run
 from pconv_cli.images import read_mask, read_picture
 from pconv_cli.journal import NAME
@@ -249,7 +248,7 @@ def test_resume_takes_what_a_killed_run_has_left_and_makes_no_picture_again_that
     saved: Saved, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     saved.work.pair()
-    wanted = use_case._Bench._record
+    wanted = bench.Bench._record
 
     def killed(self: Any, job: Any, target: Path, part: Path) -> None:
         wanted(self, job, target, part)
@@ -257,7 +256,7 @@ def test_resume_takes_what_a_killed_run_has_left_and_makes_no_picture_again_that
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(use_case._Bench, "_record", killed)
+        patch.setattr(bench.Bench, "_record", killed)
         saved.restore("--resume", code=130)
     assert tree(saved.filled) == tree(saved.confidence) == ["a.png"] and not (saved.work.out / "a.png").exists()
     assert "is there already" in saved.restore(code=1)

@@ -27,7 +27,7 @@ import torch
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
 
-from pconv_cli import __version__, engine, helpers, images
+from pconv_cli import __version__, bench, engine, helpers, images
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
@@ -283,7 +283,7 @@ def test_70_for_a_bug_with_one_line_that_says_how_to_see_more(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work.pair()
-    monkeypatch.setattr(use_case, "plan_tiles", has_a_bug)
+    monkeypatch.setattr(bench, "plan_tiles", has_a_bug)
     assert pconv.restore("--progress", "none") == 70
     (line,) = pconv.error_lines
     assert "bug" in line and "ZeroDivisionError: the number was too small" in line and "PCONV_DEBUG=1" in line
@@ -292,7 +292,7 @@ def test_70_for_a_bug_with_one_line_that_says_how_to_see_more(
 
 def test_a_bug_is_raised_with_pconv_debug(work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch) -> None:
     work.pair()
-    monkeypatch.setattr(use_case, "plan_tiles", has_a_bug)
+    monkeypatch.setattr(bench, "plan_tiles", has_a_bug)
     monkeypatch.setenv("PCONV_DEBUG", "1")
     with pytest.raises(ZeroDivisionError):
         pconv.restore("--progress", "none")
@@ -305,7 +305,7 @@ def test_a_bug_is_one_line_even_if_its_message_has_several(
         raise RuntimeError("first\nsecond")
 
     work.pair()
-    monkeypatch.setattr(use_case, "plan_tiles", talkative)
+    monkeypatch.setattr(bench, "plan_tiles", talkative)
     assert pconv.restore("--progress", "none") == 70
     assert len(pconv.error_lines) == 1
 
@@ -506,7 +506,7 @@ def test_an_error_in_the_middle_gives_the_cursor_back(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work.pair()
-    monkeypatch.setattr(use_case, "plan_tiles", has_a_bug)
+    monkeypatch.setattr(bench, "plan_tiles", has_a_bug)
     with terminal(monkeypatch) as screen:
         assert pconv.restore() == 70
     (shown,) = screen

@@ -17,8 +17,7 @@ from conftest import DAMAGE, Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 
-from pconv_cli import images
-from pconv_cli import restore as use_case
+from pconv_cli import bench, images
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.journal import NAME
@@ -822,7 +821,7 @@ def test_what_another_run_makes_meanwhile_is_done_and_no_failure(
     (work.out).mkdir()
     text = (work.root / "other" / NAME).read_text()
     (work.out / NAME).write_text(text)
-    monkeypatch.setattr(use_case, "write_picture", late)
+    monkeypatch.setattr(bench, "write_picture", late)
     report, _ = go(work)
     assert statuses(report) == {"a.png": "done_before", "b.png": "restored"}
 
@@ -909,7 +908,7 @@ def test_after_a_stop_finished_outputs_are_whole_and_the_rest_is_not_done(
         assert path.name < "2.png" or asked.wait(60)
         return images.read_picture(path, **options)
 
-    monkeypatch.setattr(use_case, "read_picture", read)
+    monkeypatch.setattr(bench, "read_picture", read)
     report, events = go(work, stop, emit=note, jobs=1)
     assert report.interrupted and json.loads(report.summary())["interrupted"]
     # Two may have been read before the first was begun, and the one that is being read is finished.

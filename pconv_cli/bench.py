@@ -1,0 +1,601 @@
+"""One picture from reading to writing: read, plan, cut into tiles, take what was filled, write, and note it down.
+
+Knows pictures, masks, plans, what belongs beside a result, and the journal. Does not know: networks, devices, other
+pictures, in what order or in which process things are done, the terminal.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import suppress
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Literal, NamedTuple
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from pconv_cli import beside, files, provenance
+from pconv_cli import weights as store
+from pconv_cli.detection import Detect
+from pconv_cli.errors import ItemError, refuse_losses
+from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
+from pconv_cli.images import (
+    MaskImage,
+    Picture,
+    Ready,
+    Written,
+    align_mask,
+    copy_file,
+    foreseen,
+    may_be_deep,
+    probe,
+    read_mask,
+    read_picture,
+    same_format,
+    stamped,
+    write_map,
+    write_mask,
+    write_picture,
+)
+from pconv_cli.jobs import Job
+from pconv_cli.journal import Journal
+from pconv_cli.layers import Layer, Raw, View, viewed
+from pconv_cli.marks import Unmarked
+from pconv_cli.masks import dilate
+from pconv_cli.process import memory_available
+from pconv_cli.regions import Window
+from pconv_cli.remote import Stage
+from pconv_cli.report import ItemReport, Status, peak_memory, rounded
+from pconv_cli.settings import FAINT, Settings
+from pconv_cli.tiles import plan_tiles
+
+WAY_OUT = "try another --format, or leave it out"
+
+# Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
+BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
+BYTES_PER_MAPPED_PIXEL = 10  # what is known, what was restored, steps, and a map of them on its way into a file
+
+
+@dataclass(frozen=True)
+class RestoreSettings(Settings):
+    """How to restore pictures, beyond what all ways of restoring share.
+
+    Attributes:
+        mask_on: Whether masks were drawn on pictures as displayed or as stored; `auto` goes by their size.
+        format: A key of `images.FORMATS` for the outputs, or None to keep each picture's own.
+        resume: Leave out what an earlier run has done, from the same content, with the same settings and weights.
+        max_failures: How many pictures may fail before no other is begun; None: any number.
+        failed_list: Where to list the pictures that failed, as a manifest.
+        max_megapixels: Pictures and masks larger than that are refused; 0: none are.
+        detect: What is found by what it looks like; None: damage is marked.
+        save_masks: A folder for what was detected, as masks.
+    """
+
+    mask_on: Literal["auto", "displayed", "stored"] = "auto"
+    format: str | None = None
+    resume: bool = False
+    max_failures: int | None = None
+    failed_list: Path | None = None
+    max_megapixels: float = 1000
+    detect: Detect | None = None
+    save_masks: Path | None = None
+
+    def told(self) -> dict[str, str | int | bool]:
+        """What decides the result, for a report; weights and device aside."""
+        return super().told() | ({} if self.detect is None else {"detect": str(self.detect)})
+
+
+@dataclass(eq=False)
+class Planned:
+    """One picture in memory, and what is going to be filled in it.
+
+    Attributes:
+        picture: What it was, told what is damaged.
+        hole: (h, w), True where damaged.
+        layers: What is filled.
+        fillings: One for each layer.
+        pieces: The rounds that are left, once they have begun.
+    """
+
+    picture: Picture
+    hole: NDArray[np.bool_]
+    layers: tuple[Layer, ...]
+    fillings: list[Filling]
+    pieces: Iterator[Sequence[Piece]] | None = field(default=None, init=False)
+
+    @classmethod
+    def of(
+        cls, picture: Picture, hole: NDArray[np.bool_], visible: NDArray[np.bool_] | None, settings: Settings,
+        view: View,
+    ) -> Planned:  # fmt: skip
+        """Plan how to fill a picture.
+
+        Args:
+            picture: The picture.
+            hole: (h, w), True where damaged.
+            visible: (h, w), where the picture shows anything; None: everywhere. Something outside the hole must.
+            settings: How.
+            view: How the network looks at pictures.
+
+        Raises:
+            ValueError: The network cannot look at such a picture; the message goes on after the picture's name.
+        """
+        picture = picture.known_outside(hole)
+        mark = settings.mask_from
+        made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
+        layers = viewed(made, view, picture.pixels.dtype, _nodata(picture, settings))
+        by_value = _by_value(settings, view)
+        plan = None if by_value else plan_tiles(hole, settings.tile_size, whole=view.whole)
+        fillings = []
+        for layer in layers:
+            seen = picture.seen(layer)
+            fill = seen.copy() if np.may_share_memory(seen, picture.pixels) else seen
+            grey = not view.raw and fill.shape[2] == 3 and len(layer.channels) == 1 and picture.mode not in "1P"
+            surface = ArraySurface(fill, visible, grey=grey)
+            own = plan
+            if own is None:  # each layer has holes of its own
+                empty = dilate(np.isnan(seen).any(axis=2), settings.dilate)
+                own = plan_tiles(empty, settings.tile_size, whole=view.whole)
+            fillings.append(Filling.of(surface, own, view, settings.overlap, may_be_empty=layer.may_be_empty))
+        return cls(picture, hole, layers, fillings)
+
+    def rounds(self) -> Iterator[Sequence[Piece]]:
+        """Tiles round by round, layer after layer."""
+        for filling in self.fillings:
+            yield from filling.rounds()
+
+    def next_round(self) -> Sequence[tuple[Shape, Piece]]:
+        """Tiles of the next round that has any, once all of those before have landed; none: all is filled."""
+        if self.pieces is None:
+            self.pieces = self.rounds()
+        pieces = next((pieces for pieces in self.pieces if pieces), ())
+        return [(piece.shape, piece) for piece in pieces]
+
+    @property
+    def planned(self) -> int:
+        """Tiles to compute, those of guides left out."""
+        return sum(filling.planned for filling in self.fillings)
+
+    @property
+    def to_compute(self) -> int:
+        """Pixels in them."""
+        return sum(filling.plan.pixels_to_compute for filling in self.fillings)
+
+    @property
+    def left(self) -> list[str]:
+        """What there is to say, once all rounds have landed, of pixels that could not be filled."""
+        return [filling.notice for filling in self.fillings if filling.notice]
+
+    def restored(self, *, reveal: bool = False) -> NDArray[np.bool_]:
+        """Which pixels hold something new, (h, w), once all rounds have landed; `reveal` as in `filled`."""
+        return beside.restored(self.fillings, self._everywhere) & self.picture.taking(self.hole, reveal=reveal)
+
+    def confidence(self, restored: NDArray[np.bool_]) -> NDArray[np.uint8]:
+        """How far those pixels are from what is known, (h, w), see `beside.confidence`."""
+        steps = beside.confidence(self.fillings, self._everywhere, self.hole.shape)
+        return np.where(restored, steps, np.uint8(0))
+
+    @property
+    def _everywhere(self) -> Window:
+        return Window(0, 0, self.picture.width, self.picture.height)
+
+    def filled(self, *, reveal: bool = False) -> Picture:
+        """The picture, filled, once all rounds have landed; `reveal` as in `Picture.filled`."""
+        fills = {}
+        for layer, filling in zip(self.layers, self.fillings, strict=True):
+            assert isinstance(filling.surface, ArraySurface)
+            fills[layer] = filling.surface.pixels
+        return self.picture.filled(fills, self.hole, reveal=reveal)
+
+
+@dataclass(eq=False)
+class Work(Planned):
+    """One picture of a job between reading and writing; no `fillings` if it was done before."""
+
+    job: Job
+    started: float
+    done_before: bool = False
+    notices: tuple[str, ...] = ()
+    sidecar: bytes = b""
+
+    @classmethod
+    def nothing(cls, job: Job) -> Work:
+        """No work, for it was done before."""
+        nothing = np.zeros((0, 0), np.bool_)
+        return cls(Picture.nothing(job.image), nothing, (), [], job, time.monotonic(), done_before=True)
+
+    def reported(self, status: Status, written: Written | None = None) -> ItemReport:
+        """Tell what was done."""
+        report, seconds = report_of(self.job, status), time.monotonic() - self.started
+        if self.done_before:
+            return report
+        first, fillings = self.fillings[0], self.fillings
+        report = replace(
+            report, width=self.picture.width, height=self.picture.height, hole_share=round(float(self.hole.mean()), 6),
+            windows=len(first.plan.windows), crossings=first.plan.crossings,
+            notices=(*self.notices, *self.picture.notices, *(written.notices if written else ()), *self.left),
+            space="; ".join(dict.fromkeys(layer.space.name for layer in self.layers)),
+        )  # fmt: skip
+        return replace(
+            report, tiles=sum(filling.windows for filling in fillings),
+            pixels_computed=sum(filling.pixels for filling in fillings),
+            by_pyramid=sum(filling.by_pyramid for filling in fillings), seam_ratio=rounded(first.seams().ratio()),
+            unfilled=sum(filling.unfilled for filling in fillings), seconds=round(seconds, 3),
+            outside_mask_changed=written.outside_changed if written else 0,
+            megapixels_per_second=rounded(self.hole.size / 1e6 / seconds), peak_memory_bytes=peak_memory(),
+        )  # fmt: skip
+
+
+class Reader:
+    """Reads one picture and its mask, and plans: all that can be found out without computing."""
+
+    def __init__(self, settings: RestoreSettings, view: View, journal: Journal | Notes | None = None) -> None:
+        self._settings, self._view, self._journal = settings, view, journal
+
+    def refuse_huge(self, path: Path) -> tuple[int, int]:
+        """Width and height, from the head alone.
+
+        Raises:
+            ItemError: They are beyond the limit, or cannot be read.
+        """
+        width, height = probe(path)
+        limit = self._settings.max_megapixels
+        if limit and width * height > limit * 1e6:
+            size = f"{width} x {height} = {width * height / 1e6:.0f} megapixels"
+            raise ItemError(
+                path, f"{size}, more than {limit:g}: if that is honest, pass --max-megapixels 0, or use `pconv tile`"
+            )
+        return width, height
+
+    def cost(self, job: Job) -> int:
+        """Bytes of memory that a picture takes from reading to writing, from the heads of the files alone.
+
+        Raises:
+            ItemError: It is beyond the limit or all memory, does not fit its mask, or cannot be read.
+        """
+        width, height = self.refuse_huge(job.image)
+        each = BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL
+        cost = width * height * (each + BYTES_PER_MAPPED_PIXEL * bool(job.maps))
+        free = memory_available()
+        if free is not None and cost > free:
+            sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
+            raise ItemError(job.image, f"{width} x {height} pixels: {sizes}: use `pconv tile`, which takes it in parts")
+        if self._settings.mask_from is None and self._settings.detect is None and job.mask is not None:
+            across, down = self.refuse_huge(job.mask)
+            if sorted((across, down)) != sorted((width, height)):  # however it is turned
+                reason = f"mask is {across} x {down}, the picture {width} x {height}: they must agree"
+                raise ItemError(job.mask, f"{reason}; masks are never stretched")
+        return cost
+
+    def read(self, job: Job) -> Work:
+        """Read one picture and its mask, and plan.
+
+        Raises:
+            ItemError: It cannot be restored.
+        """
+        settings = self._settings
+        started = time.monotonic()
+        if job.mask is None and settings.mask_from is None and settings.detect is None:
+            raise ItemError(
+                job.image,
+                "no mask (NAME.* or NAME_mask.* in the masks folder, or the column mask of a list); "
+                "give it one, all black if it is undamaged",
+            )
+        if os.path.lexists(job.output) and self.done_before(job):
+            return Work.nothing(job)
+        for path in job.maps:
+            if os.path.lexists(path) and not self.may_replace(path):
+                raise ItemError(path, "is there already; use --overwrite to replace it")
+        picture = read_picture(job.image, linear=settings.linear)
+        hole, visible, known = self._hole(job, picture)
+        if hole.any() and not known.any():
+            raise ItemError(
+                job.mask or job.image,
+                f"{'its ' + str(settings.mask_from) if settings.mask_from else 'it'} marks the whole picture as damaged"
+                f" ({settings.polarity}), so nothing is left to restore from; {settings.way_out}",
+            )
+        if settings.strict and hole.any():
+            refuse_losses(job.image, foreseen(picture, job.output), WAY_OUT)
+        try:
+            made = Planned.of(picture, hole, visible, settings, self._view)
+        except ValueError as error:
+            raise ItemError(job.image, str(error)) from error
+        return Work(made.picture, hole, made.layers, made.fillings, job, started, notices=self._notices(job, hole))
+
+    def done_before(self, job: Job) -> bool:
+        """Tell whether a run before has done it, of an output that is there.
+
+        Raises:
+            ItemError: It has not, and the output must not be replaced.
+        """
+        settings, journal = self._settings, self._journal
+        if settings.resume and journal is not None and journal.done(job.image, job.mask, job.output):
+            missing = [path for path in job.maps if not os.path.lexists(path)]
+            if not missing:
+                return True
+            if not settings.overwrite:
+                raise ItemError(missing[0], "is not there, and its picture done: add --overwrite to make both again")
+        if settings.overwrite:
+            return False
+        if journal is not None and journal.made(job.output):
+            why = "was made from other content or with other settings; add --overwrite to replace it"
+            if not settings.resume:
+                why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
+            raise ItemError(job.output, why)
+        raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
+
+    def may_replace(self, path: Path) -> bool:
+        """Whether what may lie there, beside a result, may be written over: a run that was killed may have left it."""
+        settings, journal = self._settings, self._journal
+        return settings.overwrite or (settings.resume and journal is not None and journal.made(path))
+
+    def _hole(
+        self, job: Job, picture: Picture
+    ) -> tuple[NDArray[np.bool_], NDArray[np.bool_] | None, NDArray[np.bool_]]:
+        """What is damaged, what shows anything, and what of that is known, (h, w) each."""
+        settings, visible = self._settings, picture.visible()
+        if self._view.raw:  # each band tells for itself where it holds nothing
+            empty = np.isnan(Raw(picture.pixels.dtype, _nodata(picture, settings)).seen(picture.channels))
+            somewhere: NDArray[np.bool_] = np.asarray(empty.any(axis=2))
+            visible = None if visible is None else visible | somewhere
+            if _by_value(settings, self._view):
+                return dilate(somewhere, settings.dilate), None, np.asarray(~empty.all(axis=2))
+        if settings.detect is not None:
+            from pconv_cli import masking
+
+            hole = masking.detected(picture, settings.detect)
+        elif settings.mask_from is None:
+            assert job.mask is not None
+            hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
+        else:
+            if picture.alpha is not None and settings.mask_from.index == picture.alpha:
+                visible = None
+            try:
+                settings.mask_from.refuse_colours([layer.channels for layer in picture.layers])
+                hole = settings.mask_from.where(
+                    picture.channels, picture.rgb, shown=visible, alpha=picture.alpha, nodata=picture.nodata
+                )
+            except Unmarked as error:
+                raise ItemError(job.image, str(error)) from error
+        hole = ~hole if settings.invert_mask else hole
+        hole = dilate(hole, settings.dilate)
+        if settings.save_masks is not None:
+            mask = MaskImage(saved_mask(settings.save_masks, job), hole, picture.orientation)
+            write_mask(mask, overwrite=settings.overwrite or settings.resume)
+        if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
+            visible = None if (visible | hole).all() else visible | hole
+        return hole, visible, ~hole if visible is None else ~hole & visible
+
+    def _notices(self, job: Job, hole: NDArray[np.bool_]) -> tuple[str, ...]:
+        """What there is to say of a mask that marks nothing."""
+        if job.mask is None or hole.any() or self._settings.mask_from is not None:
+            return ()
+        from pconv_cli import tiff
+
+        with suppress(ItemError):  # a kind of picture that can only be read whole
+            return () if tiff.is_plain(job.mask) else (f"{job.mask} {FAINT}",)
+        return ()
+
+
+def _by_value(settings: Settings, view: View) -> bool:
+    """Whether damage is where there is no value: each layer of raw values has holes of its own then."""
+    mark = settings.mask_from
+    return view.raw and mark is not None and mark.kind == "nodata" and not settings.invert_mask
+
+
+def _nodata(picture: Picture, settings: Settings) -> float | None:
+    """The value that stands for nothing, beside NaN."""
+    mark = settings.mask_from
+    return picture.nodata if mark is None or mark.value is None else mark.value
+
+
+class Told(NamedTuple):
+    """What is to be known of a picture that was read: whether it was done before, its tiles, the share damaged."""
+
+    done_before: bool
+    planned: int
+    share: float
+
+
+class Bench:
+    """Reads pictures, cuts them, writes what was filled and what belongs beside it, and notes down what is done."""
+
+    def __init__(self, settings: RestoreSettings, view: View, journal: Journal | Notes | None) -> None:
+        self._settings, self._journal = settings, journal
+        self._reader = Reader(settings, view, journal)
+        told = store.told(settings.weights) if settings.provenance else {}
+        self._weights = (told.get("weights", ""), told.get("weights_sha256", ""))
+
+    @classmethod
+    def of(cls, settings: RestoreSettings, view: View, journal: tuple[Path, str, str] | None) -> Bench:
+        """One in a process of its own, which opens the journal for itself, and has one core."""
+        torch.set_num_threads(1)
+        return cls(settings, view, None if journal is None else Journal(*journal))
+
+    def cost(self, job: Job) -> int:
+        """See `Reader.cost`."""
+        return self._reader.cost(job)
+
+    def read(self, job: Job) -> Work:
+        """See `Reader.read`."""
+        return self._reader.read(job)
+
+    def told(self, work: Work) -> Told:
+        """What whoever goes on with it is to know."""
+        return Told(work.done_before, work.planned, 0.0 if work.done_before else float(work.hole.mean()))
+
+    def pieces(self, work: Work) -> Sequence[tuple[Shape, Piece]]:
+        """See `Planned.next_round`."""
+        return work.next_round()
+
+    def write(self, work: Work) -> ItemReport:
+        """Write the result and what belongs beside it.
+
+        Raises:
+            ItemError: It cannot be written, or must not be.
+        """
+        job, settings = work.job, self._settings
+        if work.done_before:
+            return work.reported("done_before")
+
+        def ready(part: Path, notices: Sequence[str]) -> None:
+            if settings.strict:
+                refuse_losses(job.image, notices, WAY_OUT)
+            self._write_beside(work)
+            self._record(job, job.output, part)
+
+        overwrite = settings.overwrite
+        try:
+            return self._written(work, ready)
+        except ItemError:
+            # Another run may have made the same meanwhile.
+            if overwrite or self._journal is None or not self._journal.done(job.image, job.mask, job.output):
+                raise
+            return report_of(job, "done_before")
+
+    def _written(self, work: Work, ready: Ready) -> ItemReport:
+        job, overwrite = work.job, self._settings.overwrite
+        if not work.hole.any() and same_format(job.image, job.output):
+            copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
+            return work.reported("copied")
+        picture, notices = self._stamped(work, work.filled(reveal=self._reveal))
+        written = write_picture(picture, job.output, overwrite=overwrite, ready=ready)
+        written = replace(written, notices=(*written.notices, *notices))
+        return work.reported("restored" if work.hole.any() else "copied", written)
+
+    @property
+    def _reveal(self) -> bool:
+        return self._settings.mask_from is not None and self._settings.mask_from.reveals
+
+    def _stamped(self, work: Work, picture: Picture) -> tuple[Picture, Sequence[str]]:
+        """The picture with its provenance, or that left with `work` for a sidecar; and what there is to say of it."""
+        job, settings = work.job, self._settings
+        if not (settings.provenance and work.hole.any()):
+            return picture, ()
+        count = int(work.restored(reveal=self._reveal).sum())
+        mask, told_by = job.mask, ""
+        if settings.mask_from is not None:
+            mask, told_by = None, str(settings.mask_from)
+        elif settings.detect is not None:
+            mask, told_by = None, f"detection ({settings.detect})"
+        entry = beside.entry(self._weights, mask, told_by, count, work.hole.shape, settings.dilate)
+        name = beside.sidecar(job.output).name
+        try:
+            picture, work.sidecar = stamped(picture, job.output, lambda xmp: provenance.merged(xmp, entry))
+        except ValueError as error:
+            work.sidecar = provenance.merged(b"", entry)
+            return picture, (f"its XMP {error}: it stays as it is, and the provenance is in {name}",)
+        return picture, (f"the file has no place for its provenance, which is in {name}",) if work.sidecar else ()
+
+    def _write_beside(self, work: Work) -> None:
+        """Write what belongs beside a result that is finished and about to get its name."""
+        job = work.job
+        restored = work.restored(reveal=self._reveal) if job.maps else work.hole
+        maps: dict[Path | None, Callable[[], NDArray[np.uint8]]] = {
+            job.filled: lambda: beside.white(restored),
+            job.confidence: lambda: work.confidence(restored),
+        }
+        for path, values in maps.items():
+            if path is not None:
+                write_map(
+                    values(), path, work.picture, job.output, overwrite=self._reader.may_replace(path),
+                    ready=lambda part, _, path=path: self._record(job, path, part),  # type: ignore[misc]
+                )  # fmt: skip
+        if work.sidecar:
+            path = beside.sidecar(job.output)
+            beside.write_sidecar(
+                work.sidecar, job.output, overwrite=self._reader.may_replace(path),
+                ready=lambda part: self._record(job, path, part),
+            )  # fmt: skip
+
+    def _record(self, job: Job, target: Path, part: Path) -> None:
+        """Note down what is about to get its name."""
+        if self._journal is not None:
+            try:
+                self._journal.record(job.image, job.mask, target, part)
+            except OSError as error:
+                why = files.why_unwritable(error) or str(error)
+                raise ItemError(target, f"cannot be noted down as done, so it was not written: {why}") from error
+
+
+class StagedBench(Bench):
+    """The same, where some files are elsewhere: they are fetched before, and delivered after."""
+
+    def __init__(self, settings: RestoreSettings, view: View, notes: Notes) -> None:
+        super().__init__(settings, view, notes)
+        self._notes, self._stage, self._done = notes, notes.stage, set[Path]()
+
+    def cost(self, job: Job) -> int:
+        """See `Reader.cost`; fetches what is elsewhere."""
+        stage, settings = self._stage, self._settings
+        may_be_done = stage.holds(job.output) and (settings.resume or not settings.overwrite)
+        if may_be_done and stage.note(job.output) is not None and self._reader.done_before(job):
+            self._done.add(job.output)  # before anything is fetched
+            return 0
+        for path in (job.image, job.mask):
+            if path is not None:
+                stage.fetch(path, job.output)
+        return super().cost(job)
+
+    def read(self, job: Job) -> Work:
+        """See `Reader.read`."""
+        return Work.nothing(job) if job.output in self._done else super().read(job)
+
+    def _written(self, work: Work, ready: Ready) -> ItemReport:
+        job, report = work.job, super()._written(work, ready)
+        if self._stage.holds(job.output):
+            note, overwrite = self._notes.of(job.image, job.mask, job.output), self._settings.overwrite
+            if work.sidecar:
+                path = beside.sidecar(job.output)
+                self._stage.deliver(path, note, overwrite=overwrite)
+                path.unlink()
+            self._stage.deliver(job.output, note, overwrite=overwrite)
+        return report
+
+
+class Notes:
+    """What is done, as a `Journal` tells it: of outputs elsewhere by the notes that they carry, of others by theirs."""
+
+    def __init__(self, stage: Stage, key: str, journal: Journal | None) -> None:
+        self.stage, self._key, self._journal = stage, key, journal
+
+    def of(self, image: Path, mask: Path | None, output: Path) -> str:
+        """What is noted with an output that is made of these."""
+        states = [None if path is None else self.stage.state(path, output) for path in (image, mask)]
+        return hashlib.sha256(json.dumps([self._key, *states]).encode()).hexdigest()
+
+    def done(self, image: Path, mask: Path | None, output: Path) -> bool:
+        """See `Journal.done`."""
+        if not self.stage.holds(output):
+            return self._journal is not None and self._journal.done(image, mask, output)
+        return self.stage.note(output) == self.of(image, mask, output)
+
+    def made(self, output: Path) -> bool:
+        """See `Journal.made`."""
+        if not self.stage.holds(output):
+            return self._journal is not None and self._journal.made(output)
+        return bool(self.stage.note(output))
+
+    def record(self, image: Path, mask: Path | None, output: Path, part: Path) -> None:
+        """See `Journal.record`."""
+        if self._journal is not None and not self.stage.holds(output):
+            self._journal.record(image, mask, output, part)
+
+
+def saved_mask(folder: Path, job: Job) -> Path:
+    """Where the mask of a picture is kept: a list may name pictures anywhere, and then the name alone counts."""
+    name = Path(job.name)
+    spread = name.is_absolute() or ".." in name.parts
+    return folder / (Path(name.name) if spread else name).with_suffix(".png")
+
+
+def report_of(job: Job, status: Status, path: str | None = None, reason: str | None = None) -> ItemReport:
+    """What is known of a picture before anything was done to it, and how it ended."""
+    mask = None if job.mask is None else str(job.mask)
+    return ItemReport(job.name, str(job.image), mask, str(job.output), status, path=path, reason=reason)
