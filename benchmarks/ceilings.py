@@ -12,14 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import statistics
 import sys
-import time
 from collections.abc import Callable
 from typing import Any
 
 import torch
 import torch.nn.functional as F
+from layer import in_turns
 from torch.utils.flop_counter import FlopCounterMode
 
 from pconv_cli import weights as store
@@ -29,17 +28,7 @@ from pconv_cli.process import settle
 
 
 def seconds(run: Callable[[], Any], device: torch.device, rounds: int) -> float:
-    """Median of several, two to warm up left out."""
-    found = []
-    for _ in range(rounds + 2):
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        started = time.perf_counter()
-        run()
-        if device.type == "cuda":
-            torch.cuda.synchronize()
-        found.append(time.perf_counter() - started)
-    return statistics.median(found[2:])
+    return in_turns({"it": run}, rounds, device)["it"]
 
 
 def main() -> None:

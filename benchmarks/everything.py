@@ -15,6 +15,8 @@ import sys
 import time
 from pathlib import Path
 
+from pconv_cli.engine import choose_device
+
 HERE = Path(__file__).parent
 
 
@@ -27,7 +29,7 @@ def main() -> None:
     parser.add_argument("--minutes", type=float, default=8)
     options = parser.parse_args()
     device, inputs = ["--device", options.device], [str(options.photos), str(options.masks)]
-    gpu = options.device.startswith("cuda")
+    gpu = choose_device(options.device).type == "cuda"
     plan = {
         "ceilings": ["ceilings.py", *device],
         "stream": ["stream.py", *inputs, *device, "--rest", *(["--pictures", "1024"] if gpu else [])],

@@ -109,16 +109,17 @@ def patch(original: bytes, pixels: NDArray[np.uint8], hole: NDArray[np.bool_]) -
         raise ValueError(f"its {len(frame.components)} components are {size[1]} x {size[0]}, the pixels differ")
     matrix, offset = _conversion(frame.colours)
     steps = frame.steps()
-    bare = _joined(item for item in segments if item[0] in _LAYOUT)
+    layout = [item for item in segments if item[0] in _LAYOUT]
+    bare, header = _joined(layout), _header(layout)
     try:
         with TemporaryDirectory(prefix="pconv-") as folder:
-            planes, tables = _read(bare, frame, Path(folder))
+            planes, tables = _read(bare, header, frame, Path(folder))
             for step in dict.fromkeys(steps):
                 alike = [
                     _Part(*part) for *part, of in zip(planes, tables, matrix, offset, steps, strict=True) if of == step
                 ]
                 _fill(alike, step, pixels.reshape(*size, channels), hole)
-            written = _write(bare, frame, planes, Path(folder))
+            written = _write(bare, header, frame, planes, Path(folder), not _is_standard(layout))
     except OSError as error:
         raise ValueError(f"no room for temporary files ({error.strerror or error})") from error
     new = [item for item in _segments(written) if item[0] in _LAYOUT]
@@ -364,13 +365,13 @@ def _shapes(source: Path) -> list[tuple[int, int]]:
     return [(down, across) for down, across in blocks.tolist() if down and across] if found else []
 
 
-def _read(data: bytes, frame: _Frame, folder: Path) -> tuple[list[_Plane], NDArray[np.uint16]]:
+def _read(data: bytes, header: bytes, frame: _Frame, folder: Path) -> tuple[list[_Plane], NDArray[np.uint16]]:
     """Coefficients of all components, and their quantisation tables, (components, 8, 8)."""
     source, library = folder / "read.jpg", _library(_SEQUENTIAL)
     source.write_bytes(data)
     sides, count = (frame.height, frame.width), len(frame.components)
     shapes = [(-(-sides[0] // (8 * down)), -(-sides[1] // (8 * across))) for down, across in frame.steps()]
-    if _remembered("shapes", _header(data), lambda: _shapes(source)) != shapes:
+    if _remembered("shapes", header, lambda: _shapes(source)) != shapes:
         raise ValueError("libjpeg cannot read its header")
     planes = [np.empty((*shape, 8, 8), np.int16) for shape in shapes]
     tables, numbers = np.zeros((4, 8, 8), np.uint16), np.zeros(4, np.int16)
@@ -383,7 +384,9 @@ def _read(data: bytes, frame: _Frame, folder: Path) -> tuple[list[_Plane], NDArr
     return planes, tables
 
 
-def _write(data: bytes, frame: _Frame, planes: Sequence[_Plane], folder: Path) -> bytes:
+def _write(
+    data: bytes, header: bytes, frame: _Frame, planes: Sequence[_Plane], folder: Path, to_measure: bool
+) -> bytes:
     """The file again, with other coefficients; its metadata may be libjpeg's."""
     if len(planes) == 4:
         # jpeglib forgets the fourth component when it writes: for a while it is made the first.
@@ -398,33 +401,31 @@ def _write(data: bytes, frame: _Frame, planes: Sequence[_Plane], folder: Path) -
     # libjpeg decodes what it is given first. All of that is replaced, so a file will do that has the same size and
     # tables, and nothing in its blocks.
     empty = _remembered(
-        name, _header(data), lambda: _put(data, frame, [np.zeros_like(plane) for plane in planes], name, folder)
+        name, header, lambda: _put(data, frame, [np.zeros_like(plane) for plane in planes], name, folder)
     )
-    codes = {number: zlib.crc32(table) for number, table in _codes(data).items()}
-    standard = bool(codes) and codes.items() <= _STANDARD.items() and not frame.progressive
-    return _put(empty, frame, planes, name, folder, to_measure=not standard)
+    return _put(empty, frame, planes, name, folder, to_measure=to_measure or frame.progressive)
 
 
-def _header(data: bytes) -> bytes:
-    """All up to the coded data of the first scan."""
+def _header(segments: _Segments) -> bytes:
+    """A file up to the coded data of its first scan."""
     found = b"\xff\xd8"
-    for marker, segment in _segments(data):
+    for marker, segment in segments:
         if marker == _SOS:
             return found + segment[: 2 + int.from_bytes(segment[2:4], "big")]
         found += segment
     return found
 
 
-def _codes(data: bytes) -> dict[int, bytes]:
-    """Huffman tables by class and number, each as it stands in the file."""
-    found: dict[int, bytes] = {}
-    for marker, segment in _segments(data):
+def _is_standard(segments: _Segments) -> bool:
+    """Whether a file has Huffman tables, and none but those in `_STANDARD`."""
+    found: dict[int, int] = {}
+    for marker, segment in segments:
         at = 4
         while marker == _DHT and at + 17 <= len(segment):
             length = 17 + sum(segment[at + 1 : at + 17])
-            found[segment[at]] = segment[at + 1 : at + length]
+            found[segment[at]] = zlib.crc32(segment[at + 1 : at + length])
             at += length
-    return found
+    return bool(found) and found.items() <= _STANDARD.items()
 
 
 def _put(

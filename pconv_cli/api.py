@@ -10,7 +10,7 @@ What a run has to say goes to the logger `pconv_cli`: memory that ran out, masks
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Sized
+from collections.abc import Generator, Iterable, Sequence, Sized
 from contextlib import AbstractContextManager, closing, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -26,6 +26,7 @@ from pconv_cli.colours import luminance
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, UsageError
 from pconv_cli.events import Event, Notice
+from pconv_cli.filling import Piece, Shape
 from pconv_cli.images import Picture
 from pconv_cli.layers import Raw, View, layers
 from pconv_cli.masks import dilate as grown
@@ -373,6 +374,9 @@ class _Arrays(Filler):
             return self._read(item)
         except (TypeError, ValueError) as error:
             raise ItemError(item.name, str(error)) from error
+
+    def pieces(self, loaded: _Work) -> Sequence[tuple[Shape, Piece]]:
+        return loaded.next_round()
 
     def _read(self, item: _Item) -> _Work:
         if not isinstance(item.pair, tuple | list) or len(item.pair) != 2:

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 
-from pconv_cli import helpers
 from pconv_cli import weights as store
 from pconv_cli.bench import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
 from pconv_cli.errors import ItemError, OutputError
@@ -29,7 +28,7 @@ from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
-from pconv_cli.restore import WORTH_HELPERS
+from pconv_cli.restore import worth_helpers
 from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
@@ -256,7 +255,7 @@ def _memory(settings: RestoreSettings, looks: list[_Look]) -> int:
     largest = max((found.area for found in looks), default=0)
     held = min(pictures, max(IN_FLIGHT, largest * BYTES_PER_PIXEL))
     lanes = min(settings.batch_size or cores, cores)
-    if len(looks) >= WORTH_HELPERS and helpers.can_be_had():
+    if worth_helpers(len(looks), on_cpu=True):
         held += PER_HELPER * (settings.jobs or max(1, cores // 2))
     return AT_REST + held + PER_TILE_PIXEL * lanes * min(settings.tile_size**2, largest)
 

@@ -31,7 +31,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.errors import DeviceError, ItemError, RunError
-from pconv_cli.process import settle
+from pconv_cli.process import is_open, settle
 
 _PATIENCE = 5.0  # seconds that a helper has to end by itself
 
@@ -152,7 +152,7 @@ class Nursery:
         try:
             process = subprocess.Popen(
                 [sys.executable, *flags, "-c", code],
-                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=None if _is_open(2) else subprocess.DEVNULL,
+                stdin=theirs.fileno(), stdout=subprocess.DEVNULL, stderr=None if is_open(2) else subprocess.DEVNULL,
             )  # fmt: skip
         except BaseException:
             self._line.close()
@@ -183,13 +183,6 @@ class Nursery:
                 raise OSError("it ended as soon as it began") from error
             raise
         return _Helper(pid, line)
-
-
-def _is_open(descriptor: int) -> bool:
-    with suppress(OSError):
-        os.fstat(descriptor)
-        return True
-    return False
 
 
 def _end(process: subprocess.Popen[bytes], line: socket.socket) -> None:

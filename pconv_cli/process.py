@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ctypes
 import gc
+import os
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -33,6 +34,14 @@ def settle() -> None:
             # Without the one the other does harm: setting either ends what the library would adapt by itself.
             if set_option(_MMAP_THRESHOLD, _KEPT) or set_option(_MMAP_THRESHOLD, _MOST):
                 set_option(_TRIM_THRESHOLD, _KEPT)
+
+
+def is_open(descriptor: int) -> bool:
+    """Whether there is a file behind a descriptor: standard streams may be closed."""
+    with suppress(OSError):
+        os.fstat(descriptor)
+        return True
+    return False
 
 
 def memory_available() -> int | None:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pconv_cli import __version__, beside, distributed, files, helpers, manifest
 from pconv_cli import weights as store
-from pconv_cli.bench import Bench, Notes, Planned, StagedBench, Told, report_of, saved_mask
+from pconv_cli.bench import Bench, Notes, StagedBench, Told, report_of, saved_mask
 from pconv_cli.bench import RestoreSettings as RestoreSettings  # it belongs to what this module does
 from pconv_cli.detection import opencv
 from pconv_cli.distributed import Cluster
@@ -208,7 +208,7 @@ class _Here:
     def __init__(self, settings: RestoreSettings, emit: Listener, jobs: int = 0) -> None:
         devices = choose_devices(settings.device)
         self.nursery: helpers.Nursery | None = None
-        if _worth_helpers(jobs, on_cpu=devices[0].type == "cpu"):
+        if worth_helpers(jobs, on_cpu=devices[0].type == "cpu"):
             with suppress(OSError):  # told of where helpers are engaged
                 self.nursery = helpers.Nursery(Bench.__module__)  # it imports while weights are loaded
         network, self.view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
@@ -229,10 +229,10 @@ def _on_this_machine(
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
         looks = _Looks(settings, emit)
         with ExitStack() as stack:
-            bench: Bench | helpers.Crew[Job, Told, ItemReport] = Bench(settings, here.view, journal)
+            bench: Bench | helpers.Crew[Job, Told, ItemReport] | None = None
             if stage.used:
                 bench = StagedBench(settings, here.view, Notes(stage, _key(settings, weights), journal))
-            elif _worth_helpers(len(jobs), on_cpu=engine.on_cpu):
+            elif worth_helpers(len(jobs), on_cpu=engine.on_cpu):
                 make = partial(Bench.of, settings, here.view, None if journal is None else journal.place)
                 try:
                     nursery, here.nursery = here.nursery or helpers.Nursery(Bench.__module__), None
@@ -240,7 +240,9 @@ def _on_this_machine(
                     bench = stack.enter_context(crew)
                 except OSError as error:  # no sockets, or no more processes
                     emit(Notice(f"no processes to read and write with ({error}): threads do it, which is slower"))
-            stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(engine, emit, looks, bench)
+            stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(
+                engine, emit, looks, bench or Bench(settings, here.view, journal)
+            )
             for outcome in run(jobs, stages, limits, stop):
                 stage.release(outcome.item.output)
                 yield outcome
@@ -249,7 +251,7 @@ def _on_this_machine(
     return outcomes
 
 
-def _worth_helpers(jobs: int, *, on_cpu: bool) -> bool:
+def worth_helpers(jobs: int, *, on_cpu: bool) -> bool:
     """Whether there is so much to do that processes which read and write pay for the seconds they take to come."""
     return helpers.can_be_had() and jobs >= (WORTH_HELPERS if on_cpu else WORTH_HELPERS_OF_A_GPU)
 
@@ -322,14 +324,10 @@ def in_flight(engine: Engine, jobs: int | None = None) -> Limits:
 
 
 class Filler:
-    """The stages of `pipeline.run` between reading and writing: what is filled in a picture, and filling it."""
+    """The stages of `pipeline.run` that compute."""
 
     def __init__(self, engine: Engine, emit: Listener) -> None:
         self._engine, self._emit = engine, emit
-
-    def pieces(self, work: Planned) -> Sequence[tuple[Shape, Piece]]:
-        """See `pipeline.Stages`."""
-        return work.next_round()
 
     def batch_size(self, shape: Shape) -> int:
         """See `pipeline.Stages`."""
@@ -344,15 +342,15 @@ class Filler:
         self._emit(TilesDone(len(pieces), sum(piece.window.area for piece in pieces)))
 
 
-class _Restoration:
+class _Restoration(Filler):
     """The stages of `pipeline.run`, for picture files: a bench reads and writes them, here or in helpers."""
 
     def __init__(
         self, engine: Engine, emit: Listener, looks: _Looks, bench: Bench | helpers.Crew[Job, Told, ItemReport]
     ) -> None:
-        self._filler, self._emit, self._looks, self._bench = Filler(engine, emit), emit, looks, bench
+        super().__init__(engine, emit)
+        self._looks, self._bench = looks, bench
         self.cost, self.pieces, self.write = bench.cost, bench.pieces, bench.write
-        self.batch_size, self.compute = self._filler.batch_size, self._filler.compute
 
     def read(self, job: Job) -> Any:
         work: Any = self._bench.read(job)

@@ -18,7 +18,7 @@ from pconv_cli import __version__
 from pconv_cli.cli import check, compare, doctor, evaluate, mask, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
 from pconv_cli.errors import ExitCode, PconvError, RunError, UsageError
-from pconv_cli.process import settle
+from pconv_cli.process import is_open, settle
 
 # What the parser raises: typer shows its children only.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
@@ -79,17 +79,10 @@ def main(arguments: list[str] | None = None) -> None:
 def _keep_numbers() -> None:
     """Let no file get the number of a standard stream that is closed: what libraries write to that would go into it."""
     for number in range(3):
-        if not _is_open(number):  # then it is the lowest that is free
+        if not is_open(number):  # then it is the lowest that is free
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
-
-
-def _is_open(descriptor: int) -> bool:
-    with suppress(OSError):
-        os.fstat(descriptor)
-        return True
-    return False
 
 
 def _hush_libraries() -> None:

@@ -18,6 +18,7 @@ from pconv_cli.cli.options import (
     MaxMegapixels,
     Precision,
     PrecisionOption,
+    Progress,
     ReportTo,
     parsed,
 )
@@ -65,9 +66,7 @@ def command(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each fill.")] = None,
     report_to: ReportTo = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE, and a report, if they exist.")] = False,
-    progress: Annotated[
-        ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")
-    ] = ProgressMode.auto,
+    progress: Progress = ProgressMode.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object on stdout.")] = False,
 ) -> None:
     """Find out what restores your own pictures best: methods are measured where your pictures are undamaged.

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconv_cli.cli.options import Device, Precision, PrecisionOption
+from pconv_cli.cli.options import Device, Precision, PrecisionOption, Progress
 from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.errors import ExitCode
 
@@ -46,9 +46,7 @@ def command(
     csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each fill.")] = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the curves over the buckets.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
-    progress: Annotated[
-        ProgressMode, typer.Option(help="What to show on stderr; none still tells failures and notes.")
-    ] = ProgressMode.auto,
+    progress: Progress = ProgressMode.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object on stdout.")] = False,
 ) -> None:
     """Damage known pictures, fill them by several methods, and measure how close each comes.
