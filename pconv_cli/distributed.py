@@ -31,6 +31,8 @@ LARGEST = 32
 """Items of a portion, at most: enough that a worker reads ahead and fills its batches."""
 PATIENCE = 30.0
 """Seconds until somebody must be there to work."""
+MISSED = 30.0
+"""Seconds until a worker that is not there has found no place: before that it may just be starting."""
 
 _TICK = 0.5  # seconds after which a stop is noticed, though nothing else happens
 _HELLO = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes(
@@ -103,6 +105,7 @@ class Crew(Generic[Item, Done]):
         self._ours = False
         self._workers: list[Any] = []
         self._to_say: list[Event] = []
+        self._engaged = 0.0
 
     def __enter__(self) -> Crew[Item, Done]:
         """Join or start Ray, and engage workers.
@@ -115,6 +118,7 @@ class Crew(Generic[Item, Done]):
         try:
             with _own_signals():
                 self._ours = _connect(self._ray, self._cluster.address, self._to_say.append)
+            self._engaged = time.monotonic()
             self._workers = _engage(self._ray, self._cluster, self._make)
         except BaseException:
             self.__exit__()
@@ -146,7 +150,7 @@ class Crew(Generic[Item, Done]):
         """
         while self._to_say:
             yield self._to_say.pop(0)
-        yield from _Shift(self._ray, items, self._workers, stop).results()
+        yield from _Shift(self._ray, items, self._workers, self._engaged, stop).results()
 
 
 def _library() -> Any:
@@ -307,6 +311,7 @@ class _Shift(Generic[Item, Done]):
     ray: Any
     items: Sequence[Item]
     crew: Sequence[Any]
+    engaged: float
     stop: Callable[[], bool]
     fresh: deque[int] = field(init=False)
     suspects: deque[int] = field(default_factory=deque, init=False)
@@ -344,7 +349,7 @@ class _Shift(Generic[Item, Done]):
 
     def _missed(self) -> Iterator[Event]:
         """Say who never came, though there was work."""
-        if self.items and self.coming:
+        if self.items and self.coming and time.monotonic() - self.engaged >= MISSED:
             _, late = self.ray.wait([*self.coming], num_returns=len(self.coming), timeout=_TICK)
             if late:
                 count = len(self.crew)
