@@ -6,6 +6,9 @@ pictures, networks, devices, or in what order things are done.
 Python runs one thread of a process at a time: threads that read and write hold each other up, and those that compute
 (measured in benchmarks/README.md). An item stays with one helper from reading to writing; only what is to be computed
 goes over, and what came of it back.
+
+A helper that dies, for want of memory or of what a library makes of a file, is replaced. What it had is begun again;
+the item that it was busy with may take one more helper with it, and is then given up.
 """
 
 from __future__ import annotations
@@ -20,7 +23,8 @@ import sys
 import threading
 import traceback
 import weakref
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Hashable, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, fields
 from multiprocessing.connection import Connection
@@ -31,11 +35,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.errors import DeviceError, ItemError, RunError
+from pconv_cli.pipeline import Again
 from pconv_cli.process import is_open, settle
 
 _PATIENCE = 5.0  # seconds that a helper has to end by itself
+_DEATHS = 4  # for each helper, without a single item that was written between them: then no other is engaged
 
-Item = TypeVar("Item")
+Item = TypeVar("Item", bound=Hashable)
 Told = TypeVar("Told")
 Shape = TypeVar("Shape")
 Done = TypeVar("Done")
@@ -104,13 +110,15 @@ class Parcel:
 
 
 @dataclass(eq=False)
-class Held(Generic[Told]):
+class Held(Generic[Item, Told]):
     """An item that a helper has.
 
     Attributes:
+        item: Which.
         told: What the helper's bench told of it.
     """
 
+    item: Item
     told: Told
     _helper: _Helper
     _number: int
@@ -192,23 +200,34 @@ def _end(process: subprocess.Popen[bytes], line: socket.socket) -> None:
 
 
 class Crew(Generic[Item, Told, Done]):
-    """Helpers, engaged for as long as this is open. Its methods may be called from several threads."""
+    """Helpers, engaged for as long as this is open. Its methods may be called from several threads.
+
+    They raise `Again` where a helper has died that had the item, and what `lost` makes of an item that a second one has
+    died of.
+
+    Attributes:
+        deaths: How many helpers have died.
+    """
 
     def __init__(
-        self, make: Callable[[], Bench[Item, Any, Told, Done]], count: int, niceness: int = 0,
-        nursery: Nursery | None = None,
+        self, make: Callable[[], Bench[Item, Any, Told, Done]], count: int, lost: Callable[[Item], ItemError],
+        niceness: int = 0, nursery: Nursery | None = None,
     ) -> None:  # fmt: skip
         """Say what they are to do; nothing happens before it is opened.
 
         Args:
             make: Makes what a helper does, in the helper; it must be importable there.
             count: How many.
+            lost: What an item fails with that two helpers have died of.
             niceness: How far they stand back.
             nursery: Where they come from, which is closed with the crew; None: one of its own.
         """
         self._make, self._count, self._niceness, self._nursery = make, count, niceness, nursery
+        self._lost, self._blamed = lost, Counter[Item]()
         self._helpers: list[_Helper] = []
+        self._dead: list[_Helper] = []
         self._choosing = threading.Lock()
+        self._in_a_row = 0
 
     def __enter__(self) -> Crew[Item, Told, Done]:
         try:
@@ -221,53 +240,62 @@ class Crew(Generic[Item, Told, Done]):
         return self
 
     def __exit__(self, *_: object) -> None:
-        for helper in self._helpers:
+        helpers = [*self._helpers, *self._dead]
+        for helper in helpers:
             helper.line.hang_up()
-        for helper in self._helpers:
+        for helper in helpers:
             helper.end()
         if self._nursery is not None:
             self._nursery.close()
 
+    @property
+    def deaths(self) -> int:
+        """See the class."""
+        return len(self._dead)
+
     def cost(self, item: Item) -> int:
         """See `Bench`."""
-        return int(self._ask(self._freest(), "cost", item))
+        return int(self._ask(self._freest(), item, "cost", item))
 
-    def read(self, item: Item) -> Held[Told]:
+    def read(self, item: Item) -> Held[Item, Told]:
         """See `Bench`."""
         helper = self._freest(takes=True)
         try:
-            number, told = self._ask(helper, "read", item)
+            number, told = self._ask(helper, item, "read", item)
         except BaseException:
             self._given_back(helper)
             raise
-        return Held(told, helper, number)
+        return Held(item, told, helper, number)
 
-    def told(self, held: Held[Told]) -> Told:
+    def told(self, held: Held[Item, Told]) -> Told:
         """See `Bench`."""
         return held.told
 
-    def pieces(self, held: Held[Told]) -> Sequence[tuple[Any, Parcel]]:
+    def pieces(self, held: Held[Item, Told]) -> Sequence[tuple[Any, Parcel]]:
         """Have those landed that were given before, and give the next; see `Bench`."""
         results = [parcel.result for parcel in held._parcels]
         held._parcels = []
         try:
-            found = self._ask(held._helper, "pieces", held._number, results)
+            found = self._ask(held._helper, held.item, "pieces", held._number, results)
         except BaseException:
             self._given_back(held._helper)
             raise
         held._parcels = [Parcel(window, data) for _, window, data in found]
         return [(shape, parcel) for (shape, _, _), parcel in zip(found, held._parcels, strict=True)]
 
-    def write(self, held: Held[Told]) -> Done:
+    def write(self, held: Held[Item, Told]) -> Done:
         """See `Bench`."""
         try:
-            done: Done = self._ask(held._helper, "write", held._number)
+            done: Done = self._ask(held._helper, held.item, "write", held._number)
         finally:
             self._given_back(held._helper)
+        self._in_a_row = 0
         return done
 
     def _freest(self, *, takes: bool = False) -> _Helper:
         with self._choosing:
+            if not self._helpers:
+                raise _all_gone()
             helper = min(self._helpers, key=lambda one: one.items)
             helper.items += takes
             return helper
@@ -276,24 +304,56 @@ class Crew(Generic[Item, Told, Done]):
         with self._choosing:
             helper.items -= 1
 
-    def _ask(self, helper: _Helper, what: str, item: Any, objects: Sequence[Any] = ()) -> Any:
+    def _ask(self, helper: _Helper, item: Item, what: str, about: Any, objects: Sequence[Any] = ()) -> Any:
+        busy_with_it = False
         try:
             # The next request lies ready while this one is seen to; answers come in the same order.
             with helper.sending:
-                helper.line.send((what, item), objects)
+                helper.line.send((what, about), objects)
                 helper.receiving.acquire()
             try:
+                busy_with_it = not helper.gone
                 (error, answer), found = helper.line.receive()
+            except (EOFError, OSError):
+                helper.gone = True
+                raise
             finally:
                 helper.receiving.release()
         except (EOFError, OSError) as gone:
-            raise DeviceError(
-                "a process that reads and writes pictures is gone: was it killed, or memory full? "
-                "--resume goes on; fewer --jobs take less memory"
-            ) from gone
+            self._replace(helper)
+            if busy_with_it and self._is_blamed_again(item):
+                raise self._lost(item) from gone
+            raise Again from gone
         if error is not None:
             raise error
         return [(*row, one) for row, one in zip(answer, found, strict=True)] if what == "pieces" else answer
+
+    def _is_blamed_again(self, item: Item) -> bool:
+        with self._choosing:
+            self._blamed[item] += 1
+            return self._blamed[item] > 1
+
+    def _replace(self, gone: _Helper) -> None:
+        """Engage another helper for one that is gone, once; where none is to be had, those go on that are left."""
+        with self._choosing:
+            if gone not in self._helpers:
+                return
+            self._in_a_row += 1
+            if self._nursery is None or self._in_a_row > _DEATHS * self._count:
+                raise _all_gone()
+            others = []
+            with suppress(OSError):
+                others = [self._nursery.engage(self._make, self._niceness)]
+            place = self._helpers.index(gone)
+            self._helpers[place : place + 1] = others
+            self._dead.append(gone)
+
+
+def _all_gone() -> DeviceError:
+    return DeviceError(
+        "the processes that read and write pictures are gone: were they killed, or is memory full? "
+        "--resume goes on; fewer --jobs take less memory"
+    )
 
 
 @dataclass(eq=False)
@@ -303,6 +363,7 @@ class _Helper:
     pid: int
     line: _Line
     items: int = 0
+    gone: bool = False
     sending: threading.Lock = field(default_factory=threading.Lock)
     receiving: threading.Lock = field(default_factory=threading.Lock)
 

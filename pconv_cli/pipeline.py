@@ -51,7 +51,8 @@ class Turn:
 class Stages(Protocol[Item_contra, Loaded, Shape, Piece, Done_co]):
     """What happens to an item, and how large a batch may be. All are called from several threads.
 
-    An `ItemError` from `cost`, `read`, `pieces` or `write` fails that item alone; any other error ends the run.
+    An `ItemError` from `cost`, `read`, `pieces` or `write` fails that item alone, `Again` has it begun anew; any other
+    error ends the run.
     """
 
     def cost(self, item: Item_contra) -> int:
@@ -81,6 +82,10 @@ class Stages(Protocol[Item_contra, Loaded, Shape, Piece, Done_co]):
     def write(self, loaded: Loaded) -> Done_co:
         """Finish an item all of whose pieces have been computed. Called by a finisher."""
         ...
+
+
+class Again(Exception):
+    """An item was lost on the way, without being to blame for it: it is begun anew."""
 
 
 @dataclass(frozen=True)
@@ -271,10 +276,13 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             return
         for item in itertools.islice(self._items, max(0, self._limits.ahead - self._begun)):
             self._begun += 1
-            flight: _Flight[Item, Loaded] = _Flight(item)
-            future = self._readers.submit(self._read, flight)
-            self._reads.add(future)
-            future.add_done_callback(lambda f, flight=flight: self._inbox.put(lambda: self._loaded(flight, f)))  # type: ignore[misc]
+            self._begin(item)
+
+    def _begin(self, item: Item) -> None:
+        flight: _Flight[Item, Loaded] = _Flight(item)
+        future = self._readers.submit(self._read, flight)
+        self._reads.add(future)
+        future.add_done_callback(lambda f: self._inbox.put(lambda: self._loaded(flight, f)))
 
     def _read(self, flight: _Flight[Item, Loaded]) -> Loaded:
         cost = self._stages.cost(flight.item)
@@ -290,6 +298,9 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             flight.loaded = future.result()
         except ItemError as error:
             return self._failed(flight, error)
+        except Again:
+            self._begin_again(flight)
+            return None
         self._go_on(flight)
         return None
 
@@ -312,6 +323,9 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             result = future.result()
         except ItemError as error:
             return self._failed(flight, error)
+        except Again:
+            self._begin_again(flight)
+            return None
         if isinstance(result, Outcome):
             flight.loaded = None
             self._budget.release(flight.cost)
@@ -356,3 +370,8 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
         flight.loaded = None
         self._budget.release(flight.cost)
         return Outcome(flight.item, None, error)
+
+    def _begin_again(self, flight: _Flight[Item, Loaded]) -> None:
+        flight.loaded = None
+        self._budget.release(flight.cost)
+        self._begin(flight.item)

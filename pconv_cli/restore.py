@@ -229,26 +229,35 @@ def _on_this_machine(
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
         looks = _Looks(settings, emit)
         with ExitStack() as stack:
-            bench: Bench | helpers.Crew[Job, Told, ItemReport] | None = None
+            bench: Bench | None = None
+            crew: helpers.Crew[Job, Told, ItemReport] | None = None
             if stage.used:
                 bench = StagedBench(settings, here.view, Notes(stage, _key(settings, weights), journal))
             elif worth_helpers(len(jobs), on_cpu=engine.on_cpu):
                 make = partial(Bench.of, settings, here.view, None if journal is None else journal.place)
                 try:
                     nursery, here.nursery = here.nursery or helpers.Nursery(Bench.__module__), None
-                    crew = helpers.Crew(make, limits.readers, NICENESS if engine.on_cpu else 0, nursery)
-                    bench = stack.enter_context(crew)
+                    niceness = NICENESS if engine.on_cpu else 0
+                    crew = stack.enter_context(helpers.Crew(make, limits.readers, _lost, niceness, nursery))
                 except OSError as error:  # no sockets, or no more processes
                     emit(Notice(f"no processes to read and write with ({error}): threads do it, which is slower"))
             stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(
-                engine, emit, looks, bench or Bench(settings, here.view, journal)
+                engine, emit, looks, crew or bench or Bench(settings, here.view, journal)
             )
             for outcome in run(jobs, stages, limits, stop):
                 stage.release(outcome.item.output)
                 yield outcome
+        if crew is not None and crew.deaths:
+            emit(Notice(f"processes that read and write died, {crew.deaths} in all: what they had was done again"))
+            if journal is not None:
+                _clean_up(jobs, journal)
         looks.last_words()
 
     return outcomes
+
+
+def _lost(job: Job) -> ItemError:
+    return ItemError(job.image, "two processes died of it: look at it by itself")
 
 
 def worth_helpers(jobs: int, *, on_cpu: bool) -> bool:

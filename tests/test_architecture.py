@@ -112,6 +112,7 @@ NEIGHBOURS = {
     ("jobs", "manifest"),
     ("settings", "marks"),
     ("tiff", "_ifd"),  # and this one's
+    ("helpers", "pipeline"),  # its stages are what they do a part of
     ("filling", "engine"),
     ("filling", "layers"),
     ("weights", "layers"),

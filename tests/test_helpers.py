@@ -24,8 +24,9 @@ from numpy.typing import NDArray
 from pconv_cli import helpers
 from pconv_cli import restore as use_case
 from pconv_cli.errors import DeviceError, ItemError, UsageError
-from pconv_cli.events import Event
+from pconv_cli.events import Event, ItemDone
 from pconv_cli.journal import NAME
+from pconv_cli.pipeline import Again
 from pconv_cli.report import Report
 from pconv_cli.restore import RestoreSettings, plan, restore
 
@@ -73,6 +74,8 @@ class Toy:
             raise ItemError(Path("no item"), "is none")
         if item == "no run":
             raise UsageError("all of this makes no sense")
+        if item.startswith("poison"):
+            os.kill(os.getpid(), signal.SIGKILL)
         return [item]
 
     def told(self, loaded: list[Any]) -> tuple[str, int]:
@@ -87,6 +90,8 @@ class Toy:
         return [(7, Sum(loaded, (len(loaded), i), Data(array, array.T if i else None, f"{i}"))) for i in range(2)]
 
     def write(self, loaded: list[Any]) -> tuple[int, list[tuple[str, tuple[int, ...], bytes, str]]]:
+        if loaded[0] == "late poison":
+            os.kill(os.getpid(), signal.SIGKILL)
         if loaded[0] == "not written":
             raise ZeroDivisionError("a slip")
         landed = [(d.numbers.dtype.str, d.numbers.shape, d.numbers.tobytes(), d.word) for d in loaded[1:]]
@@ -100,14 +105,22 @@ ARRAYS: dict[str, NDArray[Any]] = {
     "slice": np.arange(100, dtype=np.int32).reshape(10, 10)[2:7, 1:9:2],
     "none": np.zeros((0, 3), np.uint16),
     "large": np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8),
-    "not written": np.zeros(1), "not cut": np.zeros(1),
+    "not written": np.zeros(1), "not cut": np.zeros(1), "late poison": np.zeros(1),
 }  # fmt: skip
 MAKE = partial(Toy, ARRAYS)
 
 
+def given_up(item: str) -> ItemError:
+    return ItemError(item, "given up")
+
+
+def engage(count: int, make: Any = MAKE, **options: Any) -> helpers.Crew[str, tuple[str, int], Any]:
+    return helpers.Crew(make, count, given_up, **options)
+
+
 @pytest.fixture(scope="module")
 def crew() -> Iterator[helpers.Crew[str, tuple[str, int], Any]]:
-    with helpers.Crew(MAKE, 2) as crew:
+    with engage(2) as crew:
         yield crew
 
 
@@ -174,21 +187,77 @@ def refusing() -> Toy:
 
 
 def test_a_bench_that_cannot_be_made_says_why() -> None:
-    with helpers.Crew(refusing, 1) as crew, pytest.raises(UsageError, match="no bench for you"):
+    with engage(1, refusing) as crew, pytest.raises(UsageError, match="no bench for you"):
         crew.cost("bytes")
 
 
-def test_a_helper_that_is_gone_ends_the_run_with_one_line_and_the_way_out() -> None:
-    with helpers.Crew(MAKE, 1) as crew:
-        _, pid = crew.told(crew.read("bytes"))
-        os.kill(pid, signal.SIGKILL)
-        with pytest.raises(DeviceError, match=r"is gone: was it killed.*--resume goes on"):
-            for _ in range(2):  # the first request may still fit into the line
+@pytest.mark.parametrize("until", ["read", "pieces"])
+def test_what_a_helper_had_that_was_killed_is_begun_again_with_another(until: str) -> None:
+    with engage(2) as crew:
+        helds = [crew.read(item) for item in ("bytes", "flags", "bytes", "flags")]
+        parcels = [parcel for _, parcel in crew.pieces(helds[0])] if until == "pieces" else []
+        for parcel in parcels:
+            parcel.land(parcel.load(), parcel.load())
+        pids = [crew.told(held)[1] for held in helds]
+        os.kill(pids[0], signal.SIGKILL)
+        wait_for_the_end_of(pids[:1])
+        with pytest.raises(Again):
+            crew.pieces(helds[0])
+        with pytest.raises(Again):
+            crew.write(helds[2])
+        assert crew.pieces(helds[1])  # the other helper goes on
+        for item in ("bytes", "flags") * 3:
+            reader, writer, _ = done(crew, item)
+            assert reader == writer != pids[0]
+        assert crew.deaths == 1
+
+
+@pytest.mark.parametrize("item", ["poison", "late poison"])
+def test_what_takes_two_helpers_with_it_is_given_up_and_nothing_else_is(item: str) -> None:
+    with engage(2) as crew:
+        beside = [crew.read("flags") for _ in range(2)]
+        with pytest.raises(Again):
+            done(crew, item)
+        with pytest.raises(ItemError, match="given up"):
+            done(crew, item)
+        assert crew.deaths == 2
+        (lost,) = [
+            held for held in beside if not alive(crew.told(held)[1])
+        ]  # the second went to who came for the first
+        with pytest.raises(Again):
+            crew.pieces(lost)
+        assert done(crew, "flags")[2]
+        with pytest.raises(ItemError, match="given up"):  # nor is it tried for ever
+            done(crew, item)
+
+
+def test_helpers_that_die_one_after_the_other_end_the_run_with_one_line_and_the_way_out() -> None:
+    with engage(1) as crew:
+        for i in range(4):
+            with pytest.raises(Again):
+                crew.read(f"poison {i}")
+        with pytest.raises(DeviceError, match=r"are gone: were they killed.*--resume goes on"):
+            crew.read("poison 4")
+        assert crew.deaths == 4
+
+
+def test_where_no_other_helper_is_to_be_had_the_others_go_on_until_none_is_left() -> None:
+    nursery = helpers.Nursery()
+    with engage(2, nursery=nursery) as crew:
+        assert done(crew, "bytes")
+        nursery.close()
+        with pytest.raises(Again):
+            crew.read("poison")
+        assert {done(crew, "bytes")[0] for _ in range(4)} == {done(crew, "flags")[0]}
+        with pytest.raises(ItemError, match="given up"):
+            crew.read("poison")
+        for _ in range(2):
+            with pytest.raises(DeviceError, match=r"--resume goes on"):
                 crew.read("bytes")
 
 
 def test_helpers_end_with_their_crew_and_heed_no_signal_before() -> None:
-    with helpers.Crew(MAKE, 2) as crew:
+    with engage(2) as crew:
         pids = {crew.told(crew.read(item))[1] for item in ("bytes", "flags")}
         assert len(pids) == 2
         for pid in pids:
@@ -201,7 +270,7 @@ def test_helpers_end_with_their_crew_and_heed_no_signal_before() -> None:
 def test_helpers_do_not_outlive_a_process_that_is_killed() -> None:
     code = (
         "import test_helpers as t, time\n"
-        "with t.helpers.Crew(t.MAKE, 2) as crew:\n"
+        "with t.engage(2) as crew:\n"
         "    print([crew.told(crew.read(item))[1] for item in ('bytes', 'flags')], flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -224,7 +293,7 @@ def test_the_nursery_heeds_no_signal_from_its_birth_and_ends_with_its_crew_or_wi
     (pid,) = set(children(os.getpid())) - before
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
         os.kill(pid, number)
-    with helpers.Crew(MAKE, 1, nursery=nursery) as crew:
+    with engage(1, nursery=nursery) as crew:
         assert crew.cost("bytes") == 24
         os.kill(pid, signal.SIGKILL)  # helpers go on without it
         assert done(crew, "large")[2]
@@ -235,10 +304,10 @@ def test_the_nursery_heeds_no_signal_from_its_birth_and_ends_with_its_crew_or_wi
 
 def test_where_no_helper_comes_it_is_said_why() -> None:
     with pytest.raises(OSError, match=r"ended as soon as it began|reset by peer|Broken pipe"):
-        helpers.Crew(MAKE, 1, nursery=helpers.Nursery("no.such.module")).__enter__()
+        engage(1, nursery=helpers.Nursery("no.such.module")).__enter__()
     unheard: Any = Unheard()
     with pytest.raises(OSError, match="ZeroDivisionError"):
-        helpers.Crew(partial(Toy, unheard), 1).__enter__()
+        engage(1, partial(Toy, unheard)).__enter__()
 
 
 class Unheard:
@@ -347,6 +416,28 @@ def test_suspicious_masks_are_told_of_once_whoever_reads_them(work: Workplace, m
         report, _ = run(work, f"out{worth}")
         told.append([text.partition(": ")[2] or text for text in report.notices])
     assert told[0] == told[1] and len(told[0]) == 2
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="asks /proc for children")
+def test_a_helper_that_is_killed_costs_a_run_nothing_but_time(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(use_case, "WORTH_HELPERS", 1)
+    names = [f"{i:02}.png" for i in range(40)]
+    for name in names:
+        work.pair(name)
+    kill = threading.Event()
+    before = set(children(os.getpid()))
+
+    def listen(event: Event) -> None:
+        if isinstance(event, ItemDone) and not kill.is_set():
+            kill.set()
+            (nursery,) = set(children(os.getpid())) - before
+            os.kill(children(nursery)[0], signal.SIGKILL)
+
+    settings = RestoreSettings(weights="none", device="cpu", precision="fp32", jobs=2)
+    report = restore(plan(work.pictures, work.masks, str(work.root / "out"), settings), settings, listen)
+    assert kill.is_set() and {item.name: item.status for item in report.items} == dict.fromkeys(names, "restored")
+    assert sorted(path.name for path in (work.root / "out").iterdir() if path.name != NAME) == names
+    assert [text for text in report.notices if "died" in text and "done again" in text]
 
 
 def test_few_pictures_are_not_worth_helpers(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -18,7 +18,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pconv_cli.errors import ItemError
-from pconv_cli.pipeline import Budget, Limits, Outcome, Stopped, Turn, run
+from pconv_cli.pipeline import Again, Budget, Limits, Outcome, Stopped, Turn, run
 
 PATIENCE = 20.0
 """Seconds after which a test says that something hangs; nothing here takes one."""
@@ -28,12 +28,13 @@ STAGES = ("cost", "read", "pieces", "compute", "write")
 
 @dataclass(frozen=True)
 class Task:
-    """An item: what its pieces look like, what it holds, and where it goes wrong."""
+    """An item: what its pieces look like, what it holds, where it goes wrong, and where it is lost the first time."""
 
     name: int
     shapes: tuple[str, ...] = ("a",)
     cost: int = 1
     fails_in: str = ""
+    lost_in: str = ""
 
 
 class Broken(Exception):
@@ -68,6 +69,7 @@ class Record:
         self.turns: list[Turn] = []
         self._lanes: set[int] = set()
         self._open: dict[int, Loaded] = {}
+        self._lost: set[int] = set()
         self.threads: dict[str, set[threading.Thread]] = {stage: set() for stage in STAGES}
 
     def cost(self, item: Task) -> int:
@@ -116,10 +118,14 @@ class Record:
 
     def _enter(self, stage: str, task: Task) -> None:
         self.threads[stage].add(threading.current_thread())
-        if task.fails_in == stage:
+        lost = task.lost_in == stage and task.name not in self._lost
+        if lost or task.fails_in == stage:
             if stage != "cost":
                 with self._lock:
                     self._held -= task.cost
+            if lost:
+                self._lost.add(task.name)
+                raise Again
             if self._error is ItemError:
                 raise ItemError(f"{task.name}", f"fails in {stage}")
             raise self._error(stage)
@@ -328,6 +334,21 @@ def test_an_item_that_fails_gives_its_bytes_back(stage: str) -> None:
     tasks = [Task(n, cost=10, fails_in=stage) for n in range(20)] + [Task(20, cost=10)]
     outcomes = finish(tasks, Record(), limits(bytes=10))
     assert len(outcomes) == 21 and sum(outcome.error is None for outcome in outcomes) == 1
+
+
+@pytest.mark.parametrize("stage", ["cost", "read", "pieces", "write"])
+def test_an_item_that_is_lost_on_the_way_is_begun_again_and_gives_its_bytes_back(stage: str) -> None:
+    tasks = [Task(n, cost=10, lost_in=stage if n % 3 == 0 else "") for n in range(12)]
+    stages = Record()
+    outcomes = finish(tasks, stages, limits(bytes=10))
+    assert {outcome.item: outcome.done for outcome in outcomes} == {task: expected(task) for task in tasks}
+    assert len(outcomes) == 12 and Counter(stages.begun) == {n: 1 + (n % 3 == 0) for n in range(12)}
+
+
+def test_an_item_that_is_lost_after_a_stop_is_not_begun_again() -> None:
+    stages = Record()
+    outcomes = finish([Task(n, lost_in="write") for n in range(4)], stages, limits(), stop=lambda: bool(stages.written))
+    assert len(outcomes) < 4 and not any(outcome.error for outcome in outcomes)
 
 
 def test_failures_of_one_reader_come_in_the_order_of_the_items() -> None:
@@ -560,6 +581,7 @@ def workloads(draw: st.DrawFn) -> tuple[list[Task], Limits, int]:
             tuple(draw(st.lists(st.sampled_from("abc"), max_size=5))),
             draw(st.integers(0, 12)),
             draw(st.sampled_from(["", "", "", "cost", "read", "pieces", "write"])),
+            draw(st.sampled_from(["", "", "", "cost", "read", "pieces", "write"])),
         )
         for name in range(count)
     ]
@@ -584,7 +606,8 @@ def test_any_workload_ends_with_each_item_done_right_or_failed_by_its_own_error(
             assert outcome.error is None and outcome.done == expected(outcome.item)
     computed = Counter(piece for _, batch in stages.batches for piece in batch)
     wanted = [t for t in tasks if t.fails_in in ("", "write")]
-    assert computed == Counter(Piece(task, index) for task in wanted for index in range(len(task.shapes)))
+    times = {task: 1 + (task.lost_in == "write") for task in wanted}
+    assert computed == Counter({Piece(t, index): times[t] for t in wanted for index in range(len(t.shapes))})
     assert all(len(batch) <= batch_size for _, batch in stages.batches)
     assert all(piece.task.shapes[piece.index] == shape for shape, batch in stages.batches for piece in batch)
     assert stages.most_held <= max([bounds.bytes, *(task.cost for task in tasks)])
