@@ -33,6 +33,7 @@ from pconv_cli.images import (
     align_mask,
     copy_file,
     foreseen,
+    looks_like_a_photograph,
     may_be_deep,
     probe,
     read_mask,
@@ -52,7 +53,7 @@ from pconv_cli.process import memory_available
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Status, peak_memory, rounded
-from pconv_cli.settings import FAINT, Settings
+from pconv_cli.settings import FAINT, GREY, Settings
 from pconv_cli.tiles import plan_tiles
 
 WAY_OUT = "try another --format, or leave it out"
@@ -298,7 +299,12 @@ class Reader:
             raise ItemError(
                 job.mask or job.image,
                 f"{'its ' + str(settings.mask_from) if settings.mask_from else 'it'} marks the whole picture as damaged"
-                f" ({settings.polarity}), so nothing is left to restore from; {settings.way_out}",
+                f" ({settings.polarity}), so nothing is left to restore from; "
+                + (
+                    f"--dilate {settings.dilate} may be too much, or {settings.way_out}"
+                    if settings.dilate
+                    else settings.way_out
+                ),
             )
         if settings.strict and hole.any():
             refuse_losses(job.image, foreseen(picture, job.output), WAY_OUT)
@@ -373,13 +379,22 @@ class Reader:
         return hole, visible, ~hole if visible is None else ~hole & visible
 
     def _notices(self, job: Job, hole: NDArray[np.bool_]) -> tuple[str, ...]:
-        """What there is to say of a mask that marks nothing."""
-        if job.mask is None or hole.any() or self._settings.mask_from is not None:
+        """What there is to say of a mask.
+
+        Raises:
+            ItemError: It marks nothing, though something is drawn on it.
+        """
+        if job.mask is None or self._settings.mask_from is not None:
             return ()
+        if hole.any():
+            return (f"{job.mask} {GREY}",) if looks_like_a_photograph(job.mask, hole) else ()
         from pconv_cli import tiff
 
+        plain = True
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            return () if tiff.is_plain(job.mask) else (f"{job.mask} {FAINT}",)
+            plain = tiff.is_plain(job.mask)
+        if not plain:
+            raise ItemError(job.mask, FAINT)
         return ()
 
 

@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import suppress
+from contextlib import closing, nullcontext, suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -24,11 +24,12 @@ from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.images import same_format
 from pconv_cli.jobs import Job, JobList
+from pconv_cli.journal import NAME, Journal
 from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
-from pconv_cli.restore import worth_helpers
+from pconv_cli.restore import journal_of, refuse_unpaired, worth_helpers
 from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
@@ -66,6 +67,8 @@ class Checked:
         memory_free: Memory that there is; None where the system does not tell.
         seconds: What it will take on this machine's CPU, roughly.
         complete: Whether all pictures were looked at.
+        done_before: Pictures that `--resume` leaves out.
+        left_out: What there is to say of files that are no pictures.
     """
 
     items: int
@@ -80,6 +83,8 @@ class Checked:
     memory_free: int | None
     seconds: float
     complete: bool = True
+    done_before: int = 0
+    left_out: str = ""
 
     @property
     def usable(self) -> bool:
@@ -102,6 +107,7 @@ class _Look:
     share: float = 0.0
     bytes: int = 0
     seconds: float = 0.0
+    done: bool = False
 
 
 def check(
@@ -125,19 +131,25 @@ def check(
 
     Raises:
         WeightsError: If a run could not begin for its weights.
-        UsageError: If inputs are elsewhere, and their place is not there or cannot be reached.
+        UsageError: If no picture has a mask; or inputs are elsewhere, and their place is not there or cannot be
+            reached.
     """
+    refuse_unpaired(todo, settings)
     stage = stage or Stage()
     emit = stage.telling(emit)
     view = View() if settings.weights is None else store.view(settings.weights)
     reader = Reader(replace(settings, overwrite=True), view)  # what is in the way is looked at here
     budget = Budget(IN_FLIGHT)
     stage.refuse_unreachable((path for job in todo.jobs for path in (job.image, job.mask) if path is not None), ())
+    journal = _journal(todo, settings, stage) if writes and settings.resume else None
     emit(CheckStarted(len(todo.jobs)))
 
     def look(job: Job) -> _Look | None:
         if stop():
             return None
+        if journal is not None and journal.done(job.image, job.mask, job.output):
+            emit(ItemChecked(job.name, None))
+            return _Look(done=True)
         try:
             found = _look_at(job, reader, settings, budget, stage)
         finally:
@@ -148,12 +160,12 @@ def check(
         return found
 
     threads = settings.jobs or os.cpu_count() or 1
-    with ThreadPoolExecutor(threads, "check") as pool:
+    with ThreadPoolExecutor(threads, "check") as pool, closing(journal) if journal is not None else nullcontext():
         looks = [found for found in pool.map(look, todo.jobs) if found is not None]
     findings = [found.finding for found in looks if found.finding is not None]
     findings += _unused(todo.unused_masks)
     findings += _unwritable(todo, stage) if writes else []
-    fine = [found for found in looks if found.finding is None or not found.finding.grave]
+    fine = [found for found in looks if not found.done and (found.finding is None or not found.finding.grave)]
     turned = sum(found.share > SUSPICIOUS for found in fine)
     if fine and turned > len(fine) / 2:
         reason = (
@@ -179,7 +191,15 @@ def check(
         len(todo.jobs), told, sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
         pixels, float(np.mean([found.share for found in fine])) if fine else 0.0, disk, free, memory, available,
         round(STARTING + pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + reading, 1), len(looks) == len(todo.jobs),
+        sum(found.done for found in looks), todo.left_out,
     )  # fmt: skip
+
+
+def _journal(todo: JobList, settings: RestoreSettings, stage: Stage) -> Journal | None:
+    """What earlier runs have noted down, if there was one with results on this machine."""
+    if stage.used or not (todo.home / NAME).is_file():
+        return None
+    return journal_of(todo.home, settings, str(store.told(settings.weights)["weights_sha256"]))
 
 
 def _look_at(job: Job, reader: Reader, settings: RestoreSettings, budget: Budget, stage: Stage) -> _Look:

@@ -184,6 +184,7 @@ class MasksFinished:
     not_done: int
     seconds: float
     output: str = ""
+    done_before: int = 0
 
 
 @dataclass(frozen=True)

@@ -281,6 +281,10 @@ def read_picture(path: Path, *, linear: bool = False) -> Picture:
         )  # fmt: skip
 
 
+RAGGED, MUCH, GREYS = 0.01, 0.1, 0.25
+"""Of a mask's pixels: ends of marks along the rows, marked ones, middle greys; more than that have photographs."""
+
+
 def read_mask(path: Path) -> MaskImage:
     """Read a mask of any mode but float: what is lighter than 50 % grey and not transparent is damaged.
 
@@ -314,6 +318,22 @@ def read_mask(path: Path) -> MaskImage:
             for y in range(0, len(pixels), _ROWS)
         ]
         return MaskImage(path, np.concatenate(blocks), orientation)
+
+
+def looks_like_a_photograph(mask: Path, hole: NDArray[np.bool_]) -> bool:
+    """Whether a mask file has the greys of a picture; the file is read again only where what it marks is ragged.
+
+    Args:
+        mask: The file.
+        hole: `(h, w)`, what it marks.
+    """
+    ragged = np.count_nonzero(hole[:, 1:] != hole[:, :-1]) > RAGGED * hole.size
+    if not ragged or np.count_nonzero(hole) < MUCH * hole.size:
+        return False
+    with suppress(ItemError, ValueError):
+        light = luminance(read_picture(mask).rgb())
+        return bool(np.mean((light > 63) & (light < 192)) > GREYS)
+    return False
 
 
 def align_mask(

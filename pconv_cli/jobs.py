@@ -40,6 +40,7 @@ class Job:
         name: What messages and reports call it: the path relative to IN, with forward slashes.
         filled: Where to save a mask of what was restored, or None.
         confidence: Where to save a map of how far that is from what is known, or None.
+        wanted: Where a mask would have been found, or None where there is one, or none was looked for.
     """
 
     image: Path
@@ -48,6 +49,7 @@ class Job:
     name: str
     filled: Path | None = None
     confidence: Path | None = None
+    wanted: Path | None = None
 
     @property
     def maps(self) -> tuple[Path, ...]:
@@ -70,12 +72,13 @@ class JobList:
     unused_masks: tuple[Path, ...]
     skipped: Mapping[str, int]
     home: Path
+    several: bool = True
 
     @property
     def left_out(self) -> str:
         """What there is to say of files that are no pictures; empty where there is none."""
         kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(self.skipped.items()))
-        return f"left out, for they are no pictures that can be read: {kinds}" if kinds else ""
+        return f"left out, for they are in no format that can be read: {kinds}" if kinds else ""
 
     def first(self, count: int) -> JobList:
         """No more than the first few."""
@@ -95,10 +98,15 @@ class _File:
         """Relative path without the suffix, NFC: macOS stores decomposed accents, other systems composed ones."""
         return unicodedata.normalize("NFC", self.relative.with_suffix("").as_posix())
 
+    @cached_property
+    def name(self) -> str:
+        """Relative path with the suffix, NFC."""
+        return unicodedata.normalize("NFC", self.relative.as_posix())
+
 
 @dataclass
 class _Candidates:
-    """Masks for one spelling of one stem, by rank."""
+    """Masks for one spelling of one stem: those that are called as it is, and those that say that they are masks."""
 
     plain: list[_File] = field(default_factory=list)
     worded: list[_File] = field(default_factory=list)
@@ -128,6 +136,7 @@ def find_jobs(
     out_suffix: str | None = None,
     apart: Sequence[Path] = (),
     own: Sequence[Path] = (),
+    full_names: bool = False,
 ) -> JobList:
     """Pair pictures with masks and give each an output, without opening or writing a file.
 
@@ -139,6 +148,7 @@ def find_jobs(
         suffixes: Readable picture suffixes, lower case, with the dot.
         out_suffix: Suffix of all results, such as ".png"; None keeps each picture's own.
         apart: Folders for what is saved beside results: no pictures are looked for there.
+        full_names: With `out_suffix`, pictures that only their suffixes tell apart keep those: a.tif.png, a.jpg.png.
         own: Folders whose files are no pictures even where links lead to them.
 
     Returns:
@@ -169,16 +179,19 @@ def find_jobs(
     if not pictures:
         raise NothingToDo(f"no pictures in {source}: looked for {_listed(suffixes)}")
 
-    targets = _targets(pictures, output, suffixes, out_suffix, source_is_folder)
+    targets = _targets(pictures, output, suffixes, out_suffix, source_is_folder, full_names)
     jobs = tuple(
-        Job(picture.path, mask.path if mask else None, target, picture.relative.as_posix())
+        Job(
+            picture.path, mask.path if mask else None, target, picture.relative.as_posix(),
+            wanted=None if mask or masks is None else masks / picture.relative.with_suffix(".png"),
+        )
         for picture, mask, target in zip(pictures, pairs, targets, strict=True)
-    )
+    )  # fmt: skip
     _check_outputs(jobs, [*pictures, *found])
     used = {mask.path for mask in pairs if mask}
     unused = tuple(mask.path for mask in found if mask.path not in used) if source_is_folder else ()
     home = targets[0].parent if targets[0] == Path(output) else Path(output)
-    return JobList(jobs, unused, skipped, home)
+    return JobList(jobs, unused, skipped, home, source_is_folder)
 
 
 def listed_jobs(
@@ -413,35 +426,39 @@ def _pair(pictures: Sequence[_File], masks: Sequence[_File], *, plain: bool) -> 
         plain: Whether the picture's own stem is a mask's name too. Where pictures and masks share a folder it is
             not: there b.png beside b.jpg is a second picture.
     """
+    spellings: defaultdict[str, set[str]] = defaultdict(set)
+    for picture in pictures:
+        spellings[_fold(picture.stem)].add(picture.stem)
     by_stem: defaultdict[str, defaultdict[str, _Candidates]] = defaultdict(lambda: defaultdict(_Candidates))
     for mask in masks:
         if plain:
             by_stem[_fold(mask.stem)][mask.stem].plain.append(mask)
-        if match := _MASK_WORD.fullmatch(mask.stem):
+        another = plain and _fold(mask.stem) in spellings  # a picture is itself called a_mask
+        if not another and (match := _MASK_WORD.fullmatch(mask.stem)):
             by_stem[_fold(match[1])][match[1]].worded.append(mask)
-    spellings: defaultdict[str, set[str]] = defaultdict(set)
-    for picture in pictures:
-        spellings[_fold(picture.stem)].add(picture.stem)
 
     chosen: list[_File | None] = []
     for picture in pictures:
         folded = _fold(picture.stem)
         candidates: dict[str, _Candidates] = by_stem.get(folded) or {}
+        full: list[_File] = []  # a.tif.png
+        if plain and _fold(picture.name) not in spellings and _fold(picture.name) in by_stem:
+            full = by_stem[_fold(picture.name)].get(picture.name, _Candidates()).plain
         # Another spelling is taken only where there is one picture and one mask that can be meant.
         if len(candidates) == len(spellings[folded]) == 1:
-            chosen.append(_best(picture, *candidates.values()))
+            chosen.append(_best(picture, next(iter(candidates.values())), full))
         else:
-            chosen.append(_best(picture, candidates.get(picture.stem, _Candidates())))
+            chosen.append(_best(picture, candidates.get(picture.stem, _Candidates()), full))
     return chosen
 
 
-def _best(picture: _File, candidates: _Candidates) -> _File | None:
-    ranked = candidates.plain or candidates.worded
-    if len(ranked) > 1:
+def _best(picture: _File, candidates: _Candidates, full: Sequence[_File]) -> _File | None:
+    fit = [*candidates.plain, *candidates.worded, *full]
+    if len(fit) > 1:
         raise UsageError(
-            f"{picture.path}: two masks fit, {ranked[0].path} and {ranked[1].path}: keep one, rename or move the other"
+            f"{picture.path}: two masks fit, {fit[0].path} and {fit[1].path}: keep one, rename or move the other"
         )
-    return ranked[0] if ranked else None
+    return fit[0] if fit else None
 
 
 def _targets(
@@ -450,6 +467,7 @@ def _targets(
     suffixes: frozenset[str],
     out_suffix: str | None,
     source_is_folder: bool,
+    full_names: bool,
 ) -> list[Path]:
     """The file to write for each picture."""
     place = Path(output)
@@ -468,7 +486,12 @@ def _targets(
         raise UsageError(f"{place}: is a picture's name, but results of a folder need a folder: end its name with /")
     if out_suffix is None:
         return [place / picture.relative for picture in pictures]
-    return [place / picture.relative.with_suffix(out_suffix) for picture in pictures]
+    times = Counter(_fold(picture.stem) for picture in pictures)
+    alone = {stem for stem, count in times.items() if count == 1 or not full_names}
+    return [
+        place / (file.relative.with_suffix(out_suffix) if _fold(file.stem) in alone else f"{file.relative}{out_suffix}")
+        for file in pictures
+    ]
 
 
 def _check_format(target: Path, out_suffix: str | None) -> None:

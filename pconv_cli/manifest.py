@@ -14,7 +14,7 @@ import io
 import json
 import os
 from collections.abc import Iterable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -63,9 +63,9 @@ def form_of(path: Path) -> Form:
 def read(source: Path | None, stream: TextIO | None = None) -> list[Row]:
     """Read a list.
 
-    CSV (RFC 4180) begins with a header line that names the columns image, mask and out, in any order and in capitals
-    or small letters; further columns are ignored. JSON Lines holds one object a line with these keys, of which only
-    image must be there. An empty cell or string is as good as none. Blank lines are passed over.
+    CSV (RFC 4180) begins with a header line that names the columns image, mask and, unless no row has one, out, in any
+    order and in capitals or small letters; further columns are ignored. JSON Lines holds one object a line with these
+    keys, of which only image must be there. An empty cell or string is as good as none. Blank lines are passed over.
 
     Args:
         source: The file; its suffix says which form it has. None: the stream.
@@ -118,6 +118,17 @@ def write(rows: Iterable[Mapping[str, str | None]], target: Path, *, overwrite: 
         raise OutputError(f"{target}: {files.why_unwritable(error) or error}") from error
 
 
+def is_of_failures(path: Path) -> bool:
+    """Whether what is there is a list that `write` wrote, and may well write again; False where nothing is."""
+    with suppress(OSError, UnicodeDecodeError), path.open(encoding="utf-8", errors="surrogateescape") as text:
+        first = text.readline(1 << 16)
+        if form_of(path) == "csv":
+            return first.strip() == ",".join((*_COLUMNS, "reason"))
+        with suppress(ValueError):
+            return not first or set(json.loads(first)) == {*_COLUMNS, "reason"}
+    return False
+
+
 @contextmanager
 def _opened(source: Path | None, stream: TextIO | None) -> Iterator[TextIO]:
     """The list as text with its line ends as they are, since a name may hold some, and with bytes that are no text."""
@@ -149,7 +160,7 @@ def _up_to_the_first_that_is_not_blank(lines: Iterator[str]) -> list[str]:
 
 def _from_csv(lines: Iterable[str], name: str) -> Iterator[Row]:
     reader = csv.reader(lines, strict=True)
-    columns: list[int] | None = None
+    columns: list[int | None] | None = None
     width, line = 0, 1
     try:
         for cells in reader:
@@ -163,7 +174,7 @@ def _from_csv(lines: Iterable[str], name: str) -> Iterator[Row]:
                     )
                 else:
                     cells += [""] * (width - len(cells))  # spreadsheets leave out empty cells at the end
-                    yield _row(name, line, *(cells[column] for column in columns))
+                    yield _row(name, line, *(None if column is None else cells[column] for column in columns))
             line = reader.line_num + 1
     except csv.Error as error:
         raise UsageError(
@@ -171,20 +182,20 @@ def _from_csv(lines: Iterable[str], name: str) -> Iterator[Row]:
         ) from error
 
 
-def _columns(header: list[str], name: str, line: int) -> list[int]:
-    """Where image, mask and out stand."""
+def _columns(header: list[str], name: str, line: int) -> list[int | None]:
+    """Where image, mask and out stand; the last one may be nowhere."""
     titles = [cell.strip().lower() for cell in header]
     if not set(_COLUMNS) & set(titles):
         raise UsageError(
             f"{name}, line {line}: no header: begin with a line image,mask,out, with commas between, in UTF-8"
         )
     for title in _COLUMNS:
-        if title not in titles:
+        if title not in titles and not (title == "out" and not any(other.startswith("out") for other in titles)):
             optional = "" if title == "image" else ", its cells may stay empty"
             raise UsageError(f"{name}, line {line}: the header has no column '{title}': add it{optional}")
         if titles.count(title) > 1:
             raise UsageError(f"{name}, line {line}: the header has two columns '{title}': keep one")
-    return [titles.index(title) for title in _COLUMNS]
+    return [titles.index(title) if title in titles else None for title in _COLUMNS]
 
 
 def _from_json(lines: Iterable[str], name: str) -> Iterator[Row]:

@@ -95,6 +95,7 @@ class MaskSettings:
         warn_above: Share of a picture; a mask that marks more is told of.
         linear: Values are linear in light where no colour profile says what they are.
         overwrite: Replace outputs that exist.
+        resume: Leave out pictures whose mask is there, whoever made it.
         jobs: Pictures that are looked at side by side; None: as many as there are cores.
         max_megapixels: Larger pictures are refused; 0: none are.
     """
@@ -108,6 +109,7 @@ class MaskSettings:
     warn_above: float = 0.1
     linear: bool = False
     overwrite: bool = False
+    resume: bool = False
     jobs: int | None = None
     max_megapixels: float = 1000
 
@@ -132,7 +134,7 @@ def parse_origin(text: str) -> Mark | Infrared:
         raise UsageError(f"--from {text}: not a mark; use {forms}") from None
 
 
-Status = Literal["made", "failed", "not_done"]
+Status = Literal["made", "done_before", "failed", "not_done"]
 
 
 @dataclass(frozen=True)
@@ -182,7 +184,7 @@ class MasksReport:
     def summary(self) -> str:
         """One JSON object on a line: all but the items."""
         settings = self.settings
-        statuses: tuple[Status, ...] = ("made", "failed", "not_done")
+        statuses: tuple[Status, ...] = ("made", "done_before", "failed", "not_done")
         shares = [item.share for item in self.items if item.share is not None]
         return json_line(
             {
@@ -228,7 +230,8 @@ def plan(source: Path, protect: Path | None, output: str, settings: MaskSettings
     if source.is_dir() and os.path.realpath(source) == os.path.realpath(output):
         raise UsageError(f"{output}: the next run would take the masks there for pictures: choose another OUT")
     named = not source.is_dir() and Path(output).suffix.lower() in MASK_SUFFIXES
-    return find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=None if named else SUFFIX)
+    suffix = None if named else SUFFIX
+    return find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=suffix, full_names=True)
 
 
 def make(
@@ -264,6 +267,8 @@ def make(
         report = MaskReport(job.name, str(job.image), str(job.output), "not_done")
         if stop():
             return report
+        if settings.resume and os.path.lexists(job.output):
+            return replace(report, status="done_before")
         begun = time.monotonic()
         try:
             made = _made(job, settings, overlays.get(job.output), budget, report)
@@ -277,8 +282,15 @@ def make(
             items.append(report)
             if report.status == "not_done":
                 continue
-            _tell(report, emit)
+            if report.status != "done_before":
+                _tell(report, emit)
             each(report)
+    made = [item for item in items if item.status == "made"]
+    empty = sum(not item.components for item in made)
+    if empty and settings.origin is None and settings.detect.sensitivity < 1:
+        pictures = f"{empty} of {len(made)} pictures" if len(made) > 1 else "the picture"
+        level = f"{settings.detect.sensitivity:g}"
+        emit(Notice(f"nothing was found in {pictures} at --sensitivity {level}: a higher one sees more, up to 1"))
     whole = MasksReport(settings, tuple(items), time.monotonic() - started, stop(), tuple(notices))
     emit(
         MasksFinished(
@@ -287,6 +299,7 @@ def make(
             whole.count("not_done"),
             whole.seconds,
             str(todo.jobs[0].output if len(todo.jobs) == 1 else todo.home),
+            whole.count("done_before"),
         )
     )
     return whole
@@ -553,7 +566,9 @@ def _shown_only(hole: Hole, shown: Hole | None, settings: MaskSettings) -> Hole:
 def _warning(share: float, settings: MaskSettings) -> list[str]:
     if share <= settings.warn_above:
         return []
-    return [f"{share:.1%} of the picture is marked, more than {settings.warn_above:.0%}: look at it before you restore"]
+    return [
+        f"{share:.1%} of the picture is marked, more than {100 * settings.warn_above:g}%: look at it before you restore"
+    ]
 
 
 def _drawn(colours: NDArray[np.uint8], hole: Hole) -> NDArray[np.uint8]:

@@ -36,6 +36,7 @@ PRINTED = 4_000_000
 _OURS = re.compile(r"\d{5}-[a-z0-9-]+\.(jpg|png)")
 _URL = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # as a path spells it; a drive has one letter
 _SLOT = "/*DATA*/"
+_GENERATOR = '<meta name="generator" content="pconv">'
 
 
 @dataclass(frozen=True)
@@ -158,12 +159,13 @@ class Page:
 class Folder:
     """Where a report goes. Made before the work that it reports on, so that what is in the way is said in time."""
 
-    def __init__(self, path: Path, *, overwrite: bool, searched: Iterable[Path] = ()) -> None:
+    def __init__(self, path: Path, *, overwrite: bool, again: bool = False, searched: Iterable[Path] = ()) -> None:
         """Look at the place, and make the folder.
 
         Args:
             path: The folder.
-            overwrite: Whether a report that is there may be replaced.
+            overwrite: Whether what is there may be replaced.
+            again: Whether a report may be replaced that stands there, but nothing else.
             searched: Folders that are searched for pictures or masks, and would give those of the report the next time.
 
         Raises:
@@ -178,7 +180,8 @@ class Folder:
             if folder.is_dir() and folder.resolve() in (path.resolve(), *path.resolve().parents):
                 reason = f"lies in {folder}, where its images would be taken for pictures the next time"
                 raise UsageError(f"--report {path}: {reason}; choose a folder elsewhere")
-        self.path, self._overwrite = path, overwrite
+        self.path = path
+        self._overwrite = overwrite = overwrite or (again and self._is_ours())
         self._written: set[str] = set()
         try:
             if not overwrite:
@@ -189,6 +192,14 @@ class Folder:
         except OSError as error:
             why = str(error) if isinstance(error, files.Refused) else f"cannot be written ({error.strerror or error})"
             raise OutputError(f"--report {path}: {why}") from error
+
+    def _is_ours(self) -> bool:
+        """Whether what stands there is a report, or a part of one: the page comes last."""
+        page, data = self.path / NAME, self.path / DATA
+        with suppress(OSError):
+            ours = not page.exists() or _GENERATOR in page.read_text("utf-8", "replace")[:2000]
+            return ours and ("pictures" in self.earlier() or not data.exists())
+        return False
 
     def earlier(self) -> dict[str, Any]:
         """What the report that is there holds as JSON; nothing where there is none that can be read."""

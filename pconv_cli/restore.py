@@ -101,12 +101,34 @@ def _check(settings: RestoreSettings) -> str | None:
     if settings.failed_list is not None:
         manifest.form_of(settings.failed_list)
         try:  # now, and not after hours
-            files.refuse_taken(settings.failed_list, overwrite=settings.overwrite or settings.resume)
+            files.refuse_taken(settings.failed_list, overwrite=_may_replace_list(settings))
             files.refuse_unwritable(settings.failed_list.absolute().parent)
         except OSError as error:
             why = str(error) if isinstance(error, files.Refused) else f"cannot be written there ({error.strerror})"
             raise UsageError(f"--failed-list {settings.failed_list}: {why}") from error
     return None if settings.format is None else FORMATS[settings.format][0]
+
+
+def refuse_unpaired(todo: JobList, settings: RestoreSettings) -> None:
+    """Make sure that some picture has a mask, where there are several: else the wrong folder was given.
+
+    Raises:
+        UsageError: None has.
+    """
+    if settings.mask_from is None and settings.detect is None and len(todo.jobs) > 1:
+        if any(job.mask is not None for job in todo.jobs):
+            return
+        stem = Path(todo.jobs[0].name).with_suffix("").as_posix()
+        raise UsageError(
+            f"none of {len(todo.jobs)} pictures has a mask: for {todo.jobs[0].name} it is called {stem}.* or "
+            f"{stem}_mask.* in the masks folder, or named in the column mask of a list; --detect finds damage by itself"
+        )
+
+
+def _may_replace_list(settings: RestoreSettings) -> bool:
+    """Whether what may stand where failures are to be listed may go: a run that goes on makes its list anew."""
+    assert settings.failed_list is not None
+    return settings.overwrite or (settings.resume and manifest.is_of_failures(settings.failed_list))
 
 
 def restore(
@@ -134,9 +156,10 @@ def restore(
         arrivals: Further jobs, some at a time, each asked for when those before are done; None: no more than `todo`.
 
     Raises:
-        RunError: If the run cannot start or go on: nothing to do, weights, output place, device.
+        RunError: If the run cannot start or go on: nothing to do, no masks, weights, output place, device.
     """
     started = time.monotonic()
+    refuse_unpaired(todo, settings)
     stage = stage or Stage()
     notices, emit = collecting(emit)
     emit = stage.telling(emit)
@@ -166,12 +189,13 @@ def restore(
         return stop() or (settings.max_failures is not None and failed >= settings.max_failures)
 
     with ExitStack() as stack:
-        several = len(todo.jobs) > 1 or settings.resume
-        journal = _journal(home, settings, settled["weights_sha256"]) if several and home is not None else None
+        journal = None
+        if home is not None and (todo.several or settings.resume):
+            journal = journal_of(home, settings, settled["weights_sha256"])
         if journal is not None:
             stack.enter_context(journal)
         if settings.failed_list is not None:
-            again = settings.overwrite or settings.resume
+            again = _may_replace_list(settings)
             stack.callback(_list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again)
         outcomes = begin(journal)
         for some in [todo.jobs] if arrivals is None else arrivals:
@@ -302,7 +326,7 @@ class _Worker:
         self._settings, self._weights, self._stage, self._events = settings, weights, stage, deque[Event]()
         self._here = _Here(settings, self._events.append)
         hand = re.sub(r"\W", "", f"{socket.gethostname()}x{os.getpid()}")
-        self._journal = None if home is None else _journal(home, settings, weights, hand)
+        self._journal = None if home is None else journal_of(home, settings, weights, hand)
 
     def __call__(
         self, jobs: Sequence[Job], stop: Callable[[], bool]
@@ -411,8 +435,8 @@ def _home(todo: JobList, stage: Stage) -> Path | None:
     return next((job.output.parent for job in todo.jobs if not stage.holds(job.output)), None)
 
 
-def _journal(home: Path, settings: RestoreSettings, weights: str, hand: str = "") -> Journal:
-    """Where it is noted down what is done; `hand` as in `Journal`."""
+def journal_of(home: Path, settings: RestoreSettings, weights: str, hand: str = "") -> Journal:
+    """Where it is noted down what is done, in the folder for results; `weights` by SHA-256, `hand` as in `Journal`."""
     return Journal(home / NAME, _key(settings, weights), hand)
 
 
@@ -445,7 +469,7 @@ def _list_failed(
     failed = [(job, reports[job.output]) for job in jobs if job.output in reports]
     rows = [
         {
-            "image": stage.shown(str(job.image)), "mask": None if job.mask is None else stage.shown(str(job.mask)),
+            "image": stage.shown(str(job.image)), "mask": stage.shown(str(job.mask or job.wanted or "")) or None,
             "out": stage.shown(str(job.output)), "reason": report.reason,
         }
         for job, report in failed

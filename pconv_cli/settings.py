@@ -20,8 +20,14 @@ SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
 
 
-FAINT = "marks nothing, yet something is drawn on it: only what is lighter than 50 % grey counts"
-"""What to say of a mask without damage that is not of one colour."""
+FAINT = (
+    "marks nothing, yet something is drawn on it: only what is lighter than 50 % grey counts; "
+    "make what is damaged white, all else black"
+)
+"""Why a mask is refused that is not of one colour, and marks nothing: of 0 and 1, say."""
+
+GREY = "is grey like a photograph, and a mask is black and white: is it the right file?"
+"""What to say of a mask that is a picture."""
 
 
 @dataclass(frozen=True)

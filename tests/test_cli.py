@@ -32,7 +32,16 @@ from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
 from pconv_cli.errors import ExitCode
-from pconv_cli.events import ItemDone, ItemFailed, ItemShown, Notice, ReportStarted, ReportWritten, RunStarted
+from pconv_cli.events import (
+    ItemDone,
+    ItemFailed,
+    ItemShown,
+    Notice,
+    ReportStarted,
+    ReportWritten,
+    RunFinished,
+    RunStarted,
+)
 from pconv_cli.journal import NAME
 from pconv_cli.marks import Mark
 
@@ -267,7 +276,7 @@ def test_6_for_a_device_that_is_not_there(work: Workplace, pconv: Pconv) -> None
     assert line.startswith("pconv: --device cuda:") and "--device auto or cpu" in line and not work.out.exists()
 
 
-@pytest.mark.parametrize("device", ["nonsense", "", "meta", "cpu:x"])
+@pytest.mark.parametrize("device", ["nonsense", "meta", "cpu:x"])
 def test_6_for_a_device_that_means_nothing(work: Workplace, pconv: Pconv, device: str) -> None:
     work.pair()
     assert pconv.restore("--device", device) == 6
@@ -494,6 +503,7 @@ def test_on_a_terminal_names_are_neither_markup_nor_escape_sequences(
     names = ("[red]x[/red].png", "[red]/[/]y.png", ":smile: [link=x]z[/link].png", NASTY)
     for name in names:
         work.picture(name)
+    work.pair("fine.png")
     with terminal(monkeypatch) as screen:
         assert pconv.restore() == 1
     shown = text(screen[0])
@@ -542,7 +552,7 @@ def test_a_line_of_a_terminal_holds_no_control_character() -> None:
         ),
         (ItemDone("a", "out/a", "restored", 0.125, 1), "restored a: 12.5% damaged, 1 tile"),
         (ItemDone("a", "out/a", "done_before", 0.0, 0), None),
-        (ItemDone("a", "out/a", "copied", 0, 0, ("x",)), "copied a: the mask marks nothing; note: x"),
+        (ItemDone("a", "out/a", "copied", 0, 0, ("x",)), "copied a: nothing is marked as damaged; note: x"),
         (ItemFailed("a", "in/a", "in/a", "gone"), "failed a: gone"),
         (ItemFailed("a", "in/a", "masks/a", "gone"), "failed a (masks/a): gone"),
         (Notice("x"), "note: x"),
@@ -945,6 +955,20 @@ def test_check_leaves_outputs_that_exist_to_resume_and_looks_at_their_masks_all_
     assert pconv("check", *places, "--resume") == 0 and "1 of 2" in pconv.out
 
 
+def test_check_foretells_what_resume_leaves_out_and_what_is_no_picture(work: Workplace, pconv: Pconv) -> None:
+    for name in ("a.png", "b.png"):
+        work.pair(name)
+    assert pconv.restore() == 0
+    work.pair("c.png")
+    (work.pictures / "d.gif").touch()
+    line = ["check", str(work.pictures), str(work.masks), str(work.out), "--weights", "none", "--resume"]
+    assert pconv(*line, "--json") == 0
+    found = json.loads(pconv.out)
+    assert (found["items"], found["done_before"], found["damaged"]) == (3, 2, 1) and "1 .gif" in found["left_out"]
+    assert pconv(*line) == 0 and "3, 2 done before" in pconv.out and "1 of 1" in pconv.out and "1 .gif" in pconv.out
+    assert pconv(*line[:-1]) == 2  # without --resume they are in the way
+
+
 def test_check_finds_an_out_that_cannot_be_written(work: Workplace, pconv: Pconv) -> None:
     work.pair("a.png")
     (work.root / "file").touch()
@@ -1232,6 +1256,54 @@ def test_results_that_cannot_be_written_are_no_bug(work: Workplace) -> None:
         )
     assert done.returncode == 5
     assert "standard output: cannot be written (No space left on device)" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize("line", [["--help"], ["--version"], ["restore", "--help"], ["weights", "list"]])
+def test_a_full_disk_behind_help_and_tables_is_no_bug(line: list[str]) -> None:
+    with Path("/dev/full").open("w") as full:
+        command = [sys.executable, "-m", "pconv_cli", *line]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    assert done.returncode == 5
+    assert done.stderr == "pconv: standard output: cannot be written (No space left on device)\n"
+
+
+@pytest.mark.parametrize("place", range(1, 6))
+def test_2_for_an_argument_that_is_empty_for_it_would_be_the_current_folder(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, place: int
+) -> None:
+    work.pair()
+    monkeypatch.chdir(work.root)
+    line = ["restore", "pictures", "masks", "out", "--weights", "none"]
+    line[place] = "" if place < 4 else "--weights="
+    before = sorted(work.root.rglob("*"))
+    assert pconv(*line) == 2 and "an argument is empty" in pconv.err and "variable" in pconv.err
+    assert sorted(work.root.rglob("*")) == before
+
+
+def test_2_for_a_sensitivity_of_nothing(work: Workplace, pconv: Pconv) -> None:
+    work.pair()
+    assert pconv.restore("--sensitivity", "0.9") == 2 and "belongs to --detect" in pconv.err
+
+
+def test_a_dumb_terminal_gets_lines(work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("a.png", "b.png"):
+        work.pair(name)
+    with terminal(monkeypatch) as screen:
+        monkeypatch.setenv("TERM", "dumb")
+        assert pconv.restore() == 0
+    shown = text(screen[0])
+    assert "[1/2] restored " in shown and "[2/2] restored " in shown
+
+
+def test_what_a_stopped_run_has_not_done_says_how_to_go_on() -> None:
+    assert "2 not done (the same command with --resume does them)" in str(ui.sentence(finished(not_done=2)))
+    assert "1 not done in" in str(ui.sentence(finished(not_done=1)))  # of one picture there is nothing to go on with
+
+
+def finished(**counts: int) -> RunFinished:
+    named = {"restored": 0, "copied": 0, "failed": 0, "not_done": 0, "done_before": 0, "tiles": 0} | counts
+    return RunFinished(*named.values(), 1.0, "out")
 
 
 def test_a_table_whose_reader_has_gone_is_no_failure(capsys: pytest.CaptureFixture[str]) -> None:

@@ -171,15 +171,39 @@ def test_a_mask_is_found_by_stem_whatever_its_suffix(mask: str) -> None:
     assert len(found.unused_masks) == 3
 
 
-def test_the_stem_itself_wins_over_the_mask_word() -> None:
-    make("in/b.jpg", "masks/b.png", "masks/b_mask.png", "masks/b-mask.png")
+def test_a_picture_that_is_itself_called_a_mask_has_its_own() -> None:
+    make("in/b.jpg", "in/b_mask.jpg", "masks/b.png", "masks/b_mask.png")
+    assert pairs(find()) == {"b.jpg": "masks/b.png", "b_mask.jpg": "masks/b_mask.png"}
+
+
+def test_a_mask_may_have_the_full_name_of_its_picture() -> None:
+    make("in/b.jpg", "in/b.tif", "in/c.tif", "masks/b.jpg.png", "masks/b.tif.png", "masks/c.jpg.png", "masks/c.png")
     found = find()
-    assert pairs(found) == {"b.jpg": "masks/b.png"}
-    assert [mask.name for mask in found.unused_masks] == ["b-mask.png", "b_mask.png"]
+    assert pairs(found) == {"b.jpg": "masks/b.jpg.png", "b.tif": "masks/b.tif.png", "c.tif": "masks/c.png"}
+    assert [mask.name for mask in found.unused_masks] == ["c.jpg.png"]
 
 
-@pytest.mark.parametrize("rivals", [("b.png", "b.tif"), ("b_mask.png", "b-mask.png"), ("B.png", "B.tif")])
-def test_two_masks_of_one_rank_are_refused_by_name(rivals: tuple[str, str]) -> None:
+def test_full_names_are_kept_where_only_suffixes_tell_pictures_apart() -> None:
+    make("in/b.jpg", "in/b.tif", "in/sub/b.jpg", "in/c.jpg", "masks/b.png")
+    found = find_jobs(Path("in"), None, "out", suffixes=SUFFIXES, out_suffix=".png", full_names=True)
+    assert outputs(found) == ["out/b.jpg.png", "out/b.tif.png", "out/c.png", "out/sub/b.png"]
+    with pytest.raises(UsageError, match="both results would be"):
+        find(out_suffix=".png")
+
+
+def test_a_picture_without_a_mask_says_where_one_was_looked_for() -> None:
+    make("in/b.jpg", "in/sub/c.jpg", "masks/b.png")
+    assert [job.wanted for job in find().jobs] == [None, Path("masks/sub/c.png")]
+
+
+RIVALS = [
+    ("b.png", "b.tif"), ("b_mask.png", "b-mask.png"), ("B.png", "B.tif"), ("b.png", "b_mask.png"),
+    ("b.png", "b.jpg.png"),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("rivals", RIVALS)
+def test_two_masks_of_one_picture_are_refused_by_name(rivals: tuple[str, str]) -> None:
     make("in/b.jpg", *(f"masks/{name}" for name in rivals))
     with pytest.raises(UsageError) as caught:
         find()

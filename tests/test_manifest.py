@@ -118,6 +118,11 @@ def test_cells_keep_their_spaces_and_may_be_left_out_at_the_end(tmp_path: Path) 
     assert read(tmp_path, "image,mask,out\n a .png \nb,m\n") == [Row(" a .png ", None, None, 2), Row("b", "m", None, 3)]
 
 
+def test_a_table_need_not_have_a_column_out_that_no_row_would_fill(tmp_path: Path) -> None:
+    rows = read(tmp_path, "mask,image\nm.png,a.png\n,b.png\n")
+    assert rows == [Row("a.png", "m.png", None, 2), Row("b.png", None, None, 3)]
+
+
 @pytest.mark.parametrize(
     ("data", "message"),
     [

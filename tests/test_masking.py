@@ -144,10 +144,45 @@ def test_2_for_names_that_do_not_go_together(work: Workplace, pconv: Pconv) -> N
     one = damaged(work.pictures / "a.png")
     assert pconv("mask", one, work.root / "mask.jpg") == 2 and "mask.jpg" in pconv.err
     assert pconv("mask", work.pictures, work.pictures) == 2 and "choose another OUT" in pconv.err
-    damaged(work.pictures / "a.jpg")
-    assert pconv("mask", work.pictures, work.out) == 2 and "rename one of the two" in pconv.err
     assert pconv("mask", work.root / "nothing", work.out) == 2
     assert pconv("mask", work.masks, work.out) == 3
+
+
+def test_pictures_of_one_name_have_a_mask_each_and_those_are_found_again(work: Workplace, pconv: Pconv) -> None:
+    for name in ("a.png", "a.jpg", "b.png"):
+        damaged(work.pictures / name)
+    assert pconv("mask", work.pictures, work.out) == 0
+    assert files(work.out) == ["a.jpg.png", "a.png.png", "b.png"]
+    restored = work.root / "restored"
+    assert pconv("restore", work.pictures, work.out, restored, "--weights", "none", "--device", "cpu") == 0
+    assert sorted(path.name for path in restored.glob("[!.]*")) == ["a.jpg", "a.png", "b.png"]
+
+
+def test_masks_that_are_there_are_left_alone_by_a_run_that_goes_on(work: Workplace, pconv: Pconv) -> None:
+    for name in ("a.png", "b.png"):
+        damaged(work.pictures / name)
+    work.out.mkdir(exist_ok=True)
+    (work.out / "a.png").write_bytes(b"corrected by hand")
+    assert pconv("mask", work.pictures, work.out, "--resume", "--json") == 0
+    assert (work.out / "a.png").read_bytes() == b"corrected by hand" and files(work.out) == ["a.png", "b.png"]
+    *items, summary = pconv.documents
+    assert {item["name"]: item["status"] for item in items} == {"a.png": "done_before", "b.png": "made"}
+    assert (summary["made"], summary["done_before"], summary["failed"]) == (1, 1, 0)
+
+
+def test_where_nothing_is_found_it_is_said_what_sees_more(work: Workplace, pconv: Pconv) -> None:
+    for name in ("a.png", "b.png"):
+        Image.new("RGB", (60, 50), (90, 120, 60)).save(work.pictures / name)
+    assert pconv("mask", work.pictures, work.out) == 0
+    assert "nothing was found in 2 of 2 pictures at --sensitivity 0.3: a higher one sees more" in pconv.err
+    assert pconv("mask", work.pictures, work.root / "read", "--from", "color=#123456") == 0
+    assert "nothing was found" not in pconv.err
+
+
+def test_a_small_share_to_warn_of_is_not_rounded_away(work: Workplace, pconv: Pconv) -> None:
+    Image.new("RGB", (60, 50), (90, 120, 60)).save(work.pictures / "a.png")
+    assert pconv("mask", work.pictures, work.out, "--from", "color=#5a783c", "--warn-above", "0.001") == 0
+    assert "is marked, more than 0.1%" in pconv.err
 
 
 def test_the_pictures_folder_is_no_place_for_masks(work: Workplace, pconv: Pconv) -> None:

@@ -90,6 +90,21 @@ def test_a_place_that_cannot_be_written_is_found_before_the_run(tmp_path: Path) 
         Folder(tmp_path / "file", overwrite=False)
 
 
+def test_a_run_that_goes_on_replaces_its_report_and_nothing_else(tmp_path: Path) -> None:
+    for name in (module.NAME, module.DATA):
+        place = tmp_path / f"with {name}"
+        place.mkdir()
+        (place / name).write_text('{"my": "own"}', "utf-8")
+        with pytest.raises(OutputError, match="is there already"):
+            Folder(place, overwrite=False, again=True)
+        assert (place / name).read_text("utf-8") == '{"my": "own"}'
+    Folder(tmp_path / "r", overwrite=False, again=True).write(Page("k", "one", "", ""), {"pictures": []}, "")
+    with pytest.raises(OutputError, match="is there already"):
+        Folder(tmp_path / "r", overwrite=False)
+    Folder(tmp_path / "r", overwrite=False, again=True).write(Page("k", "one", "", ""), {"pictures": [1]}, "")
+    assert json.loads((tmp_path / "r" / module.DATA).read_text("utf-8")) == {"pictures": [1]}
+
+
 @pytest.mark.parametrize("inside", ["in", "in/deep/report"])
 def test_a_report_does_not_lie_among_the_pictures_that_are_searched(tmp_path: Path, inside: str) -> None:
     (tmp_path / "in").mkdir()

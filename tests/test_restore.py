@@ -272,7 +272,7 @@ def test_masks_of_more_than_60_percent_give_one_notice_of_the_polarity_however_m
 
 
 @pytest.mark.parametrize("kind", ["ones", "deep", "red", "grey", "black with alpha"])
-def test_a_mask_that_is_drawn_on_but_marks_nothing_is_noted(work: Workplace, kind: str) -> None:
+def test_a_mask_that_is_drawn_on_but_marks_nothing_is_refused(work: Workplace, kind: str) -> None:
     work.picture("a.png")
     drawn = box(48, 40, 10, 10, 20, 20)
     mask = {
@@ -285,9 +285,36 @@ def test_a_mask_that_is_drawn_on_but_marks_nothing_is_noted(work: Workplace, kin
     Image.fromarray(mask).save(work.masks / "a.png")
     report, _ = go(work)
     (item,) = report.items
-    assert item.status == "copied"
-    assert item.notices == (f"{work.masks / 'a.png'} marks nothing, yet something is drawn on it: only what is lighter "
-                            "than 50 % grey counts",)  # fmt: skip
+    assert item.status == "failed" and item.path == str(work.masks / "a.png")
+    assert not (work.out / "a.png").exists()
+    assert str(item.reason).startswith("marks nothing, yet something is drawn on it: only what is lighter than 50 %")
+
+
+@pytest.mark.parametrize("suffix", [".png", ".tif", ".jpg"])
+def test_a_photograph_for_a_mask_is_told_of(work: Workplace, suffix: str) -> None:
+    work.picture("a.png", size=(160, 120))
+    rng = np.random.default_rng(0)
+    Image.fromarray(rng.integers(20, 236, (120, 160, 3), np.uint8)).save(work.masks / f"a{suffix}")
+    report, _ = go(work)
+    (item,) = report.items
+    assert item.status == "restored"
+    said = "is grey like a photograph, and a mask is black and white: is it the right file?"
+    assert item.notices[:1] == (f"{work.masks / f'a{suffix}'} {said}",)
+
+
+@pytest.mark.parametrize("kind", ["fine black and white noise", "a blurred blob", "smooth grey"])
+def test_what_is_no_photograph_is_not_told_of(work: Workplace, kind: str) -> None:
+    work.picture("a.png", size=(160, 120))
+    rng = np.random.default_rng(0)
+    across = np.linspace(0, 255, 160)[None].repeat(120, 0)
+    mask = {
+        "fine black and white noise": np.where(rng.random((120, 160)) < 0.4, 255, 0),
+        "a blurred blob": np.clip(4 * across - 500, 0, 255),
+        "smooth grey": across,
+    }[kind]
+    Image.fromarray(mask.astype(np.uint8)).save(work.masks / "a.png")
+    report, _ = go(work)
+    assert not [notice for notice in report.items[0].notices if "photograph" in notice]
 
 
 def test_a_black_mask_is_nothing_to_talk_about(work: Workplace) -> None:
@@ -302,7 +329,7 @@ def test_files_that_are_no_pictures_are_said_once(work: Workplace) -> None:
         (work.pictures / name).touch()
     _, events = go(work)
     (notice,) = [event.text for event in events if isinstance(event, Notice)]
-    assert notice == "left out, for they are no pictures that can be read: 1 without a suffix, 2 .gif"
+    assert notice == "left out, for they are in no format that can be read: 1 without a suffix, 2 .gif"
 
 
 def test_masks_of_60_percent_are_nothing_to_talk_about(work: Workplace) -> None:
@@ -673,11 +700,12 @@ def test_a_list_of_failures_that_is_in_the_way_ends_the_run_before_it_begins(wor
 
 @pytest.mark.parametrize("limit", [1, 2])
 def test_no_picture_is_begun_after_so_many_have_failed_and_that_is_no_interruption(work: Workplace, limit: int) -> None:
+    work.pair("99.png")
     for number in range(30):
         work.picture(f"{number:02}.png")
     report, _ = go(work, max_failures=limit, jobs=1)
     assert limit <= report.count("failed") < 30
-    assert report.count("not_done") == 30 - report.count("failed") and not report.interrupted
+    assert report.count("not_done") == 31 - report.count("failed") and not report.interrupted
     assert any("which is the limit" in notice for notice in report.notices)
 
 
@@ -827,9 +855,49 @@ def test_what_another_run_makes_meanwhile_is_done_and_no_failure(
 
 
 def test_a_single_picture_leaves_no_journal_unless_it_is_to_be_resumed(work: Workplace) -> None:
-    work.pair("a.png")
-    go(work)
+    image, _ = work.pair("a.png")
+    settings = RestoreSettings(weights="none", device="cpu")
+    todo = plan(image, work.masks, str(work.out / "a.png"), settings)
+    restore(todo, settings, lambda event: None)
     assert [path.name for path in work.out.iterdir()] == ["a.png"]
+
+
+def test_a_folder_that_holds_one_picture_is_resumed_like_any_other(work: Workplace) -> None:
+    work.pair("a.png")
+    assert statuses(go(work)[0]) == {"a.png": "restored"}
+    work.pair("b.png")
+    assert statuses(go(work, resume=True)[0]) == {"a.png": "done_before", "b.png": "restored"}
+
+
+def test_several_pictures_of_which_none_has_a_mask_end_the_run_in_one_line(work: Workplace) -> None:
+    for name in ("a.png", "sub/b.png"):
+        work.picture(name)
+    with pytest.raises(UsageError, match=r"none of 2 pictures has a mask: for a.png it is called a\.\* or a_mask\.\*"):
+        go(work)
+    assert go(work, mask_from=parse("color=#123456"))[0].count("copied") == 2
+    work.pair("c.png")
+    assert statuses(go(work, overwrite=True)[0]) == {"a.png": "failed", "c.png": "restored", "sub/b.png": "failed"}
+
+
+def test_a_list_of_failures_is_made_anew_by_a_run_that_goes_on_and_nothing_else_is_replaced(work: Workplace) -> None:
+    work.pair("a.png")
+    work.picture("b.png")
+    for name in ("failed.csv", "failed.jsonl"):
+        listed = work.root / name
+        listed.write_text("my,own\n", "utf-8")
+        with pytest.raises(UsageError, match="is there already"):
+            go(work, failed_list=listed, resume=True)
+        assert listed.read_text("utf-8") == "my,own\n"
+        listed.unlink()
+        go(work, failed_list=listed, resume=True)
+        first = listed.read_text("utf-8")
+        assert str(work.masks / "b.png") in first.replace("\\\\", "\\")  # where a mask would have been found
+        go(work, failed_list=listed, resume=True)
+        assert listed.read_text("utf-8") == first
+    work.pair("b.png")
+    go(work, failed_list=listed, resume=True)
+    assert listed.read_text("utf-8") == ""
+    go(work, failed_list=listed, resume=True)
 
 
 # ---------------------------------------------------------------- faults

@@ -5,8 +5,10 @@ Does not know what the commands do. Imports nothing heavy: `pconv --help` must a
 
 from __future__ import annotations
 
+import errno
 import gc
 import os
+import re
 import sys
 from contextlib import suppress
 from pathlib import Path
@@ -22,6 +24,9 @@ from pconv_cli.process import is_open, settle
 
 # What the parser raises: typer shows its children only.
 _UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+# What a disk says to whoever writes to it; files have been seen to where they are written.
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EIO}
 
 app = typer.Typer(
     name="pconv",
@@ -105,6 +110,7 @@ def run(arguments: list[str] | None = None) -> int:
     """Run the command line and return the exit code. Errors are one line on stderr; `PCONV_DEBUG=1` shows where."""
     try:
         _refuse_nowhere()
+        _refuse_empty(sys.argv[1:] if arguments is None else arguments)
         return app(args=arguments, prog_name="pconv", standalone_mode=False) or ExitCode.OK
     except SystemExit as end:  # completion leaves so
         return end.code if isinstance(end.code, int) else ExitCode.OK
@@ -118,9 +124,32 @@ def run(arguments: list[str] | None = None) -> int:
         return _complain(str(error), error.exit_code)
     except PconvError as error:
         return _complain(str(error), ExitCode.SOME_FAILED)
+    except OSError as error:
+        if error.filename is not None or error.errno not in _FULL:
+            return _report_bug(error)
+        from pconv_cli.cli import ui
+
+        sys.stdout = ui.nowhere(sys.stdout)  # or it would be tried again at the end
+        return _complain(f"standard output: cannot be written ({error.strerror})", ExitCode.OUTPUT)
     except Exception as error:
-        text = f"this is a bug in pconv: {type(error).__name__}: {error}; PCONV_DEBUG=1 shows where, please report it"
-        return _complain(text, ExitCode.BUG)
+        return _report_bug(error)
+
+
+def _report_bug(error: Exception) -> ExitCode:
+    text = f"this is a bug in pconv: {type(error).__name__}: {error}; PCONV_DEBUG=1 shows where, please report it"
+    return _complain(text, ExitCode.BUG)
+
+
+def _refuse_empty(arguments: list[str]) -> None:
+    """Make sure that no argument is empty: as the name of a place it would mean the current folder.
+
+    Raises:
+        UsageError: One is.
+    """
+    for number, argument in enumerate(arguments):
+        if not argument or re.fullmatch(r"--[a-z-]+=", argument):
+            where = argument or (f"behind {arguments[number - 1]}" if number else "the first")
+            raise UsageError(f"an argument is empty ({where}): is a variable of the script not set?")
 
 
 def _refuse_nowhere() -> None:

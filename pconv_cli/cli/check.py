@@ -125,6 +125,8 @@ def command(
 def _show(found: Checked) -> None:
     from pconv_cli.cli import ui
 
+    if found.left_out:
+        ui.out(f"{found.left_out}\n")
     if found.findings:
         cells = [
             ["fails" if one.grave else "note", one_line(one.path or one.name), one_line(one.reason)]
@@ -134,9 +136,13 @@ def _show(found: Checked) -> None:
     wrong = len({one.name for one in found.findings if one.grave and one.name})
     free = "" if found.disk_free is None else f" of {_size(found.disk_free)} free"
     memory = "" if found.memory_free is None else f" of {_size(found.memory_free)} free"
+    pictures = [str(found.items)]
+    pictures += [f"{wrong} would fail"] if wrong else []
+    pictures += [f"{found.done_before} done before"] if found.done_before else []
+    todo = found.items - wrong - found.done_before
     figures = [
-        ["pictures", f"{found.items}, {wrong} would fail" if wrong else str(found.items)],
-        ["damaged", f"{found.damaged} of {found.items - wrong}, {found.hole_share:.1%} of their pixels"],
+        ["pictures", ", ".join(pictures)],
+        ["damaged", f"{found.damaged} of {todo}, {found.hole_share:.1%} of their pixels"],
         ["to compute", f"{found.tiles} {'tile' if found.tiles == 1 else 'tiles'}, {found.pixels / 1e6:.1f} megapixels"],
         ["disk", f"about {_size(found.disk_bytes)}{free}"],
         ["memory", f"about {_size(found.memory_bytes)}{memory}"],

@@ -74,6 +74,9 @@ def command(
     ] = 0.1,
     linear: Linear = False,
     overwrite: Overwrite = False,
+    resume: Annotated[
+        bool, typer.Option("--resume", help="Leave out pictures whose mask is there already, corrected by hand or not.")
+    ] = False,
     max_megapixels: MaxMegapixels = 1000,
     jobs: Annotated[int | None, typer.Option(min=1, metavar="N", help="Pictures looked at side by side.")] = None,
     progress: Progress = ProgressMode.auto,
@@ -102,6 +105,7 @@ def command(
         warn_above=warn_above,
         linear=linear,
         overwrite=overwrite,
+        resume=resume,
         jobs=jobs,
         max_megapixels=max_megapixels,
     )

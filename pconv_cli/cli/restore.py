@@ -68,10 +68,11 @@ def command(
         list[str] | None,
         typer.Argument(
             metavar="IN MASKS OUT",
-            help="IN: a folder of pictures (searched recursively), or one. MASKS: a folder of masks (NAME.* or "
-            "NAME_mask.*), or one mask for all; left out with --mask-from and --detect. OUT: a folder for the results, "
-            "or a file if IN is one; never IN itself. A single picture, or mask, may be - for standard input, OUT for "
-            "output. All may be URLs: s3://, gs://, and to read also https://; needs pip install 'pconv[remote]'.",
+            help="IN: a folder of pictures (searched recursively), or one. MASKS: a folder of masks (NAME.*, "
+            "NAME_mask.* or NAME.EXT.*), or one mask for all; left out with --mask-from and --detect. OUT: a "
+            "folder for the results, or a file if IN is one; never IN itself. A single picture, or mask, may be - "
+            "for standard input, OUT for output. All may be URLs: s3://, gs://, and to read also https://; needs "
+            "pip install 'pconv[remote]'.",
         ),
     ] = None,
     manifest: Manifest = None,
@@ -137,8 +138,9 @@ def command(
     verbose: Verbose = False,
     as_json: AsJson = False,
 ) -> None:
-    """Restore damaged pictures; only pixels inside the masks change (of a JPEG: only blocks that they touch).
+    """Restore damaged pictures; only pixels inside the masks change.
 
+    Of a JPEG only the blocks that they touch: 8 x 8 px, 16 x 16 with subsampled colour.
     Pictures and masks are paired by relative path and name, whatever their formats.
     A picture that fails is one line and exit code 1; the others are restored.
     """
@@ -185,6 +187,8 @@ def command(
         raise UsageError("--cluster and - do not go together: what is piped is on this machine alone")
     if report_to is not None and "-" in (paths or []):
         raise UsageError("--report and - do not go together: a report shows files, and what is piped is gone")
+    if sensitivity is not None and detect is None:
+        raise UsageError(f"--sensitivity {sensitivity:g}: belongs to --detect; masks say by themselves what is damaged")
     if not watch and settle is not None:
         raise UsageError(f"--settle {settle:g}: belongs to --watch")
     if watch:
@@ -222,7 +226,7 @@ def command(
             from pconv_cli.page import Folder
 
             searched = [Path(path) for path in paths[:-1]] if paths and manifest is None else []
-            page = Folder(report_to, overwrite=overwrite or resume, searched=searched)
+            page = Folder(report_to, overwrite=overwrite, again=resume, searched=searched)
         show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
         stop = stack.enter_context(ui.Stop(show))
         emit = stop.listening if pipes is None else pipes.listening(stop.listening)

@@ -80,7 +80,9 @@ def view(mode: ProgressMode, *, quiet: bool = False, verbose: bool = False) -> I
     if quiet:
         mode = ProgressMode.none
     if mode is ProgressMode.auto:
-        mode = ProgressMode.bar if sys.stderr.isatty() else ProgressMode.plain
+        # On a dumb terminal rich would show neither a bar nor, but for what goes wrong, a line.
+        moves = sys.stderr.isatty() and not Console(stderr=True).is_dumb_terminal
+        mode = ProgressMode.bar if moves else ProgressMode.plain
     views: dict[ProgressMode, type[View]] = {
         ProgressMode.bar: _Bar,
         ProgressMode.plain: _Plain,
@@ -153,9 +155,9 @@ def out(text: str) -> None:
         sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
         sys.stdout.flush()
     except BrokenPipeError:
-        sys.stdout = _nowhere(sys.stdout)
+        sys.stdout = nowhere(sys.stdout)
     except OSError as error:
-        sys.stdout = _nowhere(sys.stdout)
+        sys.stdout = nowhere(sys.stdout)
         raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
 
 
@@ -171,9 +173,9 @@ def out_file(path: Path) -> None:
         with path.open("rb") as stream, open(sys.stdout.fileno(), "wb", closefd=False) as out:
             shutil.copyfileobj(stream, out, 1 << 20)
     except BrokenPipeError:
-        sys.stdout = _nowhere(sys.stdout)
+        sys.stdout = nowhere(sys.stdout)
     except OSError as error:
-        sys.stdout = _nowhere(sys.stdout)
+        sys.stdout = nowhere(sys.stdout)
         raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
 
 
@@ -183,10 +185,10 @@ def _tell(line: str) -> None:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
     except BrokenPipeError:
-        sys.stderr = _nowhere(sys.stderr)
+        sys.stderr = nowhere(sys.stderr)
 
 
-def _nowhere(stream: TextIO) -> TextIO:
+def nowhere(stream: TextIO) -> TextIO:
     """Point a stream's descriptor, which Python would flush and complain about at exit, at nothing."""
     with suppress(OSError, ValueError):
         os.dup2(os.open(os.devnull, os.O_WRONLY), stream.fileno())
@@ -231,7 +233,7 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
             where = f"on {event.device} in {event.precision} ({event.precision_reason})"
             return f"{event.items} {pictures}, weights {event.weights}, {where}"
         case ItemDone(status="copied"):
-            return f"copied {event.name}: the mask marks nothing{_notes(event)}"
+            return f"copied {event.name}: nothing is marked as damaged{_notes(event)}"
         case ItemDone(status="done_before"):
             return f"done before: {event.name}" if details else None
         case ItemDone():
@@ -269,7 +271,8 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
             left = f", {event.not_done} not done" if event.not_done else ""
             where = f" to {event.output}" if event.output and event.made else ""
             masks = "mask" if event.made == 1 else "masks"
-            return f"{event.made} {masks} made{failed}{left}{where} in {event.seconds:.1f} s"
+            before = f", {event.done_before} there before" if event.done_before else ""
+            return f"{event.made} {masks} made{before}{failed}{left}{where} in {event.seconds:.1f} s"
         case EvaluationStarted():
             pairs = "pair" if event.pairs == 1 else "pairs"
             return f"{event.pairs} {pairs}, by {', '.join(event.methods)}, on {event.device} in {event.precision}"
@@ -294,7 +297,8 @@ def _summary(event: RunFinished) -> str:
     parts += [f"{event.copied} copied without damage"] if event.copied else []
     parts += [f"{event.done_before} done before"] if event.done_before else []
     parts += [f"{event.failed} failed"] if event.failed else []
-    parts += [f"{event.not_done} not done"] if event.not_done else []
+    more = " (the same command with --resume does them)" if event.not_done > 1 else ""
+    parts += [f"{event.not_done} not done{more}"] if event.not_done else []
     rate = f", {event.tiles / event.seconds:.1f} tiles/s" if event.tiles and event.seconds else ""
     where = f" to {event.output}" if event.output and event.restored + event.copied else ""
     return f"{', '.join(parts)}{where} in {event.seconds:.1f} s{rate}"
@@ -325,15 +329,19 @@ class _Plain(_Quiet):
 
     def __init__(self) -> None:
         self._items = 0
+        self._pairs = False
         self._done = 0
         self._step_shown = 0.0
 
     def __call__(self, event: Event) -> None:
         if isinstance(event, RunStarted | CheckStarted | MasksStarted | EvaluationStarted):
+            self._pairs = isinstance(event, EvaluationStarted)
             self._items = event.pairs if isinstance(event, EvaluationStarted) else event.items
         if isinstance(event, TrainStep):
             self._step(event)
         elif isinstance(event, ItemDone | ItemFailed | ItemChecked | MaskMade | PairMeasured) and self._items:
+            if self._pairs and isinstance(event, ItemFailed):
+                return self._write(event)  # another pair may take its place
             self._done += 1
             self._write(event, f"[{self._done}/{self._items}] ")
         else:
@@ -430,6 +438,8 @@ class _Bar:
                 count = f"step {event.step}, loss {event.loss:.3f}"
                 self._progress.update(self._task, completed=event.progress, count=count)
                 return
+            case ItemFailed() if self._unit == "pairs":
+                pass  # another pair may take its place
             case ItemDone() | ItemFailed() | ItemChecked() | MaskMade() | PairMeasured() | ItemShown():
                 self._done += 1
                 if self._items != 1:
