@@ -1147,6 +1147,7 @@ def test_train_makes_weights_that_restore_takes(work: Workplace, pconv: Pconv) -
     photos = photographs(work.root / "photos")
     assert pconv("train", str(photos), "--out", str(out), "--steps", "2", *briefly()) == 0, pconv.err
     assert "training on 3 photographs, 2 steps, on cpu in fp32" in pconv.err
+    assert "note: fewer than 10 photographs: none is held out" in pconv.err
     assert "step 2: " in pconv.err and "perceptual distance" in pconv.err and pconv.out == ""
     endings = ["", ".checkpoint", ".log.jsonl", ".sheet.png"]
     assert sorted(path.name for path in out.parent.iterdir()) == [f"w.safetensors{ending}" for ending in endings]
