@@ -115,7 +115,7 @@ class Restorer:
     """A network, ready on its device, that restores any number of pictures.
 
     Several threads may share one, and the device with it. To be closed, best by `with`. Processes cannot: in a
-    worker that was forked from a process that has used torch, torch waits for threads that are not there, for ever.
+    worker that was forked from a process that has used torch, torch may wait for threads that are not there, for ever.
     Use threads, or workers started by `spawn` (`multiprocessing.get_context("spawn")`), each with its own Restorer.
 
     >>> import numpy as np
