@@ -51,8 +51,34 @@ _FILLED_AS |= dict.fromkeys(("f2", "f4", "f8"), np.dtype("f4"))
 
 _HALVES = float(np.finfo(np.float16).min), float(np.finfo(np.float16).max)
 
+_UNKNOWN = np.zeros((0, 0), np.uint8)  # a map that nobody asked for
+
 # What Pillow's pictures may be: in others, such as palettes, the numbers of an array are no tones.
 _PLAIN_MODES = {"1", "L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """What became of a picture, and what there is to know of it: the maps and figures of `pconv restore`.
+
+    Attributes:
+        image: As `Restorer.restore` gives it.
+        filled: `(h, w)` bool, True where pixels are made up: the damage, and what `dilate` added, without what could
+            not be filled.
+        confidence: `(h, w)` uint8, pixels to the nearest known one: 1 beside it, 255 from 255 on; 0 where nothing was
+            filled.
+        unfilled: Damaged pixels that nothing was written to, for a network of raw values does not reach so far; summed
+            over the channels that it fills one by one.
+        by_pyramid: Those that it could not reach either, and that the pyramid filled; summed in the same way.
+        seam_ratio: The mean step across cuts between tiles over that beside them: 1 is no seam. None without cuts.
+    """
+
+    image: Image
+    filled: NDArray[np.bool_]
+    confidence: NDArray[np.uint8]
+    unfilled: int
+    by_pyramid: int
+    seam_ratio: float | None
 
 
 def restore_image(
@@ -243,7 +269,17 @@ class Restorer:
             DeviceError: The device has too little memory for a single small tile.
             RuntimeError: This is closed.
         """
-        (result,) = self._results([(image, mask)], "")
+        return self._restored(image, mask).image
+
+    def restore_detailed(self, image: Image, mask: NDArray[Any]) -> Restored:
+        """Restore one picture, and tell what was made up in it, how far from what is known, and how well it fits.
+
+        Takes a little longer than `restore`, whose arguments, picture and errors these are.
+        """
+        return self._restored(image, mask, detailed=True)
+
+    def _restored(self, image: Image, mask: NDArray[Any], *, detailed: bool = False) -> Restored:
+        (result,) = self._results([(image, mask)], "", detailed=detailed)
         if isinstance(result, Exception):
             raise result
         return result
@@ -296,16 +332,18 @@ class Restorer:
                     raise result
                 if bar is not None:
                     bar.update()
-                yield result
+                yield result if isinstance(result, Exception) else result.image
 
-    def _results(self, pairs: Iterable[Pair], name: str) -> Generator[Image | Exception, None, None]:
+    def _results(
+        self, pairs: Iterable[Pair], name: str, *, detailed: bool = False
+    ) -> Generator[Restored | Exception, None, None]:
         """What becomes of each pair, in order; messages begin with `name`, which takes the number of the pair."""
         engine = self._opened()
         limits = in_flight(engine)
         feed = _Feed(pairs, limits.bytes, name)
-        outcomes = run(feed, _Arrays(self._settings, self._view, engine, self._nodata, self._alpha), limits)
+        outcomes = run(feed, _Arrays(self._settings, self._view, engine, self._nodata, self._alpha, detailed), limits)
         assert isinstance(outcomes, Generator)
-        waiting: dict[int, Outcome[_Item, Image]] = {}
+        waiting: dict[int, Outcome[_Item, Restored]] = {}
         turn, threads = 0, torch.get_num_threads()
         try:
             with closing(outcomes), _naming_arguments():
@@ -393,10 +431,11 @@ class _Arrays(Filler):
     """The stages of `pipeline.run`, for arrays."""
 
     def __init__(
-        self, settings: Settings, view: View, engine: Engine, nodata: float | None, alpha: bool | None
+        self, settings: Settings, view: View, engine: Engine, nodata: float | None, alpha: bool | None, detailed: bool
     ) -> None:
         super().__init__(engine, _log)
         self._settings, self._view, self._nodata, self._alpha = settings, view, nodata, alpha
+        self._detailed = detailed
 
     def cost(self, item: _Item) -> int:
         return item.cost
@@ -435,7 +474,17 @@ class _Arrays(Filler):
         elif not share and mask.min() != mask.max():
             _LOG.warning("%sthe mask marks nothing, for all of it is darker than 50 %% grey: is it to be bool?", name)
 
-    def write(self, work: _Work) -> Image:
+    def write(self, work: _Work) -> Restored:
+        image = self._written(work)
+        if not self._detailed:
+            return Restored(image, work.hole, _UNKNOWN, 0, 0, None)
+        filled, fillings = work.restored(), work.fillings
+        return Restored(
+            image, filled, work.confidence(filled), sum(filling.unfilled for filling in fillings),
+            sum(filling.by_pyramid for filling in fillings), fillings[0].seams().ratio(),
+        )  # fmt: skip
+
+    def _written(self, work: _Work) -> Image:
         for notice in work.left:
             _LOG.warning("%s%s", work.name, notice)
         picture = work.filled()
@@ -614,8 +663,8 @@ def _tones(mask: NDArray[Any]) -> NDArray[np.uint8]:
     )
 
 
-def _result(outcome: Outcome[_Item, Image]) -> Image | Exception:
-    """The picture, or what was wrong with the pair."""
+def _result(outcome: Outcome[_Item, Restored]) -> Restored | Exception:
+    """The picture and what is told of it, or what was wrong with the pair."""
     if outcome.done is not None:
         return outcome.done
     assert outcome.error is not None

@@ -215,7 +215,34 @@ def test_a_network_of_raw_values_fills_numbers_and_leaves_nothing_where_it_does_
     np.testing.assert_array_equal(made, load(out / "a.tif", pixels.shape))
     left = (np.isnan(made) if nodata is None else made == nodata)[DEEP]
     assert 0 < left.sum() < left.size
+    with Restorer(**told, nodata=nodata) as restorer:
+        detailed = restorer.restore_detailed(pixels, DEEP)
+    assert 0 < detailed.unfilled == left.sum() // channels
+    assert detailed.by_pyramid == 0 and detailed.filled.any() and not detailed.filled[~DEEP].any()
     assert "beyond the network's reach" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "specks.png", "undamaged.png", "rgba.png", "bands.tif", "beside.tif"])
+def test_in_detail_it_tells_what_the_maps_and_the_report_of_the_command_tell(tmp_path: Path, name: str) -> None:
+    pixels, hole, how, told = KINDS[name]
+    for folder in ("in", "masks"):
+        (tmp_path / folder).mkdir()
+    save(tmp_path / "in" / name, pixels, **how)
+    save_mask(tmp_path / "masks" / f"{Path(name).stem}.png", hole)
+    maps = {"save_filled": tmp_path / "filled", "save_confidence": tmp_path / "steps"}
+    settings = use_case.RestoreSettings(**SETTINGS, **maps)
+    todo = use_case.plan(tmp_path / "in", tmp_path / "masks", str(tmp_path / "out"), settings)
+    (item,) = use_case.restore(todo, settings, lambda event: None).items
+    with Restorer(**SETTINGS, **told) as restorer:
+        made = restorer.restore_detailed(pixels, hole)
+        np.testing.assert_array_equal(made.image, restorer.restore(pixels, hole))
+    assert (made.filled.dtype, made.confidence.dtype) == (np.bool_, np.uint8)
+    ((filled,), (steps,)) = (list(folder.iterdir()) for folder in maps.values())
+    np.testing.assert_array_equal(made.filled, np.asarray(Image.open(filled)) > 127)
+    np.testing.assert_array_equal(made.confidence, np.asarray(Image.open(steps)))
+    assert (made.unfilled, made.by_pyramid) == (item.unfilled, item.by_pyramid)
+    assert made.seam_ratio == (item.seam_ratio and pytest.approx(item.seam_ratio, rel=1e-3))
+    assert (made.seam_ratio is not None) == (hole is DEEP)
 
 
 # ---------------------------------------------------------------- arrays
@@ -569,7 +596,7 @@ import sys
 import pconv_cli
 loaded = {name for name in sys.modules if name.startswith(("pconv_cli", "numpy", "torch", "PIL"))}
 assert loaded == {"pconv_cli"}, loaded
-assert {"Restorer", "restore_image", "__version__"} == set(pconv_cli.__all__) <= set(dir(pconv_cli))
+assert {"Restored", "Restorer", "restore_image", "__version__"} == set(pconv_cli.__all__) <= set(dir(pconv_cli))
 assert loaded == {name for name in sys.modules if name.startswith(("pconv_cli", "numpy", "torch", "PIL"))}
 from pconv_cli import *
 assert Restorer.__module__ == restore_image.__module__ == "pconv_cli.api"
