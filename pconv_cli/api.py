@@ -538,7 +538,7 @@ def _plain(what: str, value: Any) -> NDArray[Any]:
     if isinstance(value, str | Path):
         raise TypeError(f"the {what} is a {kind}, not an array: read the file first, with PIL.Image.open, say")
     if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
-        raise TypeError(f"the {what} is {'None' if value is None else f'a {kind}'}, not an array")
+        raise TypeError(f"the {what} is {'None' if value is None else f'of the type {kind}'}, not an array")
     if type(value).__module__.startswith("PIL.") and value.mode not in _PLAIN_MODES:
         raise TypeError(f'the {what} is a picture of mode {value.mode}: {what}.convert("RGB"), or "RGBA", can be taken')
     try:

@@ -349,7 +349,7 @@ PIXELS, HOLE = damaged(0)
         ("a.png", HOLE, TypeError, "the image is a str, not an array: read the file first"),
         (None, HOLE, TypeError, "the image is None, not an array$"),
         (PIXELS, None, TypeError, "the mask is None, not an array$"),
-        (PIXELS, object(), TypeError, "the mask is a object, not an array$"),
+        (PIXELS, object(), TypeError, "the mask is of the type object, not an array$"),
         (PIXELS, np.float64(0), ValueError, "height and width must agree"),
         (np.ma.masked_array(PIXELS), HOLE, TypeError, r"masked array: image\.filled"),
         (PIXELS.astype(np.int64), HOLE, TypeError, "the image is int64, not uint8"),
