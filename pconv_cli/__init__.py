@@ -1,15 +1,16 @@
 """`pconv`: batch restoration of damaged pictures with partial convolutions.
 
-For programs: `restore_image` fills one array, a `Restorer` many. Neither is loaded before it is asked for.
+For programs: `restore_image` fills one array, a `Restorer` many, and tells what it did. None of it is
+loaded before it is asked for.
 """
 
 from typing import TYPE_CHECKING
 
 __version__ = "0.1.0"
-__all__ = ["Restorer", "__version__", "restore_image"]
+__all__ = ["Restored", "Restorer", "__version__", "restore_image"]
 
 if TYPE_CHECKING:
-    from pconv_cli.api import Restorer, restore_image
+    from pconv_cli.api import Restored, Restorer, restore_image
 else:
 
     def __getattr__(name: str) -> object:

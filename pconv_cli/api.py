@@ -10,9 +10,13 @@ What a run has to say goes to the logger `pconv_cli`: memory that ran out, masks
 from __future__ import annotations
 
 import logging
-from collections.abc import Generator, Iterable, Sequence, Sized
-from contextlib import AbstractContextManager, closing, nullcontext
+import math
+import operator
+import re
+from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
+from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
+from numbers import Real
 from pathlib import Path
 from typing import Any, Literal, get_args, overload
 
@@ -24,7 +28,7 @@ from pconv_cli import weights as store
 from pconv_cli.bench import BYTES_PER_DEEP_PIXEL, BYTES_PER_PIXEL, Planned
 from pconv_cli.colours import luminance
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
-from pconv_cli.errors import ItemError, UsageError
+from pconv_cli.errors import ItemError, RunError, UsageError
 from pconv_cli.events import Event, Notice
 from pconv_cli.filling import Piece, Shape
 from pconv_cli.images import Picture
@@ -43,7 +47,38 @@ Pair = tuple[Image, NDArray[Any]]
 
 # What pictures may be, whatever the order of their bytes, and what they are filled as.
 _FILLED_AS: dict[str, np.dtype[Any]] = {"u1": np.dtype("u1"), "u2": np.dtype("u2")}
-_FILLED_AS |= dict.fromkeys(("f4", "f8"), np.dtype("f4"))
+_FILLED_AS |= dict.fromkeys(("f2", "f4", "f8"), np.dtype("f4"))
+
+_HALVES = float(np.finfo(np.float16).min), float(np.finfo(np.float16).max)
+
+_UNKNOWN = np.zeros((0, 0), np.uint8)  # a map that nobody asked for
+
+# What Pillow's pictures may be: in others, such as palettes, the numbers of an array are no tones.
+_PLAIN_MODES = {"1", "L", "LA", "RGB", "RGBA", "F", "I", "I;16", "I;16B", "I;16L", "I;16N"}
+
+
+@dataclass(frozen=True, eq=False)
+class Restored:
+    """What became of a picture, and what there is to know of it: the maps and figures of `pconv restore`.
+
+    Attributes:
+        image: As `Restorer.restore` gives it.
+        filled: `(h, w)` bool, True where pixels are made up: the damage, and what `dilate` added, without what could
+            not be filled.
+        confidence: `(h, w)` uint8, pixels to the nearest known one: 1 beside it, 255 from 255 on; 0 where nothing was
+            filled.
+        unfilled: Damaged pixels that nothing was written to, for a network of raw values does not reach so far; summed
+            over the channels that it fills one by one.
+        by_pyramid: Those that it could not reach either, and that the pyramid filled; summed in the same way.
+        seam_ratio: The mean step across cuts between tiles over that beside them: 1 is no seam. None without cuts.
+    """
+
+    image: Image
+    filled: NDArray[np.bool_]
+    confidence: NDArray[np.uint8]
+    unfilled: int
+    by_pyramid: int
+    seam_ratio: float | None
 
 
 def restore_image(
@@ -51,12 +86,12 @@ def restore_image(
     mask: NDArray[Any],
     *,
     weights: str | Path | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "auto",
     tile_size: int = 512,
     padding: PaddingMode | None = None,
     overlap: int = 0,
-    batch_size: int | None = None,
+    batch_size: int | Literal["auto"] | None = None,
     dilate: int = 0,
     linear: bool = False,
     nodata: float | None = None,
@@ -105,7 +140,9 @@ def restore_image(
 class Restorer:
     """A network, ready on its device, that restores any number of pictures.
 
-    Several threads may share one, and the device with it. To be closed, best by `with`.
+    Several threads may share one, and the device with it. To be closed, best by `with`. Processes cannot: in a
+    worker that was forked from a process that has used torch, torch may wait for threads that are not there, for ever.
+    Use threads, or workers started by `spawn` (`multiprocessing.get_context("spawn")`), each with its own Restorer.
 
     >>> import numpy as np
     >>> from pconv_cli import Restorer
@@ -127,13 +164,13 @@ class Restorer:
     def __init__(
         self,
         weights: str | Path | None = None,
-        device: str = "auto",
+        device: str | torch.device = "auto",
         precision: str = "auto",
         *,
         tile_size: int = 512,
         padding: PaddingMode | None = None,
         overlap: int = 0,
-        batch_size: int | None = None,
+        batch_size: int | Literal["auto"] | None = None,
         dilate: int = 0,
         linear: bool = False,
         nodata: float | None = None,
@@ -143,12 +180,13 @@ class Restorer:
 
         Args:
             weights: A name, a file, `none` for the pyramid alone, or None for the default.
-            device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`.
+            device: `auto`, `cpu`, `cuda`, `cuda:N`, `mps`, or several: `cuda:0,cuda:1` or `cuda:all`. Or a
+                `torch.device`.
             precision: `auto`, `fp64`, `fp32`, `bf16` or `fp16`.
             tile_size: Longest side that one forward pass sees, pixels.
             padding: What lies beyond a tile: `partial`, `zero`, `reflect` or `replicate`; None: as trained.
             overlap: Pixels that the tiles of a plain grid share and blend; 0: tiles on the damage, without overlap.
-            batch_size: Tiles computed at once; None: as many as suit the device.
+            batch_size: Tiles computed at once; None or `auto`: as many as suit the device.
             dilate: Pixels that damage is grown by.
             linear: Whether values are linear in light, and not encoded for a screen.
             nodata: The value that stands for "nothing here" where all colours have it. In floats NaN and infinity
@@ -158,29 +196,42 @@ class Restorer:
                 but 3 are filled one by one.
 
         Raises:
+            TypeError: A size is no whole number, `nodata` no number, or `linear` or `alpha` not True or False.
             UsageError: Sizes make no sense.
             WeightsError: There are no such weights, or they are damaged.
             DeviceError: There is no such device or precision.
         """
+        if nodata is not None and not isinstance(nodata, Real):
+            raise TypeError(f"nodata {nodata!r}: must be a number, or None")
+        if alpha is not None and not isinstance(alpha, bool | np.bool_):
+            raise TypeError(f"alpha {alpha!r}: must be True, False or None")
+        if not isinstance(linear, bool | np.bool_):
+            raise TypeError(f"linear {linear!r}: must be True or False")
+        batch = None if batch_size is None or batch_size == "auto" else _whole("batch_size", batch_size)
         self._settings = Settings(
-            None if weights is None else str(weights), device, precision, tile_size, padding, overlap, batch_size,
-            dilate=dilate, linear=linear,
+            None if weights is None else str(weights), str(device), precision, _whole("tile_size", tile_size), padding,
+            _whole("overlap", overlap), batch, dilate=_whole("dilate", dilate), linear=bool(linear),
         )  # fmt: skip
-        self._settings.check("tile_size")
-        if dilate < 0:
+        if self._settings.dilate < 0:
             raise UsageError(f"dilate {dilate}: must be 0 or more")
-        if batch_size is not None and batch_size < 1:
-            raise UsageError(f"batch_size {batch_size}: must be 1 or more")
+        if batch is not None and batch < 1:
+            raise UsageError(f"batch_size {batch}: must be 1 or more")
         if padding not in (None, *get_args(PaddingMode)):
             raise UsageError(f"padding {padding!r}: must be one of {', '.join(get_args(PaddingMode))}, or None")
-        self._nodata, self._alpha = nodata, alpha
-        devices = choose_devices(device)
-        network, self._view = store.load_network(self._settings.weights, padding), store.view(self._settings.weights)
-        dtype, reason = choose_precision(precision, devices[0], exact=self._view.raw)
+        self._nodata, self._alpha = nodata, None if alpha is None else bool(alpha)
+        with _naming_arguments():
+            self._settings.check("tile_size")
+            devices = choose_devices(self._settings.device)
+            network = store.load_network(self._settings.weights, padding)
+            self._view = store.view(self._settings.weights)
+            dtype, reason = choose_precision(precision, devices[0], exact=self._view.raw)
         about = store.told(self._settings.weights) | described(devices, dtype, reason)
         self.device, self.precision = about["device"], about["precision"]
         self.weights, self.weights_sha256 = about["weights"], about["weights_sha256"]
-        self._engine: Engine | None = Engine(network, devices, dtype, _log, batch_size)
+        self._engine: Engine | None = Engine(network, devices, dtype, _log, batch)
+
+    def __repr__(self) -> str:
+        return f"Restorer(weights={self.weights!r}, device={self.device!r}, precision={self.precision!r})"
 
     def __enter__(self) -> Restorer:
         self._opened()
@@ -199,10 +250,14 @@ class Restorer:
         Args:
             image: `(h, w)` or `(h, w, 1)` grey, `(h, w, 2)` grey and alpha, `(h, w, 3)` RGB (OpenCV reads BGR:
                 `image[..., ::-1]`), `(h, w, 4)` RGBA, or `(h, w, n)` channels that have nothing to do with each other.
-                uint8, uint16 or float32 of any range, where [0, 1] is shown as it is; float64 is filled as float32.
-                Where alpha is 0, or a colour NaN or infinite, the picture shows nothing that a fill could go by.
+                uint8, uint16 or float32 of any range, where [0, 1] is shown as it is; float16 and float64 are filled as
+                float32. Where alpha is 0, or a colour NaN or infinite, the picture shows nothing that a fill could go
+                by. What `np.asarray` makes such an array of will do, such as a picture of Pillow's (not of a palette)
+                or a tensor on the CPU.
             mask: `(h, w)` bool, True where damaged. Or uint8 or uint16, read as a mask file is: lighter than 50 % grey
-                is damaged, in `(h, w, n)` by the luminance, and what is transparent is not.
+                is damaged, in `(h, w, n)` by the luminance, and what is transparent is not. Or any numbers that are all
+                0 or 1, or whole ones that are all 0 or 255: what is not 0 is damaged. So a uint8 mask whose greatest
+                value is 1 marks what is 1, where a file would mark nothing.
 
         Returns:
             A new array of the same shape and type, bit-identical outside the mask; alpha is as it was. A network of raw
@@ -214,7 +269,17 @@ class Restorer:
             DeviceError: The device has too little memory for a single small tile.
             RuntimeError: This is closed.
         """
-        (result,) = self._results([(image, mask)], "")
+        return self._restored(image, mask).image
+
+    def restore_detailed(self, image: Image, mask: NDArray[Any]) -> Restored:
+        """Restore one picture, and tell what was made up in it, how far from what is known, and how well it fits.
+
+        Takes a little longer than `restore`, whose arguments, picture and errors these are.
+        """
+        return self._restored(image, mask, detailed=True)
+
+    def _restored(self, image: Image, mask: NDArray[Any], *, detailed: bool = False) -> Restored:
+        (result,) = self._results([(image, mask)], "", detailed=detailed)
         if isinstance(result, Exception):
             raise result
         return result
@@ -267,19 +332,21 @@ class Restorer:
                     raise result
                 if bar is not None:
                     bar.update()
-                yield result
+                yield result if isinstance(result, Exception) else result.image
 
-    def _results(self, pairs: Iterable[Pair], name: str) -> Generator[Image | Exception, None, None]:
+    def _results(
+        self, pairs: Iterable[Pair], name: str, *, detailed: bool = False
+    ) -> Generator[Restored | Exception, None, None]:
         """What becomes of each pair, in order; messages begin with `name`, which takes the number of the pair."""
         engine = self._opened()
         limits = in_flight(engine)
         feed = _Feed(pairs, limits.bytes, name)
-        outcomes = run(feed, _Arrays(self._settings, self._view, engine, self._nodata, self._alpha), limits)
+        outcomes = run(feed, _Arrays(self._settings, self._view, engine, self._nodata, self._alpha, detailed), limits)
         assert isinstance(outcomes, Generator)
-        waiting: dict[int, Outcome[_Item, Image]] = {}
+        waiting: dict[int, Outcome[_Item, Restored]] = {}
         turn, threads = 0, torch.get_num_threads()
         try:
-            with closing(outcomes):
+            with closing(outcomes), _naming_arguments():
                 for outcome in outcomes:
                     waiting[outcome.item.number] = outcome
                     while turn in waiting:
@@ -343,10 +410,13 @@ class _Feed:
 def _cost(pair: Any) -> int:
     """Bytes that a pair holds until its result is given; 1 for what is no pair of arrays."""
     image = pair[0] if isinstance(pair, tuple | list) and pair else None
-    if not isinstance(image, np.ndarray) or image.ndim < 2:
+    # Arrays and tensors have a shape, pictures of Pillow's a height and a width; none is read before it is its turn.
+    shape = getattr(image, "shape", (getattr(image, "height", 0), getattr(image, "width", 0)))
+    if not isinstance(shape, tuple) or len(shape) < 2:
         return 1
-    each = BYTES_PER_PIXEL if image.dtype == np.uint8 else BYTES_PER_DEEP_PIXEL
-    return int(max(image.shape[0] * image.shape[1], image.size // 3, 1) * each)
+    shallow = str(getattr(image, "dtype", "uint8")).endswith("uint8")
+    each = BYTES_PER_PIXEL if shallow else BYTES_PER_DEEP_PIXEL
+    return int(max(shape[0] * shape[1], math.prod(shape) // 3, 1) * each)
 
 
 @dataclass(eq=False)
@@ -361,10 +431,11 @@ class _Arrays(Filler):
     """The stages of `pipeline.run`, for arrays."""
 
     def __init__(
-        self, settings: Settings, view: View, engine: Engine, nodata: float | None, alpha: bool | None
+        self, settings: Settings, view: View, engine: Engine, nodata: float | None, alpha: bool | None, detailed: bool
     ) -> None:
         super().__init__(engine, _log)
         self._settings, self._view, self._nodata, self._alpha = settings, view, nodata, alpha
+        self._detailed = detailed
 
     def cost(self, item: _Item) -> int:
         return item.cost
@@ -381,7 +452,7 @@ class _Arrays(Filler):
     def _read(self, item: _Item) -> _Work:
         if not isinstance(item.pair, tuple | list) or len(item.pair) != 2:
             raise TypeError("not a pair of an image and a mask")
-        image, mask = item.pair
+        image, mask = (_plain(*named) for named in zip(("image", "mask"), item.pair, strict=True))
         alpha = not self._view.raw and np.ndim(image) == 3 and np.shape(image)[2] in (2, 4)
         picture = _picture(image, alpha if self._alpha is None else self._alpha, self._nodata, self._settings.linear)
         drawn = _drawn(mask, image)
@@ -403,14 +474,26 @@ class _Arrays(Filler):
         elif not share and mask.min() != mask.max():
             _LOG.warning("%sthe mask marks nothing, for all of it is darker than 50 %% grey: is it to be bool?", name)
 
-    def write(self, work: _Work) -> Image:
+    def write(self, work: _Work) -> Restored:
+        image = self._written(work)
+        if not self._detailed:
+            return Restored(image, work.hole, _UNKNOWN, 0, 0, None)
+        filled, fillings = work.restored(), work.fillings
+        return Restored(
+            image, filled, work.confidence(filled), sum(filling.unfilled for filling in fillings),
+            sum(filling.by_pyramid for filling in fillings), fillings[0].seams().ratio(),
+        )  # fmt: skip
+
+    def _written(self, work: _Work) -> Image:
         for notice in work.left:
             _LOG.warning("%s%s", work.name, notice)
         picture = work.filled()
         made = picture.channels
+        if work.image.dtype.str[1:] == "f2":  # what is a little beyond it, as rounding makes it, is not infinite
+            made = np.clip(made, *_HALVES).astype(np.float16)
         if picture.nodata is not None and not picture.as_laid:
             _tell_from_nothing(made[..., : _colours(picture)], work.hole, picture.nodata)
-        if made.dtype == work.image.dtype:
+        if made.dtype == work.image.dtype == picture.pixels.dtype:
             return made.reshape(work.image.shape)
         result = np.array(work.image, order="C")
         channels = result.reshape(made.shape)
@@ -419,20 +502,65 @@ class _Arrays(Filler):
         return result
 
 
-def _picture(image: Any, alpha: bool, nodata: float | None, linear: bool) -> Picture:
+def _whole(name: str, value: Any) -> int:
+    """A number without a fraction, of whatever kind.
+
+    Raises:
+        TypeError: It is none; the message says which argument it is.
+    """
+    try:
+        return operator.index(value)
+    except TypeError as error:
+        raise TypeError(f"{name} {value!r}: must be a whole number") from error
+
+
+@contextmanager
+def _naming_arguments() -> Iterator[None]:
+    """Let an error that names an option of the command line name the argument that it is here."""
+    try:
+        yield
+    except RunError as error:
+        error.args = (re.sub(r"(?<!\S)--(device|precision|overlap|weights)\b", r"\1", str(error)),)
+        raise
+
+
+def _plain(what: str, value: Any) -> NDArray[Any]:
+    """Take an array, or what numpy sees one in without looking for numbers: a tensor, a picture of Pillow's.
+
+    Raises:
+        TypeError: It is neither, or its numbers would mean something else; `what` is what the message calls it.
+    """
+    if isinstance(value, np.ndarray):
+        return value
+    kind = type(value).__name__
+    if isinstance(value, list | tuple):
+        raise TypeError(f"the {what} is a {kind}, not an array: np.asarray({what}) makes it one")
+    if isinstance(value, str | Path):
+        raise TypeError(f"the {what} is a {kind}, not an array: read the file first, with PIL.Image.open, say")
+    if not (hasattr(value, "__array__") or hasattr(value, "__array_interface__")):
+        raise TypeError(f"the {what} is {'None' if value is None else f'of the type {kind}'}, not an array")
+    if type(value).__module__.startswith("PIL.") and value.mode not in _PLAIN_MODES:
+        raise TypeError(f'the {what} is a picture of mode {value.mode}: {what}.convert("RGB"), or "RGBA", can be taken')
+    try:
+        return np.asarray(value)
+    except (TypeError, ValueError, RuntimeError, OSError) as error:
+        raise TypeError(f"the {what} is a {kind} that numpy makes no array of: {error}") from error
+
+
+def _picture(image: NDArray[Any], alpha: bool, nodata: float | None, linear: bool) -> Picture:
     """Make of an array what reading a file would make of it.
 
     Raises:
-        TypeError: It is no array, or not of a type that can be filled.
+        TypeError: It is masked, or not of a type that can be filled.
         ValueError: Of a shape that is no picture.
     """
     if isinstance(image, np.ma.MaskedArray):
         raise TypeError("the image is a masked array: image.filled(np.nan), and its mask, say the same in plain ones")
-    if not isinstance(image, np.ndarray):
-        raise TypeError(f"the image is a {type(image).__name__}, not a plain array: np.asarray(image) makes it one")
     dtype = _FILLED_AS.get(image.dtype.str[1:])
     if dtype is None:
-        raise TypeError(f"the image is {image.dtype}, not uint8, uint16, float32 or float64: convert a copy to one")
+        raise TypeError(
+            f"the image is {image.dtype}, not uint8, uint16, float16, float32 or float64: convert a copy to one"
+        )
     if image.ndim not in (2, 3) or not image.size:
         raise ValueError(f"the image has the shape {image.shape}, not (h, w) or (h, w, channels) with a pixel at least")
     with np.errstate(over="ignore"):  # a double beyond all of float32 is infinite there
@@ -447,7 +575,7 @@ def _picture(image: Any, alpha: bool, nodata: float | None, linear: bool) -> Pic
     picture = replace(
         Picture.nothing(Path()), pixels=pixels[..., 0] if pixels.shape[2:] == (1,) else pixels,
         mode=mode + "A" * (alpha and mode != "BANDS"), layers=layers(groups, dtype, linear=linear),
-        alpha=count - 1 if alpha else None, nodata=_as_held(nodata, dtype),
+        alpha=count - 1 if alpha else None, nodata=_as_held(nodata, image.dtype),
     )  # fmt: skip
     return replace(picture, shown=_shown(picture))
 
@@ -475,7 +603,7 @@ def _as_held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
         return None
     if dtype.kind == "f":
         with np.errstate(over="ignore"):
-            return float(np.float32(nodata))
+            return float(np.float16(nodata) if dtype.itemsize == 2 else np.float32(nodata))
     return int(nodata) if 0 <= nodata <= np.iinfo(dtype).max and nodata == int(nodata) else None
 
 
@@ -490,37 +618,53 @@ def _tell_from_nothing(made: NDArray[Any], hole: NDArray[np.bool_], nodata: floa
     own = made[hole]
     hit = (own == nodata).all(axis=1)
     if made.dtype.kind == "f":
-        own[hit, -1] = np.nextafter(np.float32(nodata), np.float32(0 if nodata else 1))
+        kind = made.dtype.type
+        own[hit, -1] = np.nextafter(kind(nodata), kind(0 if nodata else 1))
     else:
         own[hit, -1] = nodata + (1 if nodata < np.iinfo(made.dtype).max else -1)
     made[hole] = own
 
 
-def _drawn(mask: Any, image: Image) -> NDArray[np.bool_]:
-    """Read a mask, (h, w), True where damaged, as a mask file is read.
+def _drawn(mask: NDArray[Any], image: Image) -> NDArray[np.bool_]:
+    """Read a mask, (h, w), True where damaged, as a mask file is read, or as marks.
 
     Raises:
-        TypeError: It is no array, or of a type that has no 50 % grey.
+        TypeError: It is of a type that has no 50 % grey, and holds more than marks.
         ValueError: It does not fit the image.
     """
-    if not isinstance(mask, np.ndarray):
-        raise TypeError(f"the mask is a {type(mask).__name__}, not an array: np.asarray(mask) makes it one")
-    if mask.dtype.kind not in "bu" or mask.dtype.itemsize > 2:
-        raise TypeError(f"the mask is {mask.dtype}, not bool, uint8 or uint16: compare it, as in mask > 0.5")
-    count = 1 if mask.ndim == 2 else mask.shape[-1]
+    count = mask.shape[2] if mask.ndim == 3 else 1
     if mask.ndim not in (2, 3) or mask.shape[:2] != image.shape[:2]:
         raise ValueError(f"the mask has the shape {mask.shape}, the image {image.shape}: height and width must agree")
     if count not in ((1,) if mask.dtype == np.bool_ else (1, 2, 3, 4)):
         raise ValueError(f"the mask has {count} channels, not one: take one, or any(axis=-1)")
     if mask.dtype == np.bool_:
         return np.asarray(mask.reshape(mask.shape[:2]))
-    tones = (mask >> 8 if mask.dtype.itemsize == 2 else mask).astype(np.uint8).reshape(*mask.shape[:2], count)
+    tones = _tones(mask).reshape(*mask.shape[:2], count)
     light = luminance(tones[..., :3]) if count > 2 else tones[..., 0]
     return np.asarray(light > 127 if count % 2 else light.astype(np.uint32) * tones[..., -1] > 127 * 255)
 
 
-def _result(outcome: Outcome[_Item, Image]) -> Image | Exception:
-    """The picture, or what was wrong with the pair."""
+def _tones(mask: NDArray[Any]) -> NDArray[np.uint8]:
+    """What a mask's numbers are in a mask file: 0 to 255.
+
+    Raises:
+        TypeError: They are neither tones nor marks.
+    """
+    tonal = mask.dtype.kind == "u" and mask.dtype.itemsize <= 2
+    if tonal and mask.max(initial=0) != 1:
+        return (mask >> 8 if mask.dtype.itemsize == 2 else mask).astype(np.uint8)
+    if mask.dtype.kind in "iuf":
+        marked = mask != 0  # NaN too, which is neither 1 nor 255
+        for white in (1, 255) if mask.dtype.kind in "iu" else (1,):
+            if np.array_equal(marked, mask == white):
+                return np.where(marked, 255, 0).astype(np.uint8)
+    raise TypeError(
+        f"the mask is {mask.dtype}, and its values are not all 0 or 1: compare it, as in mask > 0.5, or give uint8"
+    )
+
+
+def _result(outcome: Outcome[_Item, Restored]) -> Restored | Exception:
+    """The picture and what is told of it, or what was wrong with the pair."""
     if outcome.done is not None:
         return outcome.done
     assert outcome.error is not None

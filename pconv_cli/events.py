@@ -82,13 +82,18 @@ class RunFinished:
 
 @dataclass(frozen=True)
 class TrainStarted:
-    """Training begins, at the step `first`; `steps` is None where it goes by the clock."""
+    """Training begins, at the step `first`; `steps` is None where it goes by the clock.
+
+    `photos` are trained on, and `held_out` more are kept for validation; where that is 0, the first of the former is
+    what is measured on.
+    """
 
     photos: int
     steps: int | None
     first: int
     device: str
     precision: str
+    held_out: int = 0
 
 
 @dataclass(frozen=True)

@@ -330,6 +330,25 @@ def verify(entry: Listed) -> str | None:
     return None if found == entry.sha256 else f"SHA-256 is {found}, the manifest says {entry.sha256}"
 
 
+def proved(name: str) -> str:
+    """Read weights to the last number, and give the SHA-256 of their file, 64 hex digits.
+
+    Args:
+        name: A listed name or a file.
+
+    Raises:
+        WeightsError: As in `load_network`; or there is no file behind the name, or a number in it is not finite.
+    """
+    path = find(name)
+    if path is None:
+        raise WeightsError(f"{name}: there is no file behind it, only fixed partial convolutions")
+    load_network(name)
+    for key, value in read(path)[1].items():
+        if not bool(value.isfinite().all()):
+            raise WeightsError(f"{path}: {key} holds what is no finite number; fetch the file again")
+    return sha256(path)
+
+
 def told(weights: str | None) -> dict[str, str]:
     """Name and SHA-256 of a network, for a report; the latter empty for the pyramid alone.
 

@@ -215,7 +215,34 @@ def test_a_network_of_raw_values_fills_numbers_and_leaves_nothing_where_it_does_
     np.testing.assert_array_equal(made, load(out / "a.tif", pixels.shape))
     left = (np.isnan(made) if nodata is None else made == nodata)[DEEP]
     assert 0 < left.sum() < left.size
+    with Restorer(**told, nodata=nodata) as restorer:
+        detailed = restorer.restore_detailed(pixels, DEEP)
+    assert 0 < detailed.unfilled == left.sum() // channels
+    assert detailed.by_pyramid == 0 and detailed.filled.any() and not detailed.filled[~DEEP].any()
     assert "beyond the network's reach" in caplog.text
+
+
+@pytest.mark.parametrize("name", ["rgb.png", "specks.png", "undamaged.png", "rgba.png", "bands.tif", "beside.tif"])
+def test_in_detail_it_tells_what_the_maps_and_the_report_of_the_command_tell(tmp_path: Path, name: str) -> None:
+    pixels, hole, how, told = KINDS[name]
+    for folder in ("in", "masks"):
+        (tmp_path / folder).mkdir()
+    save(tmp_path / "in" / name, pixels, **how)
+    save_mask(tmp_path / "masks" / f"{Path(name).stem}.png", hole)
+    maps = {"save_filled": tmp_path / "filled", "save_confidence": tmp_path / "steps"}
+    settings = use_case.RestoreSettings(**SETTINGS, **maps)
+    todo = use_case.plan(tmp_path / "in", tmp_path / "masks", str(tmp_path / "out"), settings)
+    (item,) = use_case.restore(todo, settings, lambda event: None).items
+    with Restorer(**SETTINGS, **told) as restorer:
+        made = restorer.restore_detailed(pixels, hole)
+        np.testing.assert_array_equal(made.image, restorer.restore(pixels, hole))
+    assert (made.filled.dtype, made.confidence.dtype) == (np.bool_, np.uint8)
+    ((filled,), (steps,)) = (list(folder.iterdir()) for folder in maps.values())
+    np.testing.assert_array_equal(made.filled, np.asarray(Image.open(filled)) > 127)
+    np.testing.assert_array_equal(made.confidence, np.asarray(Image.open(steps)))
+    assert (made.unfilled, made.by_pyramid) == (item.unfilled, item.by_pyramid)
+    assert made.seam_ratio == (item.seam_ratio and pytest.approx(item.seam_ratio, rel=1e-3))
+    assert (made.seam_ratio is not None) == (hole is DEEP)
 
 
 # ---------------------------------------------------------------- arrays
@@ -230,6 +257,51 @@ def test_doubles_are_filled_as_floats_and_keep_their_bits_outside_the_mask() -> 
     np.testing.assert_array_equal(made[..., 3], pixels[..., 3], "alpha is as it was, inside too")
     single = restore_image(pixels.astype(np.float32), SPECKS, **SMALL)
     np.testing.assert_array_equal(made[SPECKS][:, :3].astype(np.float32), single[SPECKS][:, :3])
+
+
+@pytest.mark.parametrize("nodata", [None, -9999])
+def test_halves_are_filled_as_floats_and_keep_their_bits_outside_the_mask(nodata: float | None) -> None:
+    numbers = np.random.default_rng(0).normal(0, 60000, (HEIGHT, WIDTH))
+    pixels = np.clip(numbers, -65504, 65504).astype(np.float16)
+    pixels[90:, 100:] = np.inf if nodata is None else nodata
+    pixels[0] = np.arange(0x7C00, 0x7C00 + WIDTH, dtype=np.uint16).view(np.float16)  # infinite, and NaN of many kinds
+    pixels[1, :5] = [np.nan, np.inf, -np.inf, -0.0, 6e-8]
+    made = restore_image(pixels, DEEP, **SMALL, nodata=nodata)
+    assert made.dtype == np.float16 and np.isfinite(made[DEEP]).all()
+    np.testing.assert_array_equal(made[~DEEP].view(np.uint16), pixels[~DEEP].view(np.uint16))
+    single = restore_image(pixels.astype(np.float32), DEEP, **SMALL, nodata=nodata and float(np.float16(nodata)))
+    expected = np.clip(single[DEEP], -65504, 65504).astype(np.float16)
+    expected[expected == np.float16(nodata or np.nan)] = -9992  # the next to what stands for nothing
+    np.testing.assert_array_equal(made[DEEP], expected)
+
+
+def test_no_fill_in_halves_is_the_value_for_nothing() -> None:
+    pixels = np.where(np.arange(WIDTH) < WIDTH // 2, -9992, -10008) * np.ones((HEIGHT, 1))
+    made = restore_image(pixels.astype(np.float16), DEEP, **SMALL, nodata=-9999)  # which is -10000 in them
+    assert not (made[DEEP] == -10000).any() and (np.abs(made[DEEP] + 10000) <= 8).all()
+
+
+@pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int8, np.int32, np.int64, np.uint32, np.float16, np.float64])
+def test_a_mask_of_zeros_and_ones_marks_the_ones(kind: Any) -> None:
+    with pyramid() as restorer:
+        expected = restorer.restore(PIXELS, HOLE)
+        for mask in (HOLE.astype(kind), HOLE[..., None].astype(kind), np.where(HOLE, kind(1), kind(0))):
+            np.testing.assert_array_equal(restorer.restore(PIXELS, mask), expected)
+        np.testing.assert_array_equal(restorer.restore(PIXELS, np.zeros_like(HOLE, kind)), PIXELS)
+        if np.issubdtype(kind, np.integer) and kind not in (np.int8, np.uint16):
+            np.testing.assert_array_equal(restorer.restore(PIXELS, HOLE * kind(255)), expected)
+
+
+def test_what_numpy_sees_an_array_in_is_taken_and_an_array_given() -> None:
+    with pyramid() as restorer:
+        expected = restorer.restore(PIXELS, HOLE)
+        tensors, pictures = (torch.from_numpy(PIXELS), torch.from_numpy(HOLE)), map(Image.fromarray, (PIXELS, HOLE))
+        for made in restorer.restore_many([tensors, tuple(pictures), (PIXELS, torch.from_numpy(HOLE).float())]):
+            assert type(made) is np.ndarray
+            np.testing.assert_array_equal(made, expected)
+            assert not np.may_share_memory(made, PIXELS)
+    sizes = [api._cost((image, HOLE)) for image in (PIXELS, torch.from_numpy(PIXELS), Image.fromarray(PIXELS))]
+    assert len(set(sizes)) == 1 and sizes[0] > 1
 
 
 @pytest.mark.parametrize(
@@ -271,10 +343,18 @@ PIXELS, HOLE = damaged(0)
     ("image", "mask", "error", "says"),
     [
         (PIXELS.tolist(), HOLE, TypeError, "the image is a list"),
-        (torch.from_numpy(PIXELS), HOLE, TypeError, "the image is a Tensor"),
+        (torch.zeros(40, 40, requires_grad=True), HOLE, TypeError, "the image is a Tensor that numpy makes no array"),
+        (Image.fromarray(PIXELS).convert("P"), HOLE, TypeError, 'the image is a picture of mode P: image.convert'),
+        (PIXELS, Image.fromarray(PIXELS).convert("HSV"), TypeError, "the mask is a picture of mode HSV"),
+        ("a.png", HOLE, TypeError, "the image is a str, not an array: read the file first"),
+        (None, HOLE, TypeError, "the image is None, not an array$"),
+        (PIXELS, None, TypeError, "the mask is None, not an array$"),
+        (PIXELS, object(), TypeError, "the mask is of the type object, not an array$"),
+        (PIXELS, np.float64(0), ValueError, "height and width must agree"),
         (np.ma.masked_array(PIXELS), HOLE, TypeError, r"masked array: image\.filled"),
         (PIXELS.astype(np.int64), HOLE, TypeError, "the image is int64, not uint8"),
-        (PIXELS.astype(np.float16), HOLE, TypeError, "the image is float16"),
+        (PIXELS.astype(np.int16), HOLE, TypeError, "the image is int16, not uint8, uint16, float16, float32"),
+        (PIXELS > 9, HOLE, TypeError, "the image is bool"),
         (PIXELS[:0], HOLE[:0], ValueError, r"the shape \(0, 40, 3\)"),
         (PIXELS[None], HOLE, ValueError, r"the shape \(1, 40, 40, 3\)"),
         (PIXELS[0, 0], HOLE, ValueError, r"the shape \(3,\)"),
@@ -282,8 +362,12 @@ PIXELS, HOLE = damaged(0)
         (PIXELS, HOLE[1:], ValueError, "height and width must agree"),
         (PIXELS, HOLE[None], ValueError, "height and width must agree"),
         (PIXELS, HOLE.tolist(), TypeError, "the mask is a list"),
-        (PIXELS, HOLE.astype(np.float32), TypeError, "the mask is float32"),
-        (PIXELS, HOLE.astype(np.int64), TypeError, "the mask is int64"),
+        (PIXELS, HOLE * np.float32(0.5), TypeError, r"the mask is float32, and its values are not all 0 or 1: .* > 0"),
+        (PIXELS, HOLE * np.float32(255), TypeError, "the mask is float32"),
+        (PIXELS, np.where(HOLE, np.nan, 0), TypeError, "the mask is float64"),
+        (PIXELS, HOLE.astype(np.int64) * 2, TypeError, "the mask is int64"),
+        (PIXELS, HOLE.astype(np.int8) * -1, TypeError, "the mask is int8"),
+        (PIXELS, HOLE.astype(object), TypeError, "the mask is object"),
         (PIXELS, np.repeat(HOLE[..., None], 3, 2), ValueError, "the mask has 3 channels"),
         (PIXELS, np.ones_like(HOLE), ValueError, "nothing of the image is known"),
         (np.full((40, 40), np.nan, np.float32), HOLE, ValueError, "nothing of the image is known"),
@@ -300,17 +384,39 @@ def test_what_cannot_be_restored_is_refused_in_a_sentence(image: Any, mask: Any,
         ({"weights": "no-such"}, WeightsError),
         ({"device": "abacus"}, DeviceError), ({"precision": "fp3"}, DeviceError),
         ({"tile_size": 3}, UsageError), ({"overlap": 300}, UsageError), ({"dilate": -1}, UsageError),
-        ({"batch_size": 0}, UsageError),
+        ({"batch_size": 0}, UsageError), ({"batch_size": "many"}, TypeError),
+        ({"tile_size": 500.5}, TypeError), ({"overlap": "8"}, TypeError), ({"dilate": 1.5}, TypeError),
+        ({"alpha": "yes"}, TypeError), ({"linear": "no"}, TypeError), ({"nodata": "x"}, TypeError),
+        ({"device": torch.device("meta")}, DeviceError), ({"padding": "none"}, UsageError),
     ],
 )  # fmt: skip
 def test_what_a_restorer_cannot_be_made_of_is_refused_when_it_is_made(options: dict[str, Any], error: type) -> None:
-    with pytest.raises(error):
+    with pytest.raises(error, match=rf"^{next(iter(options))}|^no-such: ") as caught:
         Restorer(**{**SMALL, **options})
+    assert "--" not in str(caught.value) and "\n" not in str(caught.value), "here there are no options"
+
+
+def test_numbers_and_devices_of_other_libraries_will_do() -> None:
+    told = {"device": torch.device("cpu"), "batch_size": "auto", "tile_size": np.int64(64), "nodata": np.float32(7)}
+    with pyramid(**told, alpha=np.bool_(False)) as other, pyramid(tile_size=64, nodata=7, alpha=False) as plain:
+        pixels, hole = beside(7), DEEP
+        np.testing.assert_array_equal(other.restore(pixels, hole), plain.restore(pixels, hole))
+        assert repr(other) == repr(plain) == "Restorer(weights='none', device='cpu', precision='fp32')"
+
+
+def test_a_device_without_memory_is_an_error_that_names_the_argument(monkeypatch: pytest.MonkeyPatch) -> None:
+    def none_left(*_: Any) -> Any:
+        raise DeviceError("cpu has too little free memory; free some, or use --device cpu")
+
+    with pyramid() as restorer:
+        monkeypatch.setattr(restorer._engine, "fill", none_left)
+        with pytest.raises(DeviceError, match=r"or use device cpu$"):
+            restorer.restore(PIXELS, HOLE)
 
 
 def test_a_mask_that_looks_like_a_mistake_is_mentioned_in_the_log(caplog: pytest.LogCaptureFixture) -> None:
     with pyramid() as restorer:
-        unchanged = restorer.restore(PIXELS, HOLE.astype(np.uint8))
+        unchanged = restorer.restore(PIXELS, HOLE * np.uint8(2))
         assert "marks nothing" in caplog.text
         list(restorer.restore_many([(PIXELS, HOLE), (PIXELS, ~HOLE)]))
     np.testing.assert_array_equal(unchanged, PIXELS)
@@ -490,7 +596,7 @@ import sys
 import pconv_cli
 loaded = {name for name in sys.modules if name.startswith(("pconv_cli", "numpy", "torch", "PIL"))}
 assert loaded == {"pconv_cli"}, loaded
-assert {"Restorer", "restore_image", "__version__"} == set(pconv_cli.__all__) <= set(dir(pconv_cli))
+assert {"Restored", "Restorer", "restore_image", "__version__"} == set(pconv_cli.__all__) <= set(dir(pconv_cli))
 assert loaded == {name for name in sys.modules if name.startswith(("pconv_cli", "numpy", "torch", "PIL"))}
 from pconv_cli import *
 assert Restorer.__module__ == restore_image.__module__ == "pconv_cli.api"

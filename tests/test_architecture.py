@@ -125,6 +125,7 @@ NEIGHBOURS = {
     ("nn.unet", "nn.pyramid"),
     ("nn.pyramid", "nn.partial_conv"),
     ("nn", "nn.padding"),
+    ("nn", "nn.partial_conv"),
     ("nn.padding", "nn.partial_conv"),
 }
 DOORS = {  # library: the modules that may import it at all

@@ -1105,6 +1105,27 @@ def test_weights_verify_agrees_with_the_manifest(pconv: Pconv) -> None:
     assert pconv.out.splitlines() == [f"{entry.name}: as listed" for entry in shipped]
 
 
+def test_weights_verify_reads_what_is_named_and_ends_with_4_where_one_is_not_whole(
+    work: Workplace, pconv: Pconv
+) -> None:
+    default = next(entry for entry in store.listed() if entry.default)
+    mine, cut, bad = (work.root / f"{name}.safetensors" for name in ("mine", "cut", "bad"))
+    mine.write_bytes(default.path.read_bytes())
+    assert pconv("weights", "verify", str(mine), default.name) == 0
+    digest = store.sha256(mine)
+    assert pconv.out.splitlines() == [f"{name}: whole, SHA-256 {digest}" for name in (mine, default.name)]
+    cut.write_bytes(mine.read_bytes()[:-1])
+    tensors, metadata = store.read_tensors(mine)
+    key = next(iter(tensors))
+    tensors[key].view(-1)[-1] = float("nan")
+    store.write_tensors(bad, tensors, metadata)
+    assert pconv("weights", "verify", str(cut), str(bad), "no-such", "none", str(mine)) == 4
+    lines = pconv.out.splitlines()
+    assert lines[0].startswith(f"{cut}: not a safetensors file") and lines[2].startswith("no-such: neither a weights")
+    assert lines[1] == f"{bad}: {key} holds what is no finite number; fetch the file again"
+    assert lines[3].startswith("none: there is no file behind it") and lines[4] == f"{mine}: whole, SHA-256 {digest}"
+
+
 def test_weights_verify_ends_with_4_where_a_file_is_not_what_the_manifest_says(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1171,6 +1192,7 @@ def test_train_makes_weights_that_restore_takes(work: Workplace, pconv: Pconv) -
     photos = photographs(work.root / "photos")
     assert pconv("train", str(photos), "--out", str(out), "--steps", "2", *briefly()) == 0, pconv.err
     assert "training on 3 photographs, 2 steps, on cpu in fp32" in pconv.err
+    assert "note: fewer than 10 photographs: none is held out" in pconv.err
     assert "step 2: " in pconv.err and "perceptual distance" in pconv.err and pconv.out == ""
     endings = ["", ".checkpoint", ".log.jsonl", ".sheet.png"]
     assert sorted(path.name for path in out.parent.iterdir()) == [f"w.safetensors{ending}" for ending in endings]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import copy
 import io
+import logging
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -254,6 +255,31 @@ def test_what_is_not_padded_with_zeros_in_a_plane_is_left_alone() -> None:
     assert [vars(module) == was for module, was in zip(model, before, strict=True)] == [True] * 10 + [False]
     convert_padding(model, "zero")
     assert [vars(module) for module in model] == before
+
+
+def test_what_was_converted_can_be_counted_and_a_warning_says_where_nothing_was(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    model = convert_padding(network())
+    assert sum(getattr(module, "padding_mode", None) == "partial" for module in model.modules()) == 3
+    convert_padding(nn.Conv2d(3, 3, 3), "zero")
+    assert caplog.records == []
+    convert_padding(nn.ModuleList([nn.Conv1d(3, 3, 3, padding=1), nn.Conv2d(3, 3, 3)]))
+    (record,) = caplog.records
+    assert (record.name, record.levelno) == ("pconv_cli.nn.padding", logging.WARNING)
+    assert record.getMessage() == "ModuleList has no Conv2d that pads with zeros: nothing was converted"
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_scripting_refuses_by_name_what_it_would_not_see() -> None:
+    model, x = network(), pictures(13, 12)
+    plain = model(x)
+    with pytest.raises(RuntimeError, match=r"^0: a convolution with partial padding cannot be scripted: use torch"):
+        torch.jit.script(nn.Sequential(nn.ReLU(), convert_padding(model)))
+    for mode in ("reflect", "zero"):  # those torch has itself
+        convert_padding(model, mode)
+        torch.testing.assert_close(torch.jit.script(model)(x), model(x))
+    assert torch.equal(model(x), plain)
 
 
 def test_a_convolution_used_twice_is_converted_once_and_pads_each_size() -> None:

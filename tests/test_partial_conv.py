@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import doctest
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -189,6 +190,30 @@ def test_of_a_known_picture_it_is_a_plain_convolution_with_a_ratio_of_the_border
     out = known_conv2d(features, weight, case.bias, **keywords)
     assert out.requires_grad == trained
     close(out.detach(), expected)
+
+
+@pytest.mark.parametrize("multi_channel", [False, True])
+def test_the_layer_of_nvidia_s_name_gives_the_same_with_its_weights(multi_channel: bool) -> None:
+    torch.manual_seed(0)
+    theirs = nn.Conv2d(3, 4, 5, 2, 2)  # theirs is one, and keeps nothing else in its state dict
+    features, known = torch.randn(2, 3, 9, 11), (torch.rand(2, 3 if multi_channel else 1, 9, 11) < 0.3).float()
+    ones = torch.ones(4, 3, 5, 5) if multi_channel else torch.ones(1, 1, 5, 5)
+    count = F.conv2d(known, ones, None, 2, 2)
+    updated = count.clamp(0, 1)
+    ratio = ones[0].numel() / (count + 1e-8) * updated
+    assert theirs.bias is not None
+    bias = theirs.bias[:, None, None]
+    expected = ((theirs(features * known) - bias) * ratio + bias) * updated
+    ours = PartialConv2d((1,) * 3 if multi_channel else 3, 4, 5, 2, 2)
+    ours.load_state_dict(theirs.state_dict())
+    out, mask = ours(features, known)
+    torch.testing.assert_close(out, expected)
+    assert mask.shape[1] == 1 and torch.equal(mask.expand_as(updated), updated)
+
+
+def test_the_example_in_the_docstring_gives_what_it_shows() -> None:
+    (example,) = doctest.DocTestFinder(recurse=False).find(PartialConv2d, "PartialConv2d")
+    assert example.examples and doctest.DocTestRunner().run(example).failed == 0
 
 
 def test_by_hand() -> None:

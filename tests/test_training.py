@@ -471,6 +471,17 @@ def test_a_folder_without_a_picture_large_enough_is_nothing_to_do(tmp_path: Path
         load_photos(tmp_path, 32)
 
 
+def test_a_folder_of_broken_pictures_is_not_blamed_for_their_size(tmp_path: Path) -> None:
+    (tmp_path / "x.png").write_bytes(b"broken")
+    with pytest.raises(NothingToDo, match=r"no picture to train on: .*x\.png: .*\w$") as alone:
+        load_photos(tmp_path, 32)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    (tmp_path / "y.png").write_bytes(b"broken")
+    with pytest.raises(NothingToDo) as caught:
+        load_photos(tmp_path, 32)
+    assert str(caught.value) == f"{alone.value} (and 2 more that cannot be used)"
+
+
 # The loop
 
 
@@ -921,9 +932,7 @@ def test_a_folder_of_masks_is_used(tmp_path: Path, short: TrainSettings) -> None
     Image.fromarray(mask * 0).save(marks / "empty.png")
     plain = run(folder, tmp_path / "v", replace(short, steps=1))
     events = run(folder, tmp_path / "w", replace(short, steps=1), masks=marks)
-    assert [event.text for event in events if isinstance(event, Notice)] == [
-        f"{marks / 'empty.png'}: marks everything or nothing as damaged; leave it out"
-    ]
+    assert notices(events)[0] == f"{marks / 'empty.png'}: marks everything or nothing as damaged; leave it out"
     assert steps(plain)[0].loss != steps(events)[0].loss
     (marks / "a.png").unlink()
     with pytest.raises(UsageError, match="no mask in it"):
@@ -1004,8 +1013,37 @@ def test_held_out_photographs_are_not_trained_on(tmp_path: Path, short: TrainSet
         assert not any(torch.equal(a, b) for a in kept for b in held if a.shape == b.shape)
 
 
-def test_nothing_held_out_still_trains(tmp_path: Path, short: TrainSettings) -> None:
-    run(folder_of(tmp_path / "photos"), tmp_path / "w", replace(short, steps=1, held_out=0))
+def notices(events: list[Event]) -> list[str]:
+    return [event.text for event in events if isinstance(event, Notice)]
+
+
+@pytest.mark.parametrize(
+    ("photos", "asked", "kept", "why"),
+    [(10, 0, 0, "--held-out 0: none"), (9, 100, 0, "fewer than 10 photographs: none"), (10, 100, 1, None)],
+)
+def test_how_many_are_held_out_is_told_and_that_figures_without_any_are_of_one_trained_on(
+    tmp_path: Path, short: TrainSettings, photos: int, asked: int, kept: int, why: str | None
+) -> None:
+    folder = folder_of(tmp_path / "photos", count=photos)
+    events = run(folder, tmp_path / "w", replace(short, steps=1, held_out=asked))
+    assert isinstance(events[0], TrainStarted) and (events[0].photos, events[0].held_out) == (photos - kept, kept)
+    said = [f"{why} is held out, so the figures are of one that is trained on"] if why else []
+    assert notices(events) == said
+
+
+def test_a_run_that_goes_on_with_other_photographs_says_so(tmp_path: Path, short: TrainSettings) -> None:
+    folder, out = folder_of(tmp_path / "photos", count=10), tmp_path / "w"
+    run(folder, out, replace(short, steps=1))
+    moved = folder.rename(tmp_path / "moved")
+    assert notices(run(moved, out, replace(short, steps=2), resume=True)) == []
+    Image.new("RGB", (50, 50)).save(moved / "9.png")  # as many as before
+    (said,) = notices(run(moved, out, replace(short, steps=3), resume=True))
+    assert said.startswith(f"{moved}: not the photographs that the checkpoint was trained on (10 files then, 10 now")
+    assert notices(run(moved, out, replace(short, steps=4), resume=True)) == []
+    tensors, metadata = store.read_tensors(tmp_path / "w.checkpoint")
+    del metadata["folder"]  # as earlier versions wrote it
+    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata)
+    assert notices(run(folder_of(folder, count=12), out, replace(short, steps=5), resume=True)) == []
 
 
 def test_pictures_that_cannot_be_used_are_said_in_few_lines(tmp_path: Path, short: TrainSettings) -> None:
@@ -1013,8 +1051,8 @@ def test_pictures_that_cannot_be_used_are_said_in_few_lines(tmp_path: Path, shor
     for i in range(5):
         (folder / f"x{i}.png").write_bytes(b"broken")
     events = run(folder, tmp_path / "w", replace(short, steps=1))
-    said = [event.text for event in events if isinstance(event, Notice)]
-    assert len(said) == 4 and "x0.png" in said[0] and said[3].startswith("2 more")
+    said = notices(events)
+    assert len(said) == 5 and "x0.png" in said[0] and said[3].startswith("2 more") and "none is held out" in said[4]
 
 
 def test_pictures_that_are_broken_are_said_before_those_that_are_small(tmp_path: Path, short: TrainSettings) -> None:
@@ -1023,7 +1061,7 @@ def test_pictures_that_are_broken_are_said_before_those_that_are_small(tmp_path:
         Image.new("RGB", (8, 8)).save(folder / f"a{i}.png")
     (folder / "z.png").write_bytes(b"broken")
     events = run(folder, tmp_path / "w", replace(short, steps=1))
-    assert "z.png" in next(event.text for event in events if isinstance(event, Notice))
+    assert "z.png" in notices(events)[0]
 
 
 def test_the_settings_of_a_training_stand_in_its_checkpoint(tmp_path: Path, short: TrainSettings) -> None:

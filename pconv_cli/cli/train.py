@@ -80,7 +80,11 @@ def command(
     ] = None,
     held_out: Annotated[
         int | None,
-        typer.Option(min=0, help="Photographs kept for validation, a tenth of all at most.", show_default="32"),
+        typer.Option(
+            min=0,
+            help="Photographs kept for validation, a tenth of all at most (of fewer than 10: none).",
+            show_default="32",
+        ),
     ] = None,
     resume: Annotated[
         bool,

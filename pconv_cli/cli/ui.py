@@ -249,8 +249,12 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
             return _summary(event)
         case TrainStarted():
             start = f", from step {event.first}" if event.first else ""
-            length = "by the clock" if event.steps is None else f"{event.steps} steps"
-            return f"training on {event.photos} photographs, {length}{start}, on {event.device} in {event.precision}"
+            steps = "step" if event.steps == 1 else "steps"
+            length = "by the clock" if event.steps is None else f"{event.steps} {steps}"
+            photos = "photograph" if event.photos == 1 else "photographs"
+            held = f", {event.held_out} held out" if event.held_out else ""
+            where = f"on {event.device} in {event.precision}"
+            return f"training on {event.photos} {photos}{held}, {length}{start}, {where}"
         case TrainFinished(complete=True):
             return f"wrote {event.out} after {event.step} steps; sample fills in {event.sheet}"
         case TrainFinished():

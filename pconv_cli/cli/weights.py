@@ -57,17 +57,43 @@ def info(name: Name = None) -> None:
 
 
 @app.command()
-def verify() -> None:
-    """Compare every shipped file with its SHA-256; exit code 4 if one differs."""
+def verify(
+    names: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="[NAME|FILE]...", help="Weights to read to the last number instead."),
+    ] = None,
+) -> None:
+    """Compare every shipped file with its SHA-256; exit code 4 if one differs.
+
+    Weights that are named are read whole, wherever they come from: their network must be built, and all its numbers be
+    finite. What is well is printed with its SHA-256; exit code 4 if one is not.
+    """
     from pconv_cli import weights as store
     from pconv_cli.cli import ui
 
+    if names:
+        whole = [_is_whole(name) for name in names]
+        raise typer.Exit(ExitCode.OK if all(whole) else ExitCode.WEIGHTS)
     faults = 0
     for entry in (*store.listed(), *store.listed_features()):
         fault = store.verify(entry)
         faults += fault is not None
         ui.out(f"{entry.name}: {fault or 'as listed'}")
     raise typer.Exit(ExitCode.WEIGHTS if faults else ExitCode.OK)
+
+
+def _is_whole(name: str) -> bool:
+    """Say in a line whether weights are whole, and tell."""
+    from pconv_cli import weights as store
+    from pconv_cli.cli import ui
+    from pconv_cli.errors import WeightsError
+
+    try:
+        ui.out(f"{name}: whole, SHA-256 {store.proved(name)}")
+    except WeightsError as error:
+        ui.out(str(error))
+        return False
+    return True
 
 
 @app.command()

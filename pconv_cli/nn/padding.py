@@ -7,20 +7,24 @@ Source: Liu et al., "Partial Convolution based Padding", arXiv 1811.11718, equat
 
 A converted convolution stays the object and the class that it was. One entry in its `__dict__` stands before the method
 that torch's own `forward` calls with the weight of the moment, and all else (hooks, parametrizations, copies, devices)
-goes on as before; swapping the class would be in the way of parametrizations, which swap it too.
+goes on as before; swapping the class would be in the way of parametrizations, which swap it too. Scripting alone would
+not see the entry, since it compiles what the class says; a second one refuses it.
 """
 
 from __future__ import annotations
 
+import logging
 from functools import partial
-from typing import TypeVar, get_args
+from typing import NoReturn, TypeVar, get_args
 
 from torch import Tensor, nn
 
 from pconv_cli.nn.partial_conv import PaddingMode, known_conv2d
 
 Network = TypeVar("Network", bound=nn.Module)
+_LOG = logging.getLogger(__name__)
 CALLED = "_conv_forward"  # by `torch.nn.Conv2d.forward`, with the features, the weight and the bias
+SCRIPTED = "__prepare_scriptable__"  # by `torch.jit.script`, before it compiles a module
 
 
 def convert_padding(model: Network, padding_mode: PaddingMode = "partial") -> Network:
@@ -31,10 +35,17 @@ def convert_padding(model: Network, padding_mode: PaddingMode = "partial") -> Ne
     and parametrizations stay. Weights that were trained with another padding are used to it: they lose accuracy until
     they have been fine-tuned with this one. `print(model)` shows the padding of each layer.
 
-    Left as they are: convolutions without padding, those made with `padding_mode` reflect, replicate or circular, 1-D,
-    3-D and transposed ones. Zeros put there by `torch.nn.ZeroPad2d` or `torch.nn.functional.pad` cannot be seen from
-    the convolution behind them, and stay too. Convert before exporting or tracing: a scripted network holds no
-    convolutions that could be.
+    Converted: `torch.nn.Conv2d` and its subclasses, wherever they are in the model, with padding and
+    `padding_mode="zeros"`, or converted before. Left as they are: convolutions without padding, those made with
+    `padding_mode` reflect, replicate or circular, 1-D, 3-D and transposed ones (`Conv1d`, `Conv3d`,
+    `ConvTranspose2d`). Zeros put there by `torch.nn.ZeroPad2d` or `torch.nn.functional.pad` cannot be seen from the
+    convolution behind them, and stay too. To count what was converted:
+    `sum(getattr(m, "padding_mode", None) == "partial" for m in model.modules())`. Where that is nothing at all, the
+    logger `pconv_cli.nn.padding` warns.
+
+    `torch.compile`, `torch.export`, `torch.jit.trace` and `torch.fx` take a converted network; convert first, for what
+    they make holds no convolutions that could be. `torch.jit.script` compiles torch's own code, which knows no
+    `partial`, so it raises a `RuntimeError`.
 
     Args:
         model: Any network, or one convolution.
@@ -55,13 +66,19 @@ def convert_padding(model: Network, padding_mode: PaddingMode = "partial") -> Ne
         for _, module in every:
             if _is_converted(module):
                 del vars(module)[CALLED]
+                vars(module).pop(SCRIPTED, None)
                 module.padding_mode = "zeros"
         return model
     found = [(name, m) for name, m in every if _is_converted(m) or (m.padding_mode == "zeros" and _pads(m))]
     for name, module in found:
         _check(name, module, padding_mode)
+    if not found:
+        _LOG.warning("%s has no Conv2d that pads with zeros: nothing was converted", type(model).__name__)
     for name, module in found:
         vars(module)[CALLED] = partial(_convolve, name, module, padding_mode)
+        vars(module).pop(SCRIPTED, None)
+        if padding_mode == "partial":  # the others torch has itself
+            vars(module)[SCRIPTED] = partial(_refuse_script, name)
         # Shown by `print`; and whoever builds another convolution from this one's attributes is stopped by it.
         module.padding_mode = padding_mode  # type: ignore[assignment]
     return model
@@ -115,6 +132,13 @@ def _convolve(
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from None
     return out[..., bottom - top :, right - left :]  # `same`, which may pad less before than after, has no stride
+
+
+def _refuse_script(name: str) -> NoReturn:
+    raise RuntimeError(
+        f"{name}: a convolution with partial padding cannot be scripted: use torch.jit.trace, torch.export or "
+        'torch.compile, or bring back its own with convert_padding(model, "zero")'
+    )
 
 
 def _two(values: tuple[int, ...]) -> tuple[int, int]:

@@ -347,6 +347,22 @@ class PartialConv2d(nn.Module):
 
     A pure function of its arguments: no mask is kept between calls. The state dict holds `weight` and `bias` only.
     Weights start as in `torch.nn.Conv2d`. Shapes, polarity and errors are those of `partial_conv2d`.
+
+    NVIDIA's layer of this name has the same weights, polarity and ratios (with `padding_mode="partial"`); how it is
+    called differs. There is no `return_mask`: output and mask always come, as a pair. There is no mask of None:
+    `convolve_known(features)` is for what is known everywhere. And there is no `multi_channel`, for all channels share
+    one mask channel, `(n, 1, h, w)`, unless `in_channels` names groups that have one each: `(64, 3)` for a decoder that
+    joins 64 features with a picture, `(1,) * 64` for what `multi_channel` does. The mask that comes out has one channel
+    then too, since all outputs see the same windows.
+
+    >>> import torch
+    >>> from pconv_cli.nn import PartialConv2d
+    >>> layer = PartialConv2d(3, 8, 3, padding="same")
+    >>> known = torch.ones(1, 1, 32, 32)
+    >>> known[..., 8:20, 8:20] = 0
+    >>> output, known = layer(torch.rand(1, 3, 32, 32), known)
+    >>> tuple(output.shape), int((known == 0).sum())
+    ((1, 8, 32, 32), 100)
     """
 
     def __init__(

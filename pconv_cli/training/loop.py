@@ -12,6 +12,7 @@ Source: arXiv 1804.07723, sections 3.4 and 4.2 (losses; Adam at 2e-4, then 5e-5 
 
 from __future__ import annotations
 
+import hashlib
 import json
 import math
 import time
@@ -133,6 +134,7 @@ class _State:
     seconds: float = 0.0
     current: list[Tensor] = field(default_factory=list)  # the network's own, in the order of the averaged
     began: dict[str, int] = field(default_factory=dict)  # the phases so far, each with the step that it began with
+    folder: dict[str, Any] | None = None  # what was trained on, see `_told_apart`; old checkpoints do not say
 
 
 @dataclass(frozen=True)
@@ -214,15 +216,27 @@ def train(
         )
     _refuse_single_values(state.network.config, settings)
     photos, held_out = _photos(folder, settings, emit, device)
+    kept_back = 0 if held_out[0] is photos[0] else len(held_out)
     views = [] if state.network.coarse is None else whole_views(photos, settings.size // 4 * CELL)
     seen = _Seen(photos, views, [] if masks is None else _masks(masks, emit, device))
     judge = SqueezeFeatures(store.feature_state(), STAGES).to(device)
     emit(
         TrainStarted(
             len(photos), None if settings.minutes else settings.steps, state.step, str(device),
-            precision_name(precision),
+            precision_name(precision), kept_back,
         )
     )  # fmt: skip
+    if not kept_back:
+        why = "--held-out 0" if settings.held_out == 0 else "fewer than 10 photographs"
+        emit(Notice(f"{why}: none is held out, so the figures are of one that is trained on"))
+    before, state.folder = state.folder, _told_apart(folder)
+    if before not in (None, state.folder):
+        emit(
+            Notice(
+                f"{folder}: not the photographs that the checkpoint was trained on ({before['files']} files then, "
+                f"{state.folder['files']} now, or others); goes on with these"
+            )
+        )
     forward = _passes(state.network, settings.compiled)
     if state.step == 0 and settings.start_from is not None:
         emit(_validate(state.averaged, state, settings, held_out, judge)[0])  # what there is to be better than
@@ -250,7 +264,6 @@ def train(
                     "start again with a lower --rate; the last checkpoint is kept"
                 )
             emit(event)
-            kept_back = 0 if held_out[0] is photos[0] else len(held_out)
             _save(state, settings, averaged, out, len(photos), kept_back, event, sheet)
         if last:
             emit(TrainFinished(str(out), str(beside(out, ".sheet.png")), state.step, _progress(state, settings) >= 1))
@@ -296,6 +309,10 @@ def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], l
         return photo
 
     photos, unused = _loaded(folder, load)
+    broken = [error for error in unused if not _is_small(error)]
+    if broken and not photos:
+        more = f" (and {len(unused) - 1} more that cannot be used)" if len(unused) > 1 else ""
+        raise NothingToDo(f"{folder}: no picture to train on: {broken[0]}{more}")
     if not photos:
         raise NothingToDo(f"{folder}: no picture with a short side of {smallest} px or more to train on")
     return photos, unused
@@ -304,11 +321,28 @@ def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], l
 def _loaded(
     folder: Path, load: Callable[[Path], NDArray[Any] | ItemError]
 ) -> tuple[list[NDArray[Any]], list[ItemError]]:
-    paths = sorted(path for path in folder.rglob("*") if path.suffix.lower() in READ_SUFFIXES)
+    paths = _pictures(folder)
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(load, paths))
     errors = [result for result in results if isinstance(result, ItemError)]
     return [result for result in results if not isinstance(result, ItemError)], errors
+
+
+def _pictures(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in READ_SUFFIXES)
+
+
+def _is_small(error: ItemError) -> bool:
+    return error.reason.startswith("smaller")
+
+
+def _told_apart(folder: Path) -> dict[str, Any]:
+    """Tell a folder's pictures from others: how many files, and a digest of their names and sizes in bytes.
+
+    The folder's own place is no part of it, so it may move.
+    """
+    found = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in _pictures(folder)]
+    return {"files": len(found), "digest": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
 
 
 def _check(settings: TrainSettings) -> None:
@@ -518,7 +552,8 @@ def _noted(checkpoint: Path) -> tuple[UNetConfig, TrainSettings, dict[str, Any]]
         training = json.loads(metadata["training"])
         config, found = store.config_from(training, checkpoint), training["settings"]
         settings = TrainSettings(**{**found, "loss": LossWeights(**found["loss"])})
-        return config, settings, {key: json.loads(metadata[key]) for key in ("step", "seconds", "began")}
+        counters = {key: json.loads(metadata[key]) for key in ("step", "seconds", "began")}
+        return config, settings, counters | {"folder": json.loads(metadata.get("folder", "null"))}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
 
@@ -573,7 +608,7 @@ def _masks(folder: Path, emit: Listener, device: torch.device) -> list[Tensor]:
 
 
 def _tell(unused: Sequence[ItemError], emit: Listener) -> None:
-    unused = sorted(unused, key=lambda error: error.reason.startswith("smaller"))  # what is broken first
+    unused = sorted(unused, key=_is_small)  # what is broken first
     for error in unused[:3]:
         emit(Notice(str(error)))
     if len(unused) > 3:
@@ -691,6 +726,7 @@ def _save(
         "step": str(state.step),
         "seconds": repr(state.seconds),
         "began": json.dumps(state.began),
+        "folder": json.dumps(state.folder),
     }
     described = {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))}
     described["held_out"] = held_out
