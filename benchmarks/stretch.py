@@ -5,7 +5,8 @@
     python -m benchmarks.stretch mix HOME OUT.safetensors --share end=0.5 --share exact=0.5
 
 `train` trains `deep` in RUN and writes to HOME what is worth the way: the coarse part once, the fine part at the end of
-each phase (`exact`: without features; `features`: without a judge; `end`), all in half precision, log and sheet.
+each phase (`exact`: without features; `features`: without a judge; `end`), all in half precision, log and sheet. With
+`--start WEIGHTS` it goes on from there.
 `rates` compiles, and tells how many crops a second each phase takes. `mix` makes weights of one snapshot, or of the
 mean of several. Every command prints one JSON object last.
 """
@@ -29,17 +30,17 @@ from pconv_cli.engine import choose_precision
 from pconv_cli.events import Event, TrainStep, Validated
 from pconv_cli.nn.unet import PartialConvUNet
 from pconv_cli.training import loop
-from pconv_cli.training.loop import NETWORKS, TrainSettings, beside
+from pconv_cli.training.loop import TrainSettings, beside
 
 
 def settings_from(options: argparse.Namespace) -> TrainSettings:
     default = TrainSettings()
     return replace(
-        default, network="deep", minutes=options.minutes, batch_size=options.batch_size, size=options.size,
-        small_first=False, rate=options.rate, second_rate=options.second_rate, second_share=options.second,
-        coarse_share=options.coarse, adversarial_share=options.adversarial, adversarial_rate=options.judge_rate,
-        loss=replace(default.loss, distance=options.distance, adversarial=options.judge),
-        precision=options.precision, compiled=options.compile, every=options.every, seed=options.seed,
+        default, network="deep", start_from=options.start, minutes=options.minutes, batch_size=options.batch_size,
+        size=options.size, small_first=False, rate=options.rate, second_rate=options.second_rate,
+        second_share=options.second, coarse_share=options.coarse, adversarial_share=options.adversarial,
+        adversarial_rate=options.judge_rate, compiled=options.compile, every=options.every, seed=options.seed,
+        loss=replace(default.loss, distance=options.distance, adversarial=options.judge), precision=options.precision,
     )  # fmt: skip
 
 
@@ -98,7 +99,7 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
     precision, _ = choose_precision(settings.precision, device, training=True)
     features = loop._features("squeeze", device, precision)
     found: dict[str, Any] = {"what": "rates", "photographs": len(photos)}
-    state = loop._fresh(PartialConvUNet(NETWORKS["deep"]), settings, device)
+    state = loop._start(settings, device)
     forward = loop._passes(state.network, settings.compiled)
     for phase in (loop.COARSE, loop.FIRST, loop.SECOND, "judge"):
         if phase == "judge":
@@ -165,6 +166,7 @@ def main() -> None:
         if name == "train":
             command.add_argument("run", type=Path)
             command.add_argument("home", type=Path)
+        command.add_argument("--start", help="weights to go on from; for example with --coarse 0 --second 1")
         command.add_argument("--minutes", type=float, default=8)
         command.add_argument("--batch-size", type=int, default=64)
         command.add_argument("--size", type=int, default=256)

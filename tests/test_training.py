@@ -28,7 +28,7 @@ from pconv_cli.metrics import perceptual_distance
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training import loop
 from pconv_cli.training.data import Batch, _drawn, make_batch, whole_views
-from pconv_cli.training.loop import RECIPES, TrainSettings, load_photos, train
+from pconv_cli.training.loop import RECIPES, TrainSettings, going_on, load_photos, train
 from pconv_cli.training.losses import (
     PAPER_LOSS,
     LossWeights,
@@ -921,6 +921,42 @@ def test_training_starts_from_weights_of_any_architecture(tmp_path: Path, short:
             torch.testing.assert_close(state[key], value.half().float(), rtol=1e-2, atol=1e-5)
     resumed = run(folder, tmp_path / "w", replace(short, start_from=str(start), steps=2), resume=True)
     assert [event.step for event in steps(resumed)] == [2]
+
+
+def test_going_on_keeps_batch_statistics_and_the_coarse_part_and_has_one_phase(
+    tmp_path: Path, pair: TrainSettings
+) -> None:
+    folder, out = folder_of(tmp_path / "photos", side=64), tmp_path / "w.safetensors"
+    run(folder, out, pair)
+    further = replace(going_on(RECIPES["default"], str(out)), **shortened(pair))
+    events = run(folder, tmp_path / "v.safetensors", further)
+    rates = [step.rate for step in steps(events)]
+    assert rates == pytest.approx([further.second_rate * i / loop.WARM_UP for i in range(1, 7)])  # one phase
+    before, after = (store.read(path)[1] for path in (out, tmp_path / "v.safetensors"))
+    kept = [key for key in before if "running" in key or key.startswith("coarse.")]
+    assert any("running" in key for key in kept) and all(torch.equal(before[key], after[key]) for key in kept)
+    assert not torch.equal(before["out.weight"], after["out.weight"])
+
+
+def shortened(settings: TrainSettings) -> dict[str, Any]:
+    names = ("steps", "batch_size", "size", "every", "held_out", "perceptual", "device", "precision")
+    return {name: getattr(settings, name) for name in names} | {"adversarial_share": 0.0, "falling": False}
+
+
+@pytest.mark.parametrize("coarse", [0.0, 0.25])
+def test_going_on_leaves_out_the_phases_that_would_shake_what_is_learned(coarse: float) -> None:
+    further = going_on(RECIPES["default"], "w", coarse)
+    assert (further.coarse_share, further.second_share) == (coarse, 1 - coarse) and further.fixed_norms
+    assert not further.small_first and further.second_rate < RECIPES["default"].second_rate
+    paper = going_on(RECIPES["paper"], "w")
+    assert paper == replace(RECIPES["paper"], start_from="w", rate=RECIPES["paper"].second_rate)
+
+
+def test_one_crop_is_enough_where_batch_statistics_stay(short: TrainSettings) -> None:
+    alone = replace(short, batch_size=1, size=2 ** len(TINY.encoder))
+    with pytest.raises(UsageError, match="--batch-size 1"):
+        loop._refuse_single_values(TINY, alone)
+    loop._refuse_single_values(TINY, replace(alone, fixed_norms=True))
 
 
 def test_a_folder_of_masks_is_used(tmp_path: Path, short: TrainSettings) -> None:

@@ -27,7 +27,13 @@ def command(
         typer.Option(metavar="deep|compact|paper", help="Which architecture (default: the recipe's)."),
     ] = None,
     start_from: Annotated[
-        str | None, typer.Option("--from", metavar="WEIGHTS", help="Start from weights: a name or a file.")
+        str | None,
+        typer.Option(
+            "--from",
+            metavar="WEIGHTS",
+            help="Go on from weights, a name or a file: with the second phase alone, at half its rate, and with their "
+            "batch statistics.",
+        ),
     ] = None,
     steps: Annotated[int | None, typer.Option(min=1, help="Batches in all.", show_default="20000")] = None,
     minutes: Annotated[
@@ -110,7 +116,7 @@ def command(
 
     from pconv_cli.cli import ui
     from pconv_cli.errors import OutputError, UsageError
-    from pconv_cli.training.loop import RECIPES, settings_of, train
+    from pconv_cli.training.loop import RECIPES, going_on, settings_of, train
 
     if recipe not in (None, *RECIPES):
         raise UsageError(f"--recipe {recipe}: there is no such recipe; choose {' or '.join(RECIPES)}")
@@ -133,7 +139,7 @@ def command(
     if steps is not None:
         base = replace(base, minutes=None)
     if start_from is not None:
-        base = replace(base, rate=base.second_rate)  # what is trained already would be shaken by more
+        base = going_on(base, start_from, coarse or 0.0)
     settings = replace(
         base,
         compiled=compiled,

@@ -6,6 +6,7 @@ As in the paper, the first phase trains everything, the second at a lower rate w
 Our own recipe differs in more: the first phase sees four times as many crops of half the side and no features, which
 is where learning is cheap; the second sees large crops and adds the perceptual distance. Before both a phase of
 its own trains the coarse part, on reduced pictures; then it rests, and makes the guides that the others learn with.
+Weights that are trained already go through the second phase alone, with their own batch statistics (`going_on`).
 
 Source: arXiv 1804.07723, sections 3.4 and 4.2 (losses; Adam at 2e-4, then 5e-5 with frozen statistics).
 """
@@ -68,6 +69,8 @@ class TrainSettings:
         rate: Adam's learning rate at the top of the first phase.
         second_rate: Adam's learning rate at the start of the second phase.
         falling: Whether the rates fall along a cosine, to a twentieth.
+        fixed_norms: Whether batch statistics stay as they are: those of weights that were trained with large batches
+            are better than what small ones give.
         second_share: Share of the training that the second phase takes, from 0 to 1.
         coarse_share: Share of the training, at its start, that goes to the coarse part of a network that has one.
         average: Decay of the averaged weights that are saved.
@@ -95,6 +98,7 @@ class TrainSettings:
     rate: float = 1e-3
     second_rate: float = 2e-4
     falling: bool = True
+    fixed_norms: bool = False
     second_share: float = 0.55
     coarse_share: float = 0.2
     average: float = 0.999
@@ -119,6 +123,23 @@ RECIPES: dict[str, TrainSettings] = {
     ),
 }  # fmt: skip
 """`paper`: arXiv 1804.07723, section 4.2 and equation 7."""
+
+
+def going_on(recipe: TrainSettings, start_from: str, coarse_share: float = 0.0) -> TrainSettings:
+    """Make of a recipe one that goes on from weights: no phase that would shake what they have learned.
+
+    Args:
+        recipe: One that begins with nothing.
+        start_from: The weights.
+        coarse_share: Share of the training that goes to the coarse part.
+    """
+    rate = recipe.second_rate
+    if not recipe.small_first:  # whose phases differ by their rates alone
+        return replace(recipe, start_from=start_from, rate=rate)
+    return replace(
+        recipe, start_from=start_from, rate=rate, second_rate=rate / 2, small_first=False, fixed_norms=True,
+        coarse_share=coarse_share, second_share=1 - coarse_share,
+    )  # fmt: skip
 
 
 @dataclass
@@ -341,7 +362,7 @@ def _told_apart(folder: Path) -> dict[str, Any]:
 
     The folder's own place is no part of it, so it may move.
     """
-    found = [(path.relative_to(folder).as_posix(), path.stat().st_size) for path in _pictures(folder)]
+    found = [(path.relative_to(folder).as_posix(), path.lstat().st_size) for path in _pictures(folder)]
     return {"files": len(found), "digest": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
 
 
@@ -358,7 +379,7 @@ def _check(settings: TrainSettings) -> None:
 
 def _refuse_single_values(config: UNetConfig, settings: TrainSettings) -> None:
     deepest = -(-settings.size // 2 ** len(config.encoder))
-    if config.norm and settings.batch_size * deepest**2 == 1:
+    if config.norm and not settings.fixed_norms and settings.batch_size * deepest**2 == 1:
         raise UsageError(
             f"--batch-size 1: at --size {settings.size} the deepest level sees one value, which batch norm can make "
             "nothing of; give a batch of 2, or larger crops"
@@ -409,11 +430,11 @@ def _batch(seen: _Seen, settings: TrainSettings, phase: str, seed: int, step: in
     return make_batch(seen.photos, seen.masks, seed, step, count, size)
 
 
-def _set_modes(network: PartialConvUNet, phase: str) -> None:
+def _set_modes(network: PartialConvUNet, settings: TrainSettings, phase: str) -> None:
     """Train what the phase trains; the other part only answers."""
-    network.train(phase != COARSE)
+    network.train(phase != COARSE and not settings.fixed_norms)
     if network.coarse is not None:
-        network.coarse.train(phase == COARSE)
+        network.coarse.train(phase == COARSE and not settings.fixed_norms)
     if phase == SECOND and network.config.floor is None:  # on a floor there are no holes that would distort them
         network.freeze_encoder_norm()
 
@@ -432,7 +453,7 @@ def _step(
     rate = _rate(settings, moment)
     for group in state.optimiser.param_groups:
         group["lr"] = rate
-    _set_modes(state.network, moment.phase)
+    _set_modes(state.network, settings, moment.phase)
     if features is not None and settings.loss.distance:
         features = _shifted(features, settings.seed, state.step)
     with autocast(batch.image.device, precision):
@@ -643,7 +664,7 @@ def _calibrated(
     """Take the batch statistics of the averaged weights anew: averaged ones belong to no weights there ever were."""
     twin = PartialConvUNet(state.network.config).to(device)
     twin.load_state_dict(state.averaged, strict=False)
-    _set_modes(twin, phase)
+    _set_modes(twin, settings, phase)
     norms = [module for module in twin.modules() if isinstance(module, nn.BatchNorm2d) and module.training]
     for norm in norms:
         norm.reset_running_stats()
