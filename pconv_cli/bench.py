@@ -46,7 +46,7 @@ from pconv_cli.images import (
 )
 from pconv_cli.jobs import Job
 from pconv_cli.journal import Journal
-from pconv_cli.layers import Layer, Raw, View, viewed
+from pconv_cli.layers import Layer, Raw, View, filling_gaps, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
 from pconv_cli.process import memory_available
@@ -131,6 +131,8 @@ class Planned:
         mark = settings.mask_from
         made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
         layers = viewed(made, view, picture.pixels.dtype, _nodata(picture, settings))
+        if mark is not None and mark.kind == "nodata" and not (settings.invert_mask or settings.dilate):
+            layers = filling_gaps(layers, picture.pixels.dtype, _nodata(picture, settings))
         by_value = _by_value(settings, view)
         plan = None if by_value else plan_tiles(hole, settings.tile_size, whole=view.whole)
         fillings = []

@@ -171,10 +171,18 @@ class Raw:
 
 @dataclass(frozen=True, eq=False)
 class Layer:
-    """Channels that are filled together: their indices, and how the network sees them."""
+    """Channels that are filled together: their indices, and how the network sees them.
+
+    Attributes:
+        channels: The indices.
+        space: How the network sees them.
+        missing: Of floats whose damage is what holds no value: the values that stand for none, beside NaN and infinity.
+            Nothing else is replaced, though another channel of that pixel is damaged. None: damage is whole pixels.
+    """
 
     channels: tuple[int, ...]
     space: Space | Palette | Alone | Raw
+    missing: tuple[float, ...] | None = None
 
     @property
     def width(self) -> int:
@@ -205,7 +213,25 @@ class Layer:
             rows = slice(at, at + _ROWS)
             here, part = where[rows], pixels[rows]
             for channel, values in zip(self.channels, self.space.own(fill[rows][here]).T, strict=True):
+                if self.missing is not None:
+                    before = part[here, channel]
+                    measured = np.isfinite(before) & ~np.isin(before, np.array(self.missing, before.dtype))
+                    values = np.where(measured, before, values)
                 part[here, channel] = values
+
+
+def filling_gaps(made: Sequence[Layer], dtype: np.dtype[Any], nodata: float | None) -> tuple[Layer, ...]:
+    """Have layers keep what was measured, where damage is what holds no value: see `Layer.missing`.
+
+    Args:
+        made: The layers.
+        dtype: The picture's type; integers have no NaN, and are damaged where all channels hold the value.
+        nodata: The value that stands for none, beside NaN, if there is one.
+    """
+    if dtype.kind != "f":
+        return tuple(made)
+    values = () if nodata is None or np.isnan(nodata) else (float(nodata),)
+    return tuple(layer if isinstance(layer.space, Raw) else replace(layer, missing=values) for layer in made)
 
 
 def layers(

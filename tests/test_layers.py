@@ -14,7 +14,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import images
 from pconv_cli._carry import Carried
-from pconv_cli.layers import Layer, Palette, dotted, layers, limits_of, ranged
+from pconv_cli.layers import Layer, Palette, dotted, filling_gaps, layers, limits_of, ranged
 
 RNG = np.random.default_rng(5)
 F = np.dtype(np.float32)
@@ -42,6 +42,23 @@ def test_a_fill_lands_in_its_channels_and_in_the_hole_only(data: st.DataObject) 
     others = [channel for channel in range(5) if channel not in mine]
     assert np.array_equal(after[..., others], pixels[..., others])
     assert np.array_equal(after[~where], pixels[~where])
+
+
+@pytest.mark.parametrize(("nodata", "kept"), [(None, (1, 2)), (-9999.0, (1,))])
+def test_where_damage_is_what_holds_no_value_the_rest_of_a_pixel_stays(
+    nodata: float | None, kept: tuple[int, ...]
+) -> None:
+    (layer,) = layers([(0, 1, 2)], np.dtype(np.float32))
+    (gaps,) = filling_gaps([layer], np.dtype(np.float32), nodata)
+    pixels = np.array([[[np.nan, 2e5, -9999]], [[0.1, 0.2, 0.3]]], np.float32)
+    fill = np.full((2, 1, 3), 0.25, np.float32)
+    whole, where = pixels.copy(), np.array([[True], [False]])
+    gaps.put(whole, fill, where)
+    for channel in range(3):
+        same = pixels[0, 0, channel] == whole[0, 0, channel]
+        assert same == (channel in kept), channel
+    assert np.isfinite(whole).all() and (whole[1] == pixels[1]).all()
+    assert filling_gaps([layer], np.dtype(np.uint8), nodata) == (layer,)
 
 
 def test_a_profile_and_white_is_zero_are_for_the_channels_that_they_speak_of() -> None:

@@ -13,9 +13,11 @@ from typing import Any, BinaryIO, Literal
 
 import numpy as np
 import pytest
+import rasterio
 from conftest import DAMAGE, Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
+from rasterio.transform import from_origin
 
 from pconv_cli import bench, images
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
@@ -718,6 +720,24 @@ def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_f
     assert "--max-megapixels 0" in str(report.items[0].reason)
     report, _ = go(work, max_megapixels=0, overwrite=True)
     assert statuses(report) == {"a.png": "restored", "b.png": "restored"}
+
+
+@pytest.mark.parametrize("dilate", [0, 1])
+def test_a_gap_in_one_band_leaves_what_the_others_measured(work: Workplace, dilate: int) -> None:
+    whole = texture(48, 40).astype(np.float32) / 255
+    gap = box(48, 40, 10, 10, 20, 22)
+    damaged = whole.copy()
+    damaged[gap, 0] = np.nan
+    kind = {"driver": "GTiff", "width": 48, "height": 40, "count": 3, "dtype": "float32"}
+    with rasterio.open(work.pictures / "a.tif", "w", transform=from_origin(0, 40, 2, 2), **kind) as file:
+        file.write(damaged.transpose(2, 0, 1))
+    report, _ = go(work, mask_from=parse("nodata"), dilate=dilate)
+    assert report.count("restored") == 1, report.items
+    with rasterio.open(work.out / "a.tif") as file:
+        made = file.read().transpose(1, 2, 0)
+    assert np.isfinite(made).all()
+    kept = (made[..., 1:] == whole[..., 1:]).all() and (made[~gap, 0] == whole[~gap, 0]).all()
+    assert kept == (dilate == 0)  # to grow damage is to replace what was measured
 
 
 def test_pictures_of_all_depths_and_colours_share_one_run_and_none_takes_another_s(work: Workplace) -> None:
