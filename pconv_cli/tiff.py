@@ -161,7 +161,9 @@ class Source:
         self.nodata: float | None = raster.nodata
         beside = [Path(name).name for name in raster.files[1:]]
         self.validity = self._validity()
-        self._own_mask = MaskFlags.per_dataset in self._flags and not any(name.endswith(".msk") for name in beside)
+        # Alpha is a mask of the whole picture to GDAL as well, but none that could be written as one.
+        has_mask = MaskFlags.per_dataset in self._flags and MaskFlags.alpha not in self._flags
+        self._own_mask = has_mask and not any(name.endswith(".msk") for name in beside)
         self._tiff = tiff
         self._why_anew = "it is not a TIFF" if tiff is None else _why_not_in_place(tiff, raster)
         self._tables = b""

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.control import GroundControlPoint
-from rasterio.enums import Resampling
+from rasterio.enums import MaskFlags, Resampling
 from rasterio.rpc import RPC
 from rasterio.shutil import copy as rasterio_copy
 from rasterio.transform import from_origin
@@ -521,6 +521,29 @@ def test_marking_makes_alpha_full_where_filled(tmp_path: Path, dtype: str) -> No
     np.testing.assert_array_equal(load(tmp_path / "b.tif"), expected)
     restore(path, tmp_path / "c.tif")
     np.testing.assert_array_equal(load(tmp_path / "c.tif"), filled(pixels))
+
+
+@pytest.mark.parametrize("compress", ["deflate", "lerc"])
+@pytest.mark.parametrize("overviews", [False, True])
+def test_marking_alpha_makes_no_mask_beside_it(tmp_path: Path, compress: str, overviews: bool) -> None:
+    pixels = picture(4, width=600, height=500)
+    hole = Window(100, 100, 60, 40)
+    pixels[..., 3] = 255
+    pixels[(*hole.slices, 3)] = 0
+    path = save(tmp_path / "a.tif", pixels, ALPHA="YES", compress=compress, tiled=True, blockxsize=64, blockysize=64)
+    if overviews:
+        with hushed(), rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2], Resampling.nearest)
+    pages = len(directories(path))
+    restore(path, tmp_path / "b.tif", hole, mark=True)
+    assert len(directories(tmp_path / "b.tif")) == pages
+    with hushed(), rasterio.open(tmp_path / "b.tif") as raster:
+        assert MaskFlags.alpha in raster.mask_flag_enums[0] and (raster.dataset_mask() == 255).all()
+    expected = filled(pixels, hole)
+    expected[(*hole.slices, 3)] = 255
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), expected)
+    if overviews:
+        np.testing.assert_array_equal(load(tmp_path / "b.tif", OVERVIEW_LEVEL=0), expected[::2, ::2])
 
 
 @pytest.mark.parametrize("nodata", [0, 200, 255])
