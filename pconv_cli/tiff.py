@@ -1123,6 +1123,7 @@ class Canvas:
         with source._raster() as raster:
             profile = _profile(raster, source, side)
             settings = _settings(raster, palette=profile["photometric"] == "PALETTE")
+            kinds = raster.colorinterp
         with closing(_open(part, "w", **profile)) as target:
             settings(target)
             for y in range(0, source.height, side):
@@ -1140,6 +1141,10 @@ class Canvas:
                 if shown is not None:
                     target.write_mask(shown, window=_part(strip))
                 progress(len(written), total)
+            differ = source.palette is None and target.colorinterp != kinds
+        if differ:  # said of a file that is being made, it would be forgotten
+            with closing(_open(part, "r+", raw=source._raw)) as target:
+                target.colorinterp = kinds
         lost = _carry_tags(source, part)
         losses = f"; lost: {', '.join(lost)}" if lost else ""
         kind = Loss if lost else str
@@ -1231,19 +1236,10 @@ def _profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
 def _settings(raster: Any, *, palette: bool) -> Callable[[Any], None]:
     """What a new file is told after it has been created: read from one file now, applied to another later."""
     points, reference = raster.gcps
-    rpcs, described, names = raster.rpcs, raster.descriptions, raster.tag_namespaces()
-    skipped = {
-        "IMAGE_STRUCTURE",
-        "DERIVED_SUBDATASETS",
-        "COLOR_PROFILE",
-        "SUBDATASETS",
-        "RPC",
-        "TIFF",
-        "EXIF",
-        "xml:XMP",
-    }
-    tags = {name: raster.tags(ns=name) for name in names if name not in skipped}
-    own, of_bands = raster.tags(), {band: raster.tags(band) for band in raster.indexes}
+    rpcs, described = raster.rpcs, raster.descriptions
+    own, spaces = raster.tags(), _tags_by_namespace(raster, 0)
+    of_bands = {band: (raster.tags(band), _tags_by_namespace(raster, band)) for band in raster.indexes}
+    scales, offsets, units = raster.scales, raster.offsets, raster.units
     colours = raster.colormap(1) if palette else None
 
     def apply(target: Any) -> None:
@@ -1255,13 +1251,25 @@ def _settings(raster: Any, *, palette: bool) -> Callable[[Any], None]:
             target.rpcs = rpcs
         if any(described):
             target.descriptions = described
+        if set(scales) != {1.0} or any(offsets):
+            target.scales, target.offsets = scales, offsets
+        if any(units):
+            target.units = [unit or "" for unit in units]
         target.update_tags(**own)
-        for name, values in tags.items():
+        for name, values in spaces.items():
             target.update_tags(ns=name, **values)
-        for band, values in of_bands.items():
-            target.update_tags(band, **values)
+        for band, (plain, named) in of_bands.items():
+            target.update_tags(band, **plain)
+            for name, values in named.items():
+                target.update_tags(band, ns=name, **values)
 
     return apply
+
+
+def _tags_by_namespace(raster: Any, band: int) -> dict[str, dict[str, str]]:
+    """What a band, or with 0 the whole, is tagged with in namespaces; without those that GDAL fills by itself."""
+    made = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "COLOR_PROFILE", "SUBDATASETS", "RPC", "TIFF", "EXIF", "xml:XMP"}
+    return {name: raster.tags(band, ns=name) for name in raster.tag_namespaces(band) if name not in made}
 
 
 def _carry_tags(source: Source, part: Path) -> list[str]:

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.control import GroundControlPoint
-from rasterio.enums import MaskFlags, Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.rpc import RPC
 from rasterio.shutil import copy as rasterio_copy
 from rasterio.transform import from_origin
@@ -673,6 +673,29 @@ def test_a_codec_that_is_not_updated_is_written_anew_with_everything_that_can_be
     old_tags, new_tags = directories(path)[0], directories(tmp_path / "b.tif")[0]
     for tag in (262, 271, 274, 282, 283, 338, 700, 33550, 34675, 34735, 65000):
         assert new_tags[tag] == old_tags[tag], tag
+
+
+@pytest.mark.parametrize("compress", ["lerc", "lzma"])
+def test_what_values_mean_survives_being_written_anew(tmp_path: Path, compress: str) -> None:
+    colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir]
+
+    def after(raster: Any) -> None:
+        raster.scales, raster.offsets, raster.units = (2.0, 1.0, 0.5, 1.0), (1.0, 0.0, 0.0, -3.0), ("m", "", "", "K")
+        raster.update_tags(2, ns="stuff", A="b")
+        raster.update_tags(2, plain="c")
+        raster.update_tags(ns="stuff", A="d")
+
+    path = save(tmp_path / "a.tif", picture(4, "float32"), after, compress=compress)
+    with hushed(), rasterio.open(path, "r+") as raster:  # GDAL forgets it of a file that is being made
+        raster.colorinterp = colours
+    (notice,) = restore(path, tmp_path / "b.tif")
+    assert "written anew" in notice and not isinstance(notice, Loss)
+    with hushed(), rasterio.open(path) as old, rasterio.open(tmp_path / "b.tif") as new:
+        assert new.scales == old.scales == (2.0, 1.0, 0.5, 1.0) and new.offsets == old.offsets == (1.0, 0.0, 0.0, -3.0)
+        assert [unit or "" for unit in new.units] == [unit or "" for unit in old.units] == ["m", "", "", "K"]
+        assert list(new.colorinterp) == list(old.colorinterp) == colours
+        assert new.tags(2, ns="stuff") == {"A": "b"} and new.tags(ns="stuff") == {"A": "d"}
+        assert new.tags(2)["plain"] == "c"
 
 
 def test_ground_control_points_and_rpcs_survive_being_written_anew(tmp_path: Path) -> None:
