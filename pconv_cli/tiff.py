@@ -37,11 +37,14 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import CRSError
 from rasterio.windows import Window as _Part
 
 from pconv_cli import files
 from pconv_cli._ifd import Directory, graft, graft_from, shared_jpeg_tables
+from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.regions import Window
@@ -104,6 +107,7 @@ class Source:
         premultiplied: Whether colours are multiplied by alpha already.
         nodata: The value that stands for "nothing here", if the file names one; in float pictures NaN always does.
         validity: How the file itself says which pixels hold nothing, the best way first where it has several.
+        companions: What lies beside the file and describes it: it goes with the output.
         in_place: Whether a copy of the file can be patched block by block; if not, it is written anew as a TIFF.
         notices: What of the file will not be as one might expect in the output, one line each.
         notices_anew: The same for an output that is written anew.
@@ -159,6 +163,7 @@ class Source:
         self.premultiplied = self.alpha is not None and 1 in kind
         self.icc = _profile_of(tiff, raster)
         self.nodata: float | None = raster.nodata
+        self.companions = Companions.of(path)
         beside = [Path(name).name for name in raster.files[1:]]
         self.validity = self._validity()
         # Alpha is a mask of the whole picture to GDAL as well, but none that could be written as one.
@@ -218,8 +223,10 @@ class Source:
         return 1.0 if self.dtype.kind == "f" else int(np.iinfo(self.dtype).max)
 
     def _find_notices(self, raster: Any, beside: list[str], *, in_place: bool) -> Iterator[str]:
-        if beside:
-            yield Loss(f"beside the file and not carried over: {', '.join(beside)}")
+        carried = {target.name for target in self.companions.targets(self.path)}
+        left = [name for name in beside if name not in carried and name not in self.companions.lost]
+        if left or self.companions.lost:
+            yield Loss(f"beside the file and not carried over: {', '.join([*left, *self.companions.lost])}")
         if self._tiff is None:
             return
         pages = max(len(raster.subdatasets) - 1, 0)
@@ -447,6 +454,16 @@ def _why_not_in_place(tiff: Directory, raster: Any) -> str:
     return "" if block <= _LARGEST_BLOCK else f"its blocks are of {block >> 20} MiB each, too big to be patched"
 
 
+def _placement(raster: Any, companions: Companions) -> tuple[Any, Any]:
+    """Coordinate system and transform of a raster, None for either that nothing tells; what lies beside comes first."""
+    crs, transform = raster.crs or None, None if raster.transform.is_identity else raster.transform
+    with suppress(CRSError):
+        crs = CRS.from_wkt(companions.crs) if companions.crs else crs
+    if companions.geotransform is not None:
+        transform = rasterio.Affine.from_gdal(*companions.geotransform)
+    return crs, transform
+
+
 # ---------------------------------------------------------------- masks
 
 
@@ -605,8 +622,9 @@ def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source,
     profile: dict[str, Any] = {"width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
     profile |= {"compress": "deflate", "photometric": "MINISBLACK", "BIGTIFF": "IF_SAFER", "blockysize": rows}
     with source._raster() as raster:
-        profile |= {"crs": raster.crs} if raster.crs else {}
-        profile |= {} if raster.transform.is_identity else {"transform": raster.transform}
+        crs, transform = _placement(raster, source.companions)
+    profile |= {"crs": crs} if crs else {}
+    profile |= {} if transform is None else {"transform": transform}
     sums: list[tuple[Window, int]] = []
     with _writing(target):
         files.refuse_taken(target, overwrite=overwrite)
@@ -913,6 +931,7 @@ class Canvas:
         with _writing(output):
             files.refuse_same(source.path, output)
             files.refuse_taken(output, overwrite=overwrite)
+            source.companions.refuse_taken(output, overwrite=overwrite)
             output.parent.mkdir(parents=True, exist_ok=True)
             self._stream = self._scratch.open("x+b")
         self._pages = _Pages(self._stream, source)
@@ -1005,7 +1024,8 @@ class Canvas:
                     flushed.result()
                 if ready is not None:
                     ready(part, notices)
-                files.place(part, self._output, overwrite=self._overwrite)
+                with source.companions.beside(self._output, overwrite=self._overwrite):
+                    files.place(part, self._output, overwrite=self._overwrite)
         finally:
             self._copying.stop()
         self._done = True

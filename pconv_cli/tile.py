@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import beside, files, provenance
+from pconv_cli import beside, companions, files, provenance
 from pconv_cli.colours import as_bytes
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
@@ -55,7 +55,7 @@ if TYPE_CHECKING:
     from pconv_cli.filling import Filling, Piece, Shape
 
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
-COMPANIONS, WORLD_FILES = (".msk", ".ovr", ".aux.xml"), (".tfw", ".wld")  # what GDAL looks for beside a picture
+SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
 ROWS = 256  # of a mask looked at together
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
@@ -198,6 +198,7 @@ def tile(
             beside.prepare(settings)
             for path in (output, *maps):  # before torch and the weights are loaded
                 _refuse_taken(path, big, overwrite=settings.overwrite)
+            _refuse_taken_beside(output, source, overwrite=settings.overwrite)
             job = _Big(source, chosen, output, settings, emit, stop, cluster)
             item = job.restore(described)
         if item.status != "not_done":
@@ -237,8 +238,8 @@ def _fetched(
         raise UsageError(f"{output}: would replace a file that it is made from; choose another name")
     stage.refuse_unreachable(inputs, [] if output is None else [output])
     if stage.holds(big):
-        inputs += stage.there(big.with_name(f"{big.name}{suffix}") for suffix in COMPANIONS)
-        inputs += stage.there(big.with_suffix(suffix) for suffix in WORLD_FILES)
+        beside_it = [big.with_name(f"{big.name}{suffix}") for suffix in SHOWN]
+        inputs += stage.there([*beside_it, *companions.names(big)])
     made = [] if output is None or not stage.holds(output) else [output]
     if made and not settings.overwrite and stage.note(made[0]) is not None:
         raise ItemError(made[0], "the output exists already; use --overwrite to replace it")
@@ -255,7 +256,7 @@ def _deliver(stage: Stage, output: Path, settings: Settings) -> None:
     if not stage.holds(output):
         return
     try:
-        for path in (output, beside.sidecar(output)):
+        for path in (output, beside.sidecar(output), *companions.names(output)):
             if path.is_file():  # there is no --resume to know it by
                 stage.deliver(path, secrets.token_hex(16), overwrite=settings.overwrite)
     except ItemError as error:
@@ -805,6 +806,13 @@ def _refuse_taken(path: Path, big: Path, *, overwrite: bool) -> None:
     try:
         files.refuse_same(big, path)
         files.refuse_taken(path, overwrite=overwrite)
+    except files.Refused as error:
+        raise ItemError(path, str(error)) from error
+
+
+def _refuse_taken_beside(path: Path, source: Source, *, overwrite: bool) -> None:
+    try:
+        source.companions.refuse_taken(path, overwrite=overwrite)
     except files.Refused as error:
         raise ItemError(path, str(error)) from error
 

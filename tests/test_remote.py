@@ -658,13 +658,16 @@ def big(work: Workplace, command: Callable[..., Ran]) -> bytes:
 TILE = ("--size", "64", *RUN)
 
 
-def test_what_is_beside_a_big_picture_elsewhere_is_told_as_it_is_here(
+def test_what_is_beside_a_big_picture_elsewhere_is_told_and_carried_as_it_is_here(
     work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran]
 ) -> None:
     (work.pictures / "map.tfw").write_text("2\n0\n0\n-2\n100\n200\n")
+    (work.pictures / "map.tif.aux.xml").write_text("damaged")
     source = bucket.put(work.pictures, "in")
     told = [command("tile", f"{place}/map.tif", *TILE).items[0]["notices"] for place in (work.pictures, source)]
-    assert told[0] == told[1] and "map.tfw" in told[0][0]
+    assert told[0] == told[1] and "map.tif.aux.xml" in told[0][0] and "map.tfw" not in told[0][0]
+    world = (work.pictures / "map_restored.tfw").read_bytes()
+    assert world == bucket.system.cat_file(f"{source}/map_restored.tfw") == (work.pictures / "map.tfw").read_bytes()
 
 
 @pytest.mark.parametrize("where", ["all", "picture", "mask", "result", "cluster"])

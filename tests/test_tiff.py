@@ -617,6 +617,61 @@ def test_files_beside_the_picture_are_read_but_not_carried_over_and_named(tmp_pa
     assert names(tmp_path) == sorted([*beside, "b.tif"])
 
 
+@pytest.mark.parametrize("compress", ["lzw", "lzma"])
+def test_what_places_a_picture_from_beside_it_goes_with_the_output(tmp_path: Path, compress: str) -> None:
+    path, output = save(tmp_path / "a.tif", picture(1), compress=compress), tmp_path / "b.tif"
+    place = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5600000)
+    (tmp_path / "a.tif.aux.xml").write_text(
+        f"<PAMDataset><SRS>{rasterio.CRS.from_epsg(25832).to_wkt()}</SRS>"
+        f"<GeoTransform>{', '.join(map(str, place.to_gdal()))}</GeoTransform>"
+        "<PAMRasterBand band='1'><Metadata><MDI key='STATISTICS_MEAN'>7</MDI><MDI key='kept'>8</MDI></Metadata>"
+        "</PAMRasterBand></PAMDataset>"
+    )
+    notices = restore(path, output)
+    assert not any(isinstance(notice, Loss) for notice in notices)
+    with hushed(), rasterio.open(path) as old, rasterio.open(output) as new:
+        assert new.crs == old.crs == "EPSG:25832" and new.transform == old.transform == place
+        assert new.tags(1) == {"kept": "8"} and old.tags(1)["STATISTICS_MEAN"] == "7"
+    with tiff.Source(path) as source:
+        tiff.write_map([np.zeros((HEIGHT, WIDTH), np.uint8)], tmp_path / "m.tif", source, rows=256, overwrite=False)
+    with hushed(), rasterio.open(tmp_path / "m.tif") as map_:
+        assert map_.crs == "EPSG:25832" and map_.transform == place
+    assert names(tmp_path) == ["a.tif", "a.tif.aux.xml", "b.tif", "b.tif.aux.xml", "m.tif"]
+
+
+def test_a_world_file_goes_with_the_output_but_over_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(1))
+    (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n100\n200\n")
+    (tmp_path / "b.tfw").write_text("mine")
+    with pytest.raises(ItemError, match=r"b\.tfw beside it is there already"):
+        restore(path, tmp_path / "b.tif")
+    assert names(tmp_path) == ["a.tfw", "a.tif", "b.tfw"] and (tmp_path / "b.tfw").read_text() == "mine"
+    assert restore(path, tmp_path / "b.tif", overwrite=True) == ()
+    assert (tmp_path / "b.tfw").read_bytes() == (tmp_path / "a.tfw").read_bytes()
+    images.copy_file(path, tmp_path / "c.tif", overwrite=False)
+    assert names(tmp_path) == ["a.tfw", "a.tif", "b.tfw", "b.tif", "c.tfw", "c.tif"]
+
+
+def test_without_an_output_nothing_is_left_beside_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.tif", picture(1))
+    (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n100\n200\n")
+
+    def taken(*_: object) -> None:
+        raise FileExistsError
+
+    place = tiff.files.place
+    monkeypatch.setattr(
+        tiff.files,
+        "place",
+        lambda part, target, **more: place(part, target, **more) if target.suffix == ".tfw" else taken(),
+    )
+    with pytest.raises(ItemError):
+        restore(path, tmp_path / "b.tif")
+    with pytest.raises(ItemError):
+        images.copy_file(path, tmp_path / "b.tif", overwrite=False)
+    assert names(tmp_path) == ["a.tfw", "a.tif"]
+
+
 # ---------------------------------------------------------------- overviews
 
 

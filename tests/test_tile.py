@@ -837,13 +837,26 @@ def test_strict_refuses_what_jpeg_would_lose_and_leaves_nothing(place: Place) ->
 
 def test_strict_refuses_files_beside_before_anything_is_computed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.fill_in()
-    (place.root / "big.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
-    assert any("big.tfw" in notice for notice in place.item()["notices"])
+    (place.root / "big.tif.aux.xml").write_text("damaged")
+    assert any("big.tif.aux.xml" in notice for notice in place.item()["notices"])
     place.output.unlink()
     monkeypatch.setattr(engine.Engine, "fill", lambda *_: pytest.fail("computed"))
     assert place("--strict", "--progress", "none") == 1
-    assert "--strict refuses" in place.only_line and "big.tfw" in place.only_line
-    assert names(place.root) == ["big.tfw", "big.tif", "m.png"]
+    assert "--strict refuses" in place.only_line and "big.tif.aux.xml" in place.only_line
+    assert names(place.root) == ["big.tif", "big.tif.aux.xml", "m.png"]
+
+
+@pytest.mark.parametrize("damage", [True, False])
+def test_what_says_from_beside_where_a_picture_lies_is_kept(place: Place, damage: bool) -> None:
+    place.fill_in(hole=HOLE & damage)
+    world = place.root / "big.tfw"
+    world.write_text("1\n0\n0\n-1\n0\n0\n")
+    assert place.item("--strict")["notices"] == []
+    assert (place.root / "big_restored.tfw").read_bytes() == world.read_bytes()
+    place.output.unlink()
+    (place.root / "big_restored.tfw").write_text("mine")
+    assert place("--progress", "none") == 1 and "big_restored.tfw beside it is there already" in place.only_line
+    assert place("--overwrite") == 0 and (place.root / "big_restored.tfw").read_bytes() == world.read_bytes()
 
 
 def test_strict_takes_what_loses_nothing(place: Place) -> None:
