@@ -15,7 +15,7 @@ import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -253,6 +253,69 @@ def test_a_mask_of_another_size_is_one_line_and_never_stretched(place: Place) ->
     assert str(place.mask) in line and "199 x 150" in line and "200 x 150" in line and "never stretched" in line
     assert place("--plan") == 1 and "never stretched" in place.only_line and place.out == ""
     assert names(place.root) == before
+
+
+HERE = (0.5, 0, 500000, 0, -0.5, 5400000)
+
+
+def placed_mask(place: Place, transform: Sequence[float] | None, crs: Any, hole: NDArray[np.bool_] = HOLE) -> Path:
+    where = {} if transform is None else {"transform": rasterio.Affine(*transform)}
+    return save(place.root / "m.tif", np.where(hole, 255, 0).astype(np.uint8), crs=crs, **where)
+
+
+@pytest.mark.parametrize("how", ["file", "beside"])
+@pytest.mark.parametrize(
+    ("transform", "crs", "away"),
+    [
+        (HERE, "EPSG:32632", 0),
+        ((0.5, 0, 500000.2, 0, -0.5, 5400000), "EPSG:32632", 0),
+        (HERE, "EPSG:25832", 0),  # another name for the same place
+        (HERE, None, 0),
+        (None, None, 0),
+        ((1, 0, 0, 0, -1, 0), None, 0),  # as some write it who know of no place
+        ((0.5, 0, 501000, 0, -0.5, 5400000), "EPSG:32632", 2000),
+        ((0.5, 0, 501000, 0, -0.5, 5400000), None, 2000),
+        ((0.5, 0, 500000.5, 0, -0.5, 5400000), "EPSG:32632", 1),
+        ((0.6, 0, 500000, 0, -0.5, 5400000), "EPSG:32632", 40),
+        (HERE, "EPSG:32633", 1e5),
+        (HERE, 'LOCAL_CS["x",UNIT["m",1]]', None),
+    ],
+)
+def test_a_mask_that_lies_elsewhere_on_the_map_is_refused(
+    place: Place, how: str, transform: Sequence[float] | None, crs: Any, away: float | None
+) -> None:
+    place.fill_in(**({"crs": "EPSG:32632", "transform": rasterio.Affine(*HERE)} if how == "file" else {}))
+    if how == "beside":
+        left, width, turned, top, other, height = rasterio.Affine(*HERE).to_gdal()
+        (place.root / "big.tif.aux.xml").write_text(
+            f"<PAMDataset><SRS>{rasterio.CRS.from_epsg(32632).to_wkt()}</SRS>"
+            f"<GeoTransform>{left},{width},{turned},{top},{other},{height}</GeoTransform></PAMDataset>"
+        )
+    mask = placed_mask(place, transform, crs)
+    if away == 0:
+        assert place("--plan", mask=mask) == 0
+        return
+    before = names(place.root)
+    assert place("--progress", "none", mask=mask) == 1
+    line = place.only_line
+    assert str(mask) in line and "gdal_edit.py -unsetgt m.tif" in line and names(place.root) == before
+    assert place("--plan", mask=mask) == 1
+    if away is None:
+        assert "cannot be compared" in line and "gdalwarp" not in line
+        return
+    far = float(line.partition("map, ")[2].split()[0])
+    assert far == pytest.approx(away, abs=0.01) or far > 1e5 == away
+    assert "-te 500000 5399925 500100 5400000 -ts 200 150 m.tif" in line
+    assert ("-t_srs EPSG:32632" in line) == (crs == "EPSG:32633")
+
+
+def test_a_mask_of_another_size_that_has_a_place_on_the_map_is_told_how_to_get_there(place: Place) -> None:
+    place.fill_in(crs="EPSG:32632", transform=rasterio.Affine(*HERE))
+    mask = placed_mask(place, (1, 0, 500000, 0, -1, 5400000), "EPSG:32632", HOLE[::2, ::2])
+    assert place("--progress", "none", mask=mask) == 1
+    line = place.only_line
+    assert "never stretched; bring it there (gdalwarp -te 500000 5399925 500100 5400000 -ts 200 150" in line
+    assert "gdal_edit" not in line
 
 
 @pytest.mark.parametrize("gone", ["big", "mask"])
