@@ -985,6 +985,7 @@ class Canvas:
         self._source, self._output, self._overwrite = source, output, overwrite
         self._mark, self._as_laid = mark_valid, as_laid
         self._done = False
+        self._hidden = 0  # filled pixels that the output says are not there
         self.outside_changed = 0
         if output.suffix.lower() not in (".tif", ".tiff"):
             raise ItemError(output, f"pictures this big are written as TIFF, not '{output.suffix}': name it .tif")
@@ -1075,6 +1076,13 @@ class Canvas:
                     written = self._write_anew(part, why, notices, progress)
                 else:
                     written = self._patch_copy(part, notices, progress)
+                if self._hidden:
+                    who = "mask band" if source._own_mask or source.alpha is None else "alpha"
+                    pixels = f"{self._hidden} pixel{'s' * (self._hidden > 1)}"
+                    notices.append(
+                        f"filled but not to be seen, for its {who} stays as it is: {pixels}; "
+                        "if the damage is what that marks, leave out the mask: it is filled and shown then"
+                    )
                 if written:
                     self._rebuild_overviews(part, notices)
                 if xmp is not None:
@@ -1184,12 +1192,22 @@ class Canvas:
         return written
 
     def _mark_mask(self, raster: Any, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        if self._mark and self._source._own_mask and where.any():
-            mask = self._source._mask(window)
-            where = where & ~self._source._is_nothing(pixels)
-            if (mask[where] != 255).any():
-                mask[where] = 255
+        mask = self._source._mask(window) if self._source._own_mask and where.any() else None
+        if mask is not None and self._mark:
+            filled = where & ~self._source._is_nothing(pixels)
+            if (mask[filled] != 255).any():
+                mask[filled] = 255
                 raster.write_mask(mask, window=_part(window))
+        self._count_hidden(pixels, where, mask)
+
+    def _count_hidden(self, pixels: NDArray[Any], where: NDArray[np.bool_], mask: NDArray[np.uint8] | None) -> None:
+        """Count what was filled, but for what is meant to be nothing, and is not to be seen as alpha or the mask is."""
+        alpha = self._source.alpha
+        plane = mask if mask is not None else None if alpha is None else pixels[..., alpha]
+        if plane is not None and where.any():
+            hidden = where & (plane == 0)
+            hidden &= ~self._source._is_nothing(pixels) if self._as_laid else True
+            self._hidden += int(np.count_nonzero(hidden))
 
     def _write_anew(
         self, part: Path, why: str, notices: list[str], progress: Callable[[int, int], None]
@@ -1213,6 +1231,7 @@ class Canvas:
                 shown = source._mask(strip) if mask else None
                 if shown is not None and self._mark:
                     shown[where & ~source._is_nothing(pixels)] = 255
+                self._count_hidden(pixels, where, shown)
                 # Block by block: of wider pieces GDAL may flush blocks half full, and encode them twice.
                 for x in range(0, source.width, side):
                     window = Window(x, y, min(side, source.width - x), strip.height)

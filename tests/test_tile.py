@@ -716,6 +716,24 @@ def test_what_is_transparent_beside_a_mask_is_not_learnt_from_and_stays(place: P
     np.testing.assert_array_equal(*fills)
 
 
+@pytest.mark.parametrize("compress", ["deflate", "lerc"])
+@pytest.mark.parametrize("how", ["alpha", "mask band"])
+def test_what_is_filled_and_stays_transparent_is_told(place: Place, how: str, compress: str) -> None:
+    shown = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    shown[:, 100:] = 0
+    hidden = int((HOLE & (shown == 0)).sum())
+    if how == "alpha":
+        place.fill_in(np.dstack([picture(), shown]), ALPHA="YES", compress=compress)
+    else:
+        place.fill_in(picture(), after=lambda raster: raster.write_mask(shown), compress=compress)
+    told = f"filled but not to be seen, for its {how} stays as it is: {hidden} pixels"
+    found = [notice for notice in place.item("--strict")["notices"] if "written anew" not in notice]
+    assert len(found) == 1 and found[0].startswith(told)
+    for arguments in ((), ("--mask-from", "alpha")):  # what the file itself marks is shown
+        place.output.unlink()
+        assert not any("not to be seen" in notice for notice in place.item(*arguments, mask=None)["notices"])
+
+
 def test_damage_that_a_file_marks_is_filled_alike_whether_or_not_it_is_nodata_too(place: Place) -> None:
     whole = picture(hole=LARGE)
     place.fill_in(whole, LARGE)
