@@ -989,15 +989,15 @@ class Canvas:
         self.outside_changed = 0
         if output.suffix.lower() not in (".tif", ".tiff"):
             raise ItemError(output, f"pictures this big are written as TIFF, not '{output.suffix}': name it .tif")
-        self._scratch = files.hidden(_encodable(output))
+        _encodable(output)
         with _writing(output):
             files.refuse_same(source.path, output)
             files.refuse_taken(output, overwrite=overwrite)
             source.companions.refuse_taken(output, overwrite=overwrite)
             output.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self._scratch.open("x+b")
-        self._pages = _Pages(self._stream, source)
-        self._copying = _Copying(source.path, files.hidden(output))
+            self._held = files.Held(output)
+        self._pages = _Pages(self._held.stream, source)
+        self._copying = _Copying(source.path, self._held.second)
 
     def read(self, window: Window) -> NDArray[Any]:
         """Read a window, what was laid included.
@@ -1103,10 +1103,8 @@ class Canvas:
 
     def close(self) -> None:
         """Remove the scratch file; what was not committed is gone."""
-        with suppress(OSError):  # after a full disk there may be bytes left that still have no room
-            self._stream.close()
-        self._scratch.unlink(missing_ok=True)
         self._copying.stop()
+        self._held.close()
 
     def __enter__(self) -> Canvas:
         return self

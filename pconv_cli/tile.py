@@ -415,6 +415,9 @@ class _Big:
             _make_folder(self._output.parent)
             keys = ("weights", "device", "precision", "precision_reason")
             self._emit(RunStarted(1, *(str(described[key]) for key in keys)))
+            swept = files.sweep(self._output)
+            if swept:
+                self._emit(Notice(f"{self._output}: {swept} unfinished files of killed runs removed"))
             canvas = stack.enter_context(
                 Canvas(
                     source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals,

@@ -1335,7 +1335,7 @@ def test_a_disk_that_fills_up_while_laying_is_an_item_error(ready: tuple[Any, An
         def __getattr__(self, name: str) -> Any:
             return getattr(self.stream, name)
 
-    canvas._stream = canvas._pages._stream = Full(canvas._stream)
+    canvas._held.stream = canvas._pages._stream = Full(canvas._held.stream)
     with pytest.raises(ItemError, match="No space left on device") as caught:
         fill(source, canvas, Window(0, 0, 10, 10))
     assert caught.value.path == str(output)

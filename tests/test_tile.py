@@ -1505,6 +1505,22 @@ def test_130_for_a_process_that_gets_ctrl_c_twice(place: Place) -> None:
 # ---------------------------------------------------------------- faults
 
 
+def test_what_a_killed_run_has_left_is_removed_by_the_next_and_said(place: Place) -> None:
+    place.fill_in(picture(hole=LARGE), LARGE)
+    code = (
+        "import os, signal; from pconv_cli import tile, cli; from pconv_cli.cli.app import run; import sys\n"
+        "tile.Canvas.commit = lambda canvas, **_: (canvas._copying.wait(), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "run(sys.argv[1:])"
+    )
+    command = ["tile", place.big, "--mask", place.mask, "--weights", "none", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *command], check=False, timeout=PATIENCE, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(place.root)) == 4
+    assert place() == 0
+    assert "2 unfinished files of killed runs removed" in place.err
+    assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+
+
 def test_a_damaged_block_in_the_middle_fails_the_picture_and_leaves_nothing(place: Place) -> None:
     place.fill_in(compress="deflate", tiled=True, blockxsize=64, blockysize=64)
     with Image.open(place.big) as image:
