@@ -826,6 +826,14 @@ class _Pages:
                 self._store(key, rows.start, page, laid)
                 self._laid.add(key)
 
+    def room(self, windows: Iterable[Window]) -> int:
+        """Bytes that all pages take which some windows touch."""
+        down, across, keys = self._down, self._across, set[tuple[int, int]]()
+        for window in windows:
+            columns = range(window.x // across, -(-window.right // across))
+            keys.update((y, x) for y in range(window.y // down, -(-window.bottom // down)) for x in columns)
+        return len(keys) * down * (self._row + across)
+
     def laid(self) -> list[Window]:
         """Pages in which anything was laid; the last ones may reach beyond the picture."""
         down, across = self._down, self._across
@@ -1038,6 +1046,14 @@ class Canvas:
             self._copying.begin()
         with _writing(self._output):
             self._pages.lay(window, pixels, where)
+
+    def room(self, windows: Iterable[Window]) -> int:
+        """Bytes that the output and what is decoded meanwhile take beside each other, at least.
+
+        Args:
+            windows: What will be read or laid.
+        """
+        return self._source.path.stat().st_size + self._pages.room(windows)
 
     def commit(
         self,

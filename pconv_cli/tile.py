@@ -12,6 +12,7 @@ from __future__ import annotations
 import math
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -431,6 +432,7 @@ class _Big:
                 return self._finished(self._item("not_done"), ())
             if all(plan.damage.area == source.width * source.height for plan in planned):
                 raise self._nothing_left()
+            self._refuse_full(canvas.room(window for plan in planned for window in plan.windows))
             if not any(plan.damage.area for plan in planned):
                 self._look_at_nothing()
                 if source.in_place:
@@ -459,6 +461,16 @@ class _Big:
             self._fillings = fillings
             xmp, told = self._provenance(described) if settings.provenance else (None, ())
             return self._finished(report, (*canvas.commit(ready=self._ready, xmp=xmp), *left, *told), canvas)
+
+    def _refuse_full(self, needed: int) -> None:
+        """Make sure of the room before anything is computed: a disk is found to be full when all of that is done."""
+        folder = self._output.absolute().parent
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            amounts = (
+                f"needs some {needed / 2**20:,.1f} MiB in {folder} until it is done, {free / 2**20:,.1f} MiB are free"
+            )
+            raise ItemError(self._output, f"{amounts}: free some room there, or choose another output folder")
 
     def _ready(self, part: Path, notices: Sequence[str]) -> None:
         settings, source, output = self._settings, self._source, self._output

@@ -9,6 +9,7 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -1566,6 +1567,28 @@ def test_a_full_disk_fails_the_picture_and_leaves_nothing(
     assert "No space left" in place.only_line and "free some room" in place.only_line
     assert place.output.read_bytes() == b"mine" and place.big.read_bytes() == before
     assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+
+
+@pytest.mark.parametrize("damage", [True, False])
+def test_a_disk_without_the_room_is_refused_before_anything_is_computed(
+    place: Place, damage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.fill_in(hole=HOLE & damage, tiled=True, blockxsize=256, blockysize=256)
+    size = place.big.stat().st_size
+    needed = size + 256 * 256 * (3 + 1) * damage  # what is decoded is kept beside the output
+    usage = shutil.disk_usage(place.root)
+
+    def free(number: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Engine, "fill", lambda *_: pytest.fail("computed"))
+        free(needed - 1)
+        assert place("--progress", "none") == 1
+    assert "MiB are free: free some room" in place.only_line and str(place.output) in place.only_line
+    assert names(place.root) == ["big.tif", "m.png"]
+    free(needed)
+    assert place() == 0
 
 
 LIMITED = """
