@@ -59,6 +59,7 @@ if TYPE_CHECKING:
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
 SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
 ROWS = 256  # of a mask looked at together
+COLLAR = 0.05  # share of a picture; what is less may be torn edges
 MOST_AWAY = 0.5  # pixels that a mask may lie beside its picture on the map: less is rounding
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
@@ -658,9 +659,14 @@ class _Big:
                 self._emit(Notice(f"{path} {FAINT}"))
 
     def _look_at(self, damage: Damage) -> None:
-        suspicion = self._settings.suspicion(damage.area / (damage.width * damage.height))
+        share = damage.area / (damage.width * damage.height)
+        suspicion = self._settings.suspicion(share)
         if suspicion is not None and not self._mask.own:
             self._emit(Notice(f"{self._mask.name}: {suspicion}"))
+        if self._mask.own and self._mask.reveals and share > COLLAR and damage.area_at_border > damage.area / 2:
+            marked = f"marks {share:.1%} of the picture as damaged, and most of that touches its border"
+            way_out = "if there is no picture to restore, as beside a turned sheet, mark the damage alone with --mask"
+            self._emit(Notice(f"{self._mask.name}: {marked}; {way_out}"))
 
 
 _T = TypeVar("_T")

@@ -1331,6 +1331,29 @@ def test_a_mask_of_more_than_60_percent_is_mentioned(place: Place) -> None:
     assert "80%" in notice and "--invert-mask" in notice and report.notices == (notice,)
 
 
+@pytest.mark.parametrize("how", ["alpha", "nodata", "mask band", "mask"])
+@pytest.mark.parametrize("where", ["corners", "narrow", "inside"])
+def test_the_collar_of_a_turned_sheet_is_mentioned_and_filled_all_the_same(place: Place, how: str, where: str) -> None:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    hole = {
+        "corners": (rows + columns < 60) | (rows + columns > HEIGHT + WIDTH - 60) | HOLE,
+        "narrow": (rows < 5) | (columns < 2),
+        "inside": LARGE | (rows == 0),
+    }[where]
+    colours = picture(hole=hole)
+    shown = np.where(hole, 0, 255).astype(np.uint8)
+    if how == "alpha":
+        save(place.big, np.dstack([colours, shown]), ALPHA="YES")
+    elif how == "nodata":
+        save(place.big, colours, nodata=PAINT)
+    else:
+        save(place.big, colours, after=lambda raster: raster.write_mask(shown) if how == "mask band" else None)
+    save_mask(place.mask, hole)
+    assert place(mask="" if how == "mask" else None) == 0
+    assert ("touches its border; " in place.err and "--mask" in place.err) == (where == "corners" and how != "mask")
+    assert (place.restored()[..., :3][hole] != PAINT).any(axis=1).all()
+
+
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (1, 300), (300, 1)])
 def test_pictures_of_one_pixel_in_some_direction_are_restored(place: Place, width: int, height: int) -> None:
     hole = np.zeros((height, width), np.bool_)
