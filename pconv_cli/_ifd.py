@@ -92,7 +92,8 @@ class Directory:
         """The first values of a tag of integers."""
         kind, _, data = self.value(tag, 64)
         letter = _LETTERS.get(kind, "B")
-        return struct.unpack(f"{self.order}{len(data) // struct.calcsize(self.order + letter)}{letter}", data)
+        whole, rest = divmod(len(data), struct.calcsize(self.order + letter))  # the last may be cut
+        return struct.unpack(f"{self.order}{whole}{letter}", data[: len(data) - rest])
 
     def number(self, tag: int, default: int | None = None) -> int:
         """The first value of a tag of integers, or what stands for it where the tag is missing or empty.
@@ -180,8 +181,8 @@ def shared_jpeg_tables(tiff: Directory, tables_of: Callable[[int], bytes]) -> by
 def _whole_or_damaged() -> Iterator[None]:
     try:
         yield
-    except (struct.error, OverflowError, ValueError) as error:
-        raise ValueError("its tags cannot be read") from error
+    except (struct.error, OverflowError, ValueError):
+        raise ValueError("its tags cannot be read") from None  # Python would tell of buffers
 
 
 def _append(stream: IO[bytes], data: bytes) -> int:

@@ -219,6 +219,12 @@ class Source:
             return str(raster.tags(ns="xml:XMP").get("xml:XMP", "")).encode()
 
     @property
+    def lost_by_fills(self) -> tuple[str, ...]:
+        """What will be lost as soon as anything is filled; `Canvas.commit` tells how much."""
+        jpeg = self.in_place and self._tiff is not None and self._tiff.number(259, 1) == _JPEG
+        return (Loss("JPEG-compressed: pixels in the blocks that hold damage are encoded again"),) if jpeg else ()
+
+    @property
     def opaque(self) -> float:
         """The value of alpha that hides nothing."""
         return 1.0 if self.dtype.kind == "f" else int(np.iinfo(self.dtype).max)
@@ -379,9 +385,11 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     wrong = sorted(types - {"uint8", "uint16", "float32"})
     if wrong or len(types) > 1 or bits - {1, 2, 4} or (bits and ColorInterp.palette not in kinds):
         what = " and ".join(wrong or sorted(types)) if wrong or len(types) > 1 else f"{bits.pop()} bits"
-        raise ItemError(
-            path, f"pixels are {what} per channel, not 8 or 16 bits or float32: convert a copy to one of them"
-        )
+        way_out = "convert a copy to one of them"
+        if wrong and not any(name.startswith("complex") for name in wrong):
+            bits_kept = "" if set(wrong) <= {"int8", "int16"} else ", which keeps 24 bits of each value"
+            way_out = f"convert a copy (gdal_translate -ot Float32 {path.name} out.tif){bits_kept}"
+        raise ItemError(path, f"pixels are {what} per channel, not 8 or 16 bits unsigned or float32: {way_out}")
     # GDAL turns some of these into RGB while it reads, and cannot turn them back.
     space = raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "RGB")
     if tiff is not None:
@@ -1449,9 +1457,12 @@ def _open(path: Path, mode: str = "r", *, raw: bool = False, **options: Any) -> 
     driver = "GTiff"
     if mode == "r":
         with path.open("rb") as stream:
-            head = stream.read(8)
+            head = stream.read(256)
         driver = next((name for name, starts in _FORMATS.items() if head.startswith(starts)), "")
         if not driver:
+            if b"<VRTDataset" in head:
+                way_out = f"make a picture of it (gdal_translate {path.name} {path.stem}.tif)"
+                raise ItemError(path, f"is a VRT, which holds no picture and only says where others lie: {way_out}")
             raise ItemError(path, _NOT_A_PICTURE if head else "the file is empty (0 bytes): fetch it again")
     place = _encodable(path).absolute()
     with quietly():
@@ -1542,4 +1553,6 @@ def _cause(error: BaseException) -> str:
     """What GDAL said first: rasterio's own words are that the details are elsewhere."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, struct.error):  # what Python says of buffers means nothing to anybody
+        return "its structure cannot be read"
     return " ".join(str(error).split()) or type(error).__name__

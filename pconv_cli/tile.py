@@ -433,6 +433,8 @@ class _Big:
                 return self._finished(self._item("not_done"), ())
             if all(plan.damage.area == source.width * source.height for plan in planned):
                 raise self._nothing_left()
+            if settings.strict and any(plan.damage.area for plan in planned):
+                refuse_losses(source.path, source.lost_by_fills)
             self._refuse_full(canvas.room(window for plan in planned for window in plan.windows))
             if not any(plan.damage.area for plan in planned):
                 self._look_at_nothing()
@@ -652,11 +654,12 @@ class _Big:
         )  # fmt: skip
 
     def _look_at_nothing(self) -> None:
-        """Say that a mask marks nothing although something is drawn on it."""
-        path = self._mask.path
+        """Refuse a mask that marks nothing although something is drawn on it: no one has drawn that for nothing."""
+        path, plain = self._mask.path, True
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            if path is not None and not is_plain(path):
-                self._emit(Notice(f"{path} {FAINT}"))
+            plain = path is None or is_plain(path)
+        if path is not None and not plain:
+            raise ItemError(path, FAINT)
 
     def _look_at(self, damage: Damage) -> None:
         share = damage.area / (damage.width * damage.height)

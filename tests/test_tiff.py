@@ -1067,6 +1067,18 @@ def test_a_directory_that_is_not_there_is_an_item_error(tmp_path: Path, data: by
             look(path)
 
 
+@pytest.mark.parametrize("compress", ["deflate", "jpeg"])
+def test_wherever_a_file_is_cut_nobody_is_told_of_buffers(tmp_path: Path, compress: str) -> None:
+    path = save(tmp_path / "a.tif", picture(1, width=16, height=16), compress=compress)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        try:
+            restore(path, tmp_path / "b.tif", Window(0, 0, 4, 4), overwrite=True)
+        except ItemError as error:
+            assert "buffer" not in error.reason and "unpack" not in error.reason, (length, error.reason)
+
+
 def test_a_tag_that_claims_more_than_there_is_gives_what_there_is(tmp_path: Path) -> None:
     entry = struct.pack("<HHQQ", 34675, 7, 2**62, 16) + struct.pack("<HHQQ", 700, 7, 2**62, 2**63)
     entry += struct.pack("<HHQQ", 274, 3, 0, 0)
@@ -1114,12 +1126,16 @@ def test_what_cannot_be_restored_is_refused_with_a_way_out(tmp_path: Path) -> No
     assert "empty (0 bytes)" in refused(path)
     path.write_text("hello")
     assert "not a TIFF" in refused(path)
-    path.write_text('<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>')
-    assert "not a TIFF" in refused(path)
+    path.write_text('<?xml version="1.0"?>\n<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>')
+    assert "is a VRT" in refused(path) and "gdal_translate" in refused(path)
     path.unlink()
     for dtype in ("float64", "int16", "uint32", "int8"):
         save(path, picture(1).astype(dtype))
-        assert dtype in refused(path) and "convert a copy" in refused(path)
+        assert f"are {dtype} per channel, not 8 or 16 bits unsigned or float32" in refused(path)
+        assert "gdal_translate -ot Float32 a.tif out.tif" in refused(path)
+        assert ("24 bits" in refused(path)) == (dtype not in ("int16", "int8"))
+    save(path, picture(1).astype("complex64"))
+    assert "complex64" in refused(path) and "gdal_translate" not in refused(path)
     save(path, picture(1) % 4, NBITS=2)
     assert "2 bits" in refused(path)
     save(path, picture(1, "uint16") % 4096, NBITS=12)

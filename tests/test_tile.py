@@ -38,7 +38,7 @@ from pconv_cli.errors import UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
-from pconv_cli.settings import Settings
+from pconv_cli.settings import FAINT, Settings
 from pconv_cli.tile import tile
 
 PATIENCE = 60
@@ -505,7 +505,8 @@ def test_a_drawn_plan_shows_picture_damage_windows_cuts_and_crossings(place: Pla
     place.fill_in(hole=LARGE)
     drawing = place.root / "plan.png"
     assert place("--plan-image", drawing, "--size", "64") == 0
-    assert place.out == place.err == "" and names(place.root) == ["big.tif", "m.png", "plan.png"]
+    assert place.out == "" and place.only_line == f"note: the plan is drawn in {drawing}; nothing is restored"
+    assert names(place.root) == ["big.tif", "m.png", "plan.png"]
     shown = as_pillow_sees(drawing)
     assert shown.shape == (HEIGHT, WIDTH, 3)
     for colour in (sketch.DAMAGE, sketch.WINDOW, sketch.HEALED, sketch.CUT, sketch.CROSSING):
@@ -910,11 +911,16 @@ def test_pixels_that_jpeg_changes_outside_the_mask_are_counted_and_told(place: P
     assert any("encoded again" in notice for notice in item["notices"])
 
 
-def test_strict_refuses_what_jpeg_would_lose_and_leaves_nothing(place: Place) -> None:
+def test_strict_refuses_what_jpeg_would_lose_before_anything_is_computed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.fill_in(compress="jpeg", photometric="YCBCR", **TILES)
+    monkeypatch.setattr(engine.Engine, "fill", lambda *_: pytest.fail("computed"))
     assert place("--strict", "--progress", "none") == 1
     assert "--strict refuses" in place.only_line and "JPEG" in place.only_line and "leave it out" in place.only_line
     assert names(place.root) == ["big.tif", "m.png"]
+    save_mask(place.mask, HOLE & False)
+    assert place("--strict") == 0 and place.output.read_bytes() == place.big.read_bytes()
 
 
 def test_strict_refuses_files_beside_before_anything_is_computed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -1295,6 +1301,16 @@ def test_a_mask_without_damage_gives_a_byte_identical_copy(place: Place, options
     assert place.output.read_bytes() == place.big.read_bytes()
     assert place() == 1 and "--overwrite" in place.err
     assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+
+
+@pytest.mark.parametrize("value", [1, 127])
+def test_a_mask_too_dark_to_mark_anything_is_refused(place: Place, value: int) -> None:
+    place.fill_in()
+    Image.fromarray(np.where(HOLE, value, 0).astype(np.uint8)).save(place.mask)
+    assert place("--progress", "none") == 1
+    assert place.only_line.endswith(f"{place.mask}: {FAINT}") or f"({place.mask}): {FAINT}" in place.only_line
+    assert names(place.root) == ["big.tif", "m.png"]
+    assert place("--invert-mask", "--progress", "none") == 1 and "whole picture" in place.only_line
 
 
 def test_a_picture_without_damage_that_is_no_tiff_becomes_one(place: Place) -> None:
