@@ -44,7 +44,7 @@ from rasterio.warp import transform as transform_points
 from rasterio.windows import Window as _Part
 
 from pconv_cli import files
-from pconv_cli._ifd import Directory, graft, graft_from, shared_jpeg_tables
+from pconv_cli._ifd import Directory, cut_short, graft, graft_from, shared_jpeg_tables
 from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
@@ -176,6 +176,8 @@ class Source:
         if tiff is not None and not self._why_anew and tiff.number(259, 1) == _JPEG:
             self._why_anew, self._tables = _jpeg_tables(raster, tiff)
         self.in_place = not self._why_anew
+        if tiff is not None and self.in_place and cut_short(tiff):
+            raise OSError("some of its pixels would lie beyond its end")
         self.notices_anew = tuple(self._find_notices(raster, beside, in_place=False))
         self.notices = tuple(self._find_notices(raster, beside, in_place=self.in_place))
 

@@ -1067,6 +1067,32 @@ def test_a_directory_that_is_not_there_is_an_item_error(tmp_path: Path, data: by
             look(path)
 
 
+@pytest.mark.parametrize("big", ["NO", "YES"])
+@pytest.mark.parametrize("compress", ["none", "deflate", "jpeg"])
+def test_a_file_that_is_cut_is_refused_though_the_hole_is_elsewhere(tmp_path: Path, compress: str, big: str) -> None:
+    options = {"compress": compress, "tiled": True, "blockxsize": 64, "blockysize": 64, "BIGTIFF": big}
+    path = save(tmp_path / "a.tif", picture(1), **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: directories(path)[0][324].numbers[-1]])
+    assert "cut short (some of its pixels would lie beyond its end)" in refused(path)
+    path.write_bytes(data + b"more")
+    assert restore(path, tmp_path / "b.tif", Window(0, 0, 9, 9)) is not None
+
+
+def test_a_last_strip_that_claims_rows_beyond_the_picture_is_no_cut(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(1), compress="none", blockysize=16)
+    tags, data = directories(path)[0], path.read_bytes()
+    lengths = tags[279].numbers
+    assert lengths[0] == 16 * WIDTH > lengths[-1] and tags[273].numbers[-1] + lengths[-1] == len(data)
+    letter = "<LL" if tags[279].kind == 4 else "<HH"
+    old, new = struct.pack(letter, lengths[-2], lengths[-1]), struct.pack(letter, lengths[0], lengths[0])
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    assert directories(path)[0][279].numbers[-1] == lengths[0]
+    assert restore(path, tmp_path / "b.tif") == ()
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(path)))
+
+
 @pytest.mark.parametrize("compress", ["deflate", "jpeg"])
 def test_wherever_a_file_is_cut_nobody_is_told_of_buffers(tmp_path: Path, compress: str) -> None:
     path = save(tmp_path / "a.tif", picture(1, width=16, height=16), compress=compress)
