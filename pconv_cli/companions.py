@@ -31,11 +31,13 @@ class Companions:
         lost: Names of those that cannot be carried over.
         crs: Where on earth it lies, as WKT, by `.aux.xml`; empty where that does not say it.
         geotransform: Six numbers in GDAL's order, by the same; None where it does not say it.
+        nodata: The value that stands for "nothing here", by the same; None where it does not say it.
     """
 
     lost: tuple[str, ...] = ()
     crs: str = ""
     geotransform: tuple[float, ...] | None = None
+    nodata: float | None = None
     _contents: dict[str, bytes] = field(default_factory=dict, repr=False)  # by kind: ".aux.xml" or that of a world file
 
     @classmethod
@@ -43,18 +45,21 @@ class Companions:
         """Read those that are there."""
         contents, lost = {}, []
         aux = path.with_name(path.name + _AUX)
-        crs, geotransform = "", None
+        crs, geotransform, nodata = "", None, None
         try:
             data = _read(aux)
             if data is not None:
                 root = ElementTree.fromstring(data)
                 crs = (root.findtext("SRS") or "").strip()
                 geotransform = _numbers(root.findtext("GeoTransform"))
+                value = root.findtext("PAMRasterBand[@band='1']/NoDataValue")
+                nodata = float(value) if value else None
                 stale = _without_statistics(root)
                 if len(root):
                     contents[_AUX] = ElementTree.tostring(root) + b"\n" if stale else data
         except (OSError, ValueError, ElementTree.ParseError):
             lost.append(aux.name)
+            crs, geotransform, nodata = "", None, None
         for kind, suffix in _world_suffixes(path).items():
             for world in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
                 try:
@@ -64,7 +69,7 @@ class Companions:
                     continue
                 if data is not None:
                     contents.setdefault(kind, data)
-        return cls(tuple(lost), crs, geotransform, contents)
+        return cls(tuple(lost), crs, geotransform, nodata, contents)
 
     def targets(self, output: Path) -> dict[Path, bytes]:
         """What is to lie beside a copy, with what is in it."""

@@ -163,8 +163,8 @@ class Source:
         kind = () if tiff is None or 338 not in tiff.entries else tiff.numbers(338)
         self.premultiplied = self.alpha is not None and 1 in kind
         self.icc = _profile_of(tiff, raster)
-        self.nodata: float | None = raster.nodata
         self.companions = Companions.of(path)
+        self.nodata: float | None = raster.nodata if self.companions.nodata is None else self.companions.nodata
         beside = [Path(name).name for name in raster.files[1:]]
         self.validity = self._validity()
         # Alpha is a mask of the whole picture to GDAL as well, but none that could be written as one.

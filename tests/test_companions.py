@@ -55,11 +55,20 @@ def test_statistics_are_left_behind_and_nothing_else(tmp_path: Path) -> None:
     assert b'<MDI key="kept">8</MDI>' in data and b"<SRS>" in data and b"<GeoTransform>" in data
 
 
-@pytest.mark.parametrize("content", [b"", b"<PAMDataset>", b"\xff" * 99, b"<P><GeoTransform>a,b</GeoTransform></P>"])
+@pytest.mark.parametrize(
+    "content",
+    [
+        b"",
+        b"<PAMDataset>",
+        b"\xff" * 99,
+        b"<P><SRS>here</SRS><GeoTransform>a,b</GeoTransform></P>",
+        b'<P><SRS>here</SRS><PAMRasterBand band="1"><NoDataValue>x</NoDataValue></PAMRasterBand></P>',
+    ],
+)
 def test_what_cannot_be_read_is_named(tmp_path: Path, content: bytes) -> None:
     (tmp_path / "a.tif.aux.xml").write_bytes(content)
     found = Companions.of(tmp_path / "a.tif")
-    assert found.lost == ("a.tif.aux.xml",) and not found.targets(tmp_path / "b.tif")
+    assert found == Companions(lost=("a.tif.aux.xml",))
 
 
 def test_what_is_far_too_large_is_named(tmp_path: Path) -> None:

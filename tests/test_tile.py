@@ -934,6 +934,22 @@ def test_strict_refuses_files_beside_before_anything_is_computed(place: Place, m
     assert names(place.root) == ["big.tif", "big.tif.aux.xml", "m.png"]
 
 
+@pytest.mark.parametrize("compress", ["lzw", "lerc"])
+def test_a_nodata_value_beside_the_picture_marks_damage_too(place: Place, compress: str) -> None:
+    save(place.big, picture(), compress=compress)
+    (place.root / "big.tif.aux.xml").write_text(
+        "<PAMDataset>"
+        + "".join(f"<PAMRasterBand band='{n}'><NoDataValue>{PAINT}</NoDataValue></PAMRasterBand>" for n in (1, 2, 3))
+        + "</PAMDataset>"
+    )
+    place.item("--strict", mask=None)
+    check(load(place.big), place.restored(), HOLE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(place.output) as raster:
+            assert raster.nodatavals == (PAINT,) * 3 and (raster.dataset_mask() == 255).all()
+
+
 @pytest.mark.parametrize("damage", [True, False])
 def test_what_says_from_beside_where_a_picture_lies_is_kept(place: Place, damage: bool) -> None:
     place.fill_in(hole=HOLE & damage)
