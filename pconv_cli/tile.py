@@ -203,7 +203,7 @@ def tile(
             for path in (output, *maps):  # before torch and the weights are loaded
                 _refuse_taken(path, big, overwrite=settings.overwrite)
             _refuse_taken_beside(output, source, overwrite=settings.overwrite)
-            job = _Big(source, chosen, output, settings, emit, stop, cluster)
+            job = _Big(source, chosen, output, settings, emit, stop, cluster, staged=stage.holds(output))
             item = job.restore(described)
         if item.status != "not_done":
             _deliver(stage, output, settings)
@@ -390,9 +390,10 @@ class _Big:
 
     def __init__(
         self, source: Source, mask: _Mask, output: Path, settings: Settings, emit: Listener,
-        stop: Callable[[], bool], cluster: Cluster | None,
+        stop: Callable[[], bool], cluster: Cluster | None, *, staged: bool,
     ) -> None:  # fmt: skip
         self._source, self._mask, self._output, self._cluster = source, mask, output, cluster
+        self._staged = staged
         self._settings, self._emit, self._stop = settings, emit, stop
         self._started = time.monotonic()
         self._space: str | None = None
@@ -470,10 +471,11 @@ class _Big:
         folder = self._output.absolute().parent
         free = shutil.disk_usage(folder).free
         if needed > free:
-            amounts = (
-                f"needs some {needed / 2**20:,.1f} MiB in {folder} until it is done, {free / 2**20:,.1f} MiB are free"
-            )
-            raise ItemError(self._output, f"{amounts}: free some room there, or choose another output folder")
+            where, other = f"in {folder}", "choose another output folder"
+            if self._staged:
+                where, other = "on this machine", "set TMPDIR to another folder"
+            amounts = f"needs some {needed / 2**20:,.1f} MiB {where} until it is done, {free / 2**20:,.1f} MiB are free"
+            raise ItemError(self._output, f"{amounts}: free some room there, or {other}")
 
     def _ready(self, part: Path, notices: Sequence[str]) -> None:
         settings, source, output = self._settings, self._source, self._output
