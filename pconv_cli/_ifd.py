@@ -14,6 +14,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeAlias
 
+import numpy as np
+from numpy.typing import NDArray
+
 Value: TypeAlias = tuple[int, int, bytes]  # type, count, and bytes in the file's own order
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
@@ -92,7 +95,8 @@ class Directory:
         """The first values of a tag of integers."""
         kind, _, data = self.value(tag, 64)
         letter = _LETTERS.get(kind, "B")
-        return struct.unpack(f"{self.order}{len(data) // struct.calcsize(self.order + letter)}{letter}", data)
+        whole, rest = divmod(len(data), struct.calcsize(self.order + letter))  # the last may be cut
+        return struct.unpack(f"{self.order}{whole}{letter}", data[: len(data) - rest])
 
     def number(self, tag: int, default: int | None = None) -> int:
         """The first value of a tag of integers, or what stands for it where the tag is missing or empty.
@@ -104,6 +108,21 @@ class Directory:
         if not values and default is None:
             raise ValueError(f"tag {tag} is missing")
         return values[0] if values else default or 0
+
+
+def cut_short(tiff: Directory) -> bool:
+    """Whether any block of a file would lie beyond its end, and so where others will be put as soon as it grows."""
+    offset, size = (324, 325) if 324 in tiff.entries else (273, 279)
+    if offset not in tiff.entries:
+        return False
+    end = tiff.path.stat().st_size
+    starts = _all_numbers(tiff, offset)
+    lengths = _all_numbers(tiff, size) if size in tiff.entries else np.ones_like(starts)
+    if tiff.number(259, 1) == 1:  # some claim whole strips where fewer rows are left: those can be read
+        lengths = np.minimum(lengths, 1)
+    count = min(len(starts), len(lengths))
+    starts, lengths = starts[:count], lengths[:count]
+    return bool(((lengths > 0) & (starts > 0) & (starts + lengths > end)).any())
 
 
 def graft(path: Path, tags: dict[int, Value]) -> None:
@@ -176,12 +195,19 @@ def shared_jpeg_tables(tiff: Directory, tables_of: Callable[[int], bytes]) -> by
     return tables_of(low)[:-2] + shared[2:]
 
 
+def _all_numbers(tiff: Directory, tag: int) -> NDArray[np.uint64]:
+    """All values of a tag of integers that are in the file."""
+    kind, _, data = tiff.value(tag, 2**32)
+    size = _SIZES.get(kind, 1)
+    return np.frombuffer(data[: len(data) // size * size], f"{tiff.order}u{size}").astype(np.uint64)
+
+
 @contextmanager
 def _whole_or_damaged() -> Iterator[None]:
     try:
         yield
-    except (struct.error, OverflowError, ValueError) as error:
-        raise ValueError("its tags cannot be read") from error
+    except (struct.error, OverflowError, ValueError):
+        raise ValueError("its tags cannot be read") from None  # Python would tell of buffers
 
 
 def _append(stream: IO[bytes], data: bytes) -> int:

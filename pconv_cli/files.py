@@ -8,16 +8,19 @@ from __future__ import annotations
 
 import errno
 import os
+import re
 import secrets
 import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
+from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
 # The filters of warnings are the whole process's: one thread at a time may bend them, whatever library it hushes.
 _WARNINGS = threading.Lock()
+_HELD = re.compile(r"(?:held|with)\.([0-9a-f]{8})\.part")
 
 
 class Refused(OSError):
@@ -27,6 +30,53 @@ class Refused(OSError):
 def hidden(target: Path) -> Path:
     """A name beside the target that nobody else has, for what is not finished."""
     return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
+
+
+class Held:
+    """Two hidden files beside a target that are known to be in use as long as their process lives.
+
+    The first is open from the beginning, and locked; the second, of the same number, may be made and opened by anybody.
+
+    Attributes:
+        stream: The first file, open for writing and reading, empty.
+        second: Name of the second one. It is not there yet.
+    """
+
+    def __init__(self, target: Path) -> None:
+        """Make the first file.
+
+        Raises:
+            OSError: The disk says no.
+        """
+        while True:
+            self._first, self.second = _held_names(target, secrets.token_hex(4))
+            self.stream = self._first.open("x+b")
+            if _lock(self.stream) is not None and os.path.lexists(self._first):
+                return
+            self.stream.close()  # swept by another, just before it was locked
+
+    def close(self) -> None:
+        """Remove both."""
+        self.second.unlink(missing_ok=True)
+        with suppress(OSError):  # after a full disk there may be bytes left that still have no room
+            self.stream.close()
+        self._first.unlink(missing_ok=True)
+
+
+def sweep(target: Path) -> int:
+    """Remove what killed processes have left of `Held` files for a target, where the file system knows of locks.
+
+    Returns:
+        How many files were removed.
+    """
+    removed = 0
+    beginning = f".{target.name[:50]}."
+    with suppress(OSError):  # a folder that cannot be looked at
+        names = [path.name for path in target.parent.iterdir()]
+        found = [name.removeprefix(beginning) for name in names if name.startswith(beginning)]
+        for number in {match[1] for match in map(_HELD.fullmatch, found) if match}:
+            removed += _swept(*_held_names(target, number))
+    return removed
 
 
 def refuse_same(source: Path, target: Path) -> None:
@@ -129,6 +179,46 @@ def quietly() -> Iterator[None]:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def _held_names(target: Path, number: str) -> tuple[Path, Path]:
+    first, second = (target.with_name(f".{target.name[:50]}.{kind}.{number}.part") for kind in ("held", "with"))
+    return first, second
+
+
+def _swept(first: Path, second: Path) -> int:
+    """Remove what was held by a process that is no more; how many files that was."""
+    try:
+        stream = first.open("r+b")
+    except FileNotFoundError:  # whoever is at work has it
+        return _removed(second)
+    with stream:
+        return _removed(second) + _removed(first) if _lock(stream) else 0
+
+
+def _lock(stream: BufferedRandom) -> bool | None:
+    """Lock a file until it is closed or its process ends, however it ends.
+
+    Returns:
+        Whether that was done; False where the system or the folder has no locks, None where another has it.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return None
+    except (ImportError, OSError):
+        return False
+    return True
+
+
+def _removed(path: Path) -> int:
+    try:
+        path.unlink()
+    except FileNotFoundError:
+        return 0
+    return 1
 
 
 def _link(part: Path, target: Path) -> None:

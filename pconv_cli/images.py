@@ -21,7 +21,7 @@ import io
 import logging
 import shutil
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
@@ -34,6 +34,7 @@ from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 from pconv_cli import _carry, _jpeg, files
 from pconv_cli._carry import Carried, Tags
 from pconv_cli.colours import as_bytes, lay, luminance
+from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.layers import Layer, dotted, layers, limits_of, ranged
@@ -584,6 +585,8 @@ def write_mask(mask: MaskImage, *, overwrite: bool) -> None:
 def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | None = None) -> None:
     """Copy a file byte by byte, all of it or nothing; `ready` is told of it as in `write_picture`.
 
+    What lies beside a TIFF and describes it goes with it.
+
     Raises:
         ItemError: The source cannot be read, the target exists or is the source, or the disk says no.
     """
@@ -595,11 +598,14 @@ def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | Non
         try:
             files.refuse_same(source, target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            with files.whole(target, overwrite=overwrite) as out:
+            described = Companions.of(source) if _is_tiff(source) else Companions()
+            described.refuse_taken(target, overwrite=overwrite)
+            with ExitStack() as together, files.whole(target, overwrite=overwrite) as out:
                 shutil.copyfileobj(stream, out, 1 << 20)
                 out.flush()
                 if ready is not None:
                     ready(Path(out.name), ())
+                together.enter_context(described.beside(target, overwrite=overwrite))
         except OSError as error:
             raise ItemError(target, _why_unwritable(error, "a copy")) from error
 
@@ -933,7 +939,7 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
             icc=source.icc, exif=exif, xmp=xmp, photoshop=_carry.photoshop_of(tags), dpi=_carry.dpi_of(tags),
             tags=tags, tiff=True, palette=b"" if source.palette is None else source.palette.tobytes(),
             lost=(*lost, *["that colours are multiplied by alpha"] * source.premultiplied),
-            left_behind=source.notices_anew,
+            left_behind=(*source.notices_anew, *_left_beside(source)),
         )  # fmt: skip
     return Picture(
         path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, mode, "TIFF", source.orientation,
@@ -941,6 +947,12 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
                inverted=source.inverted),
         carried, alpha=source.alpha, nodata=source.nodata, shown=shown, inverted=source.inverted,
     )  # fmt: skip
+
+
+def _left_beside(source: tiff.Source) -> tuple[str, ...]:
+    """What lies beside a TIFF and goes with no other format."""
+    names = ", ".join(path.name for path in source.companions.targets(source.path))
+    return (Loss(f"beside the file and not carried over: {names}"),) if names else ()
 
 
 def _tiff_mode(source: tiff.Source) -> str:

@@ -29,7 +29,7 @@ NAME = ".pconv-journal.jsonl"
 """The journal's name in the folder of the results."""
 
 _CHUNK = 1 << 20
-_LEFTOVER = re.compile(r"\.(.*)\.[0-9a-f]{8}\.part", re.DOTALL)  # as `files.hidden` names them
+_LEFTOVER = re.compile(r"\.(.*?)(?:\.held|\.with)?\.[0-9a-f]{8}\.part", re.DOTALL)  # as `files` names them
 
 
 class _Content(NamedTuple):

@@ -301,6 +301,14 @@ class Damage(Runs):
         np.maximum.at(boxes[:, 3], labels, self.rows + 1)
         return labels, boxes
 
+    @property
+    def area_at_border(self) -> int:
+        """Number of pixels in all components that touch the picture's border."""
+        labels, boxes = self.components()
+        at_border = (boxes[:, :2] == 0).any(axis=1) | (boxes[:, 2:] == (self.width, self.height)).any(axis=1)
+        mine = at_border[labels]
+        return int((self.stops[mine].astype(np.int64) - self.starts[mine]).sum())
+
     def deep(self, cell: int = 8) -> bool:
         """Whether damage is so deep that a reduced copy of the picture would have holes too.
 

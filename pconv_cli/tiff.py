@@ -37,11 +37,15 @@ import rasterio
 import rasterio.shutil
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
+from rasterio.crs import CRS
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import CRSError, RasterioError
+from rasterio.warp import transform as transform_points
 from rasterio.windows import Window as _Part
 
 from pconv_cli import files
-from pconv_cli._ifd import Directory, graft, graft_from, shared_jpeg_tables
+from pconv_cli._ifd import Directory, cut_short, graft, graft_from, shared_jpeg_tables
+from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.regions import Window
@@ -104,6 +108,7 @@ class Source:
         premultiplied: Whether colours are multiplied by alpha already.
         nodata: The value that stands for "nothing here", if the file names one; in float pictures NaN always does.
         validity: How the file itself says which pixels hold nothing, the best way first where it has several.
+        companions: What lies beside the file and describes it: it goes with the output.
         in_place: Whether a copy of the file can be patched block by block; if not, it is written anew as a TIFF.
         notices: What of the file will not be as one might expect in the output, one line each.
         notices_anew: The same for an output that is written anew.
@@ -158,16 +163,21 @@ class Source:
         kind = () if tiff is None or 338 not in tiff.entries else tiff.numbers(338)
         self.premultiplied = self.alpha is not None and 1 in kind
         self.icc = _profile_of(tiff, raster)
-        self.nodata: float | None = raster.nodata
+        self.companions = Companions.of(path)
+        self.nodata: float | None = raster.nodata if self.companions.nodata is None else self.companions.nodata
         beside = [Path(name).name for name in raster.files[1:]]
         self.validity = self._validity()
-        self._own_mask = MaskFlags.per_dataset in self._flags and not any(name.endswith(".msk") for name in beside)
+        # Alpha is a mask of the whole picture to GDAL as well, but none that could be written as one.
+        has_mask = MaskFlags.per_dataset in self._flags and MaskFlags.alpha not in self._flags
+        self._own_mask = has_mask and not any(name.endswith(".msk") for name in beside)
         self._tiff = tiff
         self._why_anew = "it is not a TIFF" if tiff is None else _why_not_in_place(tiff, raster)
         self._tables = b""
         if tiff is not None and not self._why_anew and tiff.number(259, 1) == _JPEG:
             self._why_anew, self._tables = _jpeg_tables(raster, tiff)
         self.in_place = not self._why_anew
+        if tiff is not None and self.in_place and cut_short(tiff):
+            raise OSError("some of its pixels would lie beyond its end")
         self.notices_anew = tuple(self._find_notices(raster, beside, in_place=False))
         self.notices = tuple(self._find_notices(raster, beside, in_place=self.in_place))
 
@@ -211,13 +221,21 @@ class Source:
             return str(raster.tags(ns="xml:XMP").get("xml:XMP", "")).encode()
 
     @property
+    def lost_by_fills(self) -> tuple[str, ...]:
+        """What will be lost as soon as anything is filled; `Canvas.commit` tells how much."""
+        jpeg = self.in_place and self._tiff is not None and self._tiff.number(259, 1) == _JPEG
+        return (Loss("JPEG-compressed: pixels in the blocks that hold damage are encoded again"),) if jpeg else ()
+
+    @property
     def opaque(self) -> float:
         """The value of alpha that hides nothing."""
         return 1.0 if self.dtype.kind == "f" else int(np.iinfo(self.dtype).max)
 
     def _find_notices(self, raster: Any, beside: list[str], *, in_place: bool) -> Iterator[str]:
-        if beside:
-            yield Loss(f"beside the file and not carried over: {', '.join(beside)}")
+        carried = {target.name for target in self.companions.targets(self.path)}
+        left = [name for name in beside if name not in carried and name not in self.companions.lost]
+        if left or self.companions.lost:
+            yield Loss(f"beside the file and not carried over: {', '.join([*left, *self.companions.lost])}")
         if self._tiff is None:
             return
         pages = max(len(raster.subdatasets) - 1, 0)
@@ -369,9 +387,11 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     wrong = sorted(types - {"uint8", "uint16", "float32"})
     if wrong or len(types) > 1 or bits - {1, 2, 4} or (bits and ColorInterp.palette not in kinds):
         what = " and ".join(wrong or sorted(types)) if wrong or len(types) > 1 else f"{bits.pop()} bits"
-        raise ItemError(
-            path, f"pixels are {what} per channel, not 8 or 16 bits or float32: convert a copy to one of them"
-        )
+        way_out = "convert a copy to one of them"
+        if wrong and not any(name.startswith("complex") for name in wrong):
+            bits_kept = "" if set(wrong) <= {"int8", "int16"} else ", which keeps 24 bits of each value"
+            way_out = f"convert a copy (gdal_translate -ot Float32 {path.name} out.tif){bits_kept}"
+        raise ItemError(path, f"pixels are {what} per channel, not 8 or 16 bits unsigned or float32: {way_out}")
     # GDAL turns some of these into RGB while it reads, and cannot turn them back.
     space = raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "RGB")
     if tiff is not None:
@@ -445,6 +465,16 @@ def _why_not_in_place(tiff: Directory, raster: Any) -> str:
     return "" if block <= _LARGEST_BLOCK else f"its blocks are of {block >> 20} MiB each, too big to be patched"
 
 
+def _placement(raster: Any, companions: Companions) -> tuple[Any, Any]:
+    """Coordinate system and transform of a raster, None for either that nothing tells; what lies beside comes first."""
+    crs, transform = raster.crs or None, None if raster.transform.is_identity else raster.transform
+    with suppress(CRSError):
+        crs = CRS.from_wkt(companions.crs) if companions.crs else crs
+    if companions.geotransform is not None:
+        transform = rasterio.Affine.from_gdal(*companions.geotransform)
+    return crs, transform
+
+
 # ---------------------------------------------------------------- masks
 
 
@@ -456,6 +486,66 @@ def mask_size(path: Path) -> tuple[int, int]:
     """
     with _reading(path), closing(_open(path)) as raster:
         return raster.width, raster.height
+
+
+def off_the_map(path: Path, source: Source) -> tuple[float, str]:
+    """How far from its picture a mask lies on the map, if both say where they lie.
+
+    Args:
+        path: The mask.
+        source: The picture.
+
+    Returns:
+        How far the farthest corner of the mask is from where it belongs, in pixels of the picture, NaN where the two
+        cannot be compared; and the way out. 0 and nothing where either file does not say where it lies.
+
+    Raises:
+        ItemError: A file cannot be opened.
+    """
+    with _reading(path), closing(_open(path)) as raster:
+        (crs, transform), width, height = _placement(raster, Companions.of(path)), raster.width, raster.height
+    with source._raster() as raster:
+        target, grid = _placement(raster, source.companions)
+    counted = crs is None and transform is not None and abs(transform.a) == abs(transform.e) == 1  # in pixels, no place
+    if transform is None or counted or grid is None or grid.is_degenerate:
+        return 0.0, ""
+    corners = np.array([(0, 0), (width, 0), (0, height), (width, height)], float)
+    x, y = _mapped(transform, corners)
+    elsewhere = bool(crs and target and crs != target)
+    if elsewhere:
+        try:
+            with quietly():
+                x, y = (np.array(axis) for axis in transform_points(crs, target, x, y))
+        except (CPLE_BaseError, RasterioError):  # there is no way from one to the other
+            x = y = np.full(4, np.nan)
+    belongs = corners / (width, height) * (source.width, source.height)
+    with np.errstate(invalid="ignore"):
+        away = float(np.abs(np.stack(_mapped(~grid, np.stack((x, y), axis=1)), axis=1) - belongs).max())
+    ways = [f"bring it there ({_warping(path, source, target if elsewhere else None, grid)})"]
+    if not np.isfinite(away):
+        away, ways = float("nan"), []
+    if (width, height) == (source.width, source.height):
+        ways.append(f"if it fits pixel by pixel, take its place on the map from it (gdal_edit.py -unsetgt {path.name})")
+    return away, ", or, ".join(ways)
+
+
+def _mapped(transform: Any, points: NDArray[Any]) -> tuple[NDArray[Any], NDArray[Any]]:
+    """Take points, (n, 2), through a transform."""
+    x, y = points.T
+    return transform.a * x + transform.b * y + transform.c, transform.d * x + transform.e * y + transform.f
+
+
+def _warping(path: Path, source: Source, crs: Any, grid: Any) -> str:
+    """The command that brings a raster onto the grid of a picture, if one does."""
+    code = None
+    with suppress(CRSError):
+        code = crs.to_epsg() if crs else None
+    if grid.b or grid.d or grid.e > 0 or (crs and code is None):
+        return "with gdalwarp, onto the picture's grid"
+    (left, right), (top, bottom) = _mapped(grid, np.array([(0, 0), (source.width, source.height)], float))
+    edges = " ".join(f"{edge:.15g}" for edge in (left, bottom, right, top))
+    system = f"-t_srs EPSG:{code} " if code else ""
+    return f"gdalwarp {system}-te {edges} -ts {source.width} {source.height} {path.name} moved.tif"
 
 
 def orientation(path: Path) -> int:
@@ -603,8 +693,9 @@ def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source,
     profile: dict[str, Any] = {"width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
     profile |= {"compress": "deflate", "photometric": "MINISBLACK", "BIGTIFF": "IF_SAFER", "blockysize": rows}
     with source._raster() as raster:
-        profile |= {"crs": raster.crs} if raster.crs else {}
-        profile |= {} if raster.transform.is_identity else {"transform": raster.transform}
+        crs, transform = _placement(raster, source.companions)
+    profile |= {"crs": crs} if crs else {}
+    profile |= {} if transform is None else {"transform": transform}
     sums: list[tuple[Window, int]] = []
     with _writing(target):
         files.refuse_taken(target, overwrite=overwrite)
@@ -744,6 +835,14 @@ class _Pages:
                 laid[:, columns] |= wanted
                 self._store(key, rows.start, page, laid)
                 self._laid.add(key)
+
+    def room(self, windows: Iterable[Window]) -> int:
+        """Bytes that all pages take which some windows touch."""
+        down, across, keys = self._down, self._across, set[tuple[int, int]]()
+        for window in windows:
+            columns = range(window.x // across, -(-window.right // across))
+            keys.update((y, x) for y in range(window.y // down, -(-window.bottom // down)) for x in columns)
+        return len(keys) * down * (self._row + across)
 
     def laid(self) -> list[Window]:
         """Pages in which anything was laid; the last ones may reach beyond the picture."""
@@ -904,17 +1003,19 @@ class Canvas:
         self._source, self._output, self._overwrite = source, output, overwrite
         self._mark, self._as_laid = mark_valid, as_laid
         self._done = False
+        self._hidden = 0  # filled pixels that the output says are not there
         self.outside_changed = 0
         if output.suffix.lower() not in (".tif", ".tiff"):
             raise ItemError(output, f"pictures this big are written as TIFF, not '{output.suffix}': name it .tif")
-        self._scratch = files.hidden(_encodable(output))
+        _encodable(output)
         with _writing(output):
             files.refuse_same(source.path, output)
             files.refuse_taken(output, overwrite=overwrite)
+            source.companions.refuse_taken(output, overwrite=overwrite)
             output.parent.mkdir(parents=True, exist_ok=True)
-            self._stream = self._scratch.open("x+b")
-        self._pages = _Pages(self._stream, source)
-        self._copying = _Copying(source.path, files.hidden(output))
+            self._held = files.Held(output)
+        self._pages = _Pages(self._held.stream, source)
+        self._copying = _Copying(source.path, self._held.second)
 
     def read(self, window: Window) -> NDArray[Any]:
         """Read a window, what was laid included.
@@ -956,6 +1057,14 @@ class Canvas:
         with _writing(self._output):
             self._pages.lay(window, pixels, where)
 
+    def room(self, windows: Iterable[Window]) -> int:
+        """Bytes that the output and what is decoded meanwhile take beside each other, at least.
+
+        Args:
+            windows: What will be read or laid.
+        """
+        return self._source.path.stat().st_size + self._pages.room(windows)
+
     def commit(
         self,
         finished: Callable[[int, int], None] | None = None,
@@ -993,6 +1102,13 @@ class Canvas:
                     written = self._write_anew(part, why, notices, progress)
                 else:
                     written = self._patch_copy(part, notices, progress)
+                if self._hidden:
+                    who = "mask band" if source._own_mask or source.alpha is None else "alpha"
+                    pixels = f"{self._hidden} pixel{'s' * (self._hidden > 1)}"
+                    notices.append(
+                        f"filled but not to be seen, for its {who} stays as it is: {pixels}; "
+                        "if the damage is what that marks, leave out the mask: it is filled and shown then"
+                    )
                 if written:
                     self._rebuild_overviews(part, notices)
                 if xmp is not None:
@@ -1003,7 +1119,8 @@ class Canvas:
                     flushed.result()
                 if ready is not None:
                     ready(part, notices)
-                files.place(part, self._output, overwrite=self._overwrite)
+                with source.companions.beside(self._output, overwrite=self._overwrite):
+                    files.place(part, self._output, overwrite=self._overwrite)
         finally:
             self._copying.stop()
         self._done = True
@@ -1012,10 +1129,8 @@ class Canvas:
 
     def close(self) -> None:
         """Remove the scratch file; what was not committed is gone."""
-        with suppress(OSError):  # after a full disk there may be bytes left that still have no room
-            self._stream.close()
-        self._scratch.unlink(missing_ok=True)
         self._copying.stop()
+        self._held.close()
 
     def __enter__(self) -> Canvas:
         return self
@@ -1101,12 +1216,22 @@ class Canvas:
         return written
 
     def _mark_mask(self, raster: Any, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        if self._mark and self._source._own_mask and where.any():
-            mask = self._source._mask(window)
-            where = where & ~self._source._is_nothing(pixels)
-            if (mask[where] != 255).any():
-                mask[where] = 255
+        mask = self._source._mask(window) if self._source._own_mask and where.any() else None
+        if mask is not None and self._mark:
+            filled = where & ~self._source._is_nothing(pixels)
+            if (mask[filled] != 255).any():
+                mask[filled] = 255
                 raster.write_mask(mask, window=_part(window))
+        self._count_hidden(pixels, where, mask)
+
+    def _count_hidden(self, pixels: NDArray[Any], where: NDArray[np.bool_], mask: NDArray[np.uint8] | None) -> None:
+        """Count what was filled, but for what is meant to be nothing, and is not to be seen as alpha or the mask is."""
+        alpha = self._source.alpha
+        plane = mask if mask is not None else None if alpha is None else pixels[..., alpha]
+        if plane is not None and where.any():
+            hidden = where & (plane == 0)
+            hidden &= ~self._source._is_nothing(pixels) if self._as_laid else True
+            self._hidden += int(np.count_nonzero(hidden))
 
     def _write_anew(
         self, part: Path, why: str, notices: list[str], progress: Callable[[int, int], None]
@@ -1121,6 +1246,7 @@ class Canvas:
         with source._raster() as raster:
             profile = _profile(raster, source, side)
             settings = _settings(raster, palette=profile["photometric"] == "PALETTE")
+            kinds = raster.colorinterp
         with closing(_open(part, "w", **profile)) as target:
             settings(target)
             for y in range(0, source.height, side):
@@ -1129,6 +1255,7 @@ class Canvas:
                 shown = source._mask(strip) if mask else None
                 if shown is not None and self._mark:
                     shown[where & ~source._is_nothing(pixels)] = 255
+                self._count_hidden(pixels, where, shown)
                 # Block by block: of wider pieces GDAL may flush blocks half full, and encode them twice.
                 for x in range(0, source.width, side):
                     window = Window(x, y, min(side, source.width - x), strip.height)
@@ -1138,6 +1265,10 @@ class Canvas:
                 if shown is not None:
                     target.write_mask(shown, window=_part(strip))
                 progress(len(written), total)
+            differ = source.palette is None and target.colorinterp != kinds
+        if differ:  # said of a file that is being made, it would be forgotten
+            with closing(_open(part, "r+", raw=source._raw)) as target:
+                target.colorinterp = kinds
         lost = _carry_tags(source, part)
         losses = f"; lost: {', '.join(lost)}" if lost else ""
         kind = Loss if lost else str
@@ -1229,19 +1360,10 @@ def _profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
 def _settings(raster: Any, *, palette: bool) -> Callable[[Any], None]:
     """What a new file is told after it has been created: read from one file now, applied to another later."""
     points, reference = raster.gcps
-    rpcs, described, names = raster.rpcs, raster.descriptions, raster.tag_namespaces()
-    skipped = {
-        "IMAGE_STRUCTURE",
-        "DERIVED_SUBDATASETS",
-        "COLOR_PROFILE",
-        "SUBDATASETS",
-        "RPC",
-        "TIFF",
-        "EXIF",
-        "xml:XMP",
-    }
-    tags = {name: raster.tags(ns=name) for name in names if name not in skipped}
-    own, of_bands = raster.tags(), {band: raster.tags(band) for band in raster.indexes}
+    rpcs, described = raster.rpcs, raster.descriptions
+    own, spaces = raster.tags(), _tags_by_namespace(raster, 0)
+    of_bands = {band: (raster.tags(band), _tags_by_namespace(raster, band)) for band in raster.indexes}
+    scales, offsets, units = raster.scales, raster.offsets, raster.units
     colours = raster.colormap(1) if palette else None
 
     def apply(target: Any) -> None:
@@ -1253,13 +1375,25 @@ def _settings(raster: Any, *, palette: bool) -> Callable[[Any], None]:
             target.rpcs = rpcs
         if any(described):
             target.descriptions = described
+        if set(scales) != {1.0} or any(offsets):
+            target.scales, target.offsets = scales, offsets
+        if any(units):
+            target.units = [unit or "" for unit in units]
         target.update_tags(**own)
-        for name, values in tags.items():
+        for name, values in spaces.items():
             target.update_tags(ns=name, **values)
-        for band, values in of_bands.items():
-            target.update_tags(band, **values)
+        for band, (plain, named) in of_bands.items():
+            target.update_tags(band, **plain)
+            for name, values in named.items():
+                target.update_tags(band, ns=name, **values)
 
     return apply
+
+
+def _tags_by_namespace(raster: Any, band: int) -> dict[str, dict[str, str]]:
+    """What a band, or with 0 the whole, is tagged with in namespaces; without those that GDAL fills by itself."""
+    made = {"IMAGE_STRUCTURE", "DERIVED_SUBDATASETS", "COLOR_PROFILE", "SUBDATASETS", "RPC", "TIFF", "EXIF", "xml:XMP"}
+    return {name: raster.tags(band, ns=name) for name in raster.tag_namespaces(band) if name not in made}
 
 
 def _carry_tags(source: Source, part: Path) -> list[str]:
@@ -1325,9 +1459,12 @@ def _open(path: Path, mode: str = "r", *, raw: bool = False, **options: Any) -> 
     driver = "GTiff"
     if mode == "r":
         with path.open("rb") as stream:
-            head = stream.read(8)
+            head = stream.read(256)
         driver = next((name for name, starts in _FORMATS.items() if head.startswith(starts)), "")
         if not driver:
+            if b"<VRTDataset" in head:
+                way_out = f"make a picture of it (gdal_translate {path.name} {path.stem}.tif)"
+                raise ItemError(path, f"is a VRT, which holds no picture and only says where others lie: {way_out}")
             raise ItemError(path, _NOT_A_PICTURE if head else "the file is empty (0 bytes): fetch it again")
     place = _encodable(path).absolute()
     with quietly():
@@ -1418,4 +1555,6 @@ def _cause(error: BaseException) -> str:
     """What GDAL said first: rasterio's own words are that the details are elsewhere."""
     while error.__cause__ is not None:
         error = error.__cause__
+    if isinstance(error, struct.error):  # what Python says of buffers means nothing to anybody
+        return "its structure cannot be read"
     return " ".join(str(error).split()) or type(error).__name__

@@ -9,8 +9,10 @@ torch is imported when a run needs it, and while the mask is read: a plan needs 
 
 from __future__ import annotations
 
+import math
 import os
 import secrets
+import shutil
 import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
@@ -24,7 +26,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import beside, files, provenance
+from pconv_cli import beside, companions, files, provenance
 from pconv_cli.colours import as_bytes
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
@@ -46,7 +48,7 @@ from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, Settings
-from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, write_map
+from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, off_the_map, write_map
 from pconv_cli.tiles import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
@@ -55,8 +57,10 @@ if TYPE_CHECKING:
     from pconv_cli.filling import Filling, Piece, Shape
 
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
-COMPANIONS, WORLD_FILES = (".msk", ".ovr", ".aux.xml"), (".tfw", ".wld")  # what GDAL looks for beside a picture
+SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
 ROWS = 256  # of a mask looked at together
+COLLAR = 0.05  # share of a picture; what is less may be torn edges
+MOST_AWAY = 0.5  # pixels that a mask may lie beside its picture on the map: less is rounding
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
 IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
@@ -198,7 +202,8 @@ def tile(
             beside.prepare(settings)
             for path in (output, *maps):  # before torch and the weights are loaded
                 _refuse_taken(path, big, overwrite=settings.overwrite)
-            job = _Big(source, chosen, output, settings, emit, stop, cluster)
+            _refuse_taken_beside(output, source, overwrite=settings.overwrite)
+            job = _Big(source, chosen, output, settings, emit, stop, cluster, staged=stage.holds(output))
             item = job.restore(described)
         if item.status != "not_done":
             _deliver(stage, output, settings)
@@ -237,8 +242,8 @@ def _fetched(
         raise UsageError(f"{output}: would replace a file that it is made from; choose another name")
     stage.refuse_unreachable(inputs, [] if output is None else [output])
     if stage.holds(big):
-        inputs += stage.there(big.with_name(f"{big.name}{suffix}") for suffix in COMPANIONS)
-        inputs += stage.there(big.with_suffix(suffix) for suffix in WORLD_FILES)
+        beside_it = [big.with_name(f"{big.name}{suffix}") for suffix in SHOWN]
+        inputs += stage.there([*beside_it, *companions.names(big)])
     made = [] if output is None or not stage.holds(output) else [output]
     if made and not settings.overwrite and stage.note(made[0]) is not None:
         raise ItemError(made[0], "the output exists already; use --overwrite to replace it")
@@ -255,7 +260,7 @@ def _deliver(stage: Stage, output: Path, settings: Settings) -> None:
     if not stage.holds(output):
         return
     try:
-        for path in (output, beside.sidecar(output)):
+        for path in (output, beside.sidecar(output), *companions.names(output)):
             if path.is_file():  # there is no --resume to know it by
                 stage.deliver(path, secrets.token_hex(16), overwrite=settings.overwrite)
     except ItemError as error:
@@ -296,12 +301,19 @@ class _Mask:
             )
         if path is not None:
             width, height = mask_size(path)
+            away, way_out = off_the_map(path, source)
+            way = f"; {way_out}" if way_out else ""
             if (width, height) != (source.width, source.height):
                 raise ItemError(
                     path,
                     f"mask is {width} x {height}, the picture {source.width} x {source.height}: they must agree; "
-                    "masks are never stretched",
+                    f"masks are never stretched{way}",
                 )
+            if not away <= MOST_AWAY:
+                far = "its coordinate system cannot be compared with that of the picture"
+                if not math.isnan(away):
+                    far = f"mask lies elsewhere on the map, {away:.6g} pixels from the picture"
+                raise ItemError(path, f"{far}: {way_out}")
         return cls(source, path, settings)
 
     @property
@@ -378,9 +390,10 @@ class _Big:
 
     def __init__(
         self, source: Source, mask: _Mask, output: Path, settings: Settings, emit: Listener,
-        stop: Callable[[], bool], cluster: Cluster | None,
+        stop: Callable[[], bool], cluster: Cluster | None, *, staged: bool,
     ) -> None:  # fmt: skip
         self._source, self._mask, self._output, self._cluster = source, mask, output, cluster
+        self._staged = staged
         self._settings, self._emit, self._stop = settings, emit, stop
         self._started = time.monotonic()
         self._space: str | None = None
@@ -405,6 +418,9 @@ class _Big:
             _make_folder(self._output.parent)
             keys = ("weights", "device", "precision", "precision_reason")
             self._emit(RunStarted(1, *(str(described[key]) for key in keys)))
+            swept = files.sweep(self._output)
+            if swept:
+                self._emit(Notice(f"{self._output}: {swept} unfinished files of killed runs removed"))
             canvas = stack.enter_context(
                 Canvas(
                     source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals,
@@ -418,6 +434,9 @@ class _Big:
                 return self._finished(self._item("not_done"), ())
             if all(plan.damage.area == source.width * source.height for plan in planned):
                 raise self._nothing_left()
+            if settings.strict and any(plan.damage.area for plan in planned):
+                refuse_losses(source.path, source.lost_by_fills)
+            self._refuse_full(canvas.room(window for plan in planned for window in plan.windows))
             if not any(plan.damage.area for plan in planned):
                 self._look_at_nothing()
                 if source.in_place:
@@ -446,6 +465,17 @@ class _Big:
             self._fillings = fillings
             xmp, told = self._provenance(described) if settings.provenance else (None, ())
             return self._finished(report, (*canvas.commit(ready=self._ready, xmp=xmp), *left, *told), canvas)
+
+    def _refuse_full(self, needed: int) -> None:
+        """Make sure of the room before anything is computed: a disk is found to be full when all of that is done."""
+        folder = self._output.absolute().parent
+        free = shutil.disk_usage(folder).free
+        if needed > free:
+            where, other = f"in {folder}", "choose another output folder"
+            if self._staged:
+                where, other = "on this machine", "set TMPDIR to another folder"
+            amounts = f"needs some {needed / 2**20:,.1f} MiB {where} until it is done, {free / 2**20:,.1f} MiB are free"
+            raise ItemError(self._output, f"{amounts}: free some room there, or {other}")
 
     def _ready(self, part: Path, notices: Sequence[str]) -> None:
         settings, source, output = self._settings, self._source, self._output
@@ -626,16 +656,22 @@ class _Big:
         )  # fmt: skip
 
     def _look_at_nothing(self) -> None:
-        """Say that a mask marks nothing although something is drawn on it."""
-        path = self._mask.path
+        """Refuse a mask that marks nothing although something is drawn on it: no one has drawn that for nothing."""
+        path, plain = self._mask.path, True
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            if path is not None and not is_plain(path):
-                self._emit(Notice(f"{path} {FAINT}"))
+            plain = path is None or is_plain(path)
+        if path is not None and not plain:
+            raise ItemError(path, FAINT)
 
     def _look_at(self, damage: Damage) -> None:
-        suspicion = self._settings.suspicion(damage.area / (damage.width * damage.height))
+        share = damage.area / (damage.width * damage.height)
+        suspicion = self._settings.suspicion(share)
         if suspicion is not None and not self._mask.own:
             self._emit(Notice(f"{self._mask.name}: {suspicion}"))
+        if self._mask.own and self._mask.reveals and share > COLLAR and damage.area_at_border > damage.area / 2:
+            marked = f"marks {share:.1%} of the picture as damaged, and most of that touches its border"
+            way_out = "if there is no picture to restore, as beside a turned sheet, mark the damage alone with --mask"
+            self._emit(Notice(f"{self._mask.name}: {marked}; {way_out}"))
 
 
 _T = TypeVar("_T")
@@ -805,6 +841,13 @@ def _refuse_taken(path: Path, big: Path, *, overwrite: bool) -> None:
     try:
         files.refuse_same(big, path)
         files.refuse_taken(path, overwrite=overwrite)
+    except files.Refused as error:
+        raise ItemError(path, str(error)) from error
+
+
+def _refuse_taken_beside(path: Path, source: Source, *, overwrite: bool) -> None:
+    try:
+        source.companions.refuse_taken(path, overwrite=overwrite)
     except files.Refused as error:
         raise ItemError(path, str(error)) from error
 

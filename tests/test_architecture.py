@@ -55,6 +55,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "_jpeg",
         "tiff",
         "_ifd",
+        "companions",
         "layers",
         "spaces",
         "marks",
@@ -112,6 +113,8 @@ NEIGHBOURS = {
     ("jobs", "manifest"),
     ("settings", "marks"),
     ("tiff", "_ifd"),  # and this one's
+    ("tiff", "companions"),
+    ("images", "companions"),
     ("helpers", "pipeline"),  # its stages are what they do a part of
     ("filling", "engine"),
     ("filling", "layers"),

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import errno
 import os
+import signal
 import stat
+import subprocess
+import sys
 import threading
 import warnings
 from pathlib import Path
@@ -35,6 +38,72 @@ def system(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> s
     elif request.param == "no os.link":
         monkeypatch.delattr(os, "link")
     return str(request.param)
+
+
+# ---------------------------------------------------------------- held
+
+KILLED = """
+import os, signal, sys
+from pathlib import Path
+from pconv_cli import files
+held = files.Held(Path(sys.argv[1]))
+held.stream.write(b"scratch")
+held.second.write_bytes(b"copy")
+print("ready", flush=True)
+os.kill(os.getpid(), int(sys.argv[2]))
+"""
+
+
+def test_held_files_are_two_and_gone_when_closed(tmp_path: Path) -> None:
+    held = files.Held(tmp_path / "a.with.tif")
+    held.stream.write(b"x")
+    held.second.write_bytes(b"y")
+    assert len(names(tmp_path)) == 2 and all(name.startswith(".a.with.tif.") for name in names(tmp_path))
+    assert files.sweep(tmp_path / "a.with.tif") == 0 and len(names(tmp_path)) == 2
+    held.close()
+    assert names(tmp_path) == []
+    with pytest.raises(FileNotFoundError):
+        files.Held(tmp_path / "gone" / "a")
+
+
+def test_what_a_killed_process_has_left_is_swept_and_nothing_else(tmp_path: Path) -> None:
+    target = tmp_path / "a.tif"
+    subprocess.run([sys.executable, "-c", KILLED, target, str(int(signal.SIGKILL))], check=False)
+    left = names(tmp_path)
+    assert len(left) == 2
+    others = [".a.tif.0123abcd.part", ".a.tif.held.0123abcd", ".b.tif.held.0123abcd.part", "a.tif.held.0123abcd.part"]
+    for name in others:
+        (tmp_path / name).touch()
+    with subprocess.Popen(
+        [sys.executable, "-c", KILLED, target, str(int(signal.SIGSTOP))], stdout=subprocess.PIPE
+    ) as living:
+        try:
+            assert living.stdout is not None and living.stdout.readline() == b"ready\n"
+            held = files.Held(target)
+            assert files.sweep(target) == 2
+            held.close()
+            mine = set(names(tmp_path)) - set(others)
+            assert len(mine) == 2 and not mine & set(left)
+        finally:
+            living.kill()
+    assert files.sweep(target) == 2 and names(tmp_path) == sorted(others)
+    assert files.sweep(tmp_path / "gone" / "a.tif") == 0
+
+
+def test_a_copy_whose_holder_is_gone_is_swept_too(tmp_path: Path) -> None:
+    (tmp_path / ".a.tif.with.0123abcd.part").touch()
+    assert files.sweep(tmp_path / "a.tif") == 1 and names(tmp_path) == []
+
+
+def test_without_locks_nothing_is_swept(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def none(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    monkeypatch.setattr("fcntl.flock", none)
+    held = files.Held(tmp_path / "a.tif")
+    assert files.sweep(tmp_path / "a.tif") == 0
+    assert len(names(tmp_path)) == 1
+    held.close()
 
 
 # ---------------------------------------------------------------- whole

@@ -479,6 +479,7 @@ def test_without_locks_nobody_is_sure_to_be_alone(place: Place, monkeypatch: pyt
 def test_leftovers_of_these_names_are_swept_and_nothing_else(tmp_path: Path) -> None:
     long = "ü" * 60 + ".png"
     ours = [files.hidden(tmp_path / name) for name in ("a.png", "a.png", "b\n.png", long)]
+    ours += [tmp_path / f".a.png.{kind}.0123abcd.part" for kind in ("held", "with")]
     others = [
         files.hidden(tmp_path / "c.png"),
         files.hidden(tmp_path / ".a.png.0123abcd.part"),
@@ -493,7 +494,7 @@ def test_leftovers_of_these_names_are_swept_and_nothing_else(tmp_path: Path) -> 
     (tmp_path / "sub").mkdir()
     (tmp_path / "sub" / ".a.png.0123abcd.part").touch()
     before = set(tmp_path.rglob("*"))
-    assert sweep(tmp_path, ["a.png", "b\n.png", long]) == 4
+    assert sweep(tmp_path, ["a.png", "b\n.png", long]) == 6
     assert before - set(tmp_path.rglob("*")) == set(ours)
     assert sweep(tmp_path, ["a.png", "b\n.png", long]) == 0
 

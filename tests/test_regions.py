@@ -346,3 +346,16 @@ def test_too_many_runs_are_refused_by_name(monkeypatch: pytest.MonkeyPatch) -> N
         Damage.of(mask)
     mask[2, 2] = False
     assert len(Damage.of(mask)) == 5
+
+
+def test_what_hangs_on_the_border_is_counted_whole() -> None:
+    plane = np.zeros((9, 12), bool)
+    assert Damage.of(plane).area_at_border == 0
+    plane[3:5, 3:6] = True
+    assert Damage.of(plane).area_at_border == 0
+    for row, column in ((0, 4), (8, 4), (4, 0), (4, 11)):
+        marked = plane.copy()
+        marked[row, column] = True
+        assert Damage.of(marked).area_at_border == 1
+    plane[:4, 6] = True  # down from the border, and it meets the first
+    assert Damage.of(plane).area_at_border == 6 + 4

@@ -22,7 +22,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.control import GroundControlPoint
-from rasterio.enums import Resampling
+from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.rpc import RPC
 from rasterio.shutil import copy as rasterio_copy
 from rasterio.transform import from_origin
@@ -523,6 +523,29 @@ def test_marking_makes_alpha_full_where_filled(tmp_path: Path, dtype: str) -> No
     np.testing.assert_array_equal(load(tmp_path / "c.tif"), filled(pixels))
 
 
+@pytest.mark.parametrize("compress", ["deflate", "lerc"])
+@pytest.mark.parametrize("overviews", [False, True])
+def test_marking_alpha_makes_no_mask_beside_it(tmp_path: Path, compress: str, overviews: bool) -> None:
+    pixels = picture(4, width=600, height=500)
+    hole = Window(100, 100, 60, 40)
+    pixels[..., 3] = 255
+    pixels[(*hole.slices, 3)] = 0
+    path = save(tmp_path / "a.tif", pixels, ALPHA="YES", compress=compress, tiled=True, blockxsize=64, blockysize=64)
+    if overviews:
+        with hushed(), rasterio.open(path, "r+") as raster:
+            raster.build_overviews([2], Resampling.nearest)
+    pages = len(directories(path))
+    restore(path, tmp_path / "b.tif", hole, mark=True)
+    assert len(directories(tmp_path / "b.tif")) == pages
+    with hushed(), rasterio.open(tmp_path / "b.tif") as raster:
+        assert MaskFlags.alpha in raster.mask_flag_enums[0] and (raster.dataset_mask() == 255).all()
+    expected = filled(pixels, hole)
+    expected[(*hole.slices, 3)] = 255
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), expected)
+    if overviews:
+        np.testing.assert_array_equal(load(tmp_path / "b.tif", OVERVIEW_LEVEL=0), expected[::2, ::2])
+
+
 @pytest.mark.parametrize("nodata", [0, 200, 255])
 def test_a_fill_is_never_the_nodata_value(tmp_path: Path, nodata: int) -> None:
     pixels = picture()
@@ -594,6 +617,61 @@ def test_files_beside_the_picture_are_read_but_not_carried_over_and_named(tmp_pa
     assert names(tmp_path) == sorted([*beside, "b.tif"])
 
 
+@pytest.mark.parametrize("compress", ["lzw", "lzma"])
+def test_what_places_a_picture_from_beside_it_goes_with_the_output(tmp_path: Path, compress: str) -> None:
+    path, output = save(tmp_path / "a.tif", picture(1), compress=compress), tmp_path / "b.tif"
+    place = rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5600000)
+    (tmp_path / "a.tif.aux.xml").write_text(
+        f"<PAMDataset><SRS>{rasterio.CRS.from_epsg(25832).to_wkt()}</SRS>"
+        f"<GeoTransform>{', '.join(map(str, place.to_gdal()))}</GeoTransform>"
+        "<PAMRasterBand band='1'><Metadata><MDI key='STATISTICS_MEAN'>7</MDI><MDI key='kept'>8</MDI></Metadata>"
+        "</PAMRasterBand></PAMDataset>"
+    )
+    notices = restore(path, output)
+    assert not any(isinstance(notice, Loss) for notice in notices)
+    with hushed(), rasterio.open(path) as old, rasterio.open(output) as new:
+        assert new.crs == old.crs == "EPSG:25832" and new.transform == old.transform == place
+        assert new.tags(1) == {"kept": "8"} and old.tags(1)["STATISTICS_MEAN"] == "7"
+    with tiff.Source(path) as source:
+        tiff.write_map([np.zeros((HEIGHT, WIDTH), np.uint8)], tmp_path / "m.tif", source, rows=256, overwrite=False)
+    with hushed(), rasterio.open(tmp_path / "m.tif") as map_:
+        assert map_.crs == "EPSG:25832" and map_.transform == place
+    assert names(tmp_path) == ["a.tif", "a.tif.aux.xml", "b.tif", "b.tif.aux.xml", "m.tif"]
+
+
+def test_a_world_file_goes_with_the_output_but_over_nothing(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(1))
+    (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n100\n200\n")
+    (tmp_path / "b.tfw").write_text("mine")
+    with pytest.raises(ItemError, match=r"b\.tfw beside it is there already"):
+        restore(path, tmp_path / "b.tif")
+    assert names(tmp_path) == ["a.tfw", "a.tif", "b.tfw"] and (tmp_path / "b.tfw").read_text() == "mine"
+    assert restore(path, tmp_path / "b.tif", overwrite=True) == ()
+    assert (tmp_path / "b.tfw").read_bytes() == (tmp_path / "a.tfw").read_bytes()
+    images.copy_file(path, tmp_path / "c.tif", overwrite=False)
+    assert names(tmp_path) == ["a.tfw", "a.tif", "b.tfw", "b.tif", "c.tfw", "c.tif"]
+
+
+def test_without_an_output_nothing_is_left_beside_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.tif", picture(1))
+    (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n100\n200\n")
+
+    def taken(*_: object) -> None:
+        raise FileExistsError
+
+    place = tiff.files.place
+    monkeypatch.setattr(
+        tiff.files,
+        "place",
+        lambda part, target, **more: place(part, target, **more) if target.suffix == ".tfw" else taken(),
+    )
+    with pytest.raises(ItemError):
+        restore(path, tmp_path / "b.tif")
+    with pytest.raises(ItemError):
+        images.copy_file(path, tmp_path / "b.tif", overwrite=False)
+    assert names(tmp_path) == ["a.tfw", "a.tif"]
+
+
 # ---------------------------------------------------------------- overviews
 
 
@@ -650,6 +728,29 @@ def test_a_codec_that_is_not_updated_is_written_anew_with_everything_that_can_be
     old_tags, new_tags = directories(path)[0], directories(tmp_path / "b.tif")[0]
     for tag in (262, 271, 274, 282, 283, 338, 700, 33550, 34675, 34735, 65000):
         assert new_tags[tag] == old_tags[tag], tag
+
+
+@pytest.mark.parametrize("compress", ["lerc", "lzma"])
+def test_what_values_mean_survives_being_written_anew(tmp_path: Path, compress: str) -> None:
+    colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir]
+
+    def after(raster: Any) -> None:
+        raster.scales, raster.offsets, raster.units = (2.0, 1.0, 0.5, 1.0), (1.0, 0.0, 0.0, -3.0), ("m", "", "", "K")
+        raster.update_tags(2, ns="stuff", A="b")
+        raster.update_tags(2, plain="c")
+        raster.update_tags(ns="stuff", A="d")
+
+    path = save(tmp_path / "a.tif", picture(4, "float32"), after, compress=compress)
+    with hushed(), rasterio.open(path, "r+") as raster:  # GDAL forgets it of a file that is being made
+        raster.colorinterp = colours
+    (notice,) = restore(path, tmp_path / "b.tif")
+    assert "written anew" in notice and not isinstance(notice, Loss)
+    with hushed(), rasterio.open(path) as old, rasterio.open(tmp_path / "b.tif") as new:
+        assert new.scales == old.scales == (2.0, 1.0, 0.5, 1.0) and new.offsets == old.offsets == (1.0, 0.0, 0.0, -3.0)
+        assert [unit or "" for unit in new.units] == [unit or "" for unit in old.units] == ["m", "", "", "K"]
+        assert list(new.colorinterp) == list(old.colorinterp) == colours
+        assert new.tags(2, ns="stuff") == {"A": "b"} and new.tags(ns="stuff") == {"A": "d"}
+        assert new.tags(2)["plain"] == "c"
 
 
 def test_ground_control_points_and_rpcs_survive_being_written_anew(tmp_path: Path) -> None:
@@ -966,6 +1067,44 @@ def test_a_directory_that_is_not_there_is_an_item_error(tmp_path: Path, data: by
             look(path)
 
 
+@pytest.mark.parametrize("big", ["NO", "YES"])
+@pytest.mark.parametrize("compress", ["none", "deflate", "jpeg"])
+def test_a_file_that_is_cut_is_refused_though_the_hole_is_elsewhere(tmp_path: Path, compress: str, big: str) -> None:
+    options = {"compress": compress, "tiled": True, "blockxsize": 64, "blockysize": 64, "BIGTIFF": big}
+    path = save(tmp_path / "a.tif", picture(1), **options)
+    data = path.read_bytes()
+    path.write_bytes(data[: directories(path)[0][324].numbers[-1]])
+    assert "cut short (some of its pixels would lie beyond its end)" in refused(path)
+    path.write_bytes(data + b"more")
+    assert restore(path, tmp_path / "b.tif", Window(0, 0, 9, 9)) is not None
+
+
+def test_a_last_strip_that_claims_rows_beyond_the_picture_is_no_cut(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(1), compress="none", blockysize=16)
+    tags, data = directories(path)[0], path.read_bytes()
+    lengths = tags[279].numbers
+    assert lengths[0] == 16 * WIDTH > lengths[-1] and tags[273].numbers[-1] + lengths[-1] == len(data)
+    letter = "<LL" if tags[279].kind == 4 else "<HH"
+    old, new = struct.pack(letter, lengths[-2], lengths[-1]), struct.pack(letter, lengths[0], lengths[0])
+    assert data.count(old) == 1
+    path.write_bytes(data.replace(old, new))
+    assert directories(path)[0][279].numbers[-1] == lengths[0]
+    assert restore(path, tmp_path / "b.tif") == ()
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(path)))
+
+
+@pytest.mark.parametrize("compress", ["deflate", "jpeg"])
+def test_wherever_a_file_is_cut_nobody_is_told_of_buffers(tmp_path: Path, compress: str) -> None:
+    path = save(tmp_path / "a.tif", picture(1, width=16, height=16), compress=compress)
+    data = path.read_bytes()
+    for length in range(len(data)):
+        path.write_bytes(data[:length])
+        try:
+            restore(path, tmp_path / "b.tif", Window(0, 0, 4, 4), overwrite=True)
+        except ItemError as error:
+            assert "buffer" not in error.reason and "unpack" not in error.reason, (length, error.reason)
+
+
 def test_a_tag_that_claims_more_than_there_is_gives_what_there_is(tmp_path: Path) -> None:
     entry = struct.pack("<HHQQ", 34675, 7, 2**62, 16) + struct.pack("<HHQQ", 700, 7, 2**62, 2**63)
     entry += struct.pack("<HHQQ", 274, 3, 0, 0)
@@ -1013,12 +1152,16 @@ def test_what_cannot_be_restored_is_refused_with_a_way_out(tmp_path: Path) -> No
     assert "empty (0 bytes)" in refused(path)
     path.write_text("hello")
     assert "not a TIFF" in refused(path)
-    path.write_text('<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>')
-    assert "not a TIFF" in refused(path)
+    path.write_text('<?xml version="1.0"?>\n<VRTDataset rasterXSize="1" rasterYSize="1"></VRTDataset>')
+    assert "is a VRT" in refused(path) and "gdal_translate" in refused(path)
     path.unlink()
     for dtype in ("float64", "int16", "uint32", "int8"):
         save(path, picture(1).astype(dtype))
-        assert dtype in refused(path) and "convert a copy" in refused(path)
+        assert f"are {dtype} per channel, not 8 or 16 bits unsigned or float32" in refused(path)
+        assert "gdal_translate -ot Float32 a.tif out.tif" in refused(path)
+        assert ("24 bits" in refused(path)) == (dtype not in ("int16", "int8"))
+    save(path, picture(1).astype("complex64"))
+    assert "complex64" in refused(path) and "gdal_translate" not in refused(path)
     save(path, picture(1) % 4, NBITS=2)
     assert "2 bits" in refused(path)
     save(path, picture(1, "uint16") % 4096, NBITS=12)
@@ -1234,7 +1377,7 @@ def test_a_disk_that_fills_up_while_laying_is_an_item_error(ready: tuple[Any, An
         def __getattr__(self, name: str) -> Any:
             return getattr(self.stream, name)
 
-    canvas._stream = canvas._pages._stream = Full(canvas._stream)
+    canvas._held.stream = canvas._pages._stream = Full(canvas._held.stream)
     with pytest.raises(ItemError, match="No space left on device") as caught:
         fill(source, canvas, Window(0, 0, 10, 10))
     assert caught.value.path == str(output)

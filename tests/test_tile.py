@@ -9,13 +9,14 @@ import contextlib
 import errno
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import fields
 from pathlib import Path
 from typing import Any
@@ -37,7 +38,7 @@ from pconv_cli.errors import UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
-from pconv_cli.settings import Settings
+from pconv_cli.settings import FAINT, Settings
 from pconv_cli.tile import tile
 
 PATIENCE = 60
@@ -255,6 +256,69 @@ def test_a_mask_of_another_size_is_one_line_and_never_stretched(place: Place) ->
     assert names(place.root) == before
 
 
+HERE = (0.5, 0, 500000, 0, -0.5, 5400000)
+
+
+def placed_mask(place: Place, transform: Sequence[float] | None, crs: Any, hole: NDArray[np.bool_] = HOLE) -> Path:
+    where = {} if transform is None else {"transform": rasterio.Affine(*transform)}
+    return save(place.root / "m.tif", np.where(hole, 255, 0).astype(np.uint8), crs=crs, **where)
+
+
+@pytest.mark.parametrize("how", ["file", "beside"])
+@pytest.mark.parametrize(
+    ("transform", "crs", "away"),
+    [
+        (HERE, "EPSG:32632", 0),
+        ((0.5, 0, 500000.2, 0, -0.5, 5400000), "EPSG:32632", 0),
+        (HERE, "EPSG:25832", 0),  # another name for the same place
+        (HERE, None, 0),
+        (None, None, 0),
+        ((1, 0, 0, 0, -1, 0), None, 0),  # as some write it who know of no place
+        ((0.5, 0, 501000, 0, -0.5, 5400000), "EPSG:32632", 2000),
+        ((0.5, 0, 501000, 0, -0.5, 5400000), None, 2000),
+        ((0.5, 0, 500000.5, 0, -0.5, 5400000), "EPSG:32632", 1),
+        ((0.6, 0, 500000, 0, -0.5, 5400000), "EPSG:32632", 40),
+        (HERE, "EPSG:32633", 1e5),
+        (HERE, 'LOCAL_CS["x",UNIT["m",1]]', None),
+    ],
+)
+def test_a_mask_that_lies_elsewhere_on_the_map_is_refused(
+    place: Place, how: str, transform: Sequence[float] | None, crs: Any, away: float | None
+) -> None:
+    place.fill_in(**({"crs": "EPSG:32632", "transform": rasterio.Affine(*HERE)} if how == "file" else {}))
+    if how == "beside":
+        left, width, turned, top, other, height = rasterio.Affine(*HERE).to_gdal()
+        (place.root / "big.tif.aux.xml").write_text(
+            f"<PAMDataset><SRS>{rasterio.CRS.from_epsg(32632).to_wkt()}</SRS>"
+            f"<GeoTransform>{left},{width},{turned},{top},{other},{height}</GeoTransform></PAMDataset>"
+        )
+    mask = placed_mask(place, transform, crs)
+    if away == 0:
+        assert place("--plan", mask=mask) == 0
+        return
+    before = names(place.root)
+    assert place("--progress", "none", mask=mask) == 1
+    line = place.only_line
+    assert str(mask) in line and "gdal_edit.py -unsetgt m.tif" in line and names(place.root) == before
+    assert place("--plan", mask=mask) == 1
+    if away is None:
+        assert "cannot be compared" in line and "gdalwarp" not in line
+        return
+    far = float(line.partition("map, ")[2].split()[0])
+    assert far == pytest.approx(away, abs=0.01) or far > 1e5 == away
+    assert "-te 500000 5399925 500100 5400000 -ts 200 150 m.tif" in line
+    assert ("-t_srs EPSG:32632" in line) == (crs == "EPSG:32633")
+
+
+def test_a_mask_of_another_size_that_has_a_place_on_the_map_is_told_how_to_get_there(place: Place) -> None:
+    place.fill_in(crs="EPSG:32632", transform=rasterio.Affine(*HERE))
+    mask = placed_mask(place, (1, 0, 500000, 0, -1, 5400000), "EPSG:32632", HOLE[::2, ::2])
+    assert place("--progress", "none", mask=mask) == 1
+    line = place.only_line
+    assert "never stretched; bring it there (gdalwarp -te 500000 5399925 500100 5400000 -ts 200 150" in line
+    assert "gdal_edit" not in line
+
+
 @pytest.mark.parametrize("gone", ["big", "mask"])
 def test_a_file_that_is_missing_is_one_line_that_names_it(place: Place, gone: str) -> None:
     place.fill_in()
@@ -441,7 +505,8 @@ def test_a_drawn_plan_shows_picture_damage_windows_cuts_and_crossings(place: Pla
     place.fill_in(hole=LARGE)
     drawing = place.root / "plan.png"
     assert place("--plan-image", drawing, "--size", "64") == 0
-    assert place.out == place.err == "" and names(place.root) == ["big.tif", "m.png", "plan.png"]
+    assert place.out == "" and place.only_line == f"note: the plan is drawn in {drawing}; nothing is restored"
+    assert names(place.root) == ["big.tif", "m.png", "plan.png"]
     shown = as_pillow_sees(drawing)
     assert shown.shape == (HEIGHT, WIDTH, 3)
     for colour in (sketch.DAMAGE, sketch.WINDOW, sketch.HEALED, sketch.CUT, sketch.CROSSING):
@@ -653,6 +718,24 @@ def test_what_is_transparent_beside_a_mask_is_not_learnt_from_and_stays(place: P
     np.testing.assert_array_equal(*fills)
 
 
+@pytest.mark.parametrize("compress", ["deflate", "lerc"])
+@pytest.mark.parametrize("how", ["alpha", "mask band"])
+def test_what_is_filled_and_stays_transparent_is_told(place: Place, how: str, compress: str) -> None:
+    shown = np.full((HEIGHT, WIDTH), 255, np.uint8)
+    shown[:, 100:] = 0
+    hidden = int((HOLE & (shown == 0)).sum())
+    if how == "alpha":
+        place.fill_in(np.dstack([picture(), shown]), ALPHA="YES", compress=compress)
+    else:
+        place.fill_in(picture(), after=lambda raster: raster.write_mask(shown), compress=compress)
+    told = f"filled but not to be seen, for its {how} stays as it is: {hidden} pixels"
+    found = [notice for notice in place.item("--strict")["notices"] if "written anew" not in notice]
+    assert len(found) == 1 and found[0].startswith(told)
+    for arguments in ((), ("--mask-from", "alpha")):  # what the file itself marks is shown
+        place.output.unlink()
+        assert not any("not to be seen" in notice for notice in place.item(*arguments, mask=None)["notices"])
+
+
 def test_damage_that_a_file_marks_is_filled_alike_whether_or_not_it_is_nodata_too(place: Place) -> None:
     whole = picture(hole=LARGE)
     place.fill_in(whole, LARGE)
@@ -828,22 +911,56 @@ def test_pixels_that_jpeg_changes_outside_the_mask_are_counted_and_told(place: P
     assert any("encoded again" in notice for notice in item["notices"])
 
 
-def test_strict_refuses_what_jpeg_would_lose_and_leaves_nothing(place: Place) -> None:
+def test_strict_refuses_what_jpeg_would_lose_before_anything_is_computed(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     place.fill_in(compress="jpeg", photometric="YCBCR", **TILES)
+    monkeypatch.setattr(engine.Engine, "fill", lambda *_: pytest.fail("computed"))
     assert place("--strict", "--progress", "none") == 1
     assert "--strict refuses" in place.only_line and "JPEG" in place.only_line and "leave it out" in place.only_line
     assert names(place.root) == ["big.tif", "m.png"]
+    save_mask(place.mask, HOLE & False)
+    assert place("--strict") == 0 and place.output.read_bytes() == place.big.read_bytes()
 
 
 def test_strict_refuses_files_beside_before_anything_is_computed(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.fill_in()
-    (place.root / "big.tfw").write_text("1\n0\n0\n-1\n0\n0\n")
-    assert any("big.tfw" in notice for notice in place.item()["notices"])
+    (place.root / "big.tif.aux.xml").write_text("damaged")
+    assert any("big.tif.aux.xml" in notice for notice in place.item()["notices"])
     place.output.unlink()
     monkeypatch.setattr(engine.Engine, "fill", lambda *_: pytest.fail("computed"))
     assert place("--strict", "--progress", "none") == 1
-    assert "--strict refuses" in place.only_line and "big.tfw" in place.only_line
-    assert names(place.root) == ["big.tfw", "big.tif", "m.png"]
+    assert "--strict refuses" in place.only_line and "big.tif.aux.xml" in place.only_line
+    assert names(place.root) == ["big.tif", "big.tif.aux.xml", "m.png"]
+
+
+@pytest.mark.parametrize("compress", ["lzw", "lerc"])
+def test_a_nodata_value_beside_the_picture_marks_damage_too(place: Place, compress: str) -> None:
+    save(place.big, picture(), compress=compress)
+    (place.root / "big.tif.aux.xml").write_text(
+        "<PAMDataset>"
+        + "".join(f"<PAMRasterBand band='{n}'><NoDataValue>{PAINT}</NoDataValue></PAMRasterBand>" for n in (1, 2, 3))
+        + "</PAMDataset>"
+    )
+    place.item("--strict", mask=None)
+    check(load(place.big), place.restored(), HOLE)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        with rasterio.open(place.output) as raster:
+            assert raster.nodatavals == (PAINT,) * 3 and (raster.dataset_mask() == 255).all()
+
+
+@pytest.mark.parametrize("damage", [True, False])
+def test_what_says_from_beside_where_a_picture_lies_is_kept(place: Place, damage: bool) -> None:
+    place.fill_in(hole=HOLE & damage)
+    world = place.root / "big.tfw"
+    world.write_text("1\n0\n0\n-1\n0\n0\n")
+    assert place.item("--strict")["notices"] == []
+    assert (place.root / "big_restored.tfw").read_bytes() == world.read_bytes()
+    place.output.unlink()
+    (place.root / "big_restored.tfw").write_text("mine")
+    assert place("--progress", "none") == 1 and "big_restored.tfw beside it is there already" in place.only_line
+    assert place("--overwrite") == 0 and (place.root / "big_restored.tfw").read_bytes() == world.read_bytes()
 
 
 def test_strict_takes_what_loses_nothing(place: Place) -> None:
@@ -1202,6 +1319,16 @@ def test_a_mask_without_damage_gives_a_byte_identical_copy(place: Place, options
     assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
 
 
+@pytest.mark.parametrize("value", [1, 127])
+def test_a_mask_too_dark_to_mark_anything_is_refused(place: Place, value: int) -> None:
+    place.fill_in()
+    Image.fromarray(np.where(HOLE, value, 0).astype(np.uint8)).save(place.mask)
+    assert place("--progress", "none") == 1
+    assert place.only_line.endswith(f"{place.mask}: {FAINT}") or f"({place.mask}): {FAINT}" in place.only_line
+    assert names(place.root) == ["big.tif", "m.png"]
+    assert place("--invert-mask", "--progress", "none") == 1 and "whole picture" in place.only_line
+
+
 def test_a_picture_without_damage_that_is_no_tiff_becomes_one(place: Place) -> None:
     place.big = place.root / "big.png"
     Image.fromarray(texture(WIDTH, HEIGHT)).save(place.big)
@@ -1234,6 +1361,29 @@ def test_a_mask_of_more_than_60_percent_is_mentioned(place: Place) -> None:
     report, events = go(place)
     (notice,) = [event.text for event in events if isinstance(event, Notice)]
     assert "80%" in notice and "--invert-mask" in notice and report.notices == (notice,)
+
+
+@pytest.mark.parametrize("how", ["alpha", "nodata", "mask band", "mask"])
+@pytest.mark.parametrize("where", ["corners", "narrow", "inside"])
+def test_the_collar_of_a_turned_sheet_is_mentioned_and_filled_all_the_same(place: Place, how: str, where: str) -> None:
+    rows, columns = np.mgrid[:HEIGHT, :WIDTH]
+    hole = {
+        "corners": (rows + columns < 60) | (rows + columns > HEIGHT + WIDTH - 60) | HOLE,
+        "narrow": (rows < 5) | (columns < 2),
+        "inside": LARGE | (rows == 0),
+    }[where]
+    colours = picture(hole=hole)
+    shown = np.where(hole, 0, 255).astype(np.uint8)
+    if how == "alpha":
+        save(place.big, np.dstack([colours, shown]), ALPHA="YES")
+    elif how == "nodata":
+        save(place.big, colours, nodata=PAINT)
+    else:
+        save(place.big, colours, after=lambda raster: raster.write_mask(shown) if how == "mask band" else None)
+    save_mask(place.mask, hole)
+    assert place(mask="" if how == "mask" else None) == 0
+    assert ("touches its border; " in place.err and "--mask" in place.err) == (where == "corners" and how != "mask")
+    assert (place.restored()[..., :3][hole] != PAINT).any(axis=1).all()
 
 
 @pytest.mark.parametrize(("width", "height"), [(1, 1), (2, 1), (1, 300), (300, 1)])
@@ -1411,6 +1561,22 @@ def test_130_for_a_process_that_gets_ctrl_c_twice(place: Place) -> None:
 # ---------------------------------------------------------------- faults
 
 
+def test_what_a_killed_run_has_left_is_removed_by_the_next_and_said(place: Place) -> None:
+    place.fill_in(picture(hole=LARGE), LARGE)
+    code = (
+        "import os, signal; from pconv_cli import tile, cli; from pconv_cli.cli.app import run; import sys\n"
+        "tile.Canvas.commit = lambda canvas, **_: (canvas._copying.wait(), os.kill(os.getpid(), signal.SIGKILL))\n"
+        "run(sys.argv[1:])"
+    )
+    command = ["tile", place.big, "--mask", place.mask, "--weights", "none", "--device", "cpu"]
+    done = subprocess.run([sys.executable, "-c", code, *command], check=False, timeout=PATIENCE, capture_output=True)
+    assert done.returncode == -signal.SIGKILL
+    assert len(names(place.root)) == 4
+    assert place() == 0
+    assert "2 unfinished files of killed runs removed" in place.err
+    assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+
+
 def test_a_damaged_block_in_the_middle_fails_the_picture_and_leaves_nothing(place: Place) -> None:
     place.fill_in(compress="deflate", tiled=True, blockxsize=64, blockysize=64)
     with Image.open(place.big) as image:
@@ -1456,6 +1622,28 @@ def test_a_full_disk_fails_the_picture_and_leaves_nothing(
     assert "No space left" in place.only_line and "free some room" in place.only_line
     assert place.output.read_bytes() == b"mine" and place.big.read_bytes() == before
     assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+
+
+@pytest.mark.parametrize("damage", [True, False])
+def test_a_disk_without_the_room_is_refused_before_anything_is_computed(
+    place: Place, damage: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    place.fill_in(hole=HOLE & damage, tiled=True, blockxsize=256, blockysize=256)
+    size = place.big.stat().st_size
+    needed = size + 256 * 256 * (3 + 1) * damage  # what is decoded is kept beside the output
+    usage = shutil.disk_usage(place.root)
+
+    def free(number: int) -> None:
+        monkeypatch.setattr(shutil, "disk_usage", lambda _: usage._replace(free=number))
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Engine, "fill", lambda *_: pytest.fail("computed"))
+        free(needed - 1)
+        assert place("--progress", "none") == 1
+    assert "MiB are free: free some room" in place.only_line and str(place.output) in place.only_line
+    assert names(place.root) == ["big.tif", "m.png"]
+    free(needed)
+    assert place() == 0
 
 
 LIMITED = """

@@ -101,6 +101,7 @@ def command(
     """
     from pconv_cli import tile as use_case
     from pconv_cli.cli import ui
+    from pconv_cli.events import Notice
     from pconv_cli.remote import Stage
     from pconv_cli.settings import Settings
 
@@ -134,6 +135,8 @@ def command(
                 from pconv_cli.sketch import sketch
 
                 write_png(sketch(planned.thumbnail, planned.plan), plan_image, overwrite=overwrite)
+                with ui.view(progress, quiet=quiet or plan, verbose=verbose) as show:
+                    show(Notice(f"the plan is drawn in {plan_image}; nothing is restored"))
             if plan:
                 ui.out(json.dumps({name: stage.shown(value) for name, value in planned.document().items()}))
             return
