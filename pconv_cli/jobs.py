@@ -22,6 +22,7 @@ from pconv_cli.manifest import Row
 
 _MASK_WORD = re.compile(r"(.+)[_.-]mask", re.IGNORECASE | re.DOTALL)
 _TEXT_NUMBER = re.compile(r"([^0-9]*)([0-9]*)")
+_COMPANIONS = (".aux.xml", ".tfw")  # of pictures, which take them along
 _SEPARATORS = tuple(sorted({"/", os.sep}))
 # Suffixes that are one format under several spellings; only used to tell whether two requests contradict each other.
 _SPELLINGS = {".jpg": ".jpeg", ".jpe": ".jpeg", ".jfif": ".jpeg", ".tif": ".tiff"}
@@ -359,7 +360,7 @@ def _search(
             elif _is_picture(path, suffixes) and (entry.is_symlink() or entry.is_file()):
                 real = _real(path) if entry.is_symlink() else chain[-1] / entry.name
                 files.append(_File(path, relative / entry.name, real))
-            else:
+            elif not entry.name.lower().endswith(_COMPANIONS):
                 others[PurePath(entry.name).suffix.lower()] += 1
     return sorted(files, key=_order), others
 

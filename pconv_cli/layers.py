@@ -215,9 +215,13 @@ class Layer:
             for channel, values in zip(self.channels, self.space.own(fill[rows][here]).T, strict=True):
                 if self.missing is not None:
                     before = part[here, channel]
-                    measured = np.isfinite(before) & ~np.isin(before, np.array(self.missing, before.dtype))
-                    values = np.where(measured, before, values)
+                    values = np.where(self.measured(before), before, values)
                 part[here, channel] = values
+
+    def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
+        """Which values of damaged pixels are none that are missing: those stay."""
+        missing = np.isin(values, np.array(self.missing or (), values.dtype))
+        return np.asarray(np.isfinite(values) & ~missing)
 
 
 def filling_gaps(made: Sequence[Layer], dtype: np.dtype[Any], nodata: float | None) -> tuple[Layer, ...]:

@@ -40,7 +40,7 @@ from pconv_cli.events import (
     TilesDone,
 )
 from pconv_cli.images import READ_SUFFIXES, copy_file
-from pconv_cli.layers import Layer, View, dotted, layers, limits_of, ranged, viewed
+from pconv_cli.layers import Layer, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
@@ -450,8 +450,8 @@ class _Big:
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
             fillings = [
                 Filling.of(
-                    _Bands(canvas, source, layer, veiled=veiled), plan, self._view, settings.overlap,
-                    may_be_empty=layer.may_be_empty,
+                    _Bands(canvas, source, replace(layer, missing=None), veiled=veiled), plan, self._view,
+                    settings.overlap, may_be_empty=layer.may_be_empty,
                 )
                 for layer, plan in zip(made, planned, strict=True)
             ]  # fmt: skip
@@ -460,6 +460,9 @@ class _Big:
                 self._fill(filling, layer, engine)
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
+            for layer, plan in zip(made, planned, strict=True):
+                if layer.missing is not None:
+                    _give_back(canvas, source, layer, plan)
             report = self._reported("restored", planned, fillings)
             left = [filling.notice for filling in fillings if filling.notice]
             self._fillings = fillings
@@ -537,6 +540,8 @@ class _Big:
         # A file that uses alpha for a mask does not say which pixels hold something.
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
         kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
+        if mask.by_value and not self._settings.dilate:
+            kept = filling_gaps(kept, source.dtype, mask.nodata)
         return [planned] * len(kept), kept, told and not mask.covers and not complete
 
     def _viewed(self, made: Sequence[Layer], view: View) -> Sequence[Layer]:
@@ -756,6 +761,16 @@ class _Bands:
             whole = self._canvas.read(window)
             self._layer.put(whole, pixels, where)
             self._canvas.lay(window, whole, where)
+
+
+def _give_back(canvas: Canvas, source: Source, layer: Layer, plan: TilePlan) -> None:
+    """Put back what was measured in damaged pixels, once all is filled: until then fills go by each other."""
+    for window in plan.windows:
+        where, pixels, file = plan.damage.window(window), canvas.read(window), source.read(window)
+        for channel in layer.channels:
+            here = where & layer.measured(file[..., channel])
+            pixels[here, channel] = file[here, channel]
+        canvas.lay(window, pixels, where)
 
 
 def _layers(source: Source, *, linear: bool = False) -> tuple[Layer, ...]:

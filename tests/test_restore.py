@@ -17,7 +17,7 @@ import rasterio
 from conftest import DAMAGE, Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
-from rasterio.transform import from_origin
+from rasterio.transform import Affine
 
 from pconv_cli import bench, images
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
@@ -327,7 +327,7 @@ def test_a_black_mask_is_nothing_to_talk_about(work: Workplace) -> None:
 
 def test_files_that_are_no_pictures_are_said_once(work: Workplace) -> None:
     work.pair("a.png")
-    for name in ("b.gif", "c.GIF", "notes"):
+    for name in ("b.gif", "c.GIF", "notes", "d.tif.aux.xml", "d.tfw"):
         (work.pictures / name).touch()
     _, events = go(work)
     (notice,) = [event.text for event in events if isinstance(event, Notice)]
@@ -729,7 +729,7 @@ def test_a_gap_in_one_band_leaves_what_the_others_measured(work: Workplace, dila
     damaged = whole.copy()
     damaged[gap, 0] = np.nan
     kind = {"driver": "GTiff", "width": 48, "height": 40, "count": 3, "dtype": "float32"}
-    with rasterio.open(work.pictures / "a.tif", "w", transform=from_origin(0, 40, 2, 2), **kind) as file:
+    with rasterio.open(work.pictures / "a.tif", "w", transform=Affine(2, 0, 0, 0, -2, 40), **kind) as file:
         file.write(damaged.transpose(2, 0, 1))
     report, _ = go(work, mask_from=parse("nodata"), dilate=dilate)
     assert report.count("restored") == 1, report.items

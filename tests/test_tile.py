@@ -36,6 +36,7 @@ from pconv_cli import tile as use_case
 from pconv_cli.cli import app
 from pconv_cli.errors import UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
+from pconv_cli.marks import parse
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
 from pconv_cli.settings import FAINT, Settings
@@ -863,6 +864,23 @@ def test_float_fills_lie_among_the_values_that_are_known(place: Place, marked_by
         known, fill = whole[~HOLE, band], after[HOLE][:, band]
         assert known.min() <= fill.min() < fill.max() <= known.max()
     assert after[~HOLE].tobytes() == whole[~HOLE].tobytes()
+
+
+@pytest.mark.parametrize("hole", [HOLE, LARGE], ids=["one window", "cut and healed"])
+def test_a_gap_in_one_band_leaves_what_the_others_measured(place: Place, hole: NDArray[np.bool_]) -> None:
+    whole = texture(WIDTH, HEIGHT, 3).astype(np.float32) * 13 - 5000
+    damaged = whole.copy()
+    damaged[hole, 0] = np.nan
+    damaged[HOLE, 1] = np.inf
+    place.fill_in(damaged)
+    place.item("--size", "64", mask=None)
+    after = place.restored()
+    assert np.isfinite(after).all() and (after[..., 2] == whole[..., 2]).all()
+    assert (after[~hole] == whole[~hole]).all() and (after[~HOLE, 1] == whole[~HOLE, 1]).all()
+    settings = RestoreSettings(weights="none", device="cpu", tile_size=64, mask_from=parse("nodata"))
+    out = place.root / "other.tif"
+    restore(plan(place.big, None, str(out), settings), settings, lambda event: None)
+    np.testing.assert_allclose(load(out), after, rtol=0, atol=1e-6 * float(np.ptp(whole)))  # what was healed, too
 
 
 def test_nan_beside_the_mask_stays_to_the_bit_and_is_not_learnt_from(place: Place) -> None:
