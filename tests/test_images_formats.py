@@ -28,6 +28,8 @@ LOSSLESS = {
 
 def image_of(mode: str, height: int = 24, width: int = 30) -> Image.Image:
     array = noise(height, width, *MODES[mode.partition("+")[0]])
+    if mode in ("LA", "RGBA"):
+        array[..., -1] |= 1  # what is filled and stays transparent is told of
     if not mode.startswith("P"):
         return Image.fromarray(array)
     image = Image.fromarray(array % 40)

@@ -1061,7 +1061,7 @@ def test_a_mark_comes_before_a_mask_beside_the_picture(place: Place) -> None:
     [
         ("band=5", 1, "4 bands"), ("band=2", 1, "name another band"), ("alpha", 1, "no transparency"),
         ("nodata", 1, "nodata=0"), ("band=0", 2, "band=N"), ("bands=4", 2, "band=N"), ("color=red", 2, "color=#RRGGBB"),
-        ("color=#ff00ff~256", 2, "~TOLERANCE"), ("nodata=none", 2, "no number"), ("", 2, "not a mark"),
+        ("color=#ff00ff~256", 2, "~TOLERANCE"), ("nodata=none", 2, "no number"), ("alphas", 2, "not a mark"),
     ],
 )  # fmt: skip
 def test_a_mark_that_cannot_be_is_one_line(place: Place, mark: str, code: int, says: str) -> None:
