@@ -33,6 +33,7 @@ from pconv_cli.images import (
     align_mask,
     copy_file,
     foreseen,
+    is_tiff,
     looks_like_a_photograph,
     may_be_deep,
     probe,
@@ -361,6 +362,10 @@ class Reader:
         elif settings.mask_from is None:
             assert job.mask is not None
             hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
+            if is_tiff(job.mask) and is_tiff(job.image):
+                from pconv_cli import tiff
+
+                tiff.refuse_elsewhere(job.mask, tiff.Source(job.image))
         else:
             if picture.alpha is not None and settings.mask_from.index == picture.alpha:
                 visible = None

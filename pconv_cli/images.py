@@ -249,7 +249,7 @@ def read_picture(path: Path, *, linear: bool = False) -> Picture:
     Raises:
         ItemError: Missing, unreadable, damaged, or of a kind that would have to be changed to be restored.
     """
-    if _is_tiff(path):
+    if is_tiff(path):
         with _blaming(path):
             return _read_tiff(path, linear)
     notices: list[str] = []
@@ -292,7 +292,7 @@ def read_mask(path: Path) -> MaskImage:
     Raises:
         ItemError: Missing, unreadable, damaged, floating-point, or with more than one picture in it.
     """
-    if _is_tiff(path):
+    if is_tiff(path):
         from pconv_cli import tiff
 
         return MaskImage(path, np.concatenate(list(tiff.mask_strips(path, _ROWS))), tiff.orientation(path))
@@ -375,7 +375,7 @@ def probe(path: Path) -> tuple[int, int]:
     Raises:
         ItemError: Not a picture that can be opened.
     """
-    if _is_tiff(path):
+    if is_tiff(path):
         from pconv_cli import tiff
 
         return tiff.mask_size(path)
@@ -598,7 +598,7 @@ def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | Non
         try:
             files.refuse_same(source, target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            described = Companions.of(source) if _is_tiff(source) else Companions()
+            described = Companions.of(source) if is_tiff(source) else Companions()
             described.refuse_taken(target, overwrite=overwrite)
             with ExitStack() as together, files.whole(target, overwrite=overwrite) as out:
                 shutil.copyfileobj(stream, out, 1 << 20)
@@ -895,14 +895,15 @@ def may_be_deep(path: Path) -> bool:
 
 def suffix_of(path: Path) -> str:
     """The suffix that fits a file's content; ".png" where it is no picture that can be read."""
-    if _is_tiff(path):
+    if is_tiff(path):
         return ".tif"
     with suppress(ItemError), _opened(path) as (image, _):
         return next(suffix for suffix, kind in _BY_SUFFIX.items() if kind == str(image.format).replace("MPO", "JPEG"))
     return ".png"
 
 
-def _is_tiff(path: Path) -> bool:
+def is_tiff(path: Path) -> bool:
+    """Whether a file begins as a TIFF does."""
     with suppress(OSError), path.open("rb") as stream:
         return stream.read(4) in _TIFF_STARTS
     return False

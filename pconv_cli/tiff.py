@@ -17,6 +17,7 @@ from __future__ import annotations
 import base64
 import errno
 import logging
+import math
 import os
 import shutil
 import struct
@@ -80,6 +81,7 @@ _SPACES = {0: "RGB", 1: "RGB", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "YCbCr", 8: "La
 _LARGEST_BLOCK = 64 * 2**20  # decoded bytes; beyond it a block at a time is no bounded memory
 _CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
 _STRIP = 32 * 2**20  # bytes of rows that are looked at together
+MOST_AWAY = 0.5  # pixels that a mask may lie beside its picture on the map: less is rounding
 _PAGE = 256  # pixels along the sides of what is kept decoded, at least
 
 Validity = Literal["alpha", "mask band", "nodata"]
@@ -486,6 +488,20 @@ def mask_size(path: Path) -> tuple[int, int]:
     """
     with _reading(path), closing(_open(path)) as raster:
         return raster.width, raster.height
+
+
+def refuse_elsewhere(path: Path, source: Source) -> None:
+    """Make sure that a mask as large as its picture does not lie elsewhere on the map.
+
+    Raises:
+        ItemError: It does, by more than `MOST_AWAY`, or a file cannot be opened.
+    """
+    away, way_out = off_the_map(path, source)
+    if not away <= MOST_AWAY:
+        far = "its coordinate system cannot be compared with that of the picture"
+        if not math.isnan(away):
+            far = f"mask lies elsewhere on the map, {away:.6g} pixels from the picture"
+        raise ItemError(path, f"{far}: {way_out}")
 
 
 def off_the_map(path: Path, source: Source) -> tuple[float, str]:

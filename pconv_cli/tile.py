@@ -9,7 +9,6 @@ torch is imported when a run needs it, and while the mask is read: a plan needs 
 
 from __future__ import annotations
 
-import math
 import os
 import secrets
 import shutil
@@ -48,7 +47,7 @@ from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, Settings
-from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, off_the_map, write_map
+from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, off_the_map, refuse_elsewhere, write_map
 from pconv_cli.tiles import TilePlan, plan_tiles
 
 if TYPE_CHECKING:
@@ -60,7 +59,6 @@ MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
 SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
 ROWS = 256  # of a mask looked at together
 COLLAR = 0.05  # share of a picture; what is less may be torn edges
-MOST_AWAY = 0.5  # pixels that a mask may lie beside its picture on the map: less is rounding
 AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
 ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
 IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
@@ -301,19 +299,15 @@ class _Mask:
             )
         if path is not None:
             width, height = mask_size(path)
-            away, way_out = off_the_map(path, source)
-            way = f"; {way_out}" if way_out else ""
             if (width, height) != (source.width, source.height):
+                _, way_out = off_the_map(path, source)
+                way = f"; {way_out}" if way_out else ""
                 raise ItemError(
                     path,
                     f"mask is {width} x {height}, the picture {source.width} x {source.height}: they must agree; "
                     f"masks are never stretched{way}",
                 )
-            if not away <= MOST_AWAY:
-                far = "its coordinate system cannot be compared with that of the picture"
-                if not math.isnan(away):
-                    far = f"mask lies elsewhere on the map, {away:.6g} pixels from the picture"
-                raise ItemError(path, f"{far}: {way_out}")
+            refuse_elsewhere(path, source)
         return cls(source, path, settings)
 
     @property

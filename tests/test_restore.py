@@ -722,6 +722,20 @@ def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_f
     assert statuses(report) == {"a.png": "restored", "b.png": "restored"}
 
 
+def test_a_mask_that_lies_elsewhere_on_the_map_is_refused(work: Workplace) -> None:
+    hole = box(48, 40, 10, 10, 20, 22)
+    for name, east in (("here.tif", 0), ("there.tif", 1000)):
+        for folder, pixels_of, at in ((work.pictures, texture(48, 40), 0), (work.masks, hole[..., None] * 255, east)):
+            kind = {"driver": "GTiff", "width": 48, "height": 40, "count": pixels_of.shape[2], "dtype": "uint8"}
+            place = {"crs": "EPSG:32632", "transform": Affine(2, 0, 5e5 + at, 0, -2, 54e5)}
+            with rasterio.open(folder / name, "w", **kind, **place) as file:
+                file.write(pixels_of.astype(np.uint8).transpose(2, 0, 1))
+    report, _ = go(work)
+    assert statuses(report) == {"here.tif": "restored", "there.tif": "failed"}
+    (reason,) = (item.reason for item in report.items if item.status == "failed")
+    assert "lies elsewhere on the map" in str(reason) and "gdalwarp" in str(reason)
+
+
 @pytest.mark.parametrize("dilate", [0, 1])
 def test_a_gap_in_one_band_leaves_what_the_others_measured(work: Workplace, dilate: int) -> None:
     whole = texture(48, 40).astype(np.float32) / 255
