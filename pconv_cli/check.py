@@ -36,7 +36,7 @@ AT_REST = 450 << 20  # bytes that a run takes whatever it does
 PER_HELPER = 140 << 20  # bytes that a process which reads and writes takes
 IN_FLIGHT = 1 << 30  # bytes of pictures between reading and writing, see `pipeline.Limits`
 PER_TILE_PIXEL = 650  # bytes that the default network takes while it computes
-PIXELS_PER_GIGAFLOP = 8e3  # that a run fills where NumPy multiplies so much in fp32 (see benchmarks/README.md)
+PIXELS_PER_GIGAFLOP = 5.2e3  # that a run fills where NumPy multiplies so much in fp32 (see benchmarks/README.md)
 STARTING = 2.0  # seconds
 
 
