@@ -80,6 +80,11 @@ class Restored:
     by_pyramid: int
     seam_ratio: float | None
 
+    def __repr__(self) -> str:
+        """Say what there is without every number of it."""
+        made = f"{self.image.dtype} {self.image.shape}, {int(self.filled.sum())} pixels filled"
+        return f"Restored({made}, unfilled={self.unfilled}, by_pyramid={self.by_pyramid}, seam_ratio={self.seam_ratio})"
+
 
 def restore_image(
     image: Image,

@@ -22,6 +22,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import beside, files, provenance
 from pconv_cli import weights as store
+from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
 from pconv_cli.errors import ItemError, refuse_losses
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
@@ -33,6 +34,7 @@ from pconv_cli.images import (
     align_mask,
     copy_file,
     foreseen,
+    is_drawn_on,
     is_tiff,
     looks_like_a_photograph,
     may_be_deep,
@@ -288,7 +290,7 @@ class Reader:
         if job.mask is None and settings.mask_from is None and settings.detect is None:
             raise ItemError(
                 job.image,
-                "no mask (NAME.* or NAME_mask.* in the masks folder, or the column mask of a list); "
+                "no mask (NAME.*, NAME_mask.* or NAME.EXT.* in the masks folder, or the column mask of a list); "
                 "give it one, all black if it is undamaged",
             )
         if os.path.lexists(job.output) and self.done_before(job):
@@ -324,7 +326,8 @@ class Reader:
             ItemError: It has not, and the output must not be replaced.
         """
         settings, journal = self._settings, self._journal
-        if settings.resume and journal is not None and journal.done(job.image, job.mask, job.output):
+        done = settings.resume and journal is not None and journal.done(job.image, job.mask, job.output)
+        if done and (not is_tiff(job.image) or Companions.of(job.image).are_beside(job.output)):
             missing = [path for path in job.maps if not os.path.lexists(path)]
             if not missing:
                 return True
@@ -397,10 +400,10 @@ class Reader:
             return (f"{job.mask} {GREY}",) if looks_like_a_photograph(job.mask, hole) else ()
         from pconv_cli import tiff
 
-        plain = True
+        plain = False
         with suppress(ItemError):  # a kind of picture that can only be read whole
             plain = tiff.is_plain(job.mask)
-        if not plain:
+        if not plain and is_drawn_on(job.mask, inverted=self._settings.invert_mask):
             raise ItemError(job.mask, FAINT)
         return ()
 

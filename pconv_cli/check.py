@@ -20,9 +20,11 @@ import numpy as np
 
 from pconv_cli import weights as store
 from pconv_cli.bench import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
+from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
-from pconv_cli.images import same_format
+from pconv_cli.files import Refused
+from pconv_cli.images import is_tiff, same_format
 from pconv_cli.jobs import Job, JobList
 from pconv_cli.journal import NAME, Journal
 from pconv_cli.layers import View
@@ -238,9 +240,13 @@ def _in_the_way(job: Job, settings: RestoreSettings, stage: Stage) -> Finding | 
     if settings.resume or settings.overwrite:
         return None
     try:
+        if not stage.holds(job.output) and same_format(job.image, job.output) and is_tiff(job.image):
+            Companions.of(job.image).refuse_taken(job.output, overwrite=False)
         there = stage.note(job.output) is not None if stage.holds(job.output) else os.path.lexists(job.output)
     except ItemError as error:
         return Finding(job.name, error.path, error.reason, grave=True)
+    except Refused as error:
+        return Finding(job.name, str(job.output), str(error), grave=True)
     if not there:
         return None
     reason = "the output exists already: --resume leaves out what is done, --overwrite does it again"

@@ -89,6 +89,10 @@ class Companions:
             if _content(target) != data:
                 _refuse_taken(target, overwrite=overwrite)
 
+    def are_beside(self, output: Path) -> bool:
+        """Whether they lie beside a copy as they are."""
+        return all(_content(target) == data for target, data in self.targets(output).items())
+
     @contextmanager
     def beside(self, output: Path, *, overwrite: bool) -> Iterator[None]:
         """Put them beside a copy, which gets its name inside the block; if it does not, all is as before.
@@ -102,10 +106,15 @@ class Companions:
         try:
             for target, data in self.targets(output).items():
                 old = _content(target)
-                if old != data:
+                if old == data:
+                    continue
+                try:
                     with files.whole(target, overwrite=overwrite) as stream:
                         stream.write(data)
                     before[target] = old
+                except files.Refused:  # a.tif and a.tiff share a.tfw: the other one may have put it there just now
+                    if _content(target) != data:
+                        raise
             yield
         except BaseException:
             for target, old in before.items():

@@ -22,7 +22,7 @@ from pconv_cli.manifest import Row
 
 _MASK_WORD = re.compile(r"(.+)[_.-]mask", re.IGNORECASE | re.DOTALL)
 _TEXT_NUMBER = re.compile(r"([^0-9]*)([0-9]*)")
-_COMPANIONS = (".aux.xml", ".tfw")  # of pictures, which take them along
+_COMPANIONS = (".aux.xml", ".tfw", ".tifw", ".tiffw", ".wld")  # of pictures, which take them along
 _SEPARATORS = tuple(sorted({"/", os.sep}))
 # Suffixes that are one format under several spellings; only used to tell whether two requests contradict each other.
 _SPELLINGS = {".jpg": ".jpeg", ".jpe": ".jpeg", ".jfif": ".jpeg", ".tif": ".tiff"}

@@ -338,7 +338,7 @@ def _made(job: Job, settings: MaskSettings, overlay: Path | None, budget: Budget
 
 def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: MaskReport) -> MaskReport:
     _refuse_taken(job.output, settings)
-    if overlay is not None:
+    if overlay is not None and not settings.resume:
         _refuse_taken(overlay, settings)
     picture = _ranged(read_picture(job.image, linear=settings.linear))
     notices: list[str] = []
@@ -349,10 +349,11 @@ def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: M
         hole &= ~align_mask(read_mask(job.mask), picture, "auto")
     share = float(hole.mean())
     notices += _warning(share, settings)
-    write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite)
-    if overlay is not None:
+    if overlay is not None:  # first: by its mask it is known that all is done
         drawn = _drawn(picture.rgb(), hole)
-        write_png(drawn, overlay, overwrite=settings.overwrite, orientation=picture.orientation)
+        again = settings.overwrite or settings.resume
+        write_png(drawn, overlay, overwrite=again, orientation=picture.orientation)
+    write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite)
     return replace(
         report, width=picture.width, height=picture.height, share=round(share, 6), components=components,
         overlay=None if overlay is None else str(overlay), notices=tuple(notices),
@@ -603,7 +604,9 @@ def _overlays(todo: JobList, settings: MaskSettings) -> dict[Path, Path]:
     folder = Path(settings.overlay)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--overlay {folder}: is a file, but drawings need a folder: give the name of a folder")
-    places = {job.output: folder / Path(job.name).with_suffix(".png") for job in todo.jobs}
+    places = {job.output: folder / Path(job.name).with_suffix(SUFFIX) for job in todo.jobs}
+    if todo.several:  # which are called apart where pictures are not
+        places = {job.output: folder / job.output.relative_to(todo.home) for job in todo.jobs}
     taken = {os.path.realpath(path) for job in todo.jobs for path in (job.image, job.output, job.mask) if path}
     for path in places.values():
         if os.path.realpath(path) in taken:

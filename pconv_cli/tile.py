@@ -414,7 +414,8 @@ class _Big:
             self._emit(RunStarted(1, *(str(described[key]) for key in keys)))
             swept = files.sweep(self._output)
             if swept:
-                self._emit(Notice(f"{self._output}: {swept} unfinished files of killed runs removed"))
+                files_left = "an unfinished file" if swept == 1 else f"{swept} unfinished files"
+                self._emit(Notice(f"{self._output}: removed {files_left} of killed runs"))
             canvas = stack.enter_context(
                 Canvas(
                     source, self._output, overwrite=settings.overwrite, mark_valid=self._mask.reveals,

@@ -969,6 +969,20 @@ def test_check_foretells_what_resume_leaves_out_and_what_is_no_picture(work: Wor
     assert pconv(*line[:-1]) == 2  # without --resume they are in the way
 
 
+def test_check_finds_what_is_in_the_way_beside_a_picture_and_asks_for_out_to_resume(
+    work: Workplace, pconv: Pconv
+) -> None:
+    work.pair("a.tif")
+    (work.pictures / "a.tfw").write_text("1\n0\n0\n-1\n5\n5\n")
+    work.out.mkdir(exist_ok=True)
+    (work.out / "a.tfw").write_text("other")
+    line = ["check", str(work.pictures), str(work.masks), "--weights", "none"]
+    assert pconv(*line, str(work.out), "--json") == 2
+    (found,) = json.loads(pconv.out)["findings"]
+    assert "a.tfw beside it is there already" in found["reason"]
+    assert pconv(*line, "--resume") == 2 and "--resume: what is done stands in OUT" in pconv.err
+
+
 def test_check_finds_an_out_that_cannot_be_written(work: Workplace, pconv: Pconv) -> None:
     work.pair("a.png")
     (work.root / "file").touch()

@@ -151,7 +151,11 @@ def test_2_for_names_that_do_not_go_together(work: Workplace, pconv: Pconv) -> N
 def test_pictures_of_one_name_have_a_mask_each_and_those_are_found_again(work: Workplace, pconv: Pconv) -> None:
     for name in ("a.png", "a.jpg", "b.png"):
         damaged(work.pictures / name)
-    assert pconv("mask", work.pictures, work.out) == 0
+    seen = work.root / "seen"
+    assert pconv("mask", work.pictures, work.out, "--overlay", seen) == 0
+    assert files(work.out) == files(seen) == ["a.jpg.png", "a.png.png", "b.png"]
+    (work.out / "b.png").unlink()  # as if it had been killed in between
+    assert pconv("mask", work.pictures, work.out, "--overlay", seen, "--resume") == 0
     assert files(work.out) == ["a.jpg.png", "a.png.png", "b.png"]
     restored = work.root / "restored"
     assert pconv("restore", work.pictures, work.out, restored, "--weights", "none", "--device", "cpu") == 0

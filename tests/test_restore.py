@@ -319,6 +319,26 @@ def test_what_is_no_photograph_is_not_told_of(work: Workplace, kind: str) -> Non
     assert not [notice for notice in report.items[0].notices if "photograph" in notice]
 
 
+@pytest.mark.parametrize("kind", ["noise of a scanner", "noise in colour", "a hidden layer", "deep noise"])
+def test_a_mask_that_is_black_but_for_noise_or_not_to_be_seen_is_empty(work: Workplace, kind: str) -> None:
+    work.picture("a.png")
+    rng = np.random.default_rng(0)
+    mask = {
+        "noise of a scanner": rng.integers(0, 17, (40, 48)).astype(np.uint8),
+        "noise in colour": rng.integers(0, 9, (40, 48, 3)).astype(np.uint8),
+        "a hidden layer": np.dstack([rng.integers(0, 256, (40, 48, 3)), np.zeros((40, 48))]).astype(np.uint8),
+        "deep noise": rng.integers(0, 4000, (40, 48)).astype(np.uint16),
+    }[kind]
+    Image.fromarray(mask).save(work.masks / "a.png")
+    for inverted in (False, True):
+        if inverted and mask.dtype == np.uint8 and mask.shape[2:] != (4,):
+            Image.fromarray(255 - mask).save(work.masks / "a.png")
+        elif inverted:
+            continue
+        report, _ = go(work, invert_mask=inverted, overwrite=True)
+        assert [(item.status, item.notices) for item in report.items] == [("copied", ())]
+
+
 def test_a_black_mask_is_nothing_to_talk_about(work: Workplace) -> None:
     work.pair("a.png", hole=np.zeros((40, 48), np.bool_))
     report, _ = go(work)
@@ -734,6 +754,29 @@ def test_a_mask_that_lies_elsewhere_on_the_map_is_refused(work: Workplace) -> No
     assert statuses(report) == {"here.tif": "restored", "there.tif": "failed"}
     (reason,) = (item.reason for item in report.items if item.status == "failed")
     assert "lies elsewhere on the map" in str(reason) and "gdalwarp" in str(reason)
+
+
+def test_what_lies_beside_a_tiff_counts_as_a_part_of_it_when_a_run_goes_on(work: Workplace) -> None:
+    for name in ("a.tif", "b.tif", "c.tif"):
+        work.pair(name)
+        (work.pictures / name).with_suffix(".tfw").write_text("1\n0\n0\n-1\n5\n5\n")
+    assert go(work)[0].count("restored") == 3
+    (work.pictures / "b.tfw").write_text("1\n0\n0\n-1\n7\n7\n")
+    (work.out / "c.tfw").unlink()
+    assert statuses(go(work, resume=True)[0]) == {"a.tif": "done_before", "b.tif": "failed", "c.tif": "failed"}
+    again = go(work, resume=True, overwrite=True)[0]
+    assert statuses(again) == {"a.tif": "done_before", "b.tif": "restored", "c.tif": "restored"}
+    assert (work.out / "b.tfw").read_text() == (work.pictures / "b.tfw").read_text() and (work.out / "c.tfw").exists()
+
+
+def test_two_tiffs_may_share_what_lies_beside_them(work: Workplace) -> None:
+    for number in range(20):
+        for suffix in ("tif", "tiff"):
+            work.picture(f"{number:02}.{suffix}")
+            work.mask(f"{number:02}.{suffix}.png", box(48, 40, 4, 4, 9, 9))
+        (work.pictures / f"{number:02}.tfw").write_text("1\n0\n0\n-1\n5\n5\n")
+    report, _ = go(work, jobs=8)
+    assert report.count("restored") == 40, [item.reason for item in report.items if item.reason]
 
 
 @pytest.mark.parametrize("dilate", [0, 1])

@@ -1591,7 +1591,7 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next_and_said(place: Place
     assert done.returncode == -signal.SIGKILL
     assert len(names(place.root)) == 4
     assert place() == 0
-    assert "2 unfinished files of killed runs removed" in place.err
+    assert "removed 2 unfinished files of killed runs" in place.err
     assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
 
 

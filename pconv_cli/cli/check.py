@@ -104,6 +104,8 @@ def command(
             if not len(names) - 1 <= len(given) <= len(names):
                 raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
             writes = len(given) == len(names)
+            if resume and not writes:
+                raise UsageError("--resume: what is done stands in OUT: give it, too")
             if "-" in given:
                 raise UsageError("- is for pconv restore: give files or folders to check")
             out = stage.target(given[-1]) if writes else NOWHERE
