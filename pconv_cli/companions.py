@@ -86,8 +86,7 @@ class Companions:
             files.Refused: Something else is there.
         """
         for target, data in self.targets(output).items():
-            if _content(target) != data:
-                _refuse_taken(target, overwrite=overwrite)
+            _refuse_taken(target, data, overwrite=overwrite)
 
     def are_beside(self, output: Path) -> bool:
         """Whether they lie beside a copy as they are."""
@@ -123,10 +122,12 @@ class Companions:
             raise
 
 
-def _refuse_taken(target: Path, *, overwrite: bool) -> None:
+def _refuse_taken(target: Path, data: bytes, *, overwrite: bool) -> None:
     try:
         files.refuse_taken(target, overwrite=overwrite)
     except files.Refused as error:
+        if _content(target) == data:  # looked at only now: it may have come this moment, see `beside`
+            return
         raise files.Refused(f"{target.name} beside it {error}") from error
 
 
