@@ -14,7 +14,6 @@ import threading
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
-from io import BufferedRandom
 from pathlib import Path
 from typing import BinaryIO
 
@@ -51,7 +50,7 @@ class Held:
         while True:
             self._first, self.second = _held_names(target, secrets.token_hex(4))
             self.stream = self._first.open("x+b")
-            if _lock(self.stream) is not None and os.path.lexists(self._first):
+            if lock(self.stream.fileno(), alone=True) is not None and os.path.lexists(self._first):
                 return
             self.stream.close()  # swept by another, just before it was locked
 
@@ -77,6 +76,23 @@ def sweep(target: Path) -> int:
         for number in {match[1] for match in map(_HELD.fullmatch, found) if match}:
             removed += _swept(*_held_names(target, number))
     return removed
+
+
+def lock(descriptor: int, *, alone: bool) -> bool | None:
+    """Hold an open file together with others, or alone, until it is closed or its process ends, however it ends.
+
+    Returns:
+        Whether it is held; False where the system or the folder has no locks, None where another has it.
+    """
+    try:
+        import fcntl  # not on Windows
+
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
+    except BlockingIOError:
+        return None
+    except (ImportError, OSError):
+        return False
+    return True
 
 
 def refuse_same(source: Path, target: Path) -> None:
@@ -193,24 +209,7 @@ def _swept(first: Path, second: Path) -> int:
     except FileNotFoundError:  # whoever is at work has it
         return _removed(second)
     with stream:
-        return _removed(second) + _removed(first) if _lock(stream) else 0
-
-
-def _lock(stream: BufferedRandom) -> bool | None:
-    """Lock a file until it is closed or its process ends, however it ends.
-
-    Returns:
-        Whether that was done; False where the system or the folder has no locks, None where another has it.
-    """
-    try:
-        import fcntl  # not on Windows
-
-        fcntl.flock(stream, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return None
-    except (ImportError, OSError):
-        return False
-    return True
+        return _removed(second) + _removed(first) if lock(stream.fileno(), alone=True) else 0
 
 
 def _removed(path: Path) -> int:

@@ -75,7 +75,7 @@ class Journal:
         try:
             # One descriptor for all: on some network folders, closing a second one would drop the first one's lock.
             self._descriptor = self._own = _opened(path)
-            _lock(self._descriptor, alone=False)
+            files.lock(self._descriptor, alone=False)
             if hand:
                 self._own = _opened(path.with_name(f"{path.stem}.{hand}{path.suffix}"))
             self._catch_up()
@@ -142,14 +142,14 @@ class Journal:
         Yields:
             Whether that is sure. It never is where the system or the folder has no locks.
         """
-        sure = _lock(self._descriptor, alone=True)
+        sure = bool(files.lock(self._descriptor, alone=True))
         if not sure:  # who fails to change a lock has lost the one that it held
-            _lock(self._descriptor, alone=False)
+            files.lock(self._descriptor, alone=False)
         try:
             yield sure
         finally:
             if sure:
-                _lock(self._descriptor, alone=False)
+                files.lock(self._descriptor, alone=False)
 
     def gather(self) -> None:
         """Take what others have noted in files of their own into the one, unless any of them may still be at work.
@@ -260,20 +260,6 @@ def _append(descriptor: int, lines: bytes) -> None:
 
 def _opened(path: Path) -> int:
     return os.open(path, os.O_RDWR | os.O_APPEND | os.O_CREAT | getattr(os, "O_BINARY", 0), 0o666)
-
-
-def _lock(descriptor: int, *, alone: bool) -> bool:
-    """Hold a file together with others, or alone if nobody else holds it; False where that cannot be had.
-
-    The system lets go for a process that ends, however it ends.
-    """
-    try:
-        import fcntl  # not on Windows
-
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB if alone else fcntl.LOCK_SH)
-    except (ImportError, OSError):  # held by others, or a file system without locks
-        return False
-    return True
 
 
 def _parsed(line: bytes) -> tuple[str, _Entry | None]:

@@ -604,9 +604,10 @@ def _overlays(todo: JobList, settings: MaskSettings) -> dict[Path, Path]:
     folder = Path(settings.overlay)
     if folder.exists() and not folder.is_dir():
         raise UsageError(f"--overlay {folder}: is a file, but drawings need a folder: give the name of a folder")
-    places = {job.output: folder / Path(job.name).with_suffix(SUFFIX) for job in todo.jobs}
-    if todo.several:  # which are called apart where pictures are not
+    if todo.several:  # by the masks, which are called apart where pictures are not
         places = {job.output: folder / job.output.relative_to(todo.home) for job in todo.jobs}
+    else:
+        places = {job.output: folder / Path(job.name).with_suffix(SUFFIX) for job in todo.jobs}
     taken = {os.path.realpath(path) for job in todo.jobs for path in (job.image, job.output, job.mask) if path}
     for path in places.values():
         if os.path.realpath(path) in taken:
