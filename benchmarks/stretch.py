@@ -40,6 +40,7 @@ def settings_from(options: argparse.Namespace) -> TrainSettings:
         size=options.size, small_first=False, rate=options.rate, second_rate=options.second_rate,
         second_share=options.second, coarse_share=options.coarse, adversarial_share=options.adversarial,
         adversarial_rate=options.judge_rate, compiled=options.compile, every=options.every, seed=options.seed,
+        fixed_norms=options.fixed_norms,
         loss=replace(default.loss, distance=options.distance, adversarial=options.judge), precision=options.precision,
     )  # fmt: skip
 
@@ -180,6 +181,7 @@ def main() -> None:
         command.add_argument("--judge-rate", type=float, default=2e-4)
         command.add_argument("--precision", default="bf16")
         command.add_argument("--compile", action="store_true")
+        command.add_argument("--fixed-norms", action="store_true", help="batch statistics stay as they are")
         command.add_argument("--every", type=int, default=500)
         command.add_argument("--seed", type=int, default=0)
         command.add_argument("--steps", type=int, default=20)

@@ -243,7 +243,7 @@ class PartialConvUNet(nn.Module):
         """Bring the decoder up to the skip's size and lay the skip beside it, decoder first; the same for the masks."""
         size = skip.shape[-2:]
         doubles = all(side == 2 * half for side, half in zip(size, features.shape[-2:], strict=True))
-        if doubles and self.config.upsample == "bilinear" and features.requires_grad:
+        if doubles and self.config.upsample == "bilinear" and features.requires_grad and not features.is_cpu:
             above = _doubled(features)
         else:
             above = F.interpolate(features, size=size, mode=self.config.upsample)
@@ -284,7 +284,7 @@ class PartialConvUNet(nn.Module):
 def _doubled(features: Tensor) -> Tensor:
     """Double both sides as bilinear interpolation does, in operations whose gradients are as cheap as they are.
 
-    The gradient of the interpolation itself took a GPU a quarter of each training step.
+    The gradient of the interpolation itself took a GPU a quarter of each training step; on a CPU it is the cheaper one.
     """
     for dim in (2, 3):
         last = features.shape[dim] - 1
