@@ -900,6 +900,7 @@ def test_a_manifest_on_standard_input_may_be_json_lines(
         (["-", "-", "out.png"], "IN and MASKS are both -"),
         (["-", "m.png", "-", "--json"], "both write to standard output"),
         (["in", "masks", "-"], "standard output holds one picture"),
+        (["-", "masks", "out", "--failed-list", "f.csv"], "--failed-list and - do not go together"),
     ],
 )
 def test_2_for_places_that_make_no_sense_together(
@@ -1054,6 +1055,17 @@ def test_a_broken_picture_in_a_pipe_is_one_line_that_calls_it_by_its_name_and_wr
     assert done.returncode == 1 and done.stdout == b""
     (line,) = done.stderr.decode().splitlines()
     assert line.startswith("failed -: not a JPEG, PNG, WebP, BMP or TIFF picture")
+
+
+def test_json_lines_call_what_is_piped_by_its_name_too(work: Workplace) -> None:
+    source, mask = work.pair()[0], work.masks / "a.png"
+    for places, given in ((["-", str(mask)], source), ([str(source), "-"], mask)):
+        done = piped([*places, str(work.out / "a.png"), "--json", "-q", "--overwrite"], given.read_bytes())
+        item = json.loads(done.stdout.splitlines()[0])
+        assert [item["image"], item["mask"]] == places
+        assert item["name"] == ("-" if places[0] == "-" else "a.png") and item["output"] == str(work.out / "a.png")
+    broken = piped(["-", str(mask), str(work.root / "b.png"), "--json", "-q"], b"no picture")
+    assert json.loads(broken.stdout.splitlines()[0])["path"] == "-"
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
@@ -1292,6 +1304,18 @@ def test_results_that_cannot_be_written_are_no_bug(work: Workplace) -> None:
         )
     assert done.returncode == 5
     assert "standard output: cannot be written (No space left on device)" in done.stderr.splitlines()[-1]
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+@pytest.mark.parametrize(("masks", "code"), [("masks", 0), ("nowhere", 2)])
+def test_a_full_disk_behind_standard_error_stops_no_work(work: Workplace, masks: str, code: int) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    line = [sys.executable, "-m", "pconv_cli", "restore", str(work.pictures), str(work.root / masks), str(work.out)]
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run([*line, "--weights", "none"], stderr=full, timeout=PATIENCE)
+    assert done.returncode == code
+    assert len(list(work.root.glob("out/*.png"))) == (0 if code else 2)
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")

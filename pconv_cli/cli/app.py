@@ -177,5 +177,10 @@ def _explain(error: Any) -> ExitCode:
 def _complain(text: str, code: ExitCode) -> ExitCode:
     if os.environ.get("PCONV_DEBUG"):
         raise
-    typer.echo(f"pconv: {one_line(text)}", err=True)
+    try:
+        typer.echo(f"pconv: {one_line(text)}", err=True)
+    except OSError:
+        from pconv_cli.cli import ui
+
+        sys.stderr = ui.nowhere(sys.stderr)  # or Python would try again at the end; the code still tells
     return code

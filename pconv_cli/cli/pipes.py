@@ -17,6 +17,7 @@ from pconv_cli.beside import sidecar
 from pconv_cli.cli import ui
 from pconv_cli.errors import OutputError, UsageError
 from pconv_cli.events import Event, ItemDone, ItemFailed, Listener, RunFinished
+from pconv_cli.report import ItemReport
 
 DASH = "-"
 
@@ -70,7 +71,7 @@ class Pipes:
 
     def listening(self, emit: Listener) -> Listener:
         """Call the files by the name that the user knows them by."""
-        shown = {path: DASH for path, given in zip(self._paths, self._given, strict=True) if given == DASH and path}
+        shown = self._shown
         if not shown:
             return emit
 
@@ -86,6 +87,12 @@ class Pipes:
 
         return listener
 
+    def named(self, report: ItemReport) -> ItemReport:
+        """Call the files of a report so too."""
+        shown = self._shown
+        report = replace(report, mask=shown.get(report.mask, report.mask), path=shown.get(report.path, report.path))
+        return replace(report, name=DASH, image=DASH) if report.image in shown else report
+
     def deliver(self) -> None:
         """Write the result to standard output, if it is to go there and there is one.
 
@@ -97,6 +104,11 @@ class Pipes:
             if sidecar(result).exists():
                 raise OutputError("standard output: the provenance has no place in such a file: name a file OUT")
             ui.out_file(result)
+
+    @property
+    def _shown(self) -> dict[str | None, str]:
+        """The files that stand in for a `-`."""
+        return {path: DASH for path, given in zip(self._paths, self._given, strict=True) if given == DASH and path}
 
     @property
     def _paths(self) -> tuple[str, str | None, str]:

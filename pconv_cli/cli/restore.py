@@ -185,6 +185,8 @@ def command(
     where = cluster_of(cluster, workers, device)
     if where is not None and "-" in (paths or []):
         raise UsageError("--cluster and - do not go together: what is piped is on this machine alone")
+    if failed_list is not None and "-" in (paths or []):
+        raise UsageError("--failed-list and - do not go together: the list names files, and what is piped is gone")
     if report_to is not None and "-" in (paths or []):
         raise UsageError("--report and - do not go together: a report shows files, and what is piped is gone")
     if sensitivity is not None and detect is None:
@@ -198,7 +200,6 @@ def command(
                 "--watch and --report do not go together: a page is made when a run has ended; after Ctrl-C, the same "
                 "command with --resume and --report instead makes one"
             )
-    each = (lambda report: ui.out(report.line())) if as_json else (lambda report: None)
     with ExitStack() as stack:
         pipes, stage = None, stack.enter_context(Stage())
         if manifest is None:
@@ -235,6 +236,8 @@ def command(
             seconds = watching.SETTLE if settle is None else settle
             arrivals = watching.Arrivals(look, settings, emit, stop, seconds)
             emit(Notice(f"watching {pictures} for what arrives and is still for {seconds:g} s; Ctrl-C ends that"))
+        named = (lambda item: item) if pipes is None else pipes.named
+        each = (lambda item: ui.out(named(item).line())) if as_json else (lambda item: None)
         report = use_case.restore(todo, settings, emit, stop, each, where, stage, arrivals)
         if pipes is not None:
             pipes.deliver()

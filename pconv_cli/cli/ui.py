@@ -180,11 +180,11 @@ def out_file(path: Path) -> None:
 
 
 def _tell(line: str) -> None:
-    """Write a line to stderr. A reader that has gone must not stop the work."""
+    """Write a line to stderr. A reader that has gone, or a full disk, must not stop the work."""
     try:
         sys.stderr.write(line + "\n")
         sys.stderr.flush()
-    except BrokenPipeError:
+    except OSError:
         sys.stderr = nowhere(sys.stderr)
 
 
