@@ -1,6 +1,6 @@
 """Metadata of picture files as plain bytes: TIFF/EXIF directories, PNG chunks, JPEG segments; what fits where.
 
-It knows the byte layout of tags and chunks. It does not know Pillow, pixels or paths: `images` reads and writes.
+It knows the byte layout of tags and chunks. It does not know Pillow, pixels or paths: `images` reads, `writing` writes.
 
 Tags are kept as raw bytes (turned to little-endian), never as parsed values: Pillow's own writer loses letters outside
 ASCII, guesses types, and gives up on some dictionaries ("Error setting from dictionary"). An EXIF block *is* a small

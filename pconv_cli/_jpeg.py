@@ -2,7 +2,7 @@
 
 It knows JPEG segments, how libjpeg finds out what a file's components mean, sampling factors, the cosine transform and
 quantisation; Huffman codes are read and written by the libjpegs that jpeglib brings along. It does not know Pillow,
-paths, what metadata says, or what to do where it refuses: the private part of `images`.
+paths, what metadata says, or what to do where it refuses: the private part of `writing`; `images` asks where it ends.
 
 In a block that is touched, samples out of the hole's reach are taken from the old coefficients, unclipped and before
 any conversion of colours, and quantised once more. That keeps them closer than their decoded pixels would.

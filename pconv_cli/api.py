@@ -1,7 +1,7 @@
 """The Python API: arrays in, arrays out, the same pixels as `pconv restore` writes for such a file.
 
 Knows which arrays are pictures and masks, and in which order results are given. How a picture is filled it leaves to
-`restore`: an array becomes an `images.Picture`, and goes the road of a picture that was read. Does not know: files, the
+`restore`: an array becomes a `picture.Picture`, and goes the road of a picture that was read. Does not know: files, the
 terminal, tiles, networks.
 
 What a run has to say goes to the logger `pconv_cli`: memory that ran out, masks that look wrong, values that were left.
@@ -31,10 +31,10 @@ from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, RunError, UsageError
 from pconv_cli.events import Event, Notice
 from pconv_cli.filling import Piece, Shape
-from pconv_cli.images import Picture
 from pconv_cli.layers import Raw, View, layers
 from pconv_cli.masks import dilate as grown
 from pconv_cli.nn.partial_conv import PaddingMode
+from pconv_cli.picture import Picture
 from pconv_cli.pipeline import Outcome, run
 from pconv_cli.restore import Filler, in_flight
 from pconv_cli.settings import SUSPICIOUS, Settings

@@ -24,16 +24,10 @@ from pconv_cli import beside, files, provenance
 from pconv_cli import weights as store
 from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
+from pconv_cli.drawings import write_map, write_mask
 from pconv_cli.errors import ItemError, refuse_losses
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
-    MaskImage,
-    Picture,
-    Ready,
-    Written,
-    align_mask,
-    copy_file,
-    foreseen,
     is_drawn_on,
     is_tiff,
     looks_like_a_photograph,
@@ -42,22 +36,20 @@ from pconv_cli.images import (
     read_mask,
     read_picture,
     same_format,
-    stamped,
-    write_map,
-    write_mask,
-    write_picture,
 )
 from pconv_cli.jobs import Job
 from pconv_cli.journal import Journal
 from pconv_cli.layers import Layer, Raw, View, filling_gaps, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
+from pconv_cli.picture import MaskImage, Picture, align_mask
 from pconv_cli.process import memory_available
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Status, peak_memory, rounded
 from pconv_cli.settings import FAINT, GREY, Settings
 from pconv_cli.tiles import plan_tiles
+from pconv_cli.writing import Ready, Written, copy_file, foreseen, stamped, write_picture
 
 WAY_OUT = "try another --format, or leave it out"
 

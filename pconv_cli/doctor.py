@@ -526,17 +526,17 @@ def _count(number: int, what: str) -> str:
 def _restore_codecs() -> tuple[Codec, ...]:
     import numpy as np
 
-    from pconv_cli import images
+    from pconv_cli import drawings, images, writing
 
     suffixes = {kind: suffix for suffix, kind in reversed(images.FORMATS.values())}
     with tempfile.TemporaryDirectory(prefix="pconv-") as folder:
         start = Path(folder, "start.png")
-        images.write_png(_waves(40, 24, np.uint8), start, overwrite=False)
+        drawings.write_png(_waves(40, 24, np.uint8), start, overwrite=False)
         picture = images.read_picture(start)
 
         def round_trip(kind: str) -> str | None:
             path = Path(folder, f"trial{suffixes[kind]}")
-            images.write_picture(picture, path, overwrite=False)
+            writing.write_picture(picture, path, overwrite=False)
             return _difference(picture.pixels, images.read_picture(path).pixels, lossless=kind not in _LOSSY)
 
         return tuple(_codec(kind, "restore", partial(round_trip, kind)) for kind in sorted(suffixes))

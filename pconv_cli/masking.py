@@ -26,26 +26,16 @@ from numpy.typing import NDArray
 from pconv_cli import __version__, files, infrared, tiff
 from pconv_cli.colours import as_bytes
 from pconv_cli.detection import Detect, find_in_rows, opencv
+from pconv_cli.drawings import write_mask, write_png
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import ItemFailed, Listener, MaskMade, MasksFinished, MasksStarted, Notice
-from pconv_cli.images import (
-    READ_SUFFIXES,
-    MaskImage,
-    Picture,
-    align_mask,
-    may_be_deep,
-    probe,
-    read_mask,
-    read_picture,
-    suffix_of,
-    write_mask,
-    write_png,
-)
+from pconv_cli.images import READ_SUFFIXES, may_be_deep, probe, read_mask, read_picture, suffix_of
 from pconv_cli.jobs import Job, JobList, find_jobs
 from pconv_cli.layers import Layer, layers
 from pconv_cli.marks import FORMS, Mark, Unmarked
 from pconv_cli.marks import parse as parse_mark
 from pconv_cli.masks import dilate, dilated_strips
+from pconv_cli.picture import MaskImage, Picture, align_mask
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.regions import Damage, Window

@@ -22,8 +22,8 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli import files
+from pconv_cli.drawings import reduced, write_layer, write_view
 from pconv_cli.errors import OutputError, UsageError
-from pconv_cli.images import reduced, write_layer, write_view
 
 NAME, DATA, TABLE, IMAGES = "index.html", "report.json", "report.csv", "images"
 THUMBNAIL = 400

@@ -31,9 +31,10 @@ from numpy.typing import NDArray
 from pconv_cli import __version__, tile
 from pconv_cli import weights as store
 from pconv_cli.bench import Reader, RestoreSettings
+from pconv_cli.drawings import reduced
 from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import ItemShown, Listener, ReportStarted, ReportWritten
-from pconv_cli.images import displayed, read_picture, reduced
+from pconv_cli.images import read_picture
 from pconv_cli.jobs import Job, JobList
 from pconv_cli.layers import Layer, View, limits_of, ranged
 from pconv_cli.page import (
@@ -50,6 +51,7 @@ from pconv_cli.page import (
     share,
 )
 from pconv_cli.page import View as Shown
+from pconv_cli.picture import as_stored, displayed
 from pconv_cli.pipeline import Budget
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
@@ -178,7 +180,7 @@ def _in_memory(reader: Reader, job: Job) -> Sight:
     )  # fmt: skip
     after = _bytes(layer if alike else made.layers[0], made.channels)
     if made.orientation != picture.orientation:  # turned where the format cannot say so
-        after = np.ascontiguousarray(_lying(displayed(after, made.orientation), picture.orientation))
+        after = np.ascontiguousarray(as_stored(displayed(after, made.orientation), picture.orientation))
     if after.shape != before.shape:
         raise ItemError(job.output, "was changed since it was restored, so it is not shown")
     return Sight(
@@ -186,11 +188,6 @@ def _in_memory(reader: Reader, job: Job) -> Sight:
         lambda window: before[window.slices], lambda window: after[window.slices],
         lambda longest: (reduced(before, longest), reduced(after, longest)),
     )  # fmt: skip
-
-
-def _lying(array: Pixels, orientation: int) -> Pixels:
-    """Undo `displayed`."""
-    return displayed(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 def _on_disk(big: Path, mask: Path | None, output: Path, settings: Settings, stack: ExitStack) -> Sight:

@@ -38,7 +38,7 @@ from pconv_cli.events import (
     RunStarted,
     TilesDone,
 )
-from pconv_cli.images import READ_SUFFIXES, copy_file
+from pconv_cli.images import READ_SUFFIXES
 from pconv_cli.layers import Layer, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips
@@ -49,6 +49,7 @@ from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory
 from pconv_cli.settings import FAINT, Settings
 from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, off_the_map, refuse_elsewhere, write_map
 from pconv_cli.tiles import TilePlan, plan_tiles
+from pconv_cli.writing import copy_file
 
 if TYPE_CHECKING:
     from pconv_cli.distributed import Cluster

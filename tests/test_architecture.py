@@ -50,7 +50,10 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "page",
     }
     | {
+        "picture",
         "images",
+        "writing",
+        "drawings",
         "_carry",
         "_jpeg",
         "tiff",
@@ -88,10 +91,22 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
 EMPTY = {"", "training"}
 # The few that lean on a neighbour in their own band.
 NEIGHBOURS = {
-    ("images", "_carry"),  # its private parts
+    ("picture", "_carry"),  # it hands on what that holds
+    ("picture", "layers"),
+    ("images", "picture"),
+    ("images", "_carry"),  # their private parts
     ("images", "_jpeg"),
     ("images", "layers"),
     ("images", "tiff"),  # where Pillow would narrow
+    ("writing", "picture"),
+    ("writing", "images"),  # it reads back
+    ("writing", "_carry"),
+    ("writing", "_jpeg"),
+    ("writing", "tiff"),
+    ("writing", "companions"),
+    ("drawings", "picture"),
+    ("drawings", "writing"),  # what can be written, and why not
+    ("drawings", "_carry"),
     ("layers", "spaces"),
     ("tile", "sharing"),
     ("tile", "beside"),
@@ -109,12 +124,11 @@ NEIGHBOURS = {
     ("proofs", "tile"),
     ("comparison", "evaluation"),
     ("comparison", "restore"),  # it reads as that does
-    ("page", "images"),
+    ("page", "drawings"),
     ("jobs", "manifest"),
     ("settings", "marks"),
     ("tiff", "_ifd"),  # and this one's
     ("tiff", "companions"),
-    ("images", "companions"),
     ("helpers", "pipeline"),  # its stages are what they do a part of
     ("filling", "engine"),
     ("filling", "layers"),
@@ -132,7 +146,7 @@ NEIGHBOURS = {
     ("nn.padding", "nn.partial_conv"),
 }
 DOORS = {  # library: the modules that may import it at all
-    "PIL": {"images", "spaces"},
+    "PIL": {"images", "writing", "drawings", "spaces"},
     "h5py": {"checkpoints"},
     "ray": {"distributed"},
     "fsspec": {"remote"},
@@ -157,7 +171,10 @@ LIGHT = (
     "regions",
     "tiles",
     "jobs",
+    "picture",
     "images",
+    "writing",
+    "drawings",
     "tiff",
     "tile",
     "classical",

@@ -13,7 +13,7 @@ from typing import Any
 import pytest
 import torch
 
-from pconv_cli import doctor, engine, images
+from pconv_cli import doctor, engine, images, writing
 from pconv_cli import weights as store
 from pconv_cli.cli import app
 from pconv_cli.doctor import Codec, Computing, Findings, Gpu, Machine, Network
@@ -99,8 +99,8 @@ def test_a_format_that_fails_is_exit_code_1_and_the_others_are_still_tried(
             raise OSError("encoder not available")
         return known(picture, target, **rest)
 
-    known = images.write_picture
-    monkeypatch.setattr(images, "write_picture", refuse)
+    known = writing.write_picture
+    monkeypatch.setattr(writing, "write_picture", refuse)
     assert app.run(["doctor", "--json"]) == ExitCode.SOME_FAILED
     found = json.loads(capsys.readouterr().out)["codecs"]
     assert [(one["name"], one["fault"]) for one in found if one["fault"]] == [("WEBP", "encoder not available")]

@@ -21,7 +21,7 @@ import rasterio
 from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps, IptcImagePlugin, PngImagePlugin, TiffImagePlugin
 
-from pconv_cli import images
+from pconv_cli import images, writing
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.provenance import NAMESPACE, Entry, Unreadable, merged
 
@@ -157,7 +157,7 @@ def rgba(path: Path) -> None:
     if path.suffix != ".bmp":
         return save(path, Image.fromarray(eight(4)))
     save(path.with_suffix(".png"), Image.fromarray(eight(4)))  # Pillow writes BMPs whose alpha readers ignore
-    images.write_picture(images.read_picture(path.with_suffix(".png")), path, overwrite=False)
+    writing.write_picture(images.read_picture(path.with_suffix(".png")), path, overwrite=False)
 
 
 def exif(path: Path, orientation: int = 1) -> None:
@@ -400,7 +400,7 @@ def test_every_cell_of_the_table_is_true(tmp_path: Path, row: Row, source: str, 
     MAKE[row.name](path)
     if fate == "refused":
         with pytest.raises(ItemError, match=row.told) as caught:
-            images.write_picture(images.read_picture(path), out, overwrite=False)
+            writing.write_picture(images.read_picture(path), out, overwrite=False)
         assert ": " in caught.value.reason and "\n" not in caught.value.reason
         assert not out.exists()
         return
@@ -409,13 +409,13 @@ def test_every_cell_of_the_table_is_true(tmp_path: Path, row: Row, source: str, 
              else 255 - picture.seen(layer) for layer in picture.layers}  # fmt: skip
     filled, beside = picture.filled(fills, HOLE), b""
     with contextlib.suppress(Unreadable):  # the XMP of the row of that name is none that could be added to
-        filled, beside = images.stamped(filled, out, lambda xmp: merged(xmp, ENTRY)) if stamp else (filled, beside)
-    written = images.write_picture(filled, out, overwrite=False)
+        filled, beside = writing.stamped(filled, out, lambda xmp: merged(xmp, ENTRY)) if stamp else (filled, beside)
+    written = writing.write_picture(filled, out, overwrite=False)
     assert filled.stamped == (stamp and target != "BMP" and row.name != "XMP")
     if stamp and row.name != "XMP":
         assert NAMESPACE.encode() in (beside if target == "BMP" else facts(out)["XMP"])
     told = (*picture.notices, *written.notices)
-    ahead = images.foreseen(picture, out)
+    ahead = writing.foreseen(picture, out)
     assert set(filter(lambda notice: isinstance(notice, Loss), told)) <= set(ahead)
     assert says(row.told, ahead) == (fate in ("told", "lossy"))
     if fate == "kept":

@@ -1,11 +1,8 @@
-"""`images`: what is read, what is refused, how masks lie, what is filled, and that no half file is ever left."""
+"""`images`: what is read and what is refused, pictures and masks."""
 
 from __future__ import annotations
 
 import contextlib
-import io
-import os
-import stat
 import struct
 import warnings
 import zlib
@@ -13,62 +10,11 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from hypothesis.extra import numpy as hnp
-from PIL import Image, ImageOps
+from handmade import chunk, noise, png_bytes, save, tiff_bytes, tiff_tags
+from PIL import Image
 
-from pconv_cli import images
-from pconv_cli._carry import Carried
+from pconv_cli import images, writing
 from pconv_cli.errors import ItemError
-from pconv_cli.layers import layers
-
-RNG = np.random.default_rng(7)
-
-
-def noise(*shape: int) -> np.ndarray:
-    return RNG.integers(0, 256, shape, dtype=np.uint8)
-
-
-def chunk(name: bytes, data: bytes) -> bytes:
-    return struct.pack(">L", len(data)) + name + data + struct.pack(">L", zlib.crc32(name + data))
-
-
-def png_bytes(width: int, height: int, depth: int, colour: int, row: bytes, *extra: bytes) -> bytes:
-    """PNG by hand, all rows alike."""
-    head = chunk(b"IHDR", struct.pack(">LLBBBBB", width, height, depth, colour, 0, 0, 0))
-    pixels = chunk(b"IDAT", zlib.compress((b"\0" + row) * height))
-    return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + pixels + chunk(b"IEND", b"")
-
-
-def tiff_bytes(order: str, tags: dict[int, tuple[int, bytes]], pixels: bytes) -> bytes:
-    """TIFF by hand: one strip. `tags` hold type and bytes in the file's own order."""
-    sizes = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8}
-    tags = {**tags, 273: (4, struct.pack(order + "L", 8)), 279: (4, struct.pack(order + "L", len(pixels)))}
-    start = 8 + len(pixels) + len(pixels) % 2
-    table, data = struct.pack(order + "H", len(tags)), b""
-    base = start + 2 + 12 * len(tags) + 4
-    for tag, (kind, value) in sorted(tags.items()):
-        table += struct.pack(order + "HHL", tag, kind, len(value) // sizes[kind])
-        table += value.ljust(4, b"\0") if len(value) <= 4 else struct.pack(order + "L", base + len(data))
-        data += value + b"\0" * (len(value) % 2) if len(value) > 4 else b""
-    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "L", start)
-    return head + pixels + b"\0" * (len(pixels) % 2) + table + b"\0\0\0\0" + data
-
-
-def tiff_tags(order: str, width: int, height: int, bits: list[int], photometric: int) -> dict[int, tuple[int, bytes]]:
-    def shorts(*values: int) -> tuple[int, bytes]:
-        return 3, struct.pack(f"{order}{len(values)}H", *values)
-
-    tags = {256: shorts(width), 257: shorts(height), 258: shorts(*bits), 259: shorts(1), 262: shorts(photometric)}
-    return tags | {277: shorts(len(bits)), 278: shorts(height)}
-
-
-def save(path: Path, array: np.ndarray, **options: object) -> Path:
-    if path.suffix == ".webp":
-        options = {"lossless": True, "exact": True, **options}
-    Image.fromarray(array).save(path, **options)
-    return path
 
 
 def refused(path: Path) -> str:
@@ -163,7 +109,7 @@ def test_the_first_picture_of_an_mpo_is_read_with_a_notice(tmp_path: Path) -> No
     picture = images.read_picture(tmp_path / "a.jpg")
     assert picture.format == "JPEG"
     assert picture.notices == ("MPO: 2 further pictures in the file: not carried over",)
-    images.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
+    writing.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
     with Image.open(tmp_path / "out.jpg") as opened:
         assert opened.format == "JPEG"
 
@@ -246,7 +192,7 @@ def test_damaged_exif_is_carried_and_not_obeyed(tmp_path: Path) -> None:
     bad = b"Exif\0\0MM\0*\0\0\0\x08\0\x02\x01\x12\0\x03\0\0"
     picture = images.read_picture(save(tmp_path / "a.jpg", noise(8, 8, 3), exif=bad))
     assert picture.orientation == 1
-    images.write_picture(picture, tmp_path / "b.jpg", overwrite=False)
+    writing.write_picture(picture, tmp_path / "b.jpg", overwrite=False)
     assert bad in (tmp_path / "b.jpg").read_bytes()
     worse = images.read_picture(save(tmp_path / "c.jpg", noise(8, 8, 3), exif=b"Exif\0\0garbage!"))
     assert "EXIF" in worse.notices[0]
@@ -267,7 +213,7 @@ def test_damaged_bytes_give_a_picture_or_an_item_error_and_no_warning(tmp_path: 
         path.write_bytes(hurt)
         out = tmp_path / f"out{rng.choice(['.tif', '.png', '.jpg'])}"
         with warnings.catch_warnings(record=True) as seen, contextlib.suppress(ItemError):
-            images.write_picture(images.read_picture(path), out, overwrite=True)
+            writing.write_picture(images.read_picture(path), out, overwrite=True)
             images.read_mask(path)
         assert not seen
 
@@ -281,102 +227,19 @@ def test_an_invalid_orientation_counts_as_upright(tmp_path: Path, value: int) ->
         assert (picture.orientation, picture.pixels.shape) == (1, (4, 6))
 
 
-# ---------------------------------------------------------------- what the network sees, what is filled
+def test_formats_and_suffixes_agree() -> None:
+    assert sorted(images.READ_SUFFIXES) == [".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
+    assert all(suffix in images.READ_SUFFIXES for suffix, _ in images.FORMATS.values())
 
 
-def picture_of(pixels: np.ndarray, mode: str, carried: Carried | None = None) -> images.Picture:
-    """A picture as if it had been read from a PNG."""
-    carried = carried or Carried()
-    palette = np.frombuffer(carried.palette, np.uint8).reshape(-1, 4) if mode == "P" else None
-    groups = [tuple(range(3 if "RGB" in mode else 1))]
-    alpha = {"LA": 1, "RGBA": 3}.get(mode)
-    return images.Picture(
-        Path("p"), pixels, mode, "PNG", 1, layers(groups, pixels.dtype, palette=palette), carried, alpha=alpha
-    )
+def test_whatever_a_tiff_makes_a_reader_raise_is_an_item_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = save(tmp_path / "a.tif", noise(4, 4))
 
+    def broken(*_: object) -> None:
+        raise KeyError("what no one has thought of")
 
-def fill(picture: images.Picture, seen: np.ndarray, hole: np.ndarray, **options: bool) -> images.Picture:
-    """The picture with all its layers filled alike."""
-    return picture.filled(dict.fromkeys(picture.layers, seen), hole, **options)
-
-
-PALETTE = bytes([255, 0, 0, 255, 0, 255, 0, 255, 0, 0, 255, 255, 10, 10, 10, 0])
-
-
-@pytest.mark.parametrize("mode", ["L", "LA", "RGB", "RGBA", "P"])
-def test_rgb_is_what_pillow_shows(tmp_path: Path, mode: str) -> None:
-    shape = {"L": (5, 7), "P": (5, 7), "LA": (5, 7, 2), "RGB": (5, 7, 3), "RGBA": (5, 7, 4)}[mode]
-    image = Image.fromarray(noise(*shape) % (4 if mode == "P" else 255))
-    if mode == "P":
-        image.putpalette(PALETTE, "RGBA")
-    image.save(tmp_path / "a.png")
-    picture = images.read_picture(tmp_path / "a.png")
-    assert (picture.mode, picture.height, picture.width) == (mode, 5, 7)
-    shown = np.asarray(image.convert("RGBA"))
-    assert np.array_equal(picture.rgb(), shown[..., :3])
-    visible = picture.visible()
-    if mode in ("L", "RGB"):
-        assert visible is None
-    else:
-        assert visible is not None and np.array_equal(visible, shown[..., 3] > 0)
-
-
-@settings(max_examples=60, deadline=None)
-@given(data=st.data(), mode=st.sampled_from(["L", "LA", "RGB", "RGBA", "P", "key L", "key RGB"]))
-def test_filled_changes_nothing_outside_the_hole_and_no_transparency(data: st.DataObject, mode: str) -> None:
-    height, width = data.draw(st.integers(1, 6)), data.draw(st.integers(1, 6))
-    mode, keyed = mode.removeprefix("key "), mode.startswith("key")
-    bands = {"L": (), "P": (), "LA": (2,), "RGB": (3,), "RGBA": (4,)}[mode]
-    small = st.sampled_from([0, 1, 2, 255])
-    values = st.integers(0, 3) if mode == "P" else small
-    pixels = data.draw(hnp.arrays(np.uint8, (height, width, *bands), elements=values))
-    rgb = data.draw(hnp.arrays(np.uint8, (height, width, 3), elements=small))
-    hole = data.draw(hnp.arrays(np.bool_, (height, width)))
-    key = ((0,) if mode == "L" else (0, 0, 0)) if keyed else None
-    before = picture_of(pixels, mode, Carried(palette=PALETTE if mode == "P" else b"", colour_key=key))
-    original = pixels.copy()
-    after = fill(before, rgb, hole)
-    assert np.array_equal(before.pixels, original)
-    assert np.array_equal(after.pixels[~hole], original[~hole])
-    assert (before.visible() is None) == (after.visible() is None)
-    if before.visible() is not None:
-        assert np.array_equal(before.visible(), after.visible())
-    if mode in ("LA", "RGBA"):
-        assert np.array_equal(after.pixels[..., -1], original[..., -1])
-    if mode in ("RGB", "RGBA") and not keyed:
-        assert np.array_equal(after.rgb()[hole], rgb[hole])
-
-
-def test_grey_takes_pillows_rounded_luminance_and_keeps_equal_channels() -> None:
-    rgb = noise(64, 64, 3)
-    hole = np.ones((64, 64), np.bool_)
-    for pixels, mode in ((noise(64, 64), "L"), (noise(64, 64, 2), "LA")):
-        grey = fill(picture_of(pixels, mode), rgb, hole).pixels.reshape(64, 64, -1)[..., 0]
-        assert np.array_equal(grey, np.asarray(Image.fromarray(rgb).convert("L")))
-    ramp = np.repeat(np.arange(256, dtype=np.uint8)[None, :, None], 3, axis=2)
-    filled = fill(picture_of(np.zeros((1, 256), np.uint8), "L"), ramp, np.ones((1, 256), np.bool_))
-    assert np.array_equal(filled.pixels[0], np.arange(256))
-
-
-def test_a_palette_takes_the_nearest_opaque_colour() -> None:
-    rgb = np.array([[[250, 3, 3], [9, 200, 9], [10, 10, 90], [10, 10, 10]]], np.uint8)
-    palette = PALETTE[:12] + bytes([10, 10, 10, 128])
-    before = picture_of(np.zeros((1, 4), np.uint8), "P", Carried(palette=palette))
-    filled = fill(before, rgb, np.ones((1, 4), np.bool_))
-    assert filled.pixels[0, :3].tolist() == [0, 1, 2]
-    assert filled.pixels[0, 3] != 3  # nearest of all, but half transparent
-
-
-def test_a_hole_does_not_become_transparent_by_chance_of_the_colour_key() -> None:
-    white = np.full((1, 2, 3), 255, np.uint8)
-    before = picture_of(np.array([[[1, 2, 3], [255, 255, 255]]], np.uint8), "RGB", Carried(colour_key=(255, 255, 255)))
-    after = fill(before, white, np.ones((1, 2), np.bool_))
-    assert after.pixels.tolist() == [[[255, 255, 254], [255, 255, 255]]]
-
-
-def test_filled_rejects_arrays_of_another_size() -> None:
-    with pytest.raises(ValueError, match="need fills"):
-        fill(picture_of(noise(4, 4, 3), "RGB"), noise(4, 5, 3), np.zeros((4, 5), np.bool_))
+    monkeypatch.setattr(images, "_tiff_mode", broken)
+    assert "damaged" in refused(path)
 
 
 # ---------------------------------------------------------------- masks
@@ -438,233 +301,3 @@ def test_float_and_many_page_masks_are_refused(tmp_path: Path) -> None:
     Image.new("L", (4, 4)).save(tmp_path / "p.tif", save_all=True, append_images=[Image.new("L", (4, 4))])
     with pytest.raises(ItemError, match="2 pages"):
         images.read_mask(tmp_path / "p.tif")
-
-
-def oriented(path: Path, pixels: np.ndarray, orientation: int) -> Path:
-    exif = Image.Exif()
-    exif[274] = orientation
-    return save(path, pixels, exif=exif)
-
-
-@pytest.mark.parametrize("orientation", range(1, 9))
-@pytest.mark.parametrize("suffix", [".png", ".tif", ".webp"])
-def test_a_mask_lands_on_the_marked_pixels_however_it_was_drawn(tmp_path: Path, orientation: int, suffix: str) -> None:
-    pixels = noise(12, 20, 3) % 200
-    marks = np.zeros((12, 20), np.bool_)
-    marks[1:4, 2:9] = marks[7, 15] = True
-    pixels[marks] = 255
-    path = oriented(tmp_path / f"p{suffix}", pixels, orientation)
-    picture = images.read_picture(path)
-    assert picture.orientation == orientation
-    assert np.array_equal(picture.pixels, pixels)
-
-    with Image.open(path) as opened:
-        shown = np.asarray(ImageOps.exif_transpose(opened).convert("RGB"))
-    as_displayed = save(tmp_path / "displayed.png", (shown == 255).all(axis=2))
-    as_stored = save(tmp_path / "stored.png", marks)
-    tagged = oriented(tmp_path / "tagged.png", marks.astype(np.uint8) * 255, orientation)
-    for mask_path, drawn_on in ((as_displayed, "displayed"), (as_stored, "stored"), (tagged, "displayed")):
-        hole = images.align_mask(images.read_mask(mask_path), picture, drawn_on)
-        assert np.array_equal(hole, marks)
-    assert np.array_equal(images.align_mask(images.read_mask(as_displayed), picture, "auto"), marks)
-    if orientation >= 5:
-        assert np.array_equal(images.align_mask(images.read_mask(as_stored), picture, "auto"), marks)
-
-
-def test_a_square_picture_takes_the_mask_as_displayed_unless_told_otherwise(tmp_path: Path) -> None:
-    picture = images.read_picture(oriented(tmp_path / "p.png", noise(8, 8, 3), 6))
-    marks = np.zeros((8, 8), np.bool_)
-    marks[0, 1] = True
-    mask = images.read_mask(save(tmp_path / "m.png", marks))
-    turned = np.rot90(marks)  # orientation 6 shows the stored pixels turned clockwise; this turns the mask back
-    assert np.array_equal(images.align_mask(mask, picture, "auto"), turned)
-    assert np.array_equal(images.align_mask(mask, picture, "displayed"), turned)
-    assert np.array_equal(images.align_mask(mask, picture, "stored"), marks)
-
-
-@pytest.mark.parametrize("drawn_on", ["auto", "displayed", "stored"])
-def test_masks_are_never_stretched(tmp_path: Path, drawn_on: str) -> None:
-    picture = images.read_picture(oriented(tmp_path / "p.png", noise(6, 9, 3), 6))
-    mask = images.read_mask(save(tmp_path / "m.png", noise(6, 8)))
-    with pytest.raises(ItemError, match=r"mask is 8 x 6, the picture .*masks are never stretched") as caught:
-        images.align_mask(mask, picture, drawn_on)
-    assert caught.value.path == str(tmp_path / "m.png")
-    assert ("9 x 6" in caught.value.reason) == (drawn_on != "displayed")
-    assert ("6 x 9 as displayed" in caught.value.reason) == (drawn_on != "stored")
-
-
-def test_a_mask_that_fits_only_the_other_way_is_refused_when_told_how_it_was_drawn(tmp_path: Path) -> None:
-    picture = images.read_picture(oriented(tmp_path / "p.png", noise(6, 9, 3), 6))
-    lying = images.read_mask(save(tmp_path / "m.png", noise(6, 9)))
-    with pytest.raises(ItemError, match="never stretched"):
-        images.align_mask(lying, picture, "displayed")
-
-
-# ---------------------------------------------------------------- putting files in place
-
-
-@pytest.fixture
-def picture(tmp_path: Path) -> images.Picture:
-    return images.read_picture(save(tmp_path / "in.png", noise(32, 40, 3)))
-
-
-def files(folder: Path) -> list[str]:
-    return sorted(path.name for path in folder.iterdir())
-
-
-def test_folders_are_made_and_only_the_file_is_left(picture: images.Picture, tmp_path: Path) -> None:
-    target = tmp_path / "a" / "b" / "out.png"
-    images.write_picture(picture, target, overwrite=False)
-    assert files(target.parent) == ["out.png"]
-
-
-def test_an_existing_file_is_kept_unless_overwrite(picture: images.Picture, tmp_path: Path) -> None:
-    target = tmp_path / "out.png"
-    target.write_text("precious")
-    for write in (
-        lambda **k: images.write_picture(picture, target, **k),
-        lambda **k: images.copy_file(picture.path, target, **k),
-    ):
-        with pytest.raises(ItemError, match="--overwrite"):
-            write(overwrite=False)
-        assert target.read_text() == "precious"
-    images.write_picture(picture, target, overwrite=True)
-    assert np.array_equal(images.read_picture(target).pixels, picture.pixels)
-    images.copy_file(picture.path, target, overwrite=True)
-    assert target.read_bytes() == picture.path.read_bytes()
-
-
-@pytest.mark.parametrize("links", [True, False])
-def test_a_file_that_appears_meanwhile_is_not_clobbered(
-    picture: images.Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, links: bool
-) -> None:
-    target = tmp_path / "out.png"
-    real = os.fsync
-
-    def racing(fd: int) -> None:
-        real(fd)
-        target.write_text("theirs")
-
-    monkeypatch.setattr(os, "fsync", racing)
-    if not links:
-        monkeypatch.setattr(os, "link", no_links)
-    with pytest.raises(ItemError, match="is there already"):
-        images.write_picture(picture, target, overwrite=False)
-    assert target.read_text() == "theirs"
-    assert files(tmp_path) == ["in.png", "out.png"]
-
-
-def no_links(*_: object, **__: object) -> None:
-    raise PermissionError(1, "Operation not permitted")
-
-
-@pytest.mark.parametrize("error", [OSError(28, "No space left on device"), KeyboardInterrupt(), MemoryError()])
-@pytest.mark.parametrize("place", ["encoder", "fsync", "replace"])
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".tif"])
-def test_a_write_that_fails_midway_leaves_nothing(
-    picture: images.Picture,
-    tmp_path: Path,
-    monkeypatch: pytest.MonkeyPatch,
-    error: BaseException,
-    place: str,
-    suffix: str,
-) -> None:
-    def half(_image: Image.Image, stream: io.BufferedRandom, *_: object, **__: object) -> None:
-        stream.write(b"half a file")
-        raise error
-
-    def fail(*_: object) -> None:
-        raise error
-
-    owner, name = {"encoder": (Image.Image, "save"), "fsync": (os, "fsync"), "replace": (Path, "replace")}[place]
-    monkeypatch.setattr(owner, name, half if place == "encoder" else fail)
-    with pytest.raises(KeyboardInterrupt if isinstance(error, KeyboardInterrupt) else ItemError) as caught:
-        images.write_picture(picture, tmp_path / f"out{suffix}", overwrite=True)
-    assert files(tmp_path) == ["in.png"]
-    if isinstance(error, OSError):
-        assert "No space left" in caught.value.reason and "free some room" in caught.value.reason
-
-
-def test_a_failed_overwrite_keeps_the_old_file(
-    picture: images.Picture, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    (tmp_path / "out.png").write_text("old")
-
-    def fail(_: int) -> None:
-        raise OSError(5, "Input/output error")
-
-    monkeypatch.setattr(os, "fsync", fail)
-    for write in (images.write_picture, lambda p, t, **k: images.copy_file(p.path, t, **k)):
-        with pytest.raises(ItemError, match="Input/output error"):
-            write(picture, tmp_path / "out.png", overwrite=True)
-    assert (tmp_path / "out.png").read_text() == "old"
-    assert files(tmp_path) == ["in.png", "out.png"]
-
-
-def test_a_picture_never_replaces_its_own_source(picture: images.Picture, tmp_path: Path) -> None:
-    (tmp_path / "soft.png").symlink_to(picture.path)
-    (tmp_path / "hard.png").hardlink_to(picture.path)
-    before = picture.path.read_bytes()
-    for target in (picture.path, tmp_path / "soft.png", tmp_path / "hard.png", tmp_path / "." / "in.png"):
-        for overwrite in (True, False):
-            with pytest.raises(ItemError, match="own source"):
-                images.write_picture(picture, target, overwrite=overwrite)
-            with pytest.raises(ItemError, match="own source"):
-                images.copy_file(picture.path, target, overwrite=overwrite)
-    assert picture.path.read_bytes() == before
-
-
-@pytest.mark.skipif(os.name == "nt", reason="POSIX permissions")
-def test_permissions_follow_the_umask(picture: images.Picture, tmp_path: Path) -> None:
-    old = os.umask(0o027)
-    try:
-        images.write_picture(picture, tmp_path / "a.png", overwrite=False)
-        images.copy_file(picture.path, tmp_path / "b.png", overwrite=False)
-    finally:
-        os.umask(old)
-    assert [stat.S_IMODE((tmp_path / n).stat().st_mode) for n in ("a.png", "b.png")] == [0o640, 0o640]
-
-
-def test_copy_is_byte_for_byte_and_names_the_side_at_fault(tmp_path: Path) -> None:
-    source = tmp_path / "a.jpg"
-    source.write_bytes(noise(3_000_000).tobytes())
-    images.copy_file(source, tmp_path / "new" / "b.jpg", overwrite=False)
-    assert (tmp_path / "new" / "b.jpg").read_bytes() == source.read_bytes()
-    with pytest.raises(ItemError, match="no such file") as caught:
-        images.copy_file(tmp_path / "none.jpg", tmp_path / "c.jpg", overwrite=False)
-    assert caught.value.path == str(tmp_path / "none.jpg")
-    with pytest.raises(ItemError, match="cannot be written") as caught:
-        images.copy_file(source, source / "c.jpg", overwrite=False)  # its folder is a file
-    assert caught.value.path == str(source / "c.jpg")
-
-
-def test_an_unknown_suffix_names_the_known_ones(picture: images.Picture, tmp_path: Path) -> None:
-    with pytest.raises(ItemError, match="jpeg, jpg, png, tif"):
-        images.write_picture(picture, tmp_path / "out.gif", overwrite=False)
-    assert files(tmp_path) == ["in.png"]
-
-
-def test_formats_and_suffixes_agree() -> None:
-    assert sorted(images.READ_SUFFIXES) == [".bmp", ".jpe", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"]
-    assert all(suffix in images.READ_SUFFIXES for suffix, _ in images.FORMATS.values())
-
-
-def test_whatever_a_tiff_makes_a_reader_raise_is_an_item_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    path = save(tmp_path / "a.tif", noise(4, 4))
-
-    def broken(*_: object) -> None:
-        raise KeyError("what no one has thought of")
-
-    monkeypatch.setattr(images, "_tiff_mode", broken)
-    assert "damaged" in refused(path)
-
-
-@pytest.mark.parametrize("suffix", [".png", ".jpg", ".webp", ".bmp", ".tif"])
-def test_pixels_that_are_read_only_are_not_written_to(tmp_path: Path, suffix: str) -> None:
-    picture = images.read_picture(save(tmp_path / f"a{suffix}", noise(16, 16, 3)))
-    picture.pixels.flags.writeable = False
-    hole = np.eye(16, dtype=np.bool_)
-    filled = fill(picture, noise(16, 16, 3), hole)
-    filled.pixels.flags.writeable = False
-    images.write_picture(filled, tmp_path / f"b{suffix}", overwrite=False)
-    assert not np.array_equal(images.read_picture(tmp_path / f"b{suffix}").pixels, picture.pixels)

@@ -15,7 +15,7 @@ import pytest
 from numpy.typing import NDArray
 from PIL import Image
 
-from pconv_cli import _jpeg, images
+from pconv_cli import _jpeg, images, writing
 from pconv_cli.errors import ItemError
 
 HEIGHT, WIDTH = 83, 117  # whole blocks in neither direction, of no sampling
@@ -383,7 +383,7 @@ def test_a_library_that_writes_something_else_is_found_out(tmp_path: Path, monke
     other = encoded("L", seed=1)
     monkeypatch.setattr(_jpeg, "_write", lambda *_: other)
     with pytest.raises(ItemError, match="blocks do not come back as they were"):
-        images.write_picture(filled, tmp_path / "b.jpg", overwrite=False)
+        writing.write_picture(filled, tmp_path / "b.jpg", overwrite=False)
     assert not (tmp_path / "b.jpg").exists()
 
 

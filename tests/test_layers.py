@@ -12,9 +12,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pconv_cli import images
 from pconv_cli._carry import Carried
 from pconv_cli.layers import Layer, Palette, dotted, filling_gaps, layers, limits_of, ranged
+from pconv_cli.picture import Picture
 
 RNG = np.random.default_rng(5)
 F = np.dtype(np.float32)
@@ -132,7 +132,7 @@ def test_known_float_pixels_set_the_range_and_the_damage_does_not() -> None:
     hole = np.zeros((20, 20), np.bool_)
     hole[5:9, 5:9] = True
     pixels[hole] = -32768
-    picture = images.Picture(Path("p"), pixels, "L", "TIFF", 1, layers([(0,)], F), Carried()).known_outside(hole)
+    picture = Picture(Path("p"), pixels, "L", "TIFF", 1, layers([(0,)], F), Carried()).known_outside(hole)
     (layer,) = picture.layers
     assert (layer.space.low, layer.space.high) == (0, 50)
     filled = picture.filled({layer: np.ones((20, 20, 3), np.float32)}, hole)
@@ -155,9 +155,7 @@ def test_what_is_shown_to_the_network_comes_back_as_it_was(mode: str, dtype: typ
     pixels = pixels.astype(kind) if kind == F else (pixels * np.iinfo(kind).max).astype(kind)
     group = tuple(range(3 if "RGB" in mode else 1))
     alpha = {"LA": 1, "RGBA": 3}.get(mode)
-    picture = images.Picture(
-        Path("p"), pixels, mode, "TIFF", 1, layers([group], kind, linear=linear), Carried(), alpha=alpha
-    )
+    picture = Picture(Path("p"), pixels, mode, "TIFF", 1, layers([group], kind, linear=linear), Carried(), alpha=alpha)
     (layer,) = picture.layers
     seen = picture.seen(layer)
     assert seen.shape == (16, 20, 3) and (seen.max() <= 1 or seen.dtype == np.uint8)
@@ -176,7 +174,7 @@ def test_what_is_shown_to_the_network_comes_back_as_it_was(mode: str, dtype: typ
 def test_what_was_transparent_is_opaque_once_it_is_revealed(dtype: type) -> None:
     kind = np.dtype(dtype)
     pixels = np.zeros((4, 4, 4), kind)
-    picture = images.Picture(Path("p"), pixels, "RGBA", "TIFF", 1, layers([(0, 1, 2)], kind), Carried(), alpha=3)
+    picture = Picture(Path("p"), pixels, "RGBA", "TIFF", 1, layers([(0, 1, 2)], kind), Carried(), alpha=3)
     hole = np.eye(4, dtype=np.bool_)
     (layer,) = picture.layers
     fill = np.full((4, 4, 3), 255 if kind == np.uint8 else 1, np.uint8 if kind == np.uint8 else np.float32)

@@ -18,7 +18,8 @@ from test_detection import line, overlap, painted, scan, scene, specks
 
 from pconv_cli import masking
 from pconv_cli.cli import app
-from pconv_cli.images import align_mask, read_mask, read_picture
+from pconv_cli.images import read_mask, read_picture
+from pconv_cli.picture import align_mask
 
 Hole = NDArray[np.bool_]
 

@@ -12,8 +12,8 @@ from conftest import box, pixels, texture
 from PIL import Image
 
 from pconv_cli import page as module
+from pconv_cli.drawings import reduced
 from pconv_cli.errors import OutputError, UsageError
-from pconv_cli.images import displayed, reduced
 from pconv_cli.page import LAYER, THUMBNAIL, Entry, Failure, Folder, Page, common_folder, rendered, share
 
 EVIL = "</script><script>document.title='taken'</script><!-- <b>&amp;"
@@ -174,10 +174,6 @@ def test_a_thumbnail_is_no_larger_than_it_may_be_and_never_enlarged(
 def test_making_smaller_keeps_the_mean() -> None:
     picture = texture(900, 700)
     assert abs(float(reduced(picture, 50).mean()) - float(picture.mean())) < 2
-
-
-def test_displayed_turns_by_exif() -> None:
-    assert (displayed(np.array([[1, 2], [3, 4]]), 6) == [[3, 1], [4, 2]]).all()
 
 
 # ---------------------------------------------------------------- words

@@ -19,13 +19,14 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from rasterio.transform import Affine
 
-from pconv_cli import bench, images
+from pconv_cli import bench, images, writing
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.journal import NAME
 from pconv_cli.manifest import Row
 from pconv_cli.manifest import read as read_manifest
 from pconv_cli.marks import parse
+from pconv_cli.picture import Picture
 from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, plan_listed, restore
@@ -918,10 +919,10 @@ def test_what_another_run_makes_meanwhile_is_done_and_no_failure(
     work.pair("b.png")
     go(work, out=work.root / "other")
 
-    def late(picture: images.Picture, target: Path, **options: Any) -> images.Written:
+    def late(picture: Picture, target: Path, **options: Any) -> writing.Written:
         if target.name == "a.png" and not target.exists():  # the other run is faster by a moment
             target.write_bytes((work.root / "other" / "a.png").read_bytes())
-        return images.write_picture(picture, target, **options)
+        return writing.write_picture(picture, target, **options)
 
     (work.out).mkdir()
     text = (work.root / "other" / NAME).read_text()
@@ -1049,7 +1050,7 @@ def test_after_a_stop_finished_outputs_are_whole_and_the_rest_is_not_done(
             asked.set()
         return bool(begun)
 
-    def read(path: Path, **options: Any) -> images.Picture:
+    def read(path: Path, **options: Any) -> Picture:
         assert path.name < "2.png" or asked.wait(60)
         return images.read_picture(path, **options)
 

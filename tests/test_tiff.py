@@ -27,7 +27,7 @@ from rasterio.rpc import RPC
 from rasterio.shutil import copy as rasterio_copy
 from rasterio.transform import from_origin
 
-from pconv_cli import images, tiff
+from pconv_cli import images, tiff, writing
 from pconv_cli._ifd import Directory
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.regions import Window
@@ -648,7 +648,7 @@ def test_a_world_file_goes_with_the_output_but_over_nothing(tmp_path: Path) -> N
     assert names(tmp_path) == ["a.tfw", "a.tif", "b.tfw"] and (tmp_path / "b.tfw").read_text() == "mine"
     assert restore(path, tmp_path / "b.tif", overwrite=True) == ()
     assert (tmp_path / "b.tfw").read_bytes() == (tmp_path / "a.tfw").read_bytes()
-    images.copy_file(path, tmp_path / "c.tif", overwrite=False)
+    writing.copy_file(path, tmp_path / "c.tif", overwrite=False)
     assert names(tmp_path) == ["a.tfw", "a.tif", "b.tfw", "b.tif", "c.tfw", "c.tif"]
 
 
@@ -668,7 +668,7 @@ def test_without_an_output_nothing_is_left_beside_its_place(tmp_path: Path, monk
     with pytest.raises(ItemError):
         restore(path, tmp_path / "b.tif")
     with pytest.raises(ItemError):
-        images.copy_file(path, tmp_path / "b.tif", overwrite=False)
+        writing.copy_file(path, tmp_path / "b.tif", overwrite=False)
     assert names(tmp_path) == ["a.tfw", "a.tif"]
 
 

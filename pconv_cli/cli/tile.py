@@ -131,7 +131,7 @@ def command(
             planned = use_case.plan(picture, damage, settings, thumbnail=thumbnail, stage=stage)
             if plan_image is not None and planned.thumbnail is not None:
                 use_case.refuse_loss(plan_image, picture, planned.mask_file)
-                from pconv_cli.images import write_png
+                from pconv_cli.drawings import write_png
                 from pconv_cli.sketch import sketch
 
                 write_png(sketch(planned.thumbnail, planned.plan), plan_image, overwrite=overwrite)

@@ -30,11 +30,12 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pconv_cli import weights as store
+from pconv_cli.drawings import write_png
 from pconv_cli.engine import autocast, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
 from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, TrainStep, Validated
 from pconv_cli.files import why_unwritable
-from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture, write_png
+from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture
 from pconv_cli.metrics import perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill, reduced
 from pconv_cli.nn.squeeze import STAGES, SqueezeFeatures

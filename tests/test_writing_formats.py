@@ -1,4 +1,4 @@
-"""`images`, format by format: pixels outside the hole, and the metadata that has to survive a restoration."""
+"""`writing`, format by format: pixels outside the hole, and the metadata that has to survive a restoration."""
 
 from __future__ import annotations
 
@@ -8,11 +8,12 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from handmade import RNG, chunk, fill, noise, png_bytes, save, tiff_bytes, tiff_tags
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
-from test_images import RNG, chunk, fill, noise, png_bytes, save, tiff_bytes, tiff_tags
 
-from pconv_cli import _carry, images
+from pconv_cli import _carry, images, writing
 from pconv_cli.errors import ItemError, Loss
+from pconv_cli.picture import Picture
 
 ICC = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB")).tobytes()
 XMP = b'<?xpacket begin=""?><x:xmpmeta xmlns:x="adobe:ns:meta/">\xc3\xbc</x:xmpmeta>'
@@ -47,13 +48,13 @@ def exif_of(orientation: int = 1) -> Image.Exif:
     return exif
 
 
-def restored(path: Path, target: Path) -> tuple[images.Picture, images.Picture, np.ndarray, tuple[str, ...]]:
+def restored(path: Path, target: Path) -> tuple[Picture, Picture, np.ndarray, tuple[str, ...]]:
     """Fill a hole with noise and write: before, after as read back, hole, losses."""
     before = images.read_picture(path)
     hole = np.zeros((before.height, before.width), np.bool_)
     hole[3:9, 4:20] = True
     filled = fill(before, noise(before.height, before.width, 3), hole)
-    written = images.write_picture(filled, target, overwrite=False)
+    written = writing.write_picture(filled, target, overwrite=False)
     after = images.read_picture(target)
     if target.suffix != ".jpg":
         assert np.array_equal(after.rgb(), filled.rgb())
@@ -61,9 +62,9 @@ def restored(path: Path, target: Path) -> tuple[images.Picture, images.Picture, 
     return before, after, hole, written.notices
 
 
-def lost_in(picture: images.Picture, target: Path) -> tuple[str, ...]:
+def lost_in(picture: Picture, target: Path) -> tuple[str, ...]:
     """What is said to be lost by writing a picture as it is."""
-    return images.write_picture(picture, target, overwrite=False).notices
+    return writing.write_picture(picture, target, overwrite=False).notices
 
 
 def facts(path: Path) -> dict[str, object]:
@@ -165,7 +166,7 @@ def test_colours_under_full_transparency_survive_webp(tmp_path: Path) -> None:
     rgba = noise(16, 16, 4)
     rgba[..., 3] = 0
     picture = images.read_picture(save(tmp_path / "in.png", rgba))
-    images.write_picture(picture, tmp_path / "out.webp", overwrite=False)
+    writing.write_picture(picture, tmp_path / "out.webp", overwrite=False)
     assert np.array_equal(images.read_picture(tmp_path / "out.webp").pixels, rgba)
 
 
@@ -175,14 +176,14 @@ def test_transparency_is_never_dropped_for_jpeg(tmp_path: Path, mode: str) -> No
     image_of(mode.removeprefix("key ")).save(tmp_path / "in.png", **options)
     picture = images.read_picture(tmp_path / "in.png")
     with pytest.raises(ItemError, match=r"JPEG has no transparency .* write png, webp or tiff"):
-        images.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
+        writing.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
 
 
 @pytest.mark.parametrize(("side", "target", "hint"), [(16384, "o.webp", "16383"), (65501, "o.jpg", "65500")])
 def test_pictures_too_large_for_a_format_are_refused(tmp_path: Path, side: int, target: str, hint: str) -> None:
     picture = images.read_picture(save(tmp_path / "in.png", np.zeros((1, side), np.uint8)))
     with pytest.raises(ItemError, match=f"at most {hint}"):
-        images.write_picture(picture, tmp_path / target, overwrite=False)
+        writing.write_picture(picture, tmp_path / target, overwrite=False)
 
 
 @pytest.mark.parametrize("depth", [2, 4])
@@ -194,7 +195,7 @@ def test_shallow_grey_png_keeps_its_transparent_colour(tmp_path: Path, depth: in
     before = images.read_picture(tmp_path / "in.png")
     shown = before.visible()
     assert shown is not None and not shown.all()
-    images.write_picture(before, tmp_path / "out.png", overwrite=False)
+    writing.write_picture(before, tmp_path / "out.png", overwrite=False)
     after = images.read_picture(tmp_path / "out.png")
     assert np.array_equal(after.pixels, before.pixels)
     assert np.array_equal(after.visible(), shown)
@@ -205,7 +206,7 @@ def test_a_palette_index_that_the_file_does_not_define_survives(tmp_path: Path) 
     palette = chunk(b"PLTE", PALETTE[:9])
     (tmp_path / "in.png").write_bytes(png_bytes(4, 12, 8, 3, bytes([0, 1, 2, 77]), palette))
     before = images.read_picture(tmp_path / "in.png")
-    images.write_picture(before, tmp_path / "out.png", overwrite=False)
+    writing.write_picture(before, tmp_path / "out.png", overwrite=False)
     assert np.array_equal(images.read_picture(tmp_path / "out.png").pixels, before.pixels)
 
 
@@ -234,7 +235,7 @@ def test_the_output_is_displayed_as_the_input_is(tmp_path: Path, orientation: in
         path = full_file(tmp_path / f"in{source}", orientation=orientation)
         picture = images.read_picture(path)
         assert picture.orientation == orientation
-        images.write_picture(picture, tmp_path / f"out{target}", overwrite=True)
+        writing.write_picture(picture, tmp_path / f"out{target}", overwrite=True)
         with Image.open(path) as one, Image.open(tmp_path / f"out{target}") as two:
             shown = [np.asarray(ImageOps.exif_transpose(i).convert("RGB")).astype(int) for i in (one, two)]
         assert shown[0].shape == shown[1].shape
@@ -250,7 +251,7 @@ def test_bmp_says_what_it_cannot_hold_and_turns_resolution_with_the_pixels(tmp_p
     lost = lost_in(picture, tmp_path / "out.bmp")
     assert lost == ("BMP has no place for: ICC profile; EXIF; XMP",)
     assert facts(tmp_path / "out.bmp")["dpi"] == pytest.approx((150, 300), abs=0.02)
-    images.write_picture(images.read_picture(tmp_path / "out.bmp"), tmp_path / "again.bmp", overwrite=False)
+    writing.write_picture(images.read_picture(tmp_path / "out.bmp"), tmp_path / "again.bmp", overwrite=False)
     assert (tmp_path / "again.bmp").read_bytes() == (tmp_path / "out.bmp").read_bytes()
 
 
@@ -262,7 +263,7 @@ def test_webp_gets_a_resolution_where_there_was_no_exif(tmp_path: Path) -> None:
 
 def test_a_resolution_with_a_fraction_survives_in_tiff(tmp_path: Path) -> None:
     picture = images.read_picture(save(tmp_path / "in.png", noise(8, 8, 3), dpi=(72.5, 299.9994)))
-    images.write_picture(picture, tmp_path / "out.tif", overwrite=False)
+    writing.write_picture(picture, tmp_path / "out.tif", overwrite=False)
     assert images.read_picture(tmp_path / "out.tif").carried.dpi == pytest.approx(picture.carried.dpi, abs=1e-3)
 
 
@@ -332,7 +333,7 @@ def test_jpeg_keeps_iptc_extended_xmp_and_all_comments(tmp_path: Path) -> None:
     extra = b"".join(struct.pack(">BBH", 0xFF, marker, len(data) + 2) + data for marker, data in segments)
     image_of("RGB").save(tmp_path / "in.jpg", extra=extra)
     picture = images.read_picture(tmp_path / "in.jpg")
-    images.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
+    writing.write_picture(picture, tmp_path / "out.jpg", overwrite=False)
     with Image.open(tmp_path / "out.jpg") as image:
         found = [data for name, data in image.applist if name not in ("APP0", "APP14")]
     assert found == [data for _, data in segments]
@@ -361,6 +362,25 @@ def test_jpeg_from_another_format_is_quality_95_full_chroma(tmp_path: Path, mode
     image_of("L" if mode == "L" else "RGB").save(tmp_path / "ref.jpg", quality=95, subsampling=0)
     assert jpeg_facts(tmp_path / "out.jpg") == jpeg_facts(tmp_path / "ref.jpg")
     assert after.mode == ("L" if mode == "L" else "RGB")
+
+
+def test_what_a_camera_puts_after_the_end_of_a_jpeg_stays_there_and_is_told_where_it_cannot(tmp_path: Path) -> None:
+    plain = jpeg_file(tmp_path / "plain.jpg")
+    source = tmp_path / "a.jpg"
+    source.write_bytes(plain.read_bytes() + b"MOTION" * 99)
+    picture = images.read_picture(source)
+    hole = np.zeros((picture.height, picture.width), np.bool_)
+    hole[3:9, 4:11] = True
+    filled = picture.filled({layer: picture.seen(layer).copy() for layer in picture.layers}, hole)
+    assert writing.write_picture(filled, tmp_path / "b.jpg", overwrite=False).notices == ()
+    assert (tmp_path / "b.jpg").read_bytes().endswith(b"\xff\xd9" + b"MOTION" * 99)
+    (notice,) = writing.write_picture(filled, tmp_path / "b.png", overwrite=False).notices
+    assert isinstance(notice, Loss) and "594 bytes after the end of the JPEG" in notice
+
+
+def jpeg_file(path: Path) -> Path:
+    Image.fromarray(noise(30, 40, 3)).save(path, quality=90)
+    return path
 
 
 # ---------------------------------------------------------------- PNG
@@ -404,7 +424,7 @@ def test_png_keeps_texts_colour_chunks_density_and_safe_private_chunks(tmp_path:
 def test_png_density_comes_back_as_the_same_integer(tmp_path: Path, per_metre: int) -> None:
     density = chunk(b"pHYs", struct.pack(">LLB", per_metre, per_metre + 1, 1))
     (tmp_path / "in.png").write_bytes(png_bytes(4, 4, 8, 0, b"abcd", density))
-    images.write_picture(images.read_picture(tmp_path / "in.png"), tmp_path / "out.png", overwrite=False)
+    writing.write_picture(images.read_picture(tmp_path / "in.png"), tmp_path / "out.png", overwrite=False)
     assert density[4:-4] in (tmp_path / "out.png").read_bytes()
 
 
@@ -414,7 +434,7 @@ def test_png_exif_and_xmp_after_the_pixels_are_found(tmp_path: Path) -> None:
     (tmp_path / "in.png").write_bytes(data[:-12] + exif + data[-12:])
     picture = images.read_picture(tmp_path / "in.png")
     assert picture.orientation == 6
-    images.write_picture(picture, tmp_path / "out.png", overwrite=False)
+    writing.write_picture(picture, tmp_path / "out.png", overwrite=False)
     assert facts(tmp_path / "out.png")["gps"] == (48.0, 8.0, 30.0)
 
 
@@ -511,7 +531,7 @@ def test_a_jpeg_compressed_tiff_stays_one_and_says_so(tmp_path: Path) -> None:
     before = images.read_picture(tmp_path / "in.tif")
     hole = np.zeros((64, 64), np.bool_)
     hole[3:9, 4:20] = True
-    written = images.write_picture(fill(before, noise(64, 64, 3), hole), tmp_path / "out.tif", overwrite=False)
+    written = writing.write_picture(fill(before, noise(64, 64, 3), hole), tmp_path / "out.tif", overwrite=False)
     assert [type(notice) for notice in written.notices] == [Loss] and "JPEG-compressed" in written.notices[0]
     after = images.read_picture(tmp_path / "out.tif")
     changed = (after.pixels != before.pixels).any(axis=2)
@@ -589,7 +609,7 @@ def test_exif_that_runs_in_circles_ends(tmp_path: Path) -> None:
     block = b"II*\0\x08\0\0\0" + struct.pack("<HHHLL", 1, 34665, 4, 1, 8) + b"\0\0\0\0"
     picture = images.read_picture(save(tmp_path / "a.png", noise(4, 4), exif=block))
     assert picture.orientation == 1
-    images.write_picture(picture, tmp_path / "b.tif", overwrite=False)
+    writing.write_picture(picture, tmp_path / "b.tif", overwrite=False)
 
 
 def test_premultiplied_tiff_alpha_stays_and_is_named_where_it_cannot(tmp_path: Path) -> None:
@@ -619,7 +639,7 @@ def test_white_is_zero_stays_in_tiff_and_is_turned_round_elsewhere(tmp_path: Pat
 
 def test_bmp_with_an_alpha_mask_keeps_it(tmp_path: Path) -> None:
     rgba = noise(24, 30, 4)
-    images.write_picture(
+    writing.write_picture(
         images.read_picture(save(tmp_path / "in.png", rgba, dpi=(300, 300))), tmp_path / "in.bmp", overwrite=False
     )
     with Image.open(tmp_path / "in.bmp") as image:
@@ -652,74 +672,3 @@ def test_a_palette_that_looks_like_grey_survives_bmp(tmp_path: Path, colours: li
     before, _, hole, _ = restored(tmp_path / "in.png", tmp_path / "out.bmp")
     with Image.open(tmp_path / "out.bmp") as opened:
         assert np.array_equal(np.asarray(opened.convert("RGB"))[~hole], before.rgb()[~hole])
-
-
-# ---------------------------------------------------------------- reading back
-
-
-@pytest.mark.parametrize("target", [".png", ".webp", ".bmp", ".tif"])
-def test_a_file_that_does_not_read_back_as_written_is_not_kept(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, target: str
-) -> None:
-    picture = images.read_picture(save(tmp_path / "in.jpg", noise(24, 30, 3)))
-    real = images._encode
-
-    def wrong(picture: images.Picture, pixels: np.ndarray, *others: object) -> tuple[str, ...]:
-        pixels = pixels.copy()
-        pixels[7, 9] ^= 1
-        return real(picture, pixels, *others)
-
-    monkeypatch.setattr(images, "_encode", wrong)
-    with pytest.raises(ItemError, match="does not read back"):
-        images.write_picture(picture, tmp_path / f"out{target}", overwrite=False)
-    assert [path.name for path in tmp_path.iterdir()] == ["in.jpg"]
-
-
-@pytest.mark.parametrize("name", ["in.png", "in.tif", "in.jpg"])
-def test_whoever_is_told_of_a_finished_file_can_have_it_removed(tmp_path: Path, name: str) -> None:
-    picture = images.read_picture(save(tmp_path / name, noise(24, 30, 3)))
-    hole = np.zeros((24, 30), np.bool_)
-    hole[3:9, 4:20] = True
-    seen: list[np.ndarray] = []
-
-    def refuse(part: Path, notices: object) -> None:
-        seen.append(images.read_picture(part).pixels)
-        raise ItemError(part, "no")
-
-    filled = fill(picture, noise(24, 30, 3), hole)
-    for write in (
-        lambda: images.write_picture(filled, tmp_path / f"out{picture.path.suffix}", overwrite=True, ready=refuse),
-        lambda: images.copy_file(picture.path, tmp_path / "copy", overwrite=True, ready=refuse),
-    ):
-        with pytest.raises(ItemError, match="no"):
-            write()
-    assert not np.array_equal(seen[0][hole], picture.pixels[hole]) and np.array_equal(seen[1], picture.pixels)
-    assert [path.name for path in tmp_path.iterdir()] == [name]
-
-
-def test_changes_outside_the_hole_are_counted_in_what_was_written(tmp_path: Path) -> None:
-    picture = images.read_picture(save(tmp_path / "in.png", noise(24, 30, 3)))
-    hole = np.zeros((24, 30), np.bool_)
-    hole[3:9, 4:20] = True
-    written = images.write_picture(fill(picture, noise(24, 30, 3), hole), tmp_path / "out.jpg", overwrite=False)
-    differ = (images.read_picture(tmp_path / "out.jpg").pixels != picture.pixels).any(axis=2)
-    assert written.outside_changed == (differ & ~hole).sum() > 500
-
-
-def test_what_a_camera_puts_after_the_end_of_a_jpeg_stays_there_and_is_told_where_it_cannot(tmp_path: Path) -> None:
-    plain = jpeg_file(tmp_path / "plain.jpg")
-    source = tmp_path / "a.jpg"
-    source.write_bytes(plain.read_bytes() + b"MOTION" * 99)
-    picture = images.read_picture(source)
-    hole = np.zeros((picture.height, picture.width), np.bool_)
-    hole[3:9, 4:11] = True
-    filled = picture.filled({layer: picture.seen(layer).copy() for layer in picture.layers}, hole)
-    assert images.write_picture(filled, tmp_path / "b.jpg", overwrite=False).notices == ()
-    assert (tmp_path / "b.jpg").read_bytes().endswith(b"\xff\xd9" + b"MOTION" * 99)
-    (notice,) = images.write_picture(filled, tmp_path / "b.png", overwrite=False).notices
-    assert isinstance(notice, Loss) and "594 bytes after the end of the JPEG" in notice
-
-
-def jpeg_file(path: Path) -> Path:
-    Image.fromarray(noise(30, 40, 3)).save(path, quality=90)
-    return path

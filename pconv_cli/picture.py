@@ -1,0 +1,243 @@
+"""One picture in memory, and the mask that lies over it: what is shown, what is filled, and which way is up.
+
+It knows modes, palettes, transparency and EXIF orientation. It does not know how files are read (`images`) or written
+(`writing`), tiles, networks. What numbers mean to the network: `layers`. Metadata it only hands on, as `_carry` has it.
+
+Pixels stay as they are stored. A picture that its EXIF tag turns is restored lying on its side; a mask that was drawn
+on it as it is displayed is laid down with it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconv_cli._carry import Carried
+from pconv_cli.colours import as_bytes, lay
+from pconv_cli.errors import ItemError
+from pconv_cli.layers import Layer, dotted, limits_of, ranged
+
+COLOURS = {"LA": 1, "RGBA": 3, "CMYK": 4, "RGB": 3}
+"""How many of a mode's channels are colours; 1 where it is not said."""
+
+
+@dataclass(frozen=True, eq=False)
+class Picture:
+    """One picture file in memory.
+
+    Attributes:
+        path: Where it was read from.
+        pixels: As stored (EXIF orientation not applied), uint8, uint16 or float32: (h, w) where a pixel is one value,
+            else (h, w, channels).
+        mode: "L", "LA", "RGB", "RGBA", "CMYK" (0 = no ink), "P" (palette indices), "1" (0 black, 1 white), or "BANDS"
+            where a TIFF has others.
+        format: "JPEG", "PNG", "WEBP", "BMP" or "TIFF".
+        orientation: EXIF orientation 1..8; 1 where there is none or it is invalid.
+        layers: Channels that are filled together, and how the network sees them.
+        carried: Metadata for the output; the business of whoever reads and writes files, and nobody else's.
+        notices: What is in the file and cannot be carried over, one line each; losses are `errors.Loss`.
+        alpha: Index of the alpha channel, or None.
+        nodata: The value that stands for "nothing here", if the file names one.
+        shown: Where a TIFF says that it holds something, (h, w); None: everywhere, or `alpha` tells.
+        inverted: Whether white is 0.
+        encoded: The file's bytes, of a JPEG.
+        before: Pixels as they were read, once some have been filled.
+        hole: Where they were filled, (h, w).
+        revealed: Whether what was filled was transparent, or nothing, and now is not.
+        as_laid: Whether some of what was filled is meant to be nothing: values that nobody could tell.
+        stamped: Whether its XMP is to be another one than the file's, see `writing.stamped`.
+    """
+
+    path: Path
+    pixels: NDArray[Any]
+    mode: str
+    format: str
+    orientation: int
+    layers: tuple[Layer, ...]
+    carried: Carried
+    notices: tuple[str, ...] = ()
+    alpha: int | None = None
+    nodata: float | None = None
+    shown: NDArray[np.bool_] | None = None
+    inverted: bool = False
+    encoded: bytes = b""
+    before: NDArray[Any] | None = None
+    hole: NDArray[np.bool_] | None = None
+    revealed: bool = False
+    as_laid: bool = False
+    stamped: bool = False
+
+    @property
+    def height(self) -> int:
+        """Rows as stored."""
+        return int(self.pixels.shape[0])
+
+    @property
+    def width(self) -> int:
+        """Columns as stored."""
+        return int(self.pixels.shape[1])
+
+    @property
+    def channels(self) -> NDArray[Any]:
+        """The pixels, (h, w, channels) even where that is one; a view."""
+        return self.pixels.reshape(self.height, self.width, -1)
+
+    def seen(self, layer: Layer) -> NDArray[Any]:
+        """A layer as the network sees it, (h, w, c), see `Layer.seen`. May be a view of the pixels."""
+        return layer.seen(self.channels)
+
+    def rgb(self) -> NDArray[np.uint8]:
+        """The colours, (h, w, 3): grey repeated, palette looked up, alpha left out, 16 bits brought down to 8."""
+        return as_bytes(self.seen(self.layers[0]))
+
+    def visible(self) -> NDArray[np.bool_] | None:
+        """Where the picture shows anything, (h, w): alpha above 0, not nodata; None when it does everywhere."""
+        if self.shown is not None:
+            return self.shown
+        alpha = self.opacity()
+        return None if alpha is None else alpha > 0
+
+    def opacity(self) -> NDArray[Any] | None:
+        """Alpha, (h, w), 0 = transparent; None where the picture has no transparency."""
+        if self.alpha is not None:
+            return np.asarray(self.channels[..., self.alpha])
+        if self.mode == "P":
+            table = palette_table(self.carried)[:, 3]
+            return None if table.min() == 255 else table[self.pixels]
+        if self.carried.colour_key is None:
+            return None
+        keyed = (self.channels == self.carried.colour_key).all(axis=2)
+        return np.where(keyed, 0, np.iinfo(self.pixels.dtype).max).astype(self.pixels.dtype)
+
+    @classmethod
+    def nothing(cls, path: Path) -> Picture:
+        """A picture that need not be read."""
+        return cls(path, np.zeros((0, 0), np.uint8), "L", "", 1, (), Carried())
+
+    def known_outside(self, hole: NDArray[np.bool_]) -> Picture:
+        """The picture once it is told what is damaged, (h, w): what it is seen as goes by the rest of it."""
+        if self.mode != "1" and self.pixels.dtype.kind != "f":
+            return self
+        known = ~hole if self.shown is None else ~hole & self.shown
+        if self.mode == "1":
+            return replace(self, layers=dotted(self.layers, self.pixels, known))
+        return replace(self, layers=ranged(self.layers, limits_of(self.layers, self.channels[known])))
+
+    def filled(self, fills: Mapping[Layer, NDArray[Any]], hole: NDArray[np.bool_], *, reveal: bool = False) -> Picture:
+        """Take the hole's colours from `fills`; every other pixel stays bit-identical, and so does all transparency.
+
+        Grey takes the rounded Rec. 601 luminance, a palette its nearest opaque colour. Where one colour stands for
+        "transparent", pixels of that colour stay, and no other pixel becomes it.
+
+        Args:
+            fills: For each layer that is to be filled (h, w, c), as `seen` gives it.
+            hole: (h, w), True where they are to be taken.
+            reveal: Whether the hole is what was transparent: it is opaque then, and takes colours all the same.
+
+        Raises:
+            ValueError: The shapes do not fit the picture.
+        """
+        size = (self.height, self.width)
+        fit = all(fill.shape == (*size, layer.width) for layer, fill in fills.items())
+        if not fit or hole.shape != size or hole.dtype != np.bool_:
+            raise ValueError(f"need fills as wide as their layers, and bool, of {size}, got others")
+        where = self.taking(hole, reveal=reveal)
+        pixels = self.pixels.copy()
+        channels = pixels.reshape(*size, -1)
+        for layer, fill in fills.items():
+            if pixels.dtype == fill.dtype == np.uint8 and len(layer.channels) == 3:
+                lay(layer.taken(channels), fill, where)
+            else:
+                layer.put(channels, fill, where)
+        if self.carried.colour_key is not None:
+            channels[where] = _off_key(channels[where], self.carried.colour_key)
+        if reveal and self.alpha is not None:
+            channels[where, self.alpha] = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+        meant = any(layer.may_be_empty for layer in fills)
+        return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal, as_laid=meant)
+
+    def taking(self, hole: NDArray[np.bool_], *, reveal: bool = False) -> NDArray[np.bool_]:
+        """Which pixels of a hole, (h, w), take colours when it is filled; the arguments are those of `filled`."""
+        shown = None
+        if not reveal and (self.mode == "P" or self.carried.colour_key is not None):
+            shown = self.visible()
+        return hole if shown is None else hole & shown
+
+
+@dataclass(frozen=True, eq=False)
+class MaskImage:
+    """A mask file.
+
+    Attributes:
+        path: Where it was read from.
+        hole: (h, w) as stored, True where more than 50 % grey and not transparent: damaged.
+        orientation: The mask file's own EXIF orientation.
+    """
+
+    path: Path
+    hole: NDArray[np.bool_]
+    orientation: int
+
+
+def align_mask(
+    mask: MaskImage, picture: Picture, drawn_on: Literal["auto", "displayed", "stored"]
+) -> NDArray[np.bool_]:
+    """Lay a mask over the stored pixels of a picture.
+
+    Args:
+        mask: The mask.
+        picture: The picture; its EXIF orientation says how it is displayed.
+        drawn_on: What the mask's author saw: the picture as "displayed" or as "stored". "auto" takes whichever
+            agrees in size, and "displayed" where both do.
+
+    Returns:
+        The hole, (h, w) of `picture.pixels`, True where damaged.
+
+    Raises:
+        ItemError: The sizes do not agree. Masks are never stretched.
+    """
+    stored = picture.pixels.shape[:2]
+    shown = stored[::-1] if picture.orientation >= 5 else stored
+    upright = displayed(mask.hole, mask.orientation)
+    if drawn_on != "stored" and upright.shape == shown:
+        return np.ascontiguousarray(as_stored(upright, picture.orientation))
+    if drawn_on != "displayed" and mask.hole.shape == stored:
+        return mask.hole
+    own = mask.hole if drawn_on == "stored" else upright
+    sizes = [f"{stored[1]} x {stored[0]}"] if drawn_on != "displayed" else []
+    sizes += [f"{shown[1]} x {shown[0]} as displayed"] if shown != stored and drawn_on != "stored" else []
+    sizes = sizes or [f"{shown[1]} x {shown[0]}"]
+    reason = f"mask is {own.shape[1]} x {own.shape[0]}, the picture {' or '.join(sizes)}: they must agree"
+    raise ItemError(mask.path, f"{reason}; masks are never stretched")
+
+
+def displayed(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Turn what is as stored, `(h, w, ...)`, as a picture of that EXIF orientation is displayed."""
+    swapped = array.swapaxes(0, 1) if orientation >= 5 else array
+    down = -1 if orientation in (3, 4, 7, 8) else 1
+    across = -1 if orientation in (2, 3, 6, 7) else 1
+    return swapped[::down, ::across]
+
+
+def as_stored(array: NDArray[Any], orientation: int) -> NDArray[Any]:
+    """Undo `displayed`: quarter turns to one side and the other undo each other, the rest undo themselves."""
+    return displayed(array, {6: 8, 8: 6}.get(orientation, orientation))
+
+
+def palette_table(carried: Carried) -> NDArray[np.uint8]:
+    """Palette as (256, 4) RGBA; indices that the file does not define are opaque black."""
+    table = np.tile(np.array([0, 0, 0, 255], np.uint8), (256, 1))
+    own = np.frombuffer(carried.palette, np.uint8).reshape(-1, 4)
+    table[: len(own)] = own
+    return table
+
+
+def _off_key(colours: NDArray[Any], key: tuple[int, ...]) -> NDArray[Any]:
+    """Move colours, (n, channels), by one step where they happen to be the one that means transparent."""
+    colours[(colours == np.array(key)).all(axis=1), -1] ^= 1
+    return colours
