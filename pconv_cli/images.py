@@ -442,7 +442,9 @@ def _read_transparency(image: Image.Image, stream: BinaryIO, kind: str) -> dict[
     key = image.info.get("transparency")
     if kind != "PNG" or key is None or not isinstance(key, int | tuple):
         return {}
-    # Pillow stretches grey of 2 or 4 bits to 8, but not the key that speaks of it.
+    if isinstance(key, tuple):
+        return {"colour_key": key}
+    # Pillow stretches grey of 2 or 4 bits to 8, but not the key that speaks of it; and of 1 bit the key alone.
     depth = _png_depth(stream)
     scale = 1 if depth > 8 else 255 // (2**depth - 1)
-    return {"colour_key": (key * scale,) if isinstance(key, int) else tuple(key)}
+    return {"colour_key": (int(key > 0) if depth == 1 else key * scale,)}

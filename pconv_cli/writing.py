@@ -191,11 +191,15 @@ def why_unwritable(error: Exception, kind: str) -> str:
 
 
 def _losses(picture: Picture, kind: str, mode: str) -> tuple[str, ...]:
-    """What of a picture a format cannot hold that takes it in this mode: nothing, or one line."""
+    """What of a picture a format cannot hold that takes it in this mode, one line each."""
     lost = {"P": ["its palette"], "1": ["1 bit per pixel"]}.get(picture.mode, []) if mode != picture.mode else []
     if picture.shown is not None:  # of a TIFF, and none is written here from another
         lost.append("where it shows nothing (nodata or mask band)")
-    return _carry.losses(picture.carried, kind, _widened(picture, mode), lost)
+    told = _carry.losses(picture.carried, kind, _widened(picture, mode), lost)
+    if kind == "JPEG" != picture.format and BY_SUFFIX.get(picture.path.suffix.lower()) == kind:  # nobody asked for it
+        found = f"{picture.format} in a file named {picture.path.suffix}"
+        told = (Loss(f"{found}: as a JPEG all pixels change a bit; --format png keeps them"), *told)
+    return told
 
 
 def _widened(picture: Picture, mode: str) -> bool:
@@ -220,7 +224,8 @@ def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any]
     if alpha is not None and kind == "JPEG":
         raise ItemError(target, "JPEG has no transparency and this picture has: write png, webp or tiff")
     if picture.inverted:
-        pixels = np.iinfo(pixels.dtype).max - pixels
+        upright = np.iinfo(pixels.dtype).max - pixels
+        pixels = upright if alpha is None else np.dstack([upright[..., 0], alpha])
     keeps = kind == "PNG" or (mode in "1P" and alpha is None and kind in ("BMP", "TIFF"))
     if not keeps and (mode in "1P" or picture.carried.colour_key is not None or kind in ("WEBP", "BMP")):
         grey = mode in ("1", "L", "LA") and (kind in ("TIFF", "JPEG") or (kind == "BMP" and alpha is None))

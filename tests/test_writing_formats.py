@@ -162,6 +162,49 @@ def test_every_mode_reaches_every_lossless_format_with_its_colours_and_transpare
     assert np.array_equal(*alphas)
 
 
+@pytest.mark.parametrize("target", [".png", ".webp", ".bmp"])
+def test_grey_in_which_white_is_0_keeps_its_alpha_as_it_is(tmp_path: Path, target: str) -> None:
+    ramp = np.arange(0, 240, 15, np.uint8)
+    grey, alpha = np.tile(ramp, (16, 1)), np.tile(ramp[:, None], (1, 16))
+    tags = tiff_tags("<", 16, 16, [8, 8], 0) | {338: (3, struct.pack("<H", 2))}
+    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, np.dstack([grey, alpha]).tobytes()))
+    picture = images.read_picture(tmp_path / "in.tif")
+    assert picture.inverted and picture.mode == "LA"
+    writing.write_picture(picture, tmp_path / f"out{target}", overwrite=False)
+    with Image.open(tmp_path / f"out{target}") as image:
+        found = np.asarray(image.convert("RGBA"))
+    assert np.array_equal(found[..., 0], 255 - grey) and np.array_equal(found[..., 3], alpha)
+
+
+@pytest.mark.parametrize("key", [0, 1])
+def test_one_bit_keeps_its_transparent_value_and_no_fill_becomes_it(tmp_path: Path, key: int) -> None:
+    row, clear = bytes([0b00110101]) * 3, struct.pack(">H", key)
+    (tmp_path / "in.png").write_bytes(png_bytes(24, 12, 1, 0, row, chunk(b"tRNS", clear)))
+    before = images.read_picture(tmp_path / "in.png")
+    assert before.mode == "1" and np.array_equal(before.visible(), before.pixels != key)
+    hole = np.zeros((12, 24), np.bool_)
+    hole[3:9, 5:20] = True
+    for shade in (0, 255):
+        filled = fill(before, np.full((12, 24, 3), shade, np.uint8), hole)
+        writing.write_picture(filled, tmp_path / f"{shade}.png", overwrite=False)
+        after = images.read_picture(tmp_path / f"{shade}.png")
+        assert np.array_equal(after.visible(), before.visible())
+        assert clear in (tmp_path / f"{shade}.png").read_bytes().partition(b"tRNS")[2][:2]
+
+
+@pytest.mark.parametrize(("given", "told"), [("PNG", "PNG in a file named .jpg: as a JPEG all pixels change"), ("JPEG", "")])
+def test_a_picture_that_its_name_makes_a_jpeg_is_told_to_be_one(tmp_path: Path, given: str, told: str) -> None:
+    Image.fromarray(noise(40, 48, 3)).save(tmp_path / "in.jpg", given)
+    hole = np.zeros((40, 48), np.bool_)
+    hole[3:9, 5:20] = True
+    picture = images.read_picture(tmp_path / "in.jpg")
+    filled = fill(picture, np.zeros((40, 48, 3), np.uint8), hole)
+    foreseen = writing.foreseen(filled, tmp_path / "out.jpg")
+    written = writing.write_picture(filled, tmp_path / "out.jpg", overwrite=False)
+    assert told in " ".join(written.notices) and bool(written.notices) == bool(told)
+    assert set(written.notices) <= set(foreseen)
+
+
 def test_colours_under_full_transparency_survive_webp(tmp_path: Path) -> None:
     rgba = noise(16, 16, 4)
     rgba[..., 3] = 0
