@@ -296,9 +296,9 @@ def read_mask(path: Path) -> MaskImage:
         ItemError: Missing, unreadable, damaged, floating-point, or with more than one picture in it.
     """
     if is_tiff(path):
-        from pconv_cli import tiff
+        from pconv_cli import strips, tiff
 
-        return MaskImage(path, np.concatenate(list(tiff.mask_strips(path, _ROWS))), tiff.orientation(path))
+        return MaskImage(path, np.concatenate(list(strips.mask_strips(path, _ROWS))), tiff.orientation(path))
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         _refuse_several(path, image, kind)
@@ -398,9 +398,9 @@ def probe(path: Path) -> tuple[int, int]:
         ItemError: Not a picture that can be opened.
     """
     if is_tiff(path):
-        from pconv_cli import tiff
+        from pconv_cli import strips
 
-        return tiff.mask_size(path)
+        return strips.mask_size(path)
     with _opened(path) as (image, _):
         return image.size
 
@@ -653,6 +653,7 @@ def _widened(picture: Picture, mode: str) -> bool:
 
 def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | None) -> Written:
     from pconv_cli import tiff
+    from pconv_cli.canvas import Canvas
 
     assert picture.hole is not None and picture.before is not None
     channels, hole, changed = picture.channels, picture.hole, 0
@@ -671,9 +672,7 @@ def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | 
 
     with (
         tiff.Source(picture.path) as source,
-        tiff.Canvas(
-            source, target, overwrite=overwrite, mark_valid=picture.revealed, as_laid=picture.as_laid
-        ) as canvas,
+        Canvas(source, target, overwrite=overwrite, mark_valid=picture.revealed, as_laid=picture.as_laid) as canvas,
     ):
         if (source.height, source.width, source.bands) != channels.shape:
             raise ItemError(picture.path, "was changed while it was being restored: run it again")
@@ -758,9 +757,9 @@ def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: B
             predictor = {} if mode in "1P" else {317: 2}
             _image(pixels, mode, carried).save(out, "TIFF", compression="tiff_adobe_deflate", tiffinfo=predictor)
         else:
-            from pconv_cli import tiff
+            from pconv_cli import encoders
 
-            out.write(tiff.encoded(pixels.reshape(*pixels.shape[:2], -1), mode))
+            out.write(encoders.encoded(pixels.reshape(*pixels.shape[:2], -1), mode))
         _carry.graft_tags(out, _carry.tiff_tags(carried, icc, picture.orientation))
     return ()
 
@@ -777,14 +776,14 @@ def _encode_png(pixels: NDArray[Any], mode: str, carried: Carried, icc: bytes, e
     if pixels.dtype == np.uint8:
         _image(pixels, mode, carried).save(out, "PNG", icc_profile=icc, **options)
         return
-    from pconv_cli import tiff
+    from pconv_cli import encoders
 
     # Pillow has no 16-bit colours: it writes the metadata, round a pixel, and GDAL the pixels.
     dressed = io.BytesIO()
     _image(np.zeros((1, 1, *pixels.shape[2:]), np.uint8), mode, carried).save(
         dressed, "PNG", icc_profile=icc, **options
     )
-    bare = tiff.encoded(pixels.reshape(*pixels.shape[:2], -1), mode, "PNG")
+    bare = encoders.encoded(pixels.reshape(*pixels.shape[:2], -1), mode, "PNG")
     out.write(_carry.dressed_png(bare, dressed.getvalue()))
 
 
