@@ -36,7 +36,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from conftest import box, texture
 from malformed import Malformed, changed_outside, good, malformed
 
-from pconv_cli.tiff import mask_strips
+from pconv_cli.strips import mask_strips
 
 PCONV = [sys.executable, "-m", "pconv_cli"]
 OPTIONS = ["--weights", "none", "--device", "cpu", "--progress", "none", "--json"]

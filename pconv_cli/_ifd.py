@@ -1,7 +1,7 @@
 """First directories of TIFF files as plain bytes: read their tags, give them further ones, and look into JPEG tables.
 
 It knows how a directory lies in a file, classic and BigTIFF, in both byte orders, and what tags are about the layout of
-one file alone. It does not know GDAL, pixels, or how a file gets its place: the private part of `tiff`.
+one file alone. It does not know GDAL, pixels, or how a file gets its place: the private part of `tiff` and its kin.
 """
 
 from __future__ import annotations

@@ -358,9 +358,10 @@ class Reader:
             assert job.mask is not None
             hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
             if is_tiff(job.mask) and is_tiff(job.image):
-                from pconv_cli import tiff
+                from pconv_cli.georeference import refuse_elsewhere
+                from pconv_cli.tiff import Source
 
-                tiff.refuse_elsewhere(job.mask, tiff.Source(job.image))
+                refuse_elsewhere(job.mask, Source(job.image))
         else:
             if picture.alpha is not None and settings.mask_from.index == picture.alpha:
                 visible = None
@@ -390,11 +391,11 @@ class Reader:
             return ()
         if hole.any():
             return (f"{job.mask} {GREY}",) if looks_like_a_photograph(job.mask, hole) else ()
-        from pconv_cli import tiff
+        from pconv_cli.strips import is_plain
 
         plain = False
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            plain = tiff.is_plain(job.mask)
+            plain = is_plain(job.mask)
         if not plain and is_drawn_on(job.mask, inverted=self._settings.invert_mask):
             raise ItemError(job.mask, FAINT)
         return ()

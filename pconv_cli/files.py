@@ -156,6 +156,16 @@ def whole(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
         part.unlink(missing_ok=True)
 
 
+def flush(path: Path) -> None:
+    """Make sure that what was written to a file is on the disk.
+
+    Raises:
+        OSError: The disk says no.
+    """
+    with path.open("r+b") as stream:
+        os.fsync(stream.fileno())
+
+
 def place(part: Path, target: Path, *, overwrite: bool) -> None:
     """Give a finished file its name in one step. The part may stay as a second name: its owner removes it.
 

@@ -129,9 +129,9 @@ def read_mask(path: Path) -> MaskImage:
         ItemError: Missing, unreadable, damaged, floating-point, or with more than one picture in it.
     """
     if is_tiff(path):
-        from pconv_cli import tiff
+        from pconv_cli import strips, tiff
 
-        return MaskImage(path, np.concatenate(list(tiff.mask_strips(path, _ROWS))), tiff.orientation(path))
+        return MaskImage(path, np.concatenate(list(strips.mask_strips(path, _ROWS))), tiff.orientation(path))
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         _refuse_several(path, image, kind)
@@ -199,9 +199,9 @@ def probe(path: Path) -> tuple[int, int]:
         ItemError: Not a picture that can be opened.
     """
     if is_tiff(path):
-        from pconv_cli import tiff
+        from pconv_cli import strips
 
-        return tiff.mask_size(path)
+        return strips.mask_size(path)
     with _opened(path) as (image, _):
         return image.size
 

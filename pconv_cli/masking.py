@@ -23,7 +23,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import __version__, files, infrared, tiff
+from pconv_cli import __version__, files, infrared, strips
 from pconv_cli.colours import as_bytes
 from pconv_cli.detection import Detect, find_in_rows, opencv
 from pconv_cli.drawings import write_mask, write_png
@@ -40,6 +40,7 @@ from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import collecting, json_line
+from pconv_cli.tiff import Source
 
 SUFFIX = ".png"
 """Of masks, unless a single one is given a name."""
@@ -388,7 +389,7 @@ class _InStrips:
         if overlay is not None:
             _refuse_taken(overlay, settings)
         notices: list[str] = []
-        with tiff.Source(job.image) as source:
+        with Source(job.image) as source:
             if source.dtype.kind == "f" and not isinstance(settings.origin, Mark):
                 raise ItemError(job.image, "floating-point values beyond memory: convert a copy to 16 bits")
             if source.orientation != 1:
@@ -397,12 +398,12 @@ class _InStrips:
             self._first = self._layers()[0]
             damage, components = _limited(self._found(notices), settings)
             size, counted = (source.height, source.width), _Count()
-            tiff.write_mask(lambda: counted.of(self._strips(damage)), size, job.output, overwrite=settings.overwrite)
+            strips.write_mask(lambda: counted.of(self._strips(damage)), size, job.output, overwrite=settings.overwrite)
             share = counted.damaged / (source.height * source.width)
             notices += _warning(share, settings)
             if overlay is not None:
                 view = as_bytes(self._first.space.seen(source.thumbnail(_VIEW)))
-                marked = Damage.of_strips(tiff.mask_strips(job.output, _ROWS), source.width)
+                marked = Damage.of_strips(strips.mask_strips(job.output, _ROWS), source.width)
                 drawn = _drawn(view, _reduced(marked, view.shape[:2]))
                 write_png(drawn, overlay, overwrite=settings.overwrite)
             return replace(
@@ -456,7 +457,7 @@ class _InStrips:
     def _strips(self, damage: Damage) -> Iterator[Hole]:
         """The mask from top to bottom: grown, and what is protected taken out."""
         source, settings, protect = self._source, self._settings, self._job.mask
-        if protect is not None and (size := tiff.mask_size(protect)) != (source.width, source.height):
+        if protect is not None and (size := strips.mask_size(protect)) != (source.width, source.height):
             told = f"mask is {size[0]} x {size[1]}, the picture {source.width} x {source.height}: they must agree"
             raise ItemError(protect, f"{told}; masks are never stretched")
         found = (
@@ -466,7 +467,7 @@ class _InStrips:
         with ExitStack() as stack:
             kept = None
             if protect is not None:
-                kept = _Rows(stack.enter_context(closing(tiff.mask_strips(protect, _ROWS))))
+                kept = _Rows(stack.enter_context(closing(strips.mask_strips(protect, _ROWS))))
             top = 0
             for strip in dilated_strips(found, _growth(settings)):
                 window = Window(0, top, source.width, len(strip))

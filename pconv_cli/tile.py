@@ -26,6 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli import beside, companions, files, provenance
+from pconv_cli.canvas import Canvas
 from pconv_cli.colours import as_bytes
 from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
@@ -38,6 +39,7 @@ from pconv_cli.events import (
     RunStarted,
     TilesDone,
 )
+from pconv_cli.georeference import off_the_map, refuse_elsewhere
 from pconv_cli.images import READ_SUFFIXES
 from pconv_cli.layers import Layer, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
 from pconv_cli.marks import Unmarked
@@ -47,7 +49,8 @@ from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, Settings
-from pconv_cli.tiff import Canvas, Source, is_plain, mask_size, mask_strips, off_the_map, refuse_elsewhere, write_map
+from pconv_cli.strips import is_plain, mask_size, mask_strips, write_map
+from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan, plan_tiles
 from pconv_cli.writing import copy_file
 

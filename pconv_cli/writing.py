@@ -1,9 +1,9 @@
 """Writes pictures so that nothing changes outside the hole, and counts what did where the format leaves no choice.
 
 It knows what each format can hold, how it is encoded, and what is lost on the way. Bytes of tags and chunks: `_carry`;
-blocks of a JPEG: `_jpeg`; how a file gets its place: `files`. Pillow writes what has 8 bits; TIFF and 16 bits go
-through `tiff`, for Pillow narrows some of that without a word. It does not know how pictures are filled, networks, runs
-or what a caller shows to people.
+blocks of a JPEG: `_jpeg`; how a file gets its place: `files`. Pillow writes what has 8 bits; what is
+deeper goes through `encoders`, and a TIFF that is patched through `canvas`, for Pillow narrows some of that without a
+word. It does not know how pictures are filled, networks, runs or what a caller shows to people.
 
 A TIFF that becomes a TIFF is patched: a copy in which only the blocks with holes are new. Of a JPEG that becomes a JPEG
 only the 8 x 8 blocks that the hole touches are new. WebP is always written lossless and "exact" (colours under full
@@ -281,9 +281,9 @@ def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: B
             predictor = {} if mode in "1P" else {317: 2}
             _image(pixels, mode, carried).save(out, "TIFF", compression="tiff_adobe_deflate", tiffinfo=predictor)
         else:
-            from pconv_cli import tiff
+            from pconv_cli import encoders
 
-            out.write(tiff.encoded(pixels.reshape(*pixels.shape[:2], -1), mode))
+            out.write(encoders.encoded(pixels.reshape(*pixels.shape[:2], -1), mode))
         _carry.graft_tags(out, _carry.tiff_tags(carried, icc, picture.orientation))
     return ()
 
@@ -300,14 +300,14 @@ def _encode_png(pixels: NDArray[Any], mode: str, carried: Carried, icc: bytes, e
     if pixels.dtype == np.uint8:
         _image(pixels, mode, carried).save(out, "PNG", icc_profile=icc, **options)
         return
-    from pconv_cli import tiff
+    from pconv_cli import encoders
 
     # Pillow has no 16-bit colours: it writes the metadata, round a pixel, and GDAL the pixels.
     dressed = io.BytesIO()
     _image(np.zeros((1, 1, *pixels.shape[2:]), np.uint8), mode, carried).save(
         dressed, "PNG", icc_profile=icc, **options
     )
-    bare = tiff.encoded(pixels.reshape(*pixels.shape[:2], -1), mode, "PNG")
+    bare = encoders.encoded(pixels.reshape(*pixels.shape[:2], -1), mode, "PNG")
     out.write(_carry.dressed_png(bare, dressed.getvalue()))
 
 
@@ -351,6 +351,7 @@ def _png_options(carried: Carried, exif: bytes, mode: str) -> dict[str, Any]:
 
 def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | None) -> Written:
     from pconv_cli import tiff
+    from pconv_cli.canvas import Canvas
 
     assert picture.hole is not None and picture.before is not None
     channels, hole, changed = picture.channels, picture.hole, 0
@@ -369,9 +370,7 @@ def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | 
 
     with (
         tiff.Source(picture.path) as source,
-        tiff.Canvas(
-            source, target, overwrite=overwrite, mark_valid=picture.revealed, as_laid=picture.as_laid
-        ) as canvas,
+        Canvas(source, target, overwrite=overwrite, mark_valid=picture.revealed, as_laid=picture.as_laid) as canvas,
     ):
         if (source.height, source.width, source.bands) != channels.shape:
             raise ItemError(picture.path, "was changed while it was being restored: run it again")

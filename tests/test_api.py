@@ -26,11 +26,11 @@ from rasterio.errors import NotGeoreferencedWarning
 import pconv_cli
 from pconv_cli import Restorer, api, restore_image, weights
 from pconv_cli import restore as use_case
+from pconv_cli.encoders import encoded
 from pconv_cli.errors import DeviceError, UsageError, WeightsError
 from pconv_cli.images import read_mask
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.pipeline import Limits
-from pconv_cli.tiff import encoded
 
 pytestmark = pytest.mark.filterwarnings(f"ignore::{NotGeoreferencedWarning.__module__}.NotGeoreferencedWarning")
 

@@ -15,11 +15,11 @@ from conftest import Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image, ImageOps, PngImagePlugin
 from rasterio.errors import NotGeoreferencedWarning
+from rasters import directories, give_tags
 from test_confidence import by_definition
 from test_provenance import OWN, entries, is_kept, packet, value
 from test_raw import load, network
 from test_raw import save as save_raw
-from test_tiff import directories, give_tags
 
 from pconv_cli import bench, weights
 from pconv_cli import tile as tiling

@@ -20,6 +20,7 @@ from PIL import Image, ImageCms, ImageOps
 from rasterio.transform import Affine
 
 from pconv_cli import bench, images, writing
+from pconv_cli.encoders import encoded
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.journal import NAME
@@ -30,7 +31,7 @@ from pconv_cli.picture import Picture
 from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, plan_listed, restore
-from pconv_cli.tiff import Source, encoded
+from pconv_cli.tiff import Source
 
 LOSSLESS = [
     ("a.png", "RGB"), ("a.png", "L"), ("a.png", "P"), ("a.png", "RGBA"), ("a.png", "LA"),

@@ -29,7 +29,7 @@ from conftest import pixels as as_pillow_sees
 from numpy.typing import NDArray
 from PIL import Image
 from rasterio.transform import from_origin
-from test_tiff import POSITIONS, directories, give_tags
+from rasters import POSITIONS, directories, give_tags
 
 from pconv_cli import engine
 from pconv_cli import tile as use_case

@@ -1,0 +1,102 @@
+"""`strips`: masks of any size and mode mean the same as read whole."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+from rasters import load, names, picture, save
+
+from pconv_cli import images
+from pconv_cli.errors import ItemError
+from pconv_cli.strips import mask_size, mask_strips
+
+
+def grey_ramp(width: int = 256, height: int = 9) -> np.ndarray:
+    return np.tile(np.arange(width, dtype=np.uint8), (height, 1))
+
+
+def colour_noise(bands: int) -> np.ndarray:
+    return np.random.default_rng(3).integers(0, 256, (37, 53, bands), dtype=np.uint8)
+
+
+def mask_files(folder: Path) -> Iterator[Path]:
+    def put(name: str, image: Image.Image, **options: Any) -> Path:
+        image.save(folder / name, **options)
+        return folder / name
+
+    ramp, rgb, rgba = (Image.fromarray(a) for a in (grey_ramp(), colour_noise(3), colour_noise(4)))
+    bits, cut = ramp.convert("1", dither=Image.Dither.NONE), Image.fromarray(colour_noise(2))
+    deep = Image.fromarray((np.arange(65536, dtype=np.uint16)).reshape(256, 256))
+    few = rgb.quantize(19)
+    for suffix in ("png", "tif", "bmp"):
+        yield put(f"grey.{suffix}", ramp)
+        yield put(f"rgb.{suffix}", rgb)
+        yield put(f"bits.{suffix}", bits)
+        yield put(f"palette.{suffix}", few)
+    yield put("rgba.png", rgba)
+    yield put("rgba.tif", rgba)
+    yield put("la.png", cut)
+    yield put("la.tif", cut)
+    yield put("deep.png", deep)
+    yield put("deep.tif", deep)
+    yield put("packed.png", few, bits=8)
+    yield put("clear.png", few, transparency=bytes(range(0, 190, 10)))
+    yield put("key.png", ramp, transparency=200)
+    yield put(
+        "rgbkey.png",
+        Image.fromarray(np.where(colour_noise(3) > 127, 255, 0).astype(np.uint8)),
+        transparency=(255, 255, 0),
+    )
+    yield put("rgb.webp", rgb, lossless=True)
+    yield put("rgba.webp", rgba, lossless=True, exact=True)
+    yield put("grey.jpg", ramp, quality=95)
+    yield put("turned.jpg", ramp, quality=95, exif=b"Exif\0\0MM\0*\0\0\0\x08\0\1\1\x12\0\3\0\0\0\1\0\6\0\0\0\0\0\0")
+    yield save(folder / "white0.tif", grey_ramp(), photometric="MINISWHITE")
+    yield save(folder / "four.tif", grey_ramp(16) % 16, NBITS=4)
+    yield save(folder / "bit.tif", grey_ramp(16) % 2, NBITS=1, photometric="MINISWHITE")
+    yield save(folder / "nodata.tif", grey_ramp(), nodata=200)
+    yield save(folder / "tiled.tif", grey_ramp(256, 40), tiled=True, blockxsize=16, blockysize=16, compress="zstd")
+
+
+def test_a_mask_means_the_same_read_in_strips_and_read_whole(tmp_path: Path) -> None:
+    for path in mask_files(tmp_path):
+        # One of them is in a codec that Pillow does not read.
+        expected = load(path)[..., 0] > 127 if path.name == "tiled.tif" else images.read_mask(path).hole
+        height, width = expected.shape
+        assert mask_size(path) == (width, height), path.name
+        for rows in (1, 7, 256):
+            strips = list(mask_strips(path, rows))
+            assert {strip.dtype for strip in strips} == {np.dtype(bool)}
+            assert [len(strip) for strip in strips[:-1]] == [rows] * (len(strips) - 1) and len(strips[-1]) <= rows
+            np.testing.assert_array_equal(np.concatenate(strips), expected, err_msg=path.name)
+    assert not [name for name in names(tmp_path) if name.endswith(".xml")]
+
+
+def test_deep_colour_masks_draw_the_line_in_the_middle(tmp_path: Path) -> None:
+    values = np.array([0, 32767, 32768, 65535], np.uint16)
+    path = save(tmp_path / "a.tif", np.repeat(values[None, :, None], 3, axis=2))
+    np.testing.assert_array_equal(next(mask_strips(path)), [[False, False, True, True]])
+
+
+def test_masks_that_have_no_middle_or_no_one_picture_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for dtype in ("float32", "int16", "uint32"):
+        save(path, picture(1).astype(dtype))
+        with pytest.raises(ItemError, match="no 50 % grey"):
+            next(mask_strips(path))
+    pages = [Image.fromarray(grey_ramp()) for _ in range(3)]
+    pages[0].save(path, save_all=True, append_images=pages[1:])
+    with pytest.raises(ItemError, match="3 pages"):
+        next(mask_strips(path))
+    for read in (mask_size, lambda path: next(mask_strips(path))):
+        with pytest.raises(ItemError, match="no such file"):
+            read(tmp_path / "missing.png")
+    whole_file = save(path, colour_noise(1), compress="deflate", blockysize=4).read_bytes()
+    path.write_bytes(whole_file[: len(whole_file) // 2])
+    with pytest.raises(ItemError, match="damaged"):
+        list(mask_strips(path))
