@@ -14,7 +14,7 @@ from typing import Any
 from rasterio.enums import ColorInterp
 
 from pconv_cli import _gdal
-from pconv_cli._ifd import graft, graft_from
+from pconv_cli._ifd import Directory, graft, graft_from
 from pconv_cli.tiff import XMP, Source
 
 
@@ -88,8 +88,8 @@ def carry_tags(source: Source, part: Path) -> list[str]:
         with source.raster() as raster:
             own, kind, texts = raster.tags(), raster.driver, raster.tags(ns="xml:XMP")
         tags = {}
-        if own.get("EXIF_Orientation", "1") in "2345678":
-            tags[274] = (3, 1, struct.pack("<H", int(own["EXIF_Orientation"])))
+        if own.get("EXIF_Orientation") in tuple("2345678"):
+            tags[274] = (3, 1, struct.pack(Directory.first(part).order + "H", int(own["EXIF_Orientation"])))
         if texts:
             xmp = texts["xml:XMP"].encode()
             tags[XMP] = (1, len(xmp), xmp)

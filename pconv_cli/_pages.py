@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
+from pconv_cli import _gdal
 from pconv_cli.regions import Window
 from pconv_cli.tiff import Source
 
@@ -108,15 +109,18 @@ class Pages:
 
     def _load(self, key: tuple[int, int], rows: slice) -> NDArray[Any]:
         page = np.empty((rows.stop - rows.start, self._across, self._source.bands), self._source.dtype)
-        self._stream.seek(self._start(key) + rows.start * self._row)
-        self._stream.readinto(page.data.cast("B"))
+        self._read(self._start(key) + rows.start * self._row, page)
         return page
 
     def _load_laid(self, key: tuple[int, int], rows: slice) -> NDArray[np.bool_]:
         laid = np.empty((rows.stop - rows.start, self._across), np.bool_)
-        self._stream.seek(self._start(key) + self._down * self._row + rows.start * self._across)
-        self._stream.readinto(laid.data.cast("B"))
+        self._read(self._start(key) + self._down * self._row + rows.start * self._across, laid)
         return laid
+
+    def _read(self, at: int, values: NDArray[Any]) -> None:
+        self._stream.seek(at)
+        if self._stream.readinto(values.data.cast("B")) != values.nbytes:
+            raise _gdal.lost()
 
     def _store(self, key: tuple[int, int], first: int, page: NDArray[Any], laid: NDArray[np.bool_]) -> None:
         start = self._start(key)

@@ -152,6 +152,7 @@ class Canvas:
         if self._done:
             raise ValueError("committed already")
         source, part = self._source, self._copying.target
+        self._hidden = self.outside_changed = 0  # it may be tried again
         source.refuse_changed()
         progress = finished or (lambda done, total: None)
         try:
@@ -249,6 +250,7 @@ class Canvas:
         with _gdal.reading(source.path):
             source.path.open("rb").close()  # its absence is the source's fault, whatever else fails the output's
         self._copying.wait()
+        encoded = 0
         jpeg = source.tiff.number(259, 1) == JPEG
         if source.jpeg_tables:
             graft(part, {347: (7, len(source.jpeg_tables), source.jpeg_tables)})
@@ -268,22 +270,27 @@ class Canvas:
                 if bands:
                     planes = np.moveaxis(pixels[..., bands], -1, 0)
                     raster.write(planes, [band + 1 for band in bands], window=_gdal.window(window))
+                    encoded += 1
+                if self._mark_mask(raster, window, pixels, where) or bands:
                     written[window] = None if jpeg else _gdal.checksum(pixels)
-                self._mark_mask(raster, window, pixels, where)
                 progress(done, len(touched))
-        if jpeg and written:
-            count = f"the {len(written)} blocks that hold" if len(written) > 1 else "the one block that holds"
+        if jpeg and encoded:
+            count = f"the {encoded} blocks that hold" if encoded > 1 else "the one block that holds"
             notices.append(Loss(f"JPEG-compressed: pixels in {count} damage are encoded again"))
         return written
 
-    def _mark_mask(self, raster: Any, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+    def _mark_mask(self, raster: Any, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> bool:
+        """Let the file's own mask show what was filled, if it is to; whether that is new."""
+        marked = False
         mask = self._source.mask(window) if self._source.own_mask and where.any() else None
         if mask is not None and self._mark:
             filled = where & ~self._source.is_nothing(pixels)
             if (mask[filled] != 255).any():
                 mask[filled] = 255
                 raster.write_mask(mask, window=_gdal.window(window))
+                marked = True
         self._count_hidden(pixels, where, mask)
+        return marked
 
     def _count_hidden(self, pixels: NDArray[Any], where: NDArray[np.bool_], mask: NDArray[np.uint8] | None) -> None:
         """Count what was filled, but for what is meant to be nothing, and is not to be seen as alpha or the mask is."""

@@ -87,7 +87,7 @@ def write_mask(
         ItemError: The target exists, or the disk says no.
     """
     height, width = size
-    part, copy = files.hidden(target), files.hidden(target)
+    part, copy = files.hidden(_gdal.encodable(target)), files.hidden(target)
     profile: dict[str, Any] = {"height": height, "width": width, "count": 1, "dtype": "uint8", "BLOCKYSIZE": 256}
     profile |= {"compress": "deflate", "BIGTIFF": "IF_SAFER"}
     top, damaged = 0, 0
@@ -159,7 +159,9 @@ def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source,
                     order = Directory.first(part).order
                     graft(part, {274: (3, 1, struct.pack(order + "H", source.orientation))})
                 with closing(_gdal.open(part)) as made:
-                    if any(_gdal.checksum(made.read(1, window=_gdal.window(strip))) != known for strip, known in sums):
+                    whole = sum(strip.height for strip, _ in sums) == source.height
+                    read = (_gdal.checksum(made.read(1, window=_gdal.window(strip))) for strip, _ in sums)
+                    if not whole or any(now != known for now, (_, known) in zip(read, sums, strict=True)):
                         raise _gdal.lost()
             files.flush(part)
             files.place(part, target, overwrite=overwrite)

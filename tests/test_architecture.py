@@ -156,6 +156,7 @@ NEIGHBOURS = {
     ("canvas", "tiff"),
     ("canvas", "_pages"),  # its private parts
     ("canvas", "_anew"),
+    ("_pages", "_gdal"),
     ("_pages", "tiff"),
     ("_anew", "_gdal"),
     ("_anew", "_ifd"),

@@ -50,6 +50,7 @@ from rasters import (
 )
 
 from pconv_cli import _gdal, encoders, files, writing
+from pconv_cli._pages import Pages
 from pconv_cli.canvas import Canvas
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.regions import Window
@@ -383,6 +384,17 @@ def test_the_mask_band_is_read_and_marked(tmp_path: Path, compress: str) -> None
         np.testing.assert_array_equal(source.valid(whole(source)), filled(mask, value=255) > 0)
         assert np.abs(source.read(HOLE).astype(int) - 200).mean() < 3
     assert names(tmp_path) == ["a.tif", "b.tif", "c.tif"]
+
+
+@pytest.mark.parametrize(("given", "kept"), [(6, 6), (3, 3), (34, 1), (0, 1)])
+def test_a_jpeg_written_anew_lies_as_it_did_and_no_turn_is_made_up(tmp_path: Path, given: int, kept: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = given
+    Image.fromarray(picture()).save(tmp_path / "a.jpg", exif=exif)
+    restore(tmp_path / "a.jpg", tmp_path / "b.tif")
+    with Source(tmp_path / "b.tif") as made:
+        assert made.orientation == kept
+    assert (274 in directories(tmp_path / "b.tif")[0]) == (kept != 1)
 
 
 # ---------------------------------------------------------------- what lies beside
@@ -907,6 +919,59 @@ def test_a_mark_that_is_lost_is_found(tmp_path: Path, monkeypatch: pytest.Monkey
     assert names(tmp_path) == ["a.tif"]
 
 
+@pytest.mark.parametrize("options", [{"interleave": "band"}, {"compress": "jpeg"}])
+def test_a_mark_is_read_back_where_it_alone_is_new(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, str]
+) -> None:
+    read_back, looked_at = Canvas._read_back, list[Window]()
+
+    def looking(canvas: Canvas, part: Path, written: dict[Window, int | None]) -> None:
+        looked_at.extend(written)
+        read_back(canvas, part, written)
+
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    path = save(tmp_path / "a.tif", picture(), lambda raster: raster.write_mask(mask), **options)
+    monkeypatch.setattr(Canvas, "_read_back", looking)
+    with Source(path) as source, Canvas(source, tmp_path / "b.tif", overwrite=False, mark_valid=True) as canvas:
+        same = source.read(HOLE)
+        canvas.lay(HOLE, same, np.ones(same.shape[:2], bool))
+        assert not any(isinstance(notice, Loss) for notice in canvas.commit())
+    assert looked_at and all(window.y < HOLE.bottom and HOLE.y < window.bottom for window in looked_at)
+    with Source(tmp_path / "b.tif") as made:
+        mask[HOLE.slices] = 255
+        np.testing.assert_array_equal(made.mask(whole(made)), mask)
+        np.testing.assert_array_equal(made.read(whole(made)), load(path))
+
+
+def test_what_is_counted_is_counted_once_when_a_commit_is_tried_again(tmp_path: Path) -> None:
+    mask = np.zeros((HEIGHT, WIDTH), np.uint8)
+    path = save(tmp_path / "a.tif", picture(), lambda raster: raster.write_mask(mask), compress="jpeg")
+
+    def no(part: Path, notices: Sequence[str]) -> None:
+        raise ItemError(path, "no")
+
+    def said(tries: int) -> tuple[tuple[str, ...], int]:
+        with Source(path) as source, Canvas(source, tmp_path / "b.tif", overwrite=True) as canvas:
+            fill(source, canvas)
+            for _ in range(tries - 1):
+                with pytest.raises(ItemError, match="no"):
+                    canvas.commit(ready=no)
+            return canvas.commit(), canvas.outside_changed
+
+    assert f"not to be seen, for its mask band stays as it is: {HOLE.area} pixels" in " ".join(said(1)[0])
+    assert said(1) == said(2)
+
+
+def test_a_scratch_file_cut_short_is_an_error_of_the_disk(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture())
+    with Source(path) as source, (tmp_path / "scratch").open("w+b") as stream:
+        pages = Pages(stream, source)
+        pages.lay(HOLE, source.read(HOLE), np.ones((HOLE.height, HOLE.width), bool))
+        stream.truncate(100)
+        with pytest.raises(OSError, match="Input/output error"):
+            pages.read(HOLE)
+
+
 @pytest.mark.parametrize("compress", ["deflate", "jpeg", "lzma"])
 def test_a_disk_that_is_really_full_leaves_nothing(tmp_path: Path, compress: str) -> None:
     """In a process of its own that may write no bigger files: GDAL's own words go to its standard error."""
@@ -915,6 +980,7 @@ def test_a_disk_that_is_really_full_leaves_nothing(tmp_path: Path, compress: str
     code = f"""
 import resource, signal, numpy as np
 from pathlib import Path
+from pconv_cli._pages import Pages
 from pconv_cli.canvas import Canvas
 from pconv_cli.errors import ItemError
 from pconv_cli.regions import Window

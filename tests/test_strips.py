@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import os
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +15,8 @@ from rasters import load, names, picture, save
 
 from pconv_cli import images
 from pconv_cli.errors import ItemError
-from pconv_cli.strips import mask_size, mask_strips
+from pconv_cli.strips import mask_size, mask_strips, write_map, write_mask
+from pconv_cli.tiff import Source
 
 
 def grey_ramp(width: int = 256, height: int = 9) -> np.ndarray:
@@ -100,3 +103,18 @@ def test_masks_that_have_no_middle_or_no_one_picture_are_refused(tmp_path: Path)
     path.write_bytes(whole_file[: len(whole_file) // 2])
     with pytest.raises(ItemError, match="damaged"):
         list(mask_strips(path))
+
+
+def test_a_map_that_ends_before_its_picture_does_is_not_written(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(1))
+    with Source(path) as source, pytest.raises(ItemError, match="Input/output error"):
+        write_map([np.zeros((64, source.width), np.uint8)], tmp_path / "m.tif", source, rows=64, overwrite=False)
+    assert names(tmp_path) == ["a.tif"]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="names are Unicode elsewhere")
+def test_a_mask_whose_name_is_not_unicode_is_refused_by_that_name(tmp_path: Path) -> None:
+    target = tmp_path / os.fsdecode(b"\xff.png")
+    with pytest.raises(ItemError, match="is not Unicode") as refused:
+        write_mask(lambda: iter([np.zeros((4, 4), np.bool_)]), (4, 4), target, overwrite=False)
+    assert refused.value.path == str(target) and names(tmp_path) == []
