@@ -380,7 +380,8 @@ class Filling:
         everywhere = Window(0, 0, self.surface.width, self.surface.height)
         if not (self._veiled or self.plan.damage.deep(GUIDED) or any(map(self._sees_nothing, self.plan.windows))):
             return
-        windows = [window for window in self.plan.windows if self._veiled or self._deep(window)]
+        # A cell that no window holds whole is one that windows meet in: what they see of it is as good.
+        windows = [window for window in self.plan.windows if self._veiled or self._deep(window)] or self.plan.windows
         reduced = self._reduced(_blocks(windows))
         if not reduced.known.any():
             reduced = self._reduced(_blocks([everywhere]))
@@ -401,12 +402,18 @@ class Filling:
         return self.surface.shown(Window(0, 0, 1, 1)) is not None
 
     def _deep(self, window: Window) -> bool:
-        """Tell whether a window holds an aligned cell that is damaged entirely, or is too small to hold any cell."""
-        top, left = -(-window.y // GUIDED) * GUIDED, -(-window.x // GUIDED) * GUIDED
-        down, across = (window.bottom - top) // GUIDED, (window.right - left) // GUIDED
-        if min(window.width, window.height) < 2 * GUIDED or down < 1 or across < 1:
+        """Tell whether a window holds an aligned cell that is damaged entirely, or is too small to be sure to hold one.
+
+        Cells at the right and bottom edge of the picture are smaller, as in `Damage.deep`.
+        """
+        if min(window.width, window.height) < 2 * GUIDED:
             return True
-        cells = self.plan.damage.window(Window(left, top, across * GUIDED, down * GUIDED))
+        top, left = -(-window.y // GUIDED) * GUIDED, -(-window.x // GUIDED) * GUIDED
+        bottom = window.bottom if window.bottom == self.surface.height else window.bottom // GUIDED * GUIDED
+        right = window.right if window.right == self.surface.width else window.right // GUIDED * GUIDED
+        cells = self.plan.damage.window(Window(left, top, right - left, bottom - top))
+        cells = np.pad(cells, ((0, -len(cells) % GUIDED), (0, -cells.shape[1] % GUIDED)), constant_values=True)
+        down, across = (side // GUIDED for side in cells.shape)
         return bool(cells.reshape(down, GUIDED, across, GUIDED).all(axis=(1, 3)).any())
 
     def _sees_nothing(self, window: Window) -> bool:

@@ -176,6 +176,35 @@ def test_thin_damage_needs_no_guide() -> None:
     assert filling.windows == sum(len(p.windows) for p in (filling.plan, *filling.plan.heals))
 
 
+class Watched(ArraySurface):
+    """A surface that counts the pixels that are read."""
+
+    count = 0
+
+    def read(self, window: Window) -> NDArray[Any]:
+        self.count += window.area
+        return super().read(window)
+
+
+@pytest.mark.parametrize("where", ["right edge", "bottom edge", "corner", "where windows meet"])
+def test_a_guide_is_made_of_what_lies_round_deep_damage_wherever_that_is(where: str) -> None:
+    side = 1603  # the last cell of each row and column is of 3 px
+    left, top = {
+        "right edge": (1600, 800), "bottom edge": (800, 1600), "corner": (1600, 1600), "where windows meet": (800, 800),
+    }[where]  # fmt: skip
+    hole = box(side, side, left, top, min(left + 16, side), min(top + 16, side))
+    plan = plan_tiles(hole, 256)
+    if where == "where windows meet":  # the only whole cell lies across the lines of a grid
+        hole = box(side, side, 800, 800, 808, 808)
+        plan = plan_grid(hole, 268)
+        assert len(plan.windows) == 4
+    surface = Watched(texture(side, side))
+    filling = Filling(surface, plan)
+    fill(filling, engine())
+    assert filling.unfilled == 0 and filling.windows > sum(len(p.windows) for p in (plan, *plan.heals)), "no guide"
+    assert surface.count < side**2
+
+
 def test_what_shows_nothing_is_not_learnt_from() -> None:
     pixels = np.full((96, 96, 3), 150, np.uint8)
     visible = np.ones((96, 96), np.bool_)
