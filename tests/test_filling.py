@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pconv_cli.engine import Engine, Tile
 from pconv_cli.filling import ArraySurface, Filling, Unfillable, fill
+from pconv_cli.layers import View
 from pconv_cli.nn.pyramid import PyramidFill
 from pconv_cli.regions import Window
 from pconv_cli.tiles import plan_grid, plan_tiles
@@ -131,6 +132,33 @@ def test_windows_that_see_nothing_but_damage_are_filled_even_by_a_network_that_r
     after, filling = filled(truth, hole, size=64, network=Blind())
     assert filling.by_pyramid >= hole.sum() and filling.unfilled == 0
     assert np.abs(after.astype(int) - truth)[hole].mean() < 25
+
+
+@pytest.mark.parametrize("overlap", [0, 16])
+@pytest.mark.parametrize("kind", ["bytes", "unit", "raw"])
+def test_a_network_that_takes_no_guide_leaves_no_window_in_the_dark(kind: str, overlap: int) -> None:
+    truth, hole = slope(300, 300), box(300, 300, 40, 40, 260, 260)
+    scale = {"bytes": 1, "unit": 1 / 255, "raw": 40}[kind]
+    pixels = np.where(hole[..., None], 0, truth)
+    pixels = pixels if kind == "bytes" else pixels.astype(np.float32) * np.float32(scale)
+    surface = ArraySurface(pixels)
+    filling = Filling.of(surface, plan_tiles(hole, 64), View(raw=kind == "raw", whole=True), overlap)
+    with_guide: list[Tile] = []
+    for pieces in filling.rounds():
+        for piece in pieces:
+            with_guide += [tile for tile in (piece.load(),) if tile.guide is not None]
+            piece.land(piece.load(), engine(Blind()).fill([piece.load()], piece.canvas)[0])
+    assert not with_guide and filling.unfilled == 0
+    error = np.abs(surface.pixels / scale - truth)[hole]
+    assert error.mean() < 12 and error.max() < 60
+
+
+def test_what_a_network_without_a_guide_cannot_reach_stays_nothing_where_a_file_can_say_so() -> None:
+    hole = box(200, 200, 20, 20, 180, 180)
+    surface = ArraySurface(np.where(hole[..., None], np.nan, np.float32(7)).repeat(3, axis=2).astype(np.float32))
+    filling = Filling.of(surface, plan_tiles(hole, 64), View(raw=True, whole=True), may_be_empty=True)
+    fill(filling, engine(Blind()))
+    assert filling.unfilled == hole.sum() and np.isnan(surface.pixels[hole]).all()
 
 
 def test_a_guide_lies_where_the_window_lies_whatever_the_offset() -> None:
