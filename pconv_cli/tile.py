@@ -39,7 +39,7 @@ from pconv_cli.events import (
     TilesDone,
 )
 from pconv_cli.images import READ_SUFFIXES, copy_file
-from pconv_cli.layers import Layer, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
+from pconv_cli.layers import Layer, Spread, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips
 from pconv_cli.pipeline import Limits, Turn, run
@@ -794,7 +794,7 @@ def _looked_through(
     source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool]
 ) -> tuple[list[tuple[float, float]], bool]:
     """Limits of each layer of a float picture outside the damage, and whether all of that is there."""
-    found: list[list[tuple[float, float]]] = []
+    spreads = [Spread(layer) for layer in made]
     complete = True
     for strip in _until(stop, _strips(source)):
         pixels, known = source.read(strip), ~damage.window(strip)
@@ -802,10 +802,10 @@ def _looked_through(
         if valid is not None:
             complete = complete and bool((valid | ~known).all())
             known &= valid
-        if known.any():
-            found.append(limits_of(made, pixels if known.all() else pixels[known]))
-    spans = [[strip[number] for strip in found] or [(0.0, 1.0)] for number in range(len(made))]
-    return [(min(low for low, _ in span), max(high for _, high in span)) for span in spans], complete
+        seen = pixels if known.all() else pixels[known]
+        for spread in spreads:
+            spread.add(seen)
+    return [spread.limits() for spread in spreads], complete
 
 
 def _middle(source: Source, side: int = 1024) -> Window:

@@ -896,6 +896,21 @@ def test_nan_beside_the_mask_stays_to_the_bit_and_is_not_learnt_from(place: Plac
     assert after[HOLE].min() >= 340 and after[HOLE].max() <= 515
 
 
+def test_a_wild_value_in_a_flat_strip_is_out_of_reach_of_fills(place: Place) -> None:
+    hole = box(300, 600, 100, 400, 160, 440)
+    whole = texture(300, 600, 1).astype(np.float32) + 100
+    whole[:256] = 0  # all that is read together first
+    whole[10, 10] = 1e30
+    place.fill_in(painted(whole, -1, hole), hole=hole)
+    item, after = place.item(), place.restored()
+    assert after[hole].min() >= 0 and after[hole].max() <= 1000
+    settings = RestoreSettings(weights="none", device="cpu")
+    out = place.root / "other.tif"
+    report = restore(plan(place.big, place.mask, str(out), settings), settings, lambda event: None)
+    assert report.items[0].space == item["space"]
+    np.testing.assert_allclose(load(out), after, rtol=1e-6)
+
+
 def test_a_constant_float_picture_is_filled_with_its_constant(place: Place) -> None:
     place.fill_in(painted(np.full((HEIGHT, WIDTH, 1), 1234.5, np.float32), -1))
     place.item()
