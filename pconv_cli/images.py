@@ -25,7 +25,7 @@ from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, replace
 from functools import reduce
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, BinaryIO, Literal
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
@@ -38,6 +38,8 @@ from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.layers import Layer, dotted, layers, limits_of, ranged
+from pconv_cli.orientations import DrawnOn, over
+from pconv_cli.orientations import displayed as _upright
 from pconv_cli.regions import Window
 
 if TYPE_CHECKING:
@@ -359,9 +361,7 @@ def looks_like_a_photograph(mask: Path, hole: NDArray[np.bool_]) -> bool:
     return False
 
 
-def align_mask(
-    mask: MaskImage, picture: Picture, drawn_on: Literal["auto", "displayed", "stored"]
-) -> NDArray[np.bool_]:
+def align_mask(mask: MaskImage, picture: Picture, drawn_on: DrawnOn) -> NDArray[np.bool_]:
     """Lay a mask over the stored pixels of a picture.
 
     Args:
@@ -376,19 +376,33 @@ def align_mask(
     Raises:
         ItemError: The sizes do not agree. Masks are never stretched.
     """
-    stored = picture.pixels.shape[:2]
-    displayed = stored[::-1] if picture.orientation >= 5 else stored
-    upright = _upright(mask.hole, mask.orientation)
-    if drawn_on != "stored" and upright.shape == displayed:
-        return np.ascontiguousarray(_lying(upright, picture.orientation))
-    if drawn_on != "displayed" and mask.hole.shape == stored:
-        return mask.hole
-    own = mask.hole if drawn_on == "stored" else upright
-    sizes = [f"{stored[1]} x {stored[0]}"] if drawn_on != "displayed" else []
-    sizes += [f"{displayed[1]} x {displayed[0]} as displayed"] if displayed != stored and drawn_on != "stored" else []
-    sizes = sizes or [f"{displayed[1]} x {displayed[0]}"]
-    reason = f"mask is {own.shape[1]} x {own.shape[0]}, the picture {' or '.join(sizes)}: they must agree"
-    raise ItemError(mask.path, f"{reason}; masks are never stretched")
+    height, width = picture.pixels.shape[:2]
+    rows, columns = mask.hole.shape
+    try:
+        turn = over((rows, columns), mask.orientation, (height, width), picture.orientation, drawn_on)
+    except ValueError as error:
+        raise ItemError(mask.path, str(error)) from error
+    return np.ascontiguousarray(_upright(mask.hole, turn))
+
+
+def orientation(path: Path) -> int:
+    """EXIF orientation of a picture file of any format, 1..8, without its pixels.
+
+    Returns:
+        1 where there is none or it is invalid, and for formats that are read in strips alone.
+
+    Raises:
+        ItemError: A TIFF that cannot be opened.
+    """
+    if is_tiff(path):
+        from pconv_cli import tiff
+
+        return tiff.orientation(path)
+    with suppress(ItemError), _opened(path) as (image, stream):
+        if image.format == "PNG" and not image.info.get("exif"):
+            image.info["exif"] = _carry.exif_of_png(stream)  # it may follow the pixels
+        return _carry.orientation_of(_read_exif(image, stream, str(image.format), [])[0])
+    return 1
 
 
 def probe(path: Path) -> tuple[int, int]:
@@ -1123,19 +1137,6 @@ def _is_white(picture: Picture) -> NDArray[np.bool_]:
     light = picture.pixels if picture.mode == "L" else luminance(picture.rgb())
     alpha = _alpha(picture)
     return light > 127 if alpha is None else light.astype(np.uint32) * alpha > 127 * 255
-
-
-def _upright(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn stored pixels to how their EXIF orientation displays them."""
-    swapped = array.swapaxes(0, 1) if orientation >= 5 else array
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    return swapped[::down, ::across]
-
-
-def _lying(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo `_upright`: quarter turns to one side and the other undo each other, the rest undo themselves."""
-    return _upright(array, {6: 8, 8: 6}.get(orientation, orientation))
 
 
 # ---------------------------------------------------------------- reasons
