@@ -385,6 +385,17 @@ def read_chunks(stream: BinaryIO) -> tuple[tuple[Chunk, ...], list[str]]:
     return tuple(kept), lost
 
 
+def exif_of_png(stream: BinaryIO) -> bytes:
+    """The EXIF block of a PNG, wherever it lies, without its pixels; empty where there is none."""
+    stream.seek(8)
+    while len(head := stream.read(8)) == 8:
+        size, name = struct.unpack(">L4s", head)
+        if name in (b"eXIf", b"IEND"):
+            return stream.read(size)
+        stream.seek(size + 4, io.SEEK_CUR)
+    return b""
+
+
 def is_xmp(chunk: Chunk) -> bool:
     """Whether a PNG chunk is the XMP packet."""
     return chunk[0] == b"iTXt" and chunk[1].startswith(b"XML:com.adobe.xmp\0")

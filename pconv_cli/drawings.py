@@ -16,7 +16,8 @@ from PIL import Image
 
 from pconv_cli import _carry, files
 from pconv_cli.errors import ItemError
-from pconv_cli.picture import MaskImage, Picture, displayed
+from pconv_cli.orientations import displayed
+from pconv_cli.picture import MaskImage, Picture
 from pconv_cli.writing import Ready, kind_of, why_unwritable
 
 

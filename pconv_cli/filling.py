@@ -7,7 +7,8 @@ The rounds, each begun when the one before has landed (what each is worth: bench
 
 1. Where a hole is so deep that whole cells of 8 x 8 px are lost, the picture is reduced to such cells and filled first,
    by these same rounds (with a guide of its own if one window does not see all of it). All windows then stand on one
-   guide, so neighbours agree, and a hole larger than a window is filled with something coherent.
+   guide, so neighbours agree, and a hole larger than a window is filled with something coherent. Networks that take no
+   guide have one for what they do not reach, where some window sees nothing: the pyramid alone makes it.
 2. The windows of the plan.
 3. The cuts that run through holes are levelled (see `seams`), then healed: a band on both sides of them is filled once
    more, everything else known, and faded into what was there.
@@ -40,6 +41,7 @@ BLOCK = 512  # pixels read at once where a picture is reduced; a multiple of eve
 READERS = 4  # threads that read where a picture is reduced
 STRIP = 512  # pixels of a cut looked at together
 LARGEST_GUIDE = 1 << 24  # pixels of a reduced picture
+LARGEST_ALONE = 1 << 20  # the same where the pyramid fills it in one piece
 
 Shape = tuple[int, int, bool, bool, str]
 """What tiles of one batch share: width, height, whether they bring guides or are of reduced pictures, pixels' type."""
@@ -165,7 +167,7 @@ class Filling:
         plan: Which windows, which cuts.
         overlap: Pixels that neighbouring windows of a plain grid share and blend, instead of the plan's windows and
             healing; for comparison. 0: the plan.
-        guided: Whether deep holes are filled coarse to fine.
+        guided: Whether deep holes are filled coarse to fine, by the network too.
         healed: Whether cuts are levelled and healed.
         reduced: Whether the picture is a reduced one, to make a guide of.
         whole: Whether windows are computed as they are, and not filled up to shapes that they share with others.
@@ -208,7 +210,7 @@ class Filling:
             overlap: As in the class.
             may_be_empty: Whether the picture can hold NaN.
         """
-        # A guide serves a floor, and a network that wants pictures whole has none.
+        # A network that wants pictures whole has no floor for a guide to serve.
         return cls(
             surface, plan, overlap, guided=not view.whole, whole=view.whole, raw=view.raw,
             leaves=view.raw and may_be_empty,
@@ -222,6 +224,8 @@ class Filling:
         """
         if self.guided and self.plan.windows:
             yield from self._make_guide()
+        elif not self.leaves and any(not self._known(window, self.plan.damage).any() for window in self._first):
+            self._guide_alone()
         if self.overlap:
             yield from self._overlapping()
             return
@@ -236,6 +240,13 @@ class Filling:
             if self.healed:
                 for strip, cut, across in self._strips(plan, REACH):
                     self._level(plan, strip, cut, across)
+
+    @property
+    def _first(self) -> Sequence[Window]:
+        """The windows that all damage is filled in before any of it is healed."""
+        if self.overlap:
+            return [at.window for at in plan_overlapping(self.plan.damage, self.plan.size, self.overlap)]
+        return self.plan.windows
 
     @property
     def planned(self) -> int:
@@ -300,7 +311,8 @@ class Filling:
         where, pixels = piece.writes(), filled.pixels
         missing = where & ~filled.reached
         if missing.any():
-            pixels = np.where(missing[..., None], np.float32(np.nan) if self.leaves else self._floor(tile), pixels)
+            floor = np.float32(np.nan) if self.leaves else self._floor(piece, tile)
+            pixels = np.where(missing[..., None], floor, pixels)
         laid = 0
         if piece.weight is None:
             laid = int(where.sum()) if piece.damage is self.plan.damage else 0
@@ -319,21 +331,19 @@ class Filling:
             self.laid += laid
         self.surface.lay(piece.window, pixels, where)
 
-    def _floor(self, tile: Tile) -> NDArray[Any]:
+    def _floor(self, piece: Piece, tile: Tile) -> NDArray[Any]:
         """What the pyramid alone makes of a tile."""
-        scale = 255 if tile.pixels.dtype == np.uint8 else 1
-        with torch.inference_mode():
-            image = torch.from_numpy(np.ascontiguousarray(tile.pixels)).permute(2, 0, 1)[None].float() / scale
-            guide = None if tile.guide is None else torch.from_numpy(tile.guide).permute(2, 0, 1)[None]
-            filled = pyramid_fill(image, torch.from_numpy(tile.known)[None, None].float(), guide=guide)
-            pixels = filled[0].permute(1, 2, 0).numpy()
+        guide = tile.guide
+        if self._guide is not None and not self.guided and piece.damage is self.plan.damage:
+            guide = self._guide.crop(piece.window)
+        pixels = _by_pyramid(tile.pixels, tile.known, guide)
         return _as(pixels if self.raw else pixels.clip(0, 1), tile.pixels.dtype)
 
     def _piece(
         self, window: Window, damage: Damage, owned: tuple[TilePlan, int] | None,
         weight: Callable[[], NDArray[np.float32]] | None = None,
     ) -> Piece:  # fmt: skip
-        guided = damage is self.plan.damage and self._guide is not None
+        guided = self.guided and damage is self.plan.damage and self._guide is not None
         if guided and self._guide is not None:
             guided = self._guide.wanted(window) or self._sees_nothing(window)
         if not self._dtype:
@@ -377,15 +387,9 @@ class Filling:
 
     def _make_guide(self) -> Iterator[Sequence[Piece]]:
         """Fill a reduced picture first, if there is a hole that it would show."""
-        everywhere = Window(0, 0, self.surface.width, self.surface.height)
         if not (self._veiled or self.plan.damage.deep(GUIDED) or any(map(self._sees_nothing, self.plan.windows))):
             return
-        windows = [window for window in self.plan.windows if self._veiled or self._deep(window)]
-        reduced = self._reduced(_blocks(windows))
-        if not reduced.known.any():
-            reduced = self._reduced(_blocks([everywhere]))
-            if not reduced.known.any():
-                raise Unfillable
+        reduced = self._reduced_holes(LARGEST_GUIDE)
         empty = reduced.hole & ~reduced.known
         surface = ArraySurface(reduced.pixels, reduced.hole | reduced.known)
         # One window sees all of a small one; a guide of it would tell nothing new.
@@ -396,17 +400,40 @@ class Filling:
         self.pixels += inner.pixels
         self._guide = _Guide(reduced.pixels, empty, reduced.hole | reduced.known, reduced.factor)
 
+    def _guide_alone(self) -> None:
+        """Have the pyramid fill a reduced picture, for what is beyond the reach of a network that takes no guide."""
+        reduced = self._reduced_holes(LARGEST_ALONE)
+        pixels = _by_pyramid(reduced.pixels, reduced.known)
+        self._guide = _Guide(pixels, ~reduced.known, np.ones_like(reduced.known), reduced.factor, raw=self.raw)
+
+    def _reduced_holes(self, most: int) -> _Reduced:
+        """The picture reduced to at most so many cells: as much of it as deep holes and their surroundings take."""
+        # A cell that no window holds whole is one that windows meet in: what they see of it is as good.
+        windows = [window for window in self.plan.windows if self._veiled or self._deep(window)] or self.plan.windows
+        everywhere = Window(0, 0, self.surface.width, self.surface.height)
+        for some in (windows, [everywhere]):
+            reduced = self._reduced(_blocks(some), most)
+            if reduced.known.any():
+                return reduced
+        raise Unfillable
+
     @property
     def _veiled(self) -> bool:
         return self.surface.shown(Window(0, 0, 1, 1)) is not None
 
     def _deep(self, window: Window) -> bool:
-        """Tell whether a window holds an aligned cell that is damaged entirely, or is too small to hold any cell."""
-        top, left = -(-window.y // GUIDED) * GUIDED, -(-window.x // GUIDED) * GUIDED
-        down, across = (window.bottom - top) // GUIDED, (window.right - left) // GUIDED
-        if min(window.width, window.height) < 2 * GUIDED or down < 1 or across < 1:
+        """Tell whether a window holds an aligned cell that is damaged entirely, or is too small to be sure to hold one.
+
+        Cells at the right and bottom edge of the picture are smaller, as in `Damage.deep`.
+        """
+        if min(window.width, window.height) < 2 * GUIDED:
             return True
-        cells = self.plan.damage.window(Window(left, top, across * GUIDED, down * GUIDED))
+        top, left = -(-window.y // GUIDED) * GUIDED, -(-window.x // GUIDED) * GUIDED
+        bottom = window.bottom if window.bottom == self.surface.height else window.bottom // GUIDED * GUIDED
+        right = window.right if window.right == self.surface.width else window.right // GUIDED * GUIDED
+        cells = self.plan.damage.window(Window(left, top, right - left, bottom - top))
+        cells = np.pad(cells, ((0, -len(cells) % GUIDED), (0, -cells.shape[1] % GUIDED)), constant_values=True)
+        down, across = (side // GUIDED for side in cells.shape)
         return bool(cells.reshape(down, GUIDED, across, GUIDED).all(axis=(1, 3)).any())
 
     def _sees_nothing(self, window: Window) -> bool:
@@ -415,9 +442,9 @@ class Filling:
             return False  # a whole cell lies in it, and that one is either empty or known
         return not self._seen(window, self.plan.damage)[1].any()
 
-    def _reduced(self, blocks: Sequence[tuple[int, int]]) -> _Reduced:
+    def _reduced(self, blocks: Sequence[tuple[int, int]], most: int) -> _Reduced:
         height, width, factor = self.surface.height, self.surface.width, GUIDED
-        while -(-height // factor) * -(-width // factor) > LARGEST_GUIDE:
+        while -(-height // factor) * -(-width // factor) > most:
             factor *= 2
         rows, columns = -(-height // factor), -(-width // factor)
         first = self.surface.read(Window(0, 0, 1, 1))
@@ -516,12 +543,16 @@ class _Reduced:
 
 @dataclass(frozen=True, eq=False)
 class _Guide:
-    """The reduced picture, filled: `pixels` `(rows, columns, c)`, which were `empty`, and which mean something."""
+    """The reduced picture, filled: `pixels` `(rows, columns, c)`, which were `empty`, and which mean something.
+
+    Where it is `raw`, values are of any range.
+    """
 
     pixels: NDArray[Any]
     empty: NDArray[np.bool_]
     valid: NDArray[np.bool_]
     factor: int
+    raw: bool = False
 
     def wanted(self, window: Window) -> bool:
         """Tell whether a window has a hole that the guide shows."""
@@ -530,7 +561,7 @@ class _Guide:
         return bool(self.empty[rows, columns].any())
 
     def crop(self, window: Window) -> NDArray[np.float32]:
-        """Give the guide of one tile, `(ceil(h / 8), ceil(w / 8), c)`, float32 in [0, 1], at the tile's own cells."""
+        """Give the guide of one tile, `(ceil(h / 8), ceil(w / 8), c)`, float32, at the tile's own cells: see `Tile`."""
         rows = self._places(window.y, -(-window.height // GUIDED))
         columns = self._places(window.x, -(-window.width // GUIDED))
         top, bottom = _between(rows, self.pixels.shape[0])
@@ -547,7 +578,7 @@ class _Guide:
         )
         grid = torch.stack(torch.meshgrid(x, y, indexing="xy"), dim=-1)[None]
         sampled = F.grid_sample(part, grid, mode="bicubic", padding_mode="border", align_corners=True)
-        return np.asarray(sampled[0].permute(1, 2, 0).clamp(0, 1).numpy())
+        return np.asarray((sampled if self.raw else sampled.clamp(0, 1))[0].permute(1, 2, 0).numpy())
 
     def _places(self, start: int, count: int) -> NDArray[np.float64]:
         """Where the centres of a tile's cells lie among the guide's pixels."""
@@ -591,6 +622,18 @@ def _ramp(start: int, length: int, limit: int, overlap: int) -> NDArray[np.float
 def _blended(under: NDArray[Any], over: NDArray[Any], weight: NDArray[np.float32]) -> NDArray[Any]:
     mixed = under.astype(np.float32) * (1 - weight[..., None]) + over.astype(np.float32) * weight[..., None]
     return np.asarray(mixed.round().astype(np.uint8) if under.dtype == np.uint8 else mixed)
+
+
+def _by_pyramid(
+    pixels: NDArray[Any], known: NDArray[np.bool_], guide: NDArray[np.float32] | None = None
+) -> NDArray[np.float32]:
+    """What the pyramid alone makes of pixels, `(h, w, c)`; bytes become 0 to 1."""
+    scale = 255 if pixels.dtype == np.uint8 else 1
+    with torch.inference_mode():
+        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / scale
+        under = None if guide is None else torch.from_numpy(guide).permute(2, 0, 1)[None]
+        filled = pyramid_fill(image, torch.from_numpy(known)[None, None].float(), guide=under)
+        return np.asarray(filled[0].permute(1, 2, 0).numpy())
 
 
 def _as(pixels: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -192,6 +192,26 @@ def looks_like_a_photograph(mask: Path, hole: NDArray[np.bool_]) -> bool:
     return False
 
 
+def orientation(path: Path) -> int:
+    """EXIF orientation of a picture file of any format, 1..8, without its pixels.
+
+    Returns:
+        1 where there is none or it is invalid, and for formats that are read in strips alone.
+
+    Raises:
+        ItemError: A TIFF that cannot be opened.
+    """
+    if is_tiff(path):
+        from pconv_cli import tiff
+
+        return tiff.orientation(path)
+    with suppress(ItemError), _opened(path) as (image, stream):
+        if image.format == "PNG" and not image.info.get("exif"):
+            image.info["exif"] = _carry.exif_of_png(stream)  # it may follow the pixels
+        return _carry.orientation_of(_read_exif(image, stream, str(image.format), [])[0])
+    return 1
+
+
 def probe(path: Path) -> tuple[int, int]:
     """Width and height as stored, from the header alone.
 

@@ -20,8 +20,9 @@ SOLID = 0.45  # tones farther from grey than this are black or white, without a 
 DOTTED = 0.15  # where more of a picture's neighbours differ, its tones are dots; of text one in twenty does
 
 _USUAL = (0.1, 99.9)  # percentiles: what is between them is nearly all
+_FEW = 90  # the same of what is rare, where one in ten may be wild
+_SAMPLE = 2**20  # values that they are taken from, at most
 _ROWS = 128  # that fills are laid in together
-_SAMPLE = 2**20  # values that they are taken from
 
 
 @dataclass(frozen=True)
@@ -328,32 +329,58 @@ def dotted(made: Sequence[Layer], pixels: NDArray[Any], known: NDArray[np.bool_]
     )
 
 
-def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, float]]:
-    """What is to be shown as black and as white of each layer of a float picture.
+class Spread:
+    """How the values of a layer of a float picture spread, whatever parts they come in."""
 
-    Lowest and highest value, so that fills can reach all that is there. But a few wild values, of dead sensors or where
-    nothing is and the file does not say so, must not leave the network a picture in one grey: what is farther off than
-    the span of nearly all values is shown as the limit, and out of reach for fills.
+    def __init__(self, layer: Layer) -> None:
+        self._layer = layer
+        self._low, self._high = np.inf, -np.inf
+        self._count, self._step = 0, 1
+        self._sample: NDArray[Any] = np.empty(0, np.float32)  # every `step`-th of `count` values
+
+    def add(self, pixels: NDArray[Any]) -> None:
+        """Take a part, (..., all channels), in the order of the picture; what is not finite counts for nothing."""
+        values = self._layer.taken(pixels)
+        values = values[np.isfinite(values)]
+        if not values.size:
+            return
+        self._low, self._high = min(self._low, float(values.min())), max(self._high, float(values.max()))
+        before, self._count = self._count, self._count + values.size
+        while -(-self._count // self._step) > _SAMPLE:
+            self._sample, self._step = self._sample[::2], 2 * self._step
+        self._sample = np.concatenate([self._sample, values[-before % self._step :: self._step]])
+
+    def limits(self) -> tuple[float, float]:
+        """What is to be shown as black and as white; (0, 1) where there is no value.
+
+        Lowest and highest value, so that fills can reach all that is there. But a few wild values, of dead sensors or
+        where nothing is and the file does not say so, must not leave the network a picture in one grey: what is farther
+        off than the span of nearly all values is shown as the limit, and out of reach for fills. Where nearly all are
+        one value, that span is how far nearly all others are from it.
+        """
+        if not self._count:
+            return 0.0, 1.0
+        sample = self._sample.astype(np.float64)
+        low, high = np.percentile(sample, _USUAL)
+        if low == high:
+            others = np.abs(sample[sample != low] - low)
+            away = np.percentile(others, _FEW, method="lower") if others.size else 0.0
+            low, high = low - away, high + away
+        span = high - low
+        return float(max(self._low, low - span)), float(min(self._high, high + span))
+
+
+def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, float]]:
+    """What is to be shown as black and as white of each layer of a float picture that is in memory: see `Spread`.
 
     Args:
         made: The layers.
         pixels: (..., all channels); what is not finite counts for nothing.
-
-    Returns:
-        For each layer lowest and highest, (0, 1) where it has no value.
     """
-    found = []
-    for layer in made:
-        values = layer.taken(pixels)
-        values = values[np.isfinite(values)]
-        if not values.size:
-            found.append((0.0, 1.0))
-            continue
-        low, high = float(values.min()), float(values.max())
-        usual = np.percentile(values[:: -(-values.size // _SAMPLE)].astype(np.float64), _USUAL)
-        span = float(usual[1] - usual[0])
-        found.append((max(low, usual[0] - span), min(high, usual[1] + span)) if span else (low, high))
-    return [(float(low), float(high)) for low, high in found]
+    spreads = [Spread(layer) for layer in made]
+    for spread in spreads:
+        spread.add(pixels)
+    return [spread.limits() for spread in spreads]
 
 
 def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tuple[Layer, ...]:

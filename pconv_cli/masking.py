@@ -29,12 +29,13 @@ from pconv_cli.detection import Detect, find_in_rows, opencv
 from pconv_cli.drawings import write_mask, write_png
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import ItemFailed, Listener, MaskMade, MasksFinished, MasksStarted, Notice
-from pconv_cli.images import READ_SUFFIXES, may_be_deep, probe, read_mask, read_picture, suffix_of
+from pconv_cli.images import READ_SUFFIXES, may_be_deep, orientation, probe, read_mask, read_picture, suffix_of
 from pconv_cli.jobs import Job, JobList, find_jobs
 from pconv_cli.layers import Layer, layers
 from pconv_cli.marks import FORMS, Mark, Unmarked
 from pconv_cli.marks import parse as parse_mark
-from pconv_cli.masks import dilate, dilated_strips
+from pconv_cli.masks import dilate, dilated_strips, turned_strips
+from pconv_cli.orientations import displayed, displayed_size, over
 from pconv_cli.picture import MaskImage, Picture, align_mask
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
@@ -392,18 +393,23 @@ class _InStrips:
         with Source(job.image) as source:
             if source.dtype.kind == "f" and not isinstance(settings.origin, Mark):
                 raise ItemError(job.image, "floating-point values beyond memory: convert a copy to 16 bits")
-            if source.orientation != 1:
-                notices.append("the mask lies as the pixels are stored, not as EXIF turns them")
             self._source = source
             self._first = self._layers()[0]
             damage, components = _limited(self._found(notices), settings)
-            size, counted = (source.height, source.width), _Count()
-            strips.write_mask(lambda: counted.of(self._strips(damage)), size, job.output, overwrite=settings.overwrite)
+            size, counted = displayed_size((source.height, source.width), source.orientation), _Count()
+
+            def lying() -> Iterator[Hole]:  # as displayed: not every format can say how else it lies
+                return turned_strips(counted.of(self._strips(damage)), source.width, source.orientation, _ROWS)
+
+            try:
+                strips.write_mask(lying, size, job.output, overwrite=settings.overwrite)
+            except ValueError as error:
+                raise ItemError(source.path, str(error)) from error
             share = counted.damaged / (source.height * source.width)
             notices += _warning(share, settings)
             if overlay is not None:
-                view = as_bytes(self._first.space.seen(source.thumbnail(_VIEW)))
-                marked = Damage.of_strips(strips.mask_strips(job.output, _ROWS), source.width)
+                view = displayed(as_bytes(self._first.space.seen(source.thumbnail(_VIEW))), source.orientation)
+                marked = Damage.of_strips(strips.mask_strips(job.output, _ROWS), size[1])
                 drawn = _drawn(view, _reduced(marked, view.shape[:2]))
                 write_png(drawn, overlay, overwrite=settings.overwrite)
             return replace(
@@ -457,9 +463,6 @@ class _InStrips:
     def _strips(self, damage: Damage) -> Iterator[Hole]:
         """The mask from top to bottom: grown, and what is protected taken out."""
         source, settings, protect = self._source, self._settings, self._job.mask
-        if protect is not None and (size := strips.mask_size(protect)) != (source.width, source.height):
-            told = f"mask is {size[0]} x {size[1]}, the picture {source.width} x {source.height}: they must agree"
-            raise ItemError(protect, f"{told}; masks are never stretched")
         found = (
             damage.window(Window(0, top, damage.width, min(_ROWS, damage.height - top)))
             for top in range(0, damage.height, _ROWS)
@@ -467,7 +470,15 @@ class _InStrips:
         with ExitStack() as stack:
             kept = None
             if protect is not None:
-                kept = _Rows(stack.enter_context(closing(strips.mask_strips(protect, _ROWS))))
+                width, height = strips.mask_size(protect)
+                try:
+                    turn = over(
+                        (height, width), orientation(protect), (source.height, source.width), source.orientation
+                    )
+                except ValueError as error:
+                    raise ItemError(protect, str(error)) from error
+                lying = stack.enter_context(closing(strips.mask_strips(protect, _ROWS)))
+                kept = _Rows(turned_strips(lying, width, turn, _ROWS))
             top = 0
             for strip in dilated_strips(found, _growth(settings)):
                 window = Window(0, top, source.width, len(strip))

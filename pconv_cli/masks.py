@@ -1,6 +1,6 @@
 """Operations on masks of damage.
 
-Knows: planes of True (damaged) and False. Does not know: files, polarity in files, pictures.
+Knows: planes of True (damaged) and False, whole or in strips. Does not know: files, polarity in files, pictures.
 """
 
 from __future__ import annotations
@@ -9,6 +9,9 @@ from collections.abc import Iterable, Iterator
 
 import numpy as np
 from numpy.typing import NDArray
+
+from pconv_cli.orientations import displayed
+from pconv_cli.regions import Damage, Window
 
 
 def dilate(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
@@ -62,3 +65,33 @@ def dilated_strips(strips: Iterable[NDArray[np.bool_]], radius: int) -> Iterator
             held, above = held[drop:], ready - drop
     if held is not None:
         yield dilate(held, radius)[above:]
+
+
+def turned_strips(
+    strips: Iterable[NDArray[np.bool_]], width: int, orientation: int, rows: int
+) -> Iterator[NDArray[np.bool_]]:
+    """Turn damage that comes in strips, as `orientations.displayed` would turn the whole; between them it is runs.
+
+    Args:
+        strips: `(rows, width)`, top to bottom, True = damaged.
+        width: Columns of all of them.
+        orientation: 1 to 8.
+        rows: Of the strips that are made; where there is nothing to turn, they come as they are.
+
+    Yields:
+        The same damage turned, top to bottom.
+
+    Raises:
+        ValueError: As in `Damage.of_strips`.
+    """
+    if orientation == 1:
+        yield from strips
+        return
+    damage = Damage.of_strips(strips, width)
+    length = damage.width if orientation >= 5 else damage.height  # of what becomes rows
+    backwards = orientation in (3, 4, 7, 8)
+    for top in range(0, length, rows):
+        count = min(rows, length - top)
+        first = length - top - count if backwards else top
+        columns, lines = Window(first, 0, count, damage.height), Window(0, first, damage.width, count)
+        yield displayed(damage.window(columns if orientation >= 5 else lines), orientation)

@@ -1,7 +1,8 @@
-"""One picture in memory, and the mask that lies over it: what is shown, what is filled, and which way is up.
+"""One picture in memory, and the mask that lies over it: what is shown, and what is filled.
 
-It knows modes, palettes, transparency and EXIF orientation. It does not know how files are read (`images`) or written
-(`writing`), tiles, networks. What numbers mean to the network: `layers`. Metadata it only hands on, as `_carry` has it.
+It knows modes, palettes and transparency. It does not know how files are read (`images`) or written (`writing`), tiles,
+networks. Which way is up: `orientations`; what numbers mean to the network: `layers`. Metadata it only hands on, as
+`_carry` has it.
 
 Pixels stay as they are stored. A picture that its EXIF tag turns is restored lying on its side; a mask that was drawn
 on it as it is displayed is laid down with it.
@@ -12,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -21,6 +22,7 @@ from pconv_cli._carry import Carried
 from pconv_cli.colours import as_bytes, lay
 from pconv_cli.errors import ItemError
 from pconv_cli.layers import Layer, dotted, limits_of, ranged
+from pconv_cli.orientations import DrawnOn, displayed, over
 
 COLOURS = {"LA": 1, "RGBA": 3, "CMYK": 4, "RGB": 3}
 """How many of a mode's channels are colours; 1 where it is not said."""
@@ -184,9 +186,7 @@ class MaskImage:
     orientation: int
 
 
-def align_mask(
-    mask: MaskImage, picture: Picture, drawn_on: Literal["auto", "displayed", "stored"]
-) -> NDArray[np.bool_]:
+def align_mask(mask: MaskImage, picture: Picture, drawn_on: DrawnOn) -> NDArray[np.bool_]:
     """Lay a mask over the stored pixels of a picture.
 
     Args:
@@ -201,32 +201,12 @@ def align_mask(
     Raises:
         ItemError: The sizes do not agree. Masks are never stretched.
     """
-    stored = picture.pixels.shape[:2]
-    shown = stored[::-1] if picture.orientation >= 5 else stored
-    upright = displayed(mask.hole, mask.orientation)
-    if drawn_on != "stored" and upright.shape == shown:
-        return np.ascontiguousarray(as_stored(upright, picture.orientation))
-    if drawn_on != "displayed" and mask.hole.shape == stored:
-        return mask.hole
-    own = mask.hole if drawn_on == "stored" else upright
-    sizes = [f"{stored[1]} x {stored[0]}"] if drawn_on != "displayed" else []
-    sizes += [f"{shown[1]} x {shown[0]} as displayed"] if shown != stored and drawn_on != "stored" else []
-    sizes = sizes or [f"{shown[1]} x {shown[0]}"]
-    reason = f"mask is {own.shape[1]} x {own.shape[0]}, the picture {' or '.join(sizes)}: they must agree"
-    raise ItemError(mask.path, f"{reason}; masks are never stretched")
-
-
-def displayed(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Turn what is as stored, `(h, w, ...)`, as a picture of that EXIF orientation is displayed."""
-    swapped = array.swapaxes(0, 1) if orientation >= 5 else array
-    down = -1 if orientation in (3, 4, 7, 8) else 1
-    across = -1 if orientation in (2, 3, 6, 7) else 1
-    return swapped[::down, ::across]
-
-
-def as_stored(array: NDArray[Any], orientation: int) -> NDArray[Any]:
-    """Undo `displayed`: quarter turns to one side and the other undo each other, the rest undo themselves."""
-    return displayed(array, {6: 8, 8: 6}.get(orientation, orientation))
+    rows, columns = mask.hole.shape
+    try:
+        turn = over((rows, columns), mask.orientation, (picture.height, picture.width), picture.orientation, drawn_on)
+    except ValueError as error:
+        raise ItemError(mask.path, str(error)) from error
+    return np.ascontiguousarray(displayed(mask.hole, turn))
 
 
 def palette_table(carried: Carried) -> NDArray[np.uint8]:

@@ -37,6 +37,7 @@ from pconv_cli.events import ItemShown, Listener, ReportStarted, ReportWritten
 from pconv_cli.images import read_picture
 from pconv_cli.jobs import Job, JobList
 from pconv_cli.layers import Layer, View, limits_of, ranged
+from pconv_cli.orientations import as_stored, displayed
 from pconv_cli.page import (
     PRINTED,
     Entry,
@@ -51,7 +52,6 @@ from pconv_cli.page import (
     share,
 )
 from pconv_cli.page import View as Shown
-from pconv_cli.picture import as_stored, displayed
 from pconv_cli.pipeline import Budget
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage

@@ -40,10 +40,11 @@ from pconv_cli.events import (
     TilesDone,
 )
 from pconv_cli.georeference import off_the_map, refuse_elsewhere
-from pconv_cli.images import READ_SUFFIXES
-from pconv_cli.layers import Layer, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
+from pconv_cli.images import READ_SUFFIXES, orientation
+from pconv_cli.layers import Layer, Spread, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
 from pconv_cli.marks import Unmarked
-from pconv_cli.masks import dilated_strips
+from pconv_cli.masks import dilated_strips, turned_strips
+from pconv_cli.orientations import displayed_size, over
 from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
@@ -272,9 +273,10 @@ def _deliver(stage: Stage, output: Path, settings: Settings) -> None:
 class _Mask:
     """Where the damage of one picture is written down."""
 
-    def __init__(self, source: Source, path: Path | None, settings: Settings) -> None:
+    def __init__(self, source: Source, path: Path | None, settings: Settings, turn: int = 1) -> None:
         self._source, self._settings = source, settings
         self.path = path
+        self._turn = turn  # how the file lies against the picture, see `orientations.over`
         self.mark = mark = settings.mask_from
         self.name = str(path) if path is not None else f"{mark or source.validity} of {source.path}"
         # What nobody has named has a meaning of its own, whatever is said of masks.
@@ -301,18 +303,27 @@ class _Mask:
                 "or mark damage in the picture itself by alpha = 0, or by a mask band or nodata value, "
                 "or say how it is marked with --mask-from"
             )
-        if path is not None:
-            width, height = mask_size(path)
-            if (width, height) != (source.width, source.height):
-                _, way_out = off_the_map(path, source)
-                way = f"; {way_out}" if way_out else ""
-                raise ItemError(
-                    path,
-                    f"mask is {width} x {height}, the picture {source.width} x {source.height}: they must agree; "
-                    f"masks are never stretched{way}",
-                )
-            refuse_elsewhere(path, source)
-        return cls(source, path, settings)
+        if path is None:
+            return cls(source, None, settings)
+        width, height = mask_size(path)
+        size = source.height, source.width
+        try:
+            turn = over((height, width), orientation(path), size, orientation(source.path))
+        except ValueError as error:
+            _, way_out = off_the_map(path, source)
+            way = f"; {way_out}" if way_out else ""
+            raise ItemError(path, f"{error}{way}") from error
+        refuse_elsewhere(path, source)
+        return cls(source, path, settings, turn)
+
+    @property
+    def notice(self) -> str | None:
+        """What there is to say where a mask of its size could lie in two ways; None where it could not."""
+        size = self._source.height, self._source.width
+        if self._turn == 1 or displayed_size(size, self._turn) != size:
+            return None
+        way_out = "one drawn on the pixels as stored needs the picture's EXIF orientation too"
+        return f"{self.name}: lies on the picture as that is displayed, turned by EXIF; {way_out}"
 
     @property
     def own(self) -> bool:
@@ -356,10 +367,12 @@ class _Mask:
         strips: Iterator[NDArray[np.bool_]] = read
         if self._inverted:
             strips = (~strip for strip in strips)
-        strips = _until(stop, strips)
+        width, height = self._source.width, self._source.height
+        _, stored = displayed_size((height, width), self._turn)
+        strips = turned_strips(_until(stop, strips), stored, self._turn, ROWS)
         try:
             with closing(read):  # a mask that is not read to its end has a thread and a file open
-                return Damage.of_strips(dilated_strips(strips, self._settings.dilate), self._source.width)
+                return Damage.of_strips(dilated_strips(strips, self._settings.dilate), width)
         except ValueError as error:
             raise ItemError(self.path or self._source.path, str(error)) from error
 
@@ -669,6 +682,8 @@ class _Big:
 
     def _look_at(self, damage: Damage) -> None:
         share = damage.area / (damage.width * damage.height)
+        if self._mask.notice is not None:
+            self._emit(Notice(self._mask.notice))
         suspicion = self._settings.suspicion(share)
         if suspicion is not None and not self._mask.own:
             self._emit(Notice(f"{self._mask.name}: {suspicion}"))
@@ -798,7 +813,7 @@ def _looked_through(
     source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool]
 ) -> tuple[list[tuple[float, float]], bool]:
     """Limits of each layer of a float picture outside the damage, and whether all of that is there."""
-    found: list[list[tuple[float, float]]] = []
+    spreads = [Spread(layer) for layer in made]
     complete = True
     for strip in _until(stop, _strips(source)):
         pixels, known = source.read(strip), ~damage.window(strip)
@@ -806,10 +821,10 @@ def _looked_through(
         if valid is not None:
             complete = complete and bool((valid | ~known).all())
             known &= valid
-        if known.any():
-            found.append(limits_of(made, pixels if known.all() else pixels[known]))
-    spans = [[strip[number] for strip in found] or [(0.0, 1.0)] for number in range(len(made))]
-    return [(min(low for low, _ in span), max(high for _, high in span)) for span in spans], complete
+        seen = pixels if known.all() else pixels[known]
+        for spread in spreads:
+            spread.add(seen)
+    return [spread.limits() for spread in spreads], complete
 
 
 def _middle(source: Source, side: int = 1024) -> Window:

@@ -35,7 +35,8 @@ from pconv_cli._carry import Carried
 from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.images import BY_SUFFIX, FORMATS, is_tiff, read_picture, read_pixels, why_unreadable
-from pconv_cli.picture import COLOURS, Picture, displayed, palette_table
+from pconv_cli.orientations import displayed
+from pconv_cli.picture import COLOURS, Picture, palette_table
 from pconv_cli.regions import Window
 
 Ready = Callable[[Path, Sequence[str]], None]

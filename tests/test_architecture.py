@@ -92,7 +92,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "confidence",
     }
     | {"training.losses", "training.adversary"},
-    {"tiles", "regions", "colours", "files", "events", "errors", "process"},
+    {"tiles", "regions", "colours", "files", "events", "errors", "process", "orientations"},
 )
 # Packages that hold nothing but a docstring, and the root with the version and lazy names: anyone may import those.
 EMPTY = {"", "training"}

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 
 from pconv_cli.engine import Engine, Tile
 from pconv_cli.filling import ArraySurface, Filling, Unfillable, fill
+from pconv_cli.layers import View
 from pconv_cli.nn.pyramid import PyramidFill
 from pconv_cli.regions import Window
 from pconv_cli.tiles import plan_grid, plan_tiles
@@ -133,6 +134,33 @@ def test_windows_that_see_nothing_but_damage_are_filled_even_by_a_network_that_r
     assert np.abs(after.astype(int) - truth)[hole].mean() < 25
 
 
+@pytest.mark.parametrize("overlap", [0, 16])
+@pytest.mark.parametrize("kind", ["bytes", "unit", "raw"])
+def test_a_network_that_takes_no_guide_leaves_no_window_in_the_dark(kind: str, overlap: int) -> None:
+    truth, hole = slope(300, 300), box(300, 300, 40, 40, 260, 260)
+    scale = {"bytes": 1, "unit": 1 / 255, "raw": 40}[kind]
+    pixels = np.where(hole[..., None], 0, truth)
+    pixels = pixels if kind == "bytes" else pixels.astype(np.float32) * np.float32(scale)
+    surface = ArraySurface(pixels)
+    filling = Filling.of(surface, plan_tiles(hole, 64), View(raw=kind == "raw", whole=True), overlap)
+    with_guide: list[Tile] = []
+    for pieces in filling.rounds():
+        for piece in pieces:
+            with_guide += [tile for tile in (piece.load(),) if tile.guide is not None]
+            piece.land(piece.load(), engine(Blind()).fill([piece.load()], piece.canvas)[0])
+    assert not with_guide and filling.unfilled == 0
+    error = np.abs(surface.pixels / scale - truth)[hole]
+    assert error.mean() < 12 and error.max() < 60
+
+
+def test_what_a_network_without_a_guide_cannot_reach_stays_nothing_where_a_file_can_say_so() -> None:
+    hole = box(200, 200, 20, 20, 180, 180)
+    surface = ArraySurface(np.where(hole[..., None], np.nan, np.float32(7)).repeat(3, axis=2).astype(np.float32))
+    filling = Filling.of(surface, plan_tiles(hole, 64), View(raw=True, whole=True), may_be_empty=True)
+    fill(filling, engine(Blind()))
+    assert filling.unfilled == hole.sum() and np.isnan(surface.pixels[hole]).all()
+
+
 def test_a_guide_lies_where_the_window_lies_whatever_the_offset() -> None:
     truth = slope(320, 320)
     for left in (37, 40, 43):
@@ -174,6 +202,35 @@ def test_thin_damage_needs_no_guide() -> None:
     hole = box(200, 200, 10, 50, 190, 57)
     _, filling = filled(texture(200, 200), hole, size=64)
     assert filling.windows == sum(len(p.windows) for p in (filling.plan, *filling.plan.heals))
+
+
+class Watched(ArraySurface):
+    """A surface that counts the pixels that are read."""
+
+    count = 0
+
+    def read(self, window: Window) -> NDArray[Any]:
+        self.count += window.area
+        return super().read(window)
+
+
+@pytest.mark.parametrize("where", ["right edge", "bottom edge", "corner", "where windows meet"])
+def test_a_guide_is_made_of_what_lies_round_deep_damage_wherever_that_is(where: str) -> None:
+    side = 1603  # the last cell of each row and column is of 3 px
+    left, top = {
+        "right edge": (1600, 800), "bottom edge": (800, 1600), "corner": (1600, 1600), "where windows meet": (800, 800),
+    }[where]  # fmt: skip
+    hole = box(side, side, left, top, min(left + 16, side), min(top + 16, side))
+    plan = plan_tiles(hole, 256)
+    if where == "where windows meet":  # the only whole cell lies across the lines of a grid
+        hole = box(side, side, 800, 800, 808, 808)
+        plan = plan_grid(hole, 268)
+        assert len(plan.windows) == 4
+    surface = Watched(texture(side, side))
+    filling = Filling(surface, plan)
+    fill(filling, engine())
+    assert filling.unfilled == 0 and filling.windows > sum(len(p.windows) for p in (plan, *plan.heals)), "no guide"
+    assert surface.count < side**2
 
 
 def test_what_shows_nothing_is_not_learnt_from() -> None:

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from pconv_cli._carry import Carried
-from pconv_cli.layers import Layer, Palette, dotted, filling_gaps, layers, limits_of, ranged
+from pconv_cli.layers import Layer, Palette, Spread, dotted, filling_gaps, layers, limits_of, ranged
 from pconv_cli.picture import Picture
 
 RNG = np.random.default_rng(5)
@@ -111,6 +111,40 @@ def test_one_value_nearly_everywhere_is_no_reason_to_lose_the_others() -> None:
     values = np.zeros(10000, np.float32)
     values[5] = 80
     assert limits(values) == (0, 80)
+
+
+def test_where_nearly_all_is_one_value_a_few_wild_ones_are_told_from_the_others() -> None:
+    values = np.zeros(100000, np.float32)
+    values[100:137] = np.linspace(3, 5, 37)
+    assert limits(values) == (0, 5)
+    values[7] = 1e30
+    low, high = limits(values)
+    assert low == 0 and 5 <= high <= 15
+    values[9] = -3e38
+    low, high = limits(values)
+    assert -15 <= low < 0 and 5 <= high <= 15
+
+
+def test_a_wild_value_that_a_sample_of_many_does_not_hold_is_out_of_reach() -> None:
+    values = np.full(2**21, 7, np.float32)
+    values[1] = 1e30
+    assert limits(values) == (7, 7)
+
+
+@given(st.lists(st.integers(0, 5000), max_size=6), st.integers(0, 10**6))
+def test_limits_do_not_depend_on_the_parts_that_a_picture_is_read_in(cuts: list[int], seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    values = rng.choice([0, 1e30, np.nan, 3], 5000, p=[0.5, 0.0005, 0.1, 0.3995]).astype(np.float32)
+    values[values == 3] = rng.normal(150, 20, (values == 3).sum())
+    (layer,) = layers([(0,)], F)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("pconv_cli.layers._SAMPLE", 600)
+        whole, parts = Spread(layer), Spread(layer)
+        whole.add(values.reshape(-1, 1))
+        for part in np.split(values, sorted(cuts)):
+            parts.add(part.reshape(-1, 1))
+        assert parts.limits() == whole.limits()
+        assert parts._sample.size <= 600
 
 
 @given(st.lists(st.floats(width=32, allow_nan=False, allow_infinity=False), min_size=1, max_size=40))

@@ -19,6 +19,7 @@ from test_detection import line, overlap, painted, scan, scene, specks
 from pconv_cli import masking
 from pconv_cli.cli import app
 from pconv_cli.images import read_mask, read_picture
+from pconv_cli.orientations import displayed
 from pconv_cli.picture import align_mask
 
 Hole = NDArray[np.bool_]
@@ -379,6 +380,30 @@ def test_strips_of_a_file_give_what_memory_gives(
     assert answers[0] == answers[1] and one.any() and not one[:, :60].any()
     assert np.array_equal(one, other)
     drawn = [pixels(work.root / str(limit) / "seen" / "a.png") for limit in (10**9, 0)]
+    assert np.array_equal(*drawn)
+
+
+@pytest.mark.parametrize("orientation", [3, 6])
+@pytest.mark.parametrize("target", ["mask.png", "mask.tif"])
+def test_a_mask_in_strips_of_a_turned_picture_lies_as_that_is_displayed(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, target: str, orientation: int
+) -> None:
+    path = work.pictures / "a.tif"
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    Image.fromarray(painted(scene(), specks(), 250)).save(path, exif=exif)
+    spared = np.ascontiguousarray(displayed(box(320, 240, 0, 0, 60, 240), orientation))
+    Image.fromarray(spared).save(work.masks / "a.png")
+    holes, drawn = [], []
+    for limit in (10**9, 0):
+        monkeypatch.setattr(masking, "IN_STRIPS", limit)
+        monkeypatch.setattr(masking, "_ROWS", 37)
+        place = work.root / str(limit)
+        line_ = ("mask", path, place / target, "--detect", "dust", "--protect", work.masks, "--overlay", place / "seen")
+        assert pconv(*line_) == 0
+        holes.append(align_mask(read_mask(place / target), read_picture(path), "auto"))
+        drawn.append(pixels(place / "seen" / "a.png"))
+    assert holes[0].any() and not holes[0][:, :60].any() and np.array_equal(*holes)
     assert np.array_equal(*drawn)
 
 

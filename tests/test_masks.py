@@ -7,9 +7,11 @@ import pytest
 from conftest import box
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
-from pconv_cli.masks import dilate, dilated_strips
+from pconv_cli.masks import dilate, dilated_strips, turned_strips
+from pconv_cli.orientations import displayed
 
 
 def grown(hole: NDArray[np.bool_], radius: int) -> NDArray[np.bool_]:
@@ -67,3 +69,16 @@ def test_no_strip_waits_for_more_than_the_radius_below_it(rows: int) -> None:
 def test_without_growth_strips_pass_as_they_are() -> None:
     strips = [np.ones((3, 4), np.bool_), np.zeros((2, 4), np.bool_)]
     assert [a is b for a, b in zip(dilated_strips(strips, 0), strips, strict=True)] == [True, True]
+
+
+@given(
+    hnp.arrays(np.bool_, hnp.array_shapes(min_dims=2, max_dims=2, max_side=30)), st.integers(1, 8),
+    st.integers(1, 9), st.integers(1, 9),
+)  # fmt: skip
+def test_damage_in_strips_is_turned_as_the_whole_would_be(
+    hole: NDArray[np.bool_], orientation: int, came: int, rows: int
+) -> None:
+    strips = (hole[top : top + came] for top in range(0, len(hole), came))
+    turned = list(turned_strips(strips, hole.shape[1], orientation, rows))
+    assert all(len(strip) <= max(came, rows) for strip in turned)
+    np.testing.assert_array_equal(np.concatenate(turned), displayed(hole, orientation))

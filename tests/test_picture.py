@@ -16,7 +16,8 @@ from pconv_cli import images
 from pconv_cli._carry import Carried
 from pconv_cli.errors import ItemError
 from pconv_cli.layers import layers
-from pconv_cli.picture import Picture, align_mask, displayed
+from pconv_cli.orientations import displayed
+from pconv_cli.picture import Picture, align_mask
 
 # ---------------------------------------------------------------- what the network sees, what is filled
 

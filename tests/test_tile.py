@@ -36,7 +36,11 @@ from pconv_cli import tile as use_case
 from pconv_cli.cli import app
 from pconv_cli.errors import UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
+from pconv_cli.images import read_mask, read_picture
 from pconv_cli.marks import parse
+from pconv_cli.orientations import displayed
+from pconv_cli.picture import align_mask
+from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
 from pconv_cli.settings import FAINT, Settings
@@ -255,6 +259,54 @@ def test_a_mask_of_another_size_is_one_line_and_never_stretched(place: Place) ->
     assert str(place.mask) in line and "199 x 150" in line and "200 x 150" in line and "never stretched" in line
     assert place("--plan") == 1 and "never stretched" in place.only_line and place.out == ""
     assert names(place.root) == before
+
+
+def turned(path: Path, pixels: NDArray[Any], orientation: int) -> Path:
+    exif = Image.Exif()
+    exif[274] = orientation
+    Image.fromarray(pixels.squeeze()).save(path, exif=exif)
+    return path
+
+
+@pytest.mark.parametrize("drawn", ["as displayed", "as stored", "with a turn of its own"])
+@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("suffix", [".tif", ".png", ".jpg", ".webp"])
+def test_a_mask_of_a_turned_picture_is_laid_as_restore_lays_it(
+    place: Place, suffix: str, orientation: int, drawn: str
+) -> None:
+    hole = box(WIDTH, HEIGHT, 20, 30, 50, 40)
+    grey = np.where(hole, 255, 0).astype(np.uint8)
+    big = turned(place.root / f"other{suffix}", picture(), orientation)
+    own = orientation if drawn == "with a turn of its own" else 1
+    shown = np.ascontiguousarray(displayed(grey, orientation)) if drawn == "as displayed" else grey
+    mask = turned(place.root / f"mask{suffix}", shown, own)
+    planned = use_case.plan(big, mask, Settings(weights="none")).plan
+    laid = planned.damage.window(Window(0, 0, WIDTH, HEIGHT))
+    np.testing.assert_array_equal(laid, align_mask(read_mask(mask), read_picture(big), "auto"))
+    if drawn != "as stored" or orientation not in (2, 3, 4):
+        np.testing.assert_array_equal(laid, hole)
+
+
+def test_a_mask_that_could_lie_in_two_ways_is_told_how_it_lies(place: Place) -> None:
+    place.big = turned(place.big, picture(), 3)
+    mask = turned(place.root / "mask.png", np.where(HOLE, 255, 0).astype(np.uint8), 1)
+    assert place("--progress", "plain", mask=mask) == 0
+    assert "note: " in place.err and "as that is displayed, turned by EXIF" in place.err
+    turned(mask, np.where(HOLE, 255, 0).astype(np.uint8), 3)
+    assert place("--progress", "plain", "--overwrite", mask=mask) == 0
+    assert "turned by EXIF" not in place.err
+    assert (place.restored()[HOLE] != PAINT).any(axis=1).all()
+
+
+def test_a_turn_that_a_png_tells_behind_its_pixels_is_obeyed(place: Place) -> None:
+    place.big = turned(place.root / "big.tif", picture(), 6)
+    mask = turned(place.mask, np.where(HOLE, 255, 0).astype(np.uint8), 6)
+    data = mask.read_bytes()
+    at = data.index(b"eXIf") - 4
+    end = at + 12 + int.from_bytes(data[at : at + 4], "big")
+    mask.write_bytes(data[:at] + data[end:-12] + data[at:end] + data[-12:])
+    place.item(mask=mask)
+    assert (place.restored()[HOLE] != PAINT).any(axis=1).all()
 
 
 HERE = (0.5, 0, 500000, 0, -0.5, 5400000)
@@ -894,6 +946,21 @@ def test_nan_beside_the_mask_stays_to_the_bit_and_is_not_learnt_from(place: Plac
     after = place.restored()
     assert after[~HOLE].tobytes() == before[~HOLE].tobytes() and item["outside_mask_changed"] == 0
     assert after[HOLE].min() >= 340 and after[HOLE].max() <= 515
+
+
+def test_a_wild_value_in_a_flat_strip_is_out_of_reach_of_fills(place: Place) -> None:
+    hole = box(300, 600, 100, 400, 160, 440)
+    whole = texture(300, 600, 1).astype(np.float32) + 100
+    whole[:256] = 0  # all that is read together first
+    whole[10, 10] = 1e30
+    place.fill_in(painted(whole, -1, hole), hole=hole)
+    item, after = place.item(), place.restored()
+    assert after[hole].min() >= 0 and after[hole].max() <= 1000
+    settings = RestoreSettings(weights="none", device="cpu")
+    out = place.root / "other.tif"
+    report = restore(plan(place.big, place.mask, str(out), settings), settings, lambda event: None)
+    assert report.items[0].space == item["space"]
+    np.testing.assert_allclose(load(out), after, rtol=1e-6)
 
 
 def test_a_constant_float_picture_is_filled_with_its_constant(place: Place) -> None:
