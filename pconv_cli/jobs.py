@@ -157,12 +157,14 @@ def find_jobs(
 
     Raises:
         UsageError: Paths are missing, a pairing is ambiguous, or a result would fall on another result, a picture
-            or a mask.
+            or a mask, or among them.
         NothingToDo: There is no picture in `source`.
     """
     source_is_folder = _check_input(source, suffixes, "the pictures") == "folder"
     masks_are_folder = masks is not None and _check_input(masks, suffixes, "the masks") == "folder"
     skip = [_real(path) for path in (source, masks, Path(output)) if path is not None]
+    if source_is_folder:
+        _refuse_mixing(output, source, masks if masks_are_folder else None)
     for folder in apart:
         if any(_same(_real(folder), place) for place in skip):
             raise UsageError(f"{folder}: holds pictures, masks or results: give what is saved a folder of its own")
@@ -478,7 +480,7 @@ def _targets(
         if _is_picture(place, suffixes):
             _check_format(place, out_suffix)
             return [place]
-        if re.fullmatch(r"\.[A-Za-z]{2,5}", place.suffix):
+        if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,4}", place.suffix):
             known = _listed(suffixes)
             raise UsageError(f"{place}: not a format that can be written: use {known}, or end a folder's name with /")
     if kind == "file":
@@ -493,6 +495,13 @@ def _targets(
         place / (file.relative.with_suffix(out_suffix) if _fold(file.stem) in alone else f"{file.relative}{out_suffix}")
         for file in pictures
     ]
+
+
+def _refuse_mixing(output: Path | str, pictures: Path, masks: Path | None) -> None:
+    """Make sure that the results of a folder do not get among what the next run would read."""
+    for folder, what in ((pictures, "pictures"), (masks, "masks")):
+        if folder is not None and _same(_real(Path(output)), _real(folder)):
+            raise UsageError(f"{output}: the next run would take what is written there for {what}: choose another OUT")
 
 
 def _check_format(target: Path, out_suffix: str | None) -> None:

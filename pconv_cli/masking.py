@@ -227,8 +227,6 @@ def plan(source: Path, protect: Path | None, output: str, settings: MaskSettings
         raise UsageError(f"--max-area {settings.max_area}: is below --min-area {settings.min_area}")
     if settings.origin is None or isinstance(settings.origin, Infrared):
         opencv()
-    if source.is_dir() and os.path.realpath(source) == os.path.realpath(output):
-        raise UsageError(f"{output}: the next run would take the masks there for pictures: choose another OUT")
     named = not source.is_dir() and Path(output).suffix.lower() in MASK_SUFFIXES
     suffix = None if named else SUFFIX
     return find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=suffix, full_names=True)

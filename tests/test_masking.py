@@ -192,7 +192,7 @@ def test_a_small_share_to_warn_of_is_not_rounded_away(work: Workplace, pconv: Pc
 def test_the_pictures_folder_is_no_place_for_masks(work: Workplace, pconv: Pconv) -> None:
     damaged(work.pictures / "a.jpg", quality=95)
     assert pconv("mask", work.pictures, f"{work.pictures}/.") == 2
-    assert "take the masks there for pictures" in pconv.err and files(work.pictures) == ["a.jpg"]
+    assert "take what is written there for pictures" in pconv.err and files(work.pictures) == ["a.jpg"]
 
 
 def test_auto_is_more_careful_than_what_is_asked_for_by_name_unless_it_is_told(work: Workplace, pconv: Pconv) -> None:
