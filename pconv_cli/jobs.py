@@ -64,7 +64,7 @@ class JobList:
 
     Attributes:
         jobs: In natural order, folder by folder, or in that of a list.
-        home: The folder of the results, or of the first of them where a list spreads them.
+        home: The folder that holds all results; of the first of them where a list spreads them too far for that.
         unused_masks: Files in the masks folder that no picture uses; always empty where IN is a single file.
         skipped: How many files in IN are no pictures, by suffix (hidden ones are not counted).
     """
@@ -237,7 +237,7 @@ def listed_jobs(
         jobs.append(Job(image, mask, target, row.image))
         inputs |= {str(path): _single(path) for path in (image, mask) if path is not None and str(path) not in inputs}
     _check_outputs(jobs, list(inputs.values()))
-    return JobList(tuple(jobs), (), {}, jobs[0].output.parent if output is None else Path(output))
+    return JobList(tuple(jobs), (), {}, _common([job.output for job in jobs]) if output is None else Path(output))
 
 
 def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, suffix: str = ".png") -> JobList:
@@ -283,6 +283,19 @@ def _fold(text: str) -> str:
     lower() and not casefold(): most systems keep "straße" and "strasse" apart, and a folder may well hold both.
     """
     return unicodedata.normalize("NFC", text).lower()
+
+
+def _common(outputs: Sequence[Path]) -> Path:
+    """The folder that holds all results of a list; that of the first where it is a root, or must not be written to."""
+    folders = [_real(output.parent) for output in outputs]
+    if all(folder.is_relative_to(folders[0]) for folder in folders):
+        return outputs[0].parent
+    try:
+        common = Path(os.path.commonpath(folders))
+    except ValueError:  # on several drives
+        return outputs[0].parent
+    writable = _kind(common) is None or os.access(common, os.W_OK | os.X_OK)
+    return common if writable and common != common.parent else outputs[0].parent
 
 
 def _real(path: Path) -> Path:

@@ -430,9 +430,10 @@ def _refuse_mask_clash(todo: JobList, folder: Path) -> None:
 
 def _home(todo: JobList, stage: Stage) -> Path | None:
     """The folder on this machine for results, if there is one."""
-    if not stage.holds(todo.home):
+    here = [job.output.parent for job in todo.jobs if not stage.holds(job.output)]
+    if len(here) == len(todo.jobs):
         return todo.home
-    return next((job.output.parent for job in todo.jobs if not stage.holds(job.output)), None)
+    return here[0] if here else None  # what holds results here and elsewhere alike is no place for anything
 
 
 def journal_of(home: Path, settings: RestoreSettings, weights: str, hand: str = "") -> Journal:

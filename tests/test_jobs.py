@@ -596,3 +596,31 @@ def test_the_folder_for_the_results_of_a_list_is_no_file() -> None:
     make("out")
     with pytest.raises(UsageError, match="is a file, but the results need a folder"):
         listed(("a.png", "m.png", None), output="out")
+
+
+@pytest.mark.parametrize(
+    ("written", "home"),
+    [
+        (["out/b.png"], "out"),
+        (["out/a.png", "out/x/b.png"], "out"),
+        (["out/x/a.png", "out/y/b.png"], "out"),
+        (["out/x/a.png", "out/x/deep/b.png", "./other/../out/y/z/c.png"], "out"),
+    ],
+)
+def test_the_results_of_a_list_have_the_folder_that_holds_them_all(written: list[str], home: str) -> None:
+    make("other/x")
+    rows = [(f"{number}.png", "m.png", name) for number, name in enumerate(written)]
+    assert listed(*rows).home.resolve() == Path(home).resolve()
+    assert listed(*rows, output="elsewhere").home == Path("elsewhere")
+
+
+@pytest.mark.parametrize("why", ["a root", "no right"])
+def test_results_of_a_list_that_are_too_far_apart_have_the_folder_of_the_first(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "x" / "a.png", tmp_path / "y" / "b.png"
+    if why == "a root":
+        second = Path(tmp_path.anchor) / "pconv-nowhere" / "b.png"
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert listed(("a.png", "m.png", str(first)), ("b.png", "m.png", str(second))).home == tmp_path / "x"

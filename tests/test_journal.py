@@ -579,6 +579,50 @@ def test_what_another_process_has_made_since_is_known(place: Place) -> None:
         assert mine.done(place.image, place.mask, place.output) and mine.made(place.output)
 
 
+def test_what_another_process_has_made_anew_since_is_known(place: Place) -> None:
+    place.make(content=b"first try")
+    with place.open() as mine, place.open("other") as others:
+        make(others, place.image, place.mask, place.output, b"other try")  # as long as the first
+        assert mine.made(place.output) and not mine.done(place.image, place.mask, place.output)
+        place.image.write_bytes(b"another picture")
+        with place.open() as same:
+            make(same, place.image, place.mask, place.output, b"third try")
+        assert mine.done(place.image, place.mask, place.output) and mine.made(place.output)
+
+
+def test_a_line_that_another_process_is_writing_is_read_once_it_is_whole(place: Place) -> None:
+    place.make()
+    data = place.path.read_bytes()
+    place.path.write_bytes(data[:-9])
+    with place.open() as mine:
+        assert not mine.done(place.image, place.mask, place.output)
+        with place.path.open("ab") as stream:
+            stream.write(data[-9:])
+        assert mine.done(place.image, place.mask, place.output)
+
+
+def test_what_runs_of_folders_inside_have_noted_is_known(place: Place) -> None:
+    inside = place.out / "box" / "sub"
+    inside.mkdir(parents=True)
+    for folder, name in ((inside, "a.png"), (inside.parent, "sub/b.png"), (inside.parent, "c.png")):
+        with Journal(folder / NAME, "key", "worker" if name == "c.png" else "") as book:
+            make(book, place.image, place.mask, folder / name)
+    with place.open() as whole:
+        for name in ("box/sub/a.png", "box/sub/b.png", "box/c.png"):
+            assert whole.done(place.image, place.mask, place.out / name), name
+            assert whole.made(place.out / name)
+        make(whole, place.image, place.mask, place.out / "d.png")
+    with Journal(inside / NAME, "key") as book:  # whoever has less in view knows of nothing above it
+        assert not book.done(place.image, place.mask, place.out / "d.png")
+
+
+def test_a_folder_that_has_not_changed_is_not_listed_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.make()
+    with place.open() as book:
+        monkeypatch.setattr(Path, "glob", None)
+        assert not book.done(place.mask, place.mask, place.output)
+
+
 def test_workers_on_several_machines_append_to_files_of_their_own_and_know_of_each_others(place: Place) -> None:
     with Journal(place.path, "key", "one") as one, Journal(place.path, "key", "two") as two:
         part = place.out / "part"

@@ -703,6 +703,20 @@ def test_failed_pictures_are_listed_so_that_the_list_restores_them_once_they_are
     assert [item.status for item in report.items] == ["restored"]
 
 
+@pytest.mark.parametrize("broken", [["sub/b.png"], ["sub/b.png", "other/c.png"]])
+def test_a_run_that_goes_on_knows_what_its_list_of_failures_has_made(work: Workplace, broken: list[str]) -> None:
+    good = {name: work.pair(name)[0].read_bytes() for name in ("a.png", "sub/b.png", "other/c.png")}
+    for name in broken:
+        (work.pictures / name).write_bytes(good[name][:100])
+    listed = work.root / "failed.csv"
+    assert go(work, failed_list=listed)[0].count("failed") == len(broken)
+    for name in broken:
+        (work.pictures / name).write_bytes(good[name])
+    chosen = RestoreSettings(weights="none", device="cpu", precision="fp32")
+    restore(plan_listed(read_manifest(listed), None, chosen), chosen, lambda event: None)
+    assert set(statuses(go(work, resume=True)[0]).values()) == {"done_before"}
+
+
 def test_a_list_of_failures_is_written_even_when_there_are_none(work: Workplace) -> None:
     work.pair()
     go(work, failed_list=work.root / "failed.jsonl")
