@@ -582,10 +582,11 @@ def displayed(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     return _upright(array, orientation)
 
 
-def write_mask(mask: MaskImage, *, overwrite: bool) -> None:
+def write_mask(mask: MaskImage, *, overwrite: bool, ready: Ready | None = None) -> None:
     """Write a mask under its name, PNG or TIFF, white where damaged; all of it or nothing.
 
-    It lies as the picture is stored and has the picture's EXIF orientation, so that both are displayed alike.
+    It lies as the picture is stored and has the picture's EXIF orientation, so that both are displayed alike. `ready`
+    is told of it as in `write_picture`.
 
     Raises:
         ItemError: The target exists, its name stands for another format, or the disk says no.
@@ -600,6 +601,9 @@ def write_mask(mask: MaskImage, *, overwrite: bool) -> None:
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, overwrite=overwrite) as stream:
             Image.fromarray(mask.hole.astype(np.uint8) * np.uint8(255)).save(stream, kind, **options)
+            stream.flush()
+            if ready is not None:
+                ready(Path(stream.name), ())
     except (OSError, MemoryError) as error:
         raise ItemError(target, _why_unwritable(error, kind)) from error
 

@@ -41,6 +41,7 @@ class Job:
         name: What messages and reports call it: the path relative to IN, with forward slashes.
         filled: Where to save a mask of what was restored, or None.
         confidence: Where to save a map of how far that is from what is known, or None.
+        found: Where to save the mask of what is detected, or None.
         wanted: Where a mask would have been found, or None where there is one, or none was looked for.
     """
 
@@ -50,12 +51,13 @@ class Job:
     name: str
     filled: Path | None = None
     confidence: Path | None = None
+    found: Path | None = None
     wanted: Path | None = None
 
     @property
     def maps(self) -> tuple[Path, ...]:
-        """Where maps are to be saved."""
-        return tuple(path for path in (self.filled, self.confidence) if path is not None)
+        """Where maps are to be saved, of which a mask is one."""
+        return tuple(path for path in (self.filled, self.confidence, self.found) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -240,19 +242,19 @@ def listed_jobs(
     return JobList(tuple(jobs), (), {}, _common([job.output for job in jobs]) if output is None else Path(output))
 
 
-def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, suffix: str = ".png") -> JobList:
-    """Give jobs a place for each map: that of their result, in a folder of the maps' own.
+def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, found: Path | None = None) -> JobList:
+    """Give jobs a place for each map, in a folder of the maps' own: that of their result, or for masks their own.
 
     Args:
         todo: The jobs.
         filled: Folder for masks of what was restored; None: none are saved.
         confidence: Folder for maps of how far that is from what is known; None: none are saved.
-        suffix: Of all maps.
+        found: Folder for masks of what is detected, which pair with the pictures; None: none are saved.
 
     Raises:
         UsageError: A map would fall on another, a picture, a mask or a result.
     """
-    if filled is confidence is None:
+    if filled is confidence is found is None:
         return todo
     base = _real(todo.home)
     places = [_real(job.output.parent) / job.output.name for job in todo.jobs]
@@ -263,10 +265,16 @@ def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, suffi
             raise UsageError("results lie on several drives: maps of them would have no common order") from error
 
     def beside(folder: Path | None, place: Path) -> Path | None:
-        return None if folder is None else folder / place.relative_to(base).with_suffix(suffix)
+        return None if folder is None else folder / place.relative_to(base).with_suffix(".png")
+
+    def named(job: Job) -> Path | None:
+        name = PurePath(job.name)
+        if name.is_absolute() or ".." in name.parts:  # a list may name pictures anywhere
+            name = PurePath(name.name)
+        return None if found is None else found / name.with_suffix(".png")
 
     jobs = tuple(
-        replace(job, filled=beside(filled, place), confidence=beside(confidence, place))
+        replace(job, filled=beside(filled, place), confidence=beside(confidence, place), found=named(job))
         for job, place in zip(todo.jobs, places, strict=True)
     )
     known = {path for job in jobs for path in (job.image, job.mask, job.output) if path is not None}

@@ -29,12 +29,17 @@ NAME = ".pconv-journal.jsonl"
 """The journal's name in the folder of the results."""
 
 _CHUNK = 1 << 20
+_KEPT = 1024  # contents that are remembered, so that a picture with several maps is read once, as is one mask for all
 _LEFTOVER = re.compile(r"\.(.*?)(?:\.held|\.with)?\.[0-9a-f]{8}\.part", re.DOTALL)  # as `files` names them
 
 
 class _Content(NamedTuple):
     sha256: str
     size: int
+
+
+Contents = tuple[_Content, _Content | None]
+"""What a picture and its mask, if there is one, hold."""
 
 
 class _Entry(NamedTuple):
@@ -69,7 +74,7 @@ class Journal:
         self._folder = Path(os.path.realpath(path.parent))
         self._entries: dict[Path, tuple[_Entry, ...]] = {}  # by output, without links
         self._changing, self._reading = threading.Lock(), threading.Lock()
-        self._last_mask: tuple[tuple[Path, int, int], _Content] | None = None
+        self._contents: dict[tuple[Path, int, int], _Content] = {}  # of files in a state
         self._read: dict[Path, int] = {}  # bytes of each file
         self._listed: dict[Path, tuple[int, list[Path]]] = {}  # files in a folder, and when that had changed
         self._descriptor = self._own = -1
@@ -94,7 +99,7 @@ class Journal:
             sizes = _size(image), None if mask is None else _size(mask), _size(output)
             for known in self._known(output):
                 entries = [entry for entry in known if entry.key == self._key and _sizes(entry) == sizes]
-                now = (_content(image), self._content_of_mask(mask), _content(output)) if entries else None
+                now = (*self.contents(image, mask), _content(output)) if entries else None
                 if any((entry.image, entry.mask, entry.made) == now for entry in entries):
                     return True
         return False
@@ -109,23 +114,30 @@ class Journal:
                     return True
         return False
 
-    def record(self, image: Path, mask: Path | None, output: Path, part: Path) -> None:
+    def contents(self, image: Path, mask: Path | None) -> Contents:
+        """What a picture and its mask hold now. Who has read them before makes sure that they are the same still.
+
+        Raises:
+            OSError: One of them cannot be read.
+        """
+        return self._content_of(image), None if mask is None else self._content_of(mask)
+
+    def record(self, of: Contents, output: Path, part: Path) -> None:
         """Note what is about to be done. To be called before the finished `part` gets the name `output`.
 
         In this order a kill leaves at worst an entry without its output, which counts as not done; in the other order
         it would leave an output that nobody can vouch for.
 
         Args:
-            image: What the part was made of.
-            mask: The mask that was used, if there was one.
+            of: What the part was made of.
             output: The name that the part will get.
             part: The finished file, all of it written out to the system.
 
         Raises:
-            OSError: One of the files, or the journal, cannot be read or written.
+            OSError: The part cannot be read, or the journal not written.
         """
         place = _place(output)
-        entry = _Entry(self._key, _content(image), self._content_of_mask(mask), _content(part))
+        entry = _Entry(self._key, *of, _content(part))
         if entry in self._entries.get(place, ()):
             return
         # Results stay known when the whole folder is moved.
@@ -228,16 +240,15 @@ class Journal:
             if entry not in (known := self._entries.get(place, ())):
                 self._entries[place] = (*known, entry)
 
-    def _content_of_mask(self, mask: Path | None) -> _Content | None:
-        """As `_content`; one mask that serves all pictures is read once."""
-        if mask is None:
-            return None
-        status = mask.stat()
-        state = mask, status.st_size, status.st_mtime_ns
-        last = self._last_mask  # another thread may put its own there meanwhile
-        if last is None or last[0] != state:
-            last = self._last_mask = state, _content(mask)
-        return last[1]
+    def _content_of(self, path: Path) -> _Content:
+        """As `_content`; a file that serves several results is read once."""
+        state = path, *files.state(path)
+        found = self._contents.get(state)
+        if found is None:
+            if len(self._contents) >= _KEPT:
+                self._contents.clear()
+            found = self._contents[state] = _content(path)
+        return found
 
 
 def sweep(folder: Path, names: Collection[str]) -> int:

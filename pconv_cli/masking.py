@@ -336,7 +336,7 @@ def _made(job: Job, settings: MaskSettings, overlay: Path | None, budget: Budget
 
 def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: MaskReport) -> MaskReport:
     _refuse_taken(job.output, settings)
-    if overlay is not None and not settings.resume:
+    if overlay is not None:
         _refuse_taken(overlay, settings)
     picture = _ranged(read_picture(job.image, linear=settings.linear))
     notices: list[str] = []
@@ -347,11 +347,13 @@ def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: M
         hole &= ~align_mask(read_mask(job.mask), picture, "auto")
     share = float(hole.mean())
     notices += _warning(share, settings)
-    if overlay is not None:  # first: by its mask it is known that all is done
-        drawn = _drawn(picture.rgb(), hole)
-        again = settings.overwrite or settings.resume
-        write_png(drawn, overlay, overwrite=again, orientation=picture.orientation)
-    write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite)
+
+    def draw(*_: object) -> None:  # right before its mask is there, by which it is known that all is done
+        if overlay is not None:
+            drawn = _drawn(picture.rgb(), hole)
+            write_png(drawn, overlay, overwrite=settings.overwrite, orientation=picture.orientation)
+
+    write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite, ready=draw)
     return replace(
         report, width=picture.width, height=picture.height, share=round(share, 6), components=components,
         overlay=None if overlay is None else str(overlay), notices=tuple(notices),

@@ -426,7 +426,7 @@ def test_results_of_a_folder_do_not_get_among_its_pictures(output: str) -> None:
 
 def test_results_of_a_folder_do_not_get_among_its_masks() -> None:
     make("in/a.jpg", "masks/a.png")
-    with pytest.raises(UsageError, match="^masks: the next run would take what is written there for masks"):
+    with pytest.raises(UsageError, match=r"^masks: the next run would take what is written there for masks"):
         find(output="masks")
     assert outputs(find(output="masks/out")) == ["masks/out/a.jpg"]
 

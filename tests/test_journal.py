@@ -70,7 +70,7 @@ def make(book: Journal, image: Path, mask: Path | None, output: Path, content: b
     with files.whole(output, overwrite=True) as stream:
         stream.write(content)
         stream.flush()
-        book.record(image, mask, output, Path(stream.name))
+        book.record(book.contents(image, mask), output, Path(stream.name))
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_a_journal_cut_anywhere_keeps_its_whole_entries_and_takes_new_ones(place
         with place.open() as book:
             found = [book.done(place.image, place.mask, output) for output in outputs]
             assert found == [end <= length for end in ends], length
-            book.record(place.image, place.mask, outputs[1], outputs[1])
+            book.record(book.contents(place.image, place.mask), outputs[1], outputs[1])
         assert place.done(output=outputs[1]), length
 
 
@@ -373,7 +373,7 @@ with Journal(root / "out" / sys.argv[3], "key") as book:
     for number in range(300):
         output = root / "out" / f"{mine}{number}.png"
         output.write_bytes(b"restored")
-        book.record(root / "a.png", root / "m.png", output, output)
+        book.record(book.contents(root / "a.png", root / "m.png"), output, output)
 """
 
 
@@ -401,7 +401,7 @@ def test_threads_share_a_journal(place: Place) -> None:
             for number in range(20):
                 # Few names for many entries: two threads add to one output's entries at the same time.
                 make(book, place.image, place.mask, place.out / f"{mine}.png", b"%d" % number)
-                book.record(place.image, None, place.out / "shared.png", place.out / f"{mine}.png")
+                book.record(book.contents(place.image, None), place.out / "shared.png", place.out / f"{mine}.png")
 
         threads = [threading.Thread(target=work, args=(mine,)) for mine in range(4)]
         for thread in threads:
@@ -545,7 +545,7 @@ def test_an_entry_is_on_the_disk_before_it_counts(place: Place, monkeypatch: pyt
     with place.open() as book:
         place.output.write_bytes(b"restored")
         monkeypatch.setattr(os, "fsync", watched)
-        book.record(place.image, place.mask, place.output, place.output)
+        book.record(book.contents(place.image, place.mask), place.output, place.output)
     assert sizes == [place.path.stat().st_size]
 
 
@@ -563,7 +563,7 @@ def test_a_closed_journal_answers_but_writes_nowhere(place: Place, closed: Journ
     with (place.root / "unlucky").open("wb"):  # may have got the number of the closed file
         assert closed.done(place.image, place.mask, place.output)
         with pytest.raises(OSError):
-            closed.record(place.image, None, place.output, place.output)
+            closed.record(closed.contents(place.image, None), place.output, place.output)
     assert (place.root / "unlucky").read_bytes() == b"" and place.path.read_bytes() == before
 
 
@@ -627,7 +627,7 @@ def test_workers_on_several_machines_append_to_files_of_their_own_and_know_of_ea
     with Journal(place.path, "key", "one") as one, Journal(place.path, "key", "two") as two:
         part = place.out / "part"
         part.write_bytes(b"restored")
-        one.record(place.image, place.mask, place.output, part)
+        one.record(one.contents(place.image, place.mask), place.output, part)
         part.replace(place.output)
         assert two.done(place.image, place.mask, place.output)
     assert place.path.read_bytes() == b"", "the shared file is for locks alone then"

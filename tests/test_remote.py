@@ -854,7 +854,7 @@ def test_2_where_two_masks_fit_and_where_results_would_fall_on_pictures(
     work.pair("a.png")
     source = bucket.put(work.pictures, "in")
     ran = pconv(source, work.masks, source, "--overwrite")
-    assert ran.code == 2 and f"would be written over {source}/a.png" in ran.err
+    assert ran.code == 2 and f"{source}: the next run would take what is written there for pictures" in ran.err
     work.mask("a.bmp", box(48, 40, 0, 0, 4, 4))
     masks = bucket.put(work.masks, "masks")
     ran = pconv(source, masks, work.out)

@@ -915,6 +915,48 @@ def test_done_means_same_content_settings_and_output_and_what_is_not_is_never_ov
     assert statuses(report) == {"a.png": "restored", "b.png": others}
 
 
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("which", ["picture", "mask"])
+@pytest.mark.parametrize("how", ["replaced", "gone"])
+def test_what_changes_while_it_is_restored_fails_and_is_done_by_the_next_run(
+    work: Workplace, which: str, how: str, several: bool
+) -> None:
+    image, _ = work.pair("a.png")
+    path = image if which == "picture" else work.masks / "a.png"
+    other = work.root / "new.png"
+    Image.fromarray(texture(48, 40, seed=9) if which == "picture" else box(48, 40, 30, 5, 40, 12)).save(other)
+    chosen = RestoreSettings(weights="none", device="cpu", precision="fp32")
+
+    def change(event: Event) -> None:
+        if isinstance(event, ItemStarted):
+            path.unlink() if how == "gone" else path.write_bytes(other.read_bytes())
+
+    todo = plan(
+        work.pictures if several else image, work.masks, str(work.out if several else work.out / "a.png"), chosen
+    )
+    (item,) = restore(todo, chosen, change).items
+    assert (item.status, item.path) == ("failed", str(path))
+    assert item.reason == "was changed while it was being restored: run it again"
+    assert not files(work.out)
+    other.replace(path)
+    assert statuses(go(work, resume=True)[0]) == {"a.png": "restored"}
+    assert statuses(go(work, resume=True)[0]) == {"a.png": "done_before"}
+
+
+def test_a_change_on_the_way_does_not_make_an_older_result_that_of_what_came(work: Workplace) -> None:
+    image, _ = work.pair("a.png")
+    go(work)
+    before = files(work.out)
+
+    def change(event: Event) -> None:
+        if isinstance(event, ItemStarted):
+            Image.fromarray(texture(48, 40, seed=9)).save(image)
+
+    assert statuses(go(work, emit=change, overwrite=True)[0]) == {"a.png": "failed"} and files(work.out) == before
+    report, _ = go(work, resume=True)
+    assert statuses(report) == {"a.png": "failed"} and "made from other content" in str(report.items[0].reason)
+
+
 def test_a_killed_run_leaves_nothing_half_written_that_resume_does_not_clear_away(work: Workplace) -> None:
     work.pair("a.png")
     work.pair("b.png")
