@@ -63,6 +63,7 @@ WAY_OUT = "try another --format, or leave it out"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
+BYTES_PER_BYTE = 8  # the same, of a TIFF, whose pixels may have any number of bands
 BYTES_PER_MAPPED_PIXEL = 10  # what is known, what was restored, steps, and a map of them on its way into a file
 
 
@@ -272,6 +273,10 @@ class Reader:
         """
         width, height = self.refuse_huge(job.image)
         each = BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL
+        if is_tiff(job.image):
+            from pconv_cli import tiff
+
+            each = max(each, BYTES_PER_BYTE * tiff.pixel_bytes(job.image))
         cost = width * height * (each + BYTES_PER_MAPPED_PIXEL * bool(job.maps))
         free = memory_available()
         if free is not None and cost > free:

@@ -4,7 +4,7 @@ Pictures are read, what is damaged in them is found or read off, grown, kept off
 that `restore` and `tile` take. Knows every step and none of their workings. Does not know: the terminal, options'
 spelling, exit codes.
 
-A TIFF beyond `IN_STRIPS` is read and written in strips: what is damaged in it is held as runs of pixels.
+A TIFF beyond `IN_STRIPS`, or memory, is read and written in strips: what is damaged in it is held as runs of pixels.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ from pconv_cli.images import (
     MaskImage,
     Picture,
     align_mask,
+    is_tiff,
     may_be_deep,
     probe,
     read_mask,
     read_picture,
-    suffix_of,
     write_mask,
     write_png,
 )
@@ -64,6 +64,7 @@ SOFT = 1
 
 _IN_FLIGHT = 1 << 30  # bytes of pictures that are looked at together
 _BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL = 16, 40
+_BYTES_PER_BYTE = 4  # of a TIFF, whose pixels may have any number of bands
 _ROWS = 256  # of a mask that are written together
 _VIEW = 2000  # pixels: longest side of the drawing of a picture that is read in strips
 _PAINTS = ((255, 0, 255), (0, 255, 0), (255, 230, 0))
@@ -317,14 +318,20 @@ def detected(picture: Picture, detect: Detect) -> Hole:
 def _made(job: Job, settings: MaskSettings, overlay: Path | None, budget: Budget, report: MaskReport) -> MaskReport:
     width, height = probe(job.image)
     limit = settings.max_megapixels
-    if width * height > IN_STRIPS and suffix_of(job.image) == ".tif":
+    in_tiff = is_tiff(job.image)
+    if width * height > IN_STRIPS and in_tiff:
         return _InStrips(job, settings, overlay).made(report)
     if limit and width * height > limit * 1e6:
         size = f"{width} x {height} = {width * height / 1e6:.0f} megapixels"
         raise ItemError(job.image, f"{size}, more than {limit:g}: if that is honest, pass --max-megapixels 0")
-    cost = width * height * (_BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else _BYTES_PER_PIXEL)
+    each = _BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else _BYTES_PER_PIXEL
+    if in_tiff:
+        each = max(each, _BYTES_PER_BYTE * tiff.pixel_bytes(job.image))
+    cost = width * height * each
     free = memory_available()
     if free is not None and cost > free:
+        if in_tiff:
+            return _InStrips(job, settings, overlay).made(report)
         sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
         raise ItemError(job.image, f"{width} x {height} pixels: {sizes}: save it as a TIFF, which is taken in strips")
     budget.acquire(cost)

@@ -490,6 +490,16 @@ def mask_size(path: Path) -> tuple[int, int]:
         return raster.width, raster.height
 
 
+def pixel_bytes(path: Path) -> int:
+    """Bytes that a pixel takes in memory, of all bands together, from the head of a file alone.
+
+    Raises:
+        ItemError: Not a picture that can be opened.
+    """
+    with _reading(path), closing(_open(path)) as raster:
+        return sum(np.dtype(kind).itemsize for kind in raster.dtypes)
+
+
 def refuse_elsewhere(path: Path, source: Source) -> None:
     """Make sure that a mask as large as its picture does not lie elsewhere on the map.
 

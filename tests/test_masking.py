@@ -14,6 +14,7 @@ import rasterio
 from conftest import Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.transform import Affine
 from test_detection import line, overlap, painted, scan, scene, specks
 
 from pconv_cli import files as filing
@@ -175,6 +176,30 @@ def test_a_drawing_that_is_there_is_not_replaced_by_a_run_that_goes_on(work: Wor
     assert (seen / "a.png").read_bytes() == b"somebody else's" and files(work.out) == ["b.png"]
     assert pconv(*line, "--overwrite") == 0
     assert files(work.out) == files(seen) == ["a.png", "b.png"] and pixels(seen / "a.png").shape[2] == 3
+
+
+def test_a_tiff_of_many_bands_is_taken_in_strips_where_memory_would_not_do(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours = pixels(damaged(work.root / "a.png"))
+    height, width, _ = colours.shape
+    bands = np.moveaxis(np.concatenate([colours, np.zeros((height, width, 117), np.uint8)], axis=2), 2, 0)
+    form = {"width": width, "height": height, "count": 120, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.open(work.pictures / "a.tif", "w", "GTiff", transform=Affine(2, 0, 0, 0, -2, 40), **form) as file:
+        file.write(bands)
+    assert pconv("mask", work.pictures, work.out, "--detect", "dust") == 0
+    strips: list[Path] = []
+    real = masking._InStrips.made
+
+    def made(self: Any, report: Any) -> Any:
+        strips.append(self._job.image)
+        return real(self, report)
+
+    monkeypatch.setattr(masking._InStrips, "made", made)
+    monkeypatch.setattr(masking, "memory_available", lambda: width * height * 100)
+    again = work.root / "again"
+    assert pconv("mask", work.pictures, again, "--detect", "dust") == 0, pconv.err
+    assert strips == [work.pictures / "a.tif"] and np.array_equal(white(again / "a.png"), white(work.out / "a.png"))
 
 
 def test_masks_that_are_there_are_left_alone_by_a_run_that_goes_on(work: Workplace, pconv: Pconv) -> None:

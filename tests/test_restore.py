@@ -23,6 +23,7 @@ from pconv_cli import bench, images
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.journal import NAME
+from pconv_cli.layers import View
 from pconv_cli.manifest import Row
 from pconv_cli.manifest import read as read_manifest
 from pconv_cli.marks import parse
@@ -754,6 +755,42 @@ def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_f
     assert "--max-megapixels 0" in str(report.items[0].reason)
     report, _ = go(work, max_megapixels=0, overwrite=True)
     assert statuses(report) == {"a.png": "restored", "b.png": "restored"}
+
+
+def banded(work: Workplace, bands: int, kind: str) -> None:
+    """A TIFF of any number of bands, and its mask."""
+    work.mask("a.png", box(48, 40, 5, 5, 20, 20))
+    form = {"width": 48, "height": 40, "count": bands, "dtype": kind, "photometric": "RGB"}
+    values = np.random.default_rng(0).uniform(0, 1 if kind == "float32" else 200, (bands, 40, 48))
+    with rasterio.open(work.pictures / "a.tif", "w", "GTiff", transform=Affine(2, 0, 0, 0, -2, 40), **form) as file:
+        file.write(values.astype(kind))
+
+
+@pytest.mark.parametrize(
+    ("bands", "kind", "each"), [(3, "uint8", 64), (3, "uint16", 64), (120, "uint8", 960), (120, "float32", 3840)]
+)
+def test_what_a_picture_takes_of_memory_goes_by_its_bands(work: Workplace, bands: int, kind: str, each: int) -> None:
+    banded(work, bands, kind)
+    settings = RestoreSettings(weights="none")
+    (job,) = plan(work.pictures, work.masks, str(work.out), settings).jobs
+    assert bench.Reader(settings, View()).cost(job) == 48 * 40 * each
+
+
+def test_what_a_plain_picture_takes_of_memory(work: Workplace) -> None:
+    for name in ("a.png", "b.jpg"):
+        work.pair(name)
+    settings = RestoreSettings(weights="none")
+    jobs = plan(work.pictures, work.masks, str(work.out), settings).jobs
+    assert {bench.Reader(settings, View()).cost(job) for job in jobs} == {48 * 40 * 24}
+
+
+def test_a_picture_of_many_bands_that_does_not_fit_into_memory_is_refused(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    banded(work, 120, "float32")
+    monkeypatch.setattr(bench, "memory_available", lambda: 48 * 40 * 1000)
+    (item,) = go(work)[0].items
+    assert item.status == "failed" and "use `pconv tile`" in str(item.reason)
 
 
 def test_a_mask_that_lies_elsewhere_on_the_map_is_refused(work: Workplace) -> None:
