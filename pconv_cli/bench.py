@@ -25,7 +25,7 @@ from pconv_cli import weights as store
 from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
 from pconv_cli.drawings import write_map, write_mask
-from pconv_cli.errors import ItemError, refuse_losses
+from pconv_cli.errors import CHANGED, ItemError, refuse_losses
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
     is_drawn_on,
@@ -38,7 +38,7 @@ from pconv_cli.images import (
     same_format,
 )
 from pconv_cli.jobs import Job
-from pconv_cli.journal import Journal
+from pconv_cli.journal import Contents, Journal
 from pconv_cli.layers import Layer, Raw, View, filling_gaps, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
@@ -55,6 +55,7 @@ WAY_OUT = "try another --format, or leave it out"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
+BYTES_PER_BYTE = 8  # the same, of a TIFF, whose pixels may have any number of bands
 BYTES_PER_MAPPED_PIXEL = 10  # what is known, what was restored, steps, and a map of them on its way into a file
 
 
@@ -194,10 +195,15 @@ class Planned:
 
 @dataclass(eq=False)
 class Work(Planned):
-    """One picture of a job between reading and writing; no `fillings` if it was done before."""
+    """One picture of a job between reading and writing; no `fillings` if it was done before.
+
+    Attributes:
+        states: Of picture and mask, from before they were read.
+    """
 
     job: Job
     started: float
+    states: Sequence[tuple[int, int] | None] = ()
     done_before: bool = False
     notices: tuple[str, ...] = ()
     sidecar: bytes = b""
@@ -259,6 +265,10 @@ class Reader:
         """
         width, height = self.refuse_huge(job.image)
         each = BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else BYTES_PER_PIXEL
+        if is_tiff(job.image):
+            from pconv_cli import tiff
+
+            each = max(each, BYTES_PER_BYTE * tiff.pixel_bytes(job.image))
         cost = width * height * (each + BYTES_PER_MAPPED_PIXEL * bool(job.maps))
         free = memory_available()
         if free is not None and cost > free:
@@ -278,7 +288,7 @@ class Reader:
             ItemError: It cannot be restored.
         """
         settings = self._settings
-        started = time.monotonic()
+        started, states = time.monotonic(), _states(job)
         if job.mask is None and settings.mask_from is None and settings.detect is None:
             raise ItemError(
                 job.image,
@@ -309,7 +319,8 @@ class Reader:
             made = Planned.of(picture, hole, visible, settings, self._view)
         except ValueError as error:
             raise ItemError(job.image, str(error)) from error
-        return Work(made.picture, hole, made.layers, made.fillings, job, started, notices=self._notices(job, hole))
+        notices = self._notices(job, hole)
+        return Work(made.picture, hole, made.layers, made.fillings, job, started, states, notices=notices)
 
     def done_before(self, job: Job) -> bool:
         """Tell whether a run before has done it, of an output that is there.
@@ -320,11 +331,14 @@ class Reader:
         settings, journal = self._settings, self._journal
         done = settings.resume and journal is not None and journal.done(job.image, job.mask, job.output)
         if done and (not is_tiff(job.image) or Companions.of(job.image).are_beside(job.output)):
-            missing = [path for path in job.maps if not os.path.lexists(path)]
-            if not missing:
+            wrong = next((path for path in job.maps if not self._is_of(path, job)), None)
+            if wrong is None:
                 return True
             if not settings.overwrite:
-                raise ItemError(missing[0], "is not there, and its picture done: add --overwrite to make both again")
+                why = "is not there, and its picture done"
+                if os.path.lexists(wrong):
+                    why = "is not what was saved with its picture, which is done"
+                raise ItemError(wrong, f"{why}: add --overwrite to make both again")
         if settings.overwrite:
             return False
         if journal is not None and journal.made(job.output):
@@ -333,6 +347,14 @@ class Reader:
                 why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
             raise ItemError(job.output, why)
         raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
+
+    def _is_of(self, path: Path, job: Job) -> bool:
+        """Whether a map is that of a result that is done."""
+        journal = self._journal
+        assert journal is not None
+        if isinstance(journal, Notes) and journal.stage.holds(job.output):  # nothing is fetched to look into it
+            return os.path.lexists(path)
+        return journal.done(job.image, job.mask, path)
 
     def may_replace(self, path: Path) -> bool:
         """Whether what may lie there, beside a result, may be written over: a run that was killed may have left it."""
@@ -361,7 +383,8 @@ class Reader:
                 from pconv_cli.georeference import refuse_elsewhere
                 from pconv_cli.tiff import Source
 
-                refuse_elsewhere(job.mask, Source(job.image))
+                with Source(job.image) as source:
+                    refuse_elsewhere(job.mask, source)
         else:
             if picture.alpha is not None and settings.mask_from.index == picture.alpha:
                 visible = None
@@ -374,9 +397,6 @@ class Reader:
                 raise ItemError(job.image, str(error)) from error
         hole = ~hole if settings.invert_mask else hole
         hole = dilate(hole, settings.dilate)
-        if settings.save_masks is not None:
-            mask = MaskImage(saved_mask(settings.save_masks, job), hole, picture.orientation)
-            write_mask(mask, overwrite=settings.overwrite or settings.resume)
         if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
             visible = None if (visible | hole).all() else visible | hole
         return hole, visible, ~hole if visible is None else ~hole & visible
@@ -465,8 +485,9 @@ class Bench:
         def ready(part: Path, notices: Sequence[str]) -> None:
             if settings.strict:
                 refuse_losses(job.image, notices, WAY_OUT)
-            self._write_beside(work)
-            self._record(job, job.output, part)
+            of = self._contents(work)
+            self._write_beside(work, of)
+            self._record(of, job.output, part)
 
         overwrite = settings.overwrite
         try:
@@ -511,10 +532,10 @@ class Bench:
             return picture, (f"its XMP {error}: it stays as it is, and the provenance is in {name}",)
         return picture, (f"the file has no place for its provenance, which is in {name}",) if work.sidecar else ()
 
-    def _write_beside(self, work: Work) -> None:
+    def _write_beside(self, work: Work, of: Contents | None) -> None:
         """Write what belongs beside a result that is finished and about to get its name."""
         job = work.job
-        restored = work.restored(reveal=self._reveal) if job.maps else work.hole
+        restored = work.restored(reveal=self._reveal) if job.filled or job.confidence else work.hole
         maps: dict[Path | None, Callable[[], NDArray[np.uint8]]] = {
             job.filled: lambda: beside.white(restored),
             job.confidence: lambda: work.confidence(restored),
@@ -523,23 +544,58 @@ class Bench:
             if path is not None:
                 write_map(
                     values(), path, work.picture, job.output, overwrite=self._reader.may_replace(path),
-                    ready=lambda part, _, path=path: self._record(job, path, part),  # type: ignore[misc]
+                    ready=self._recorder(of, path),
                 )  # fmt: skip
+        if job.found is not None:
+            mask = MaskImage(job.found, work.hole, work.picture.orientation)
+            write_mask(mask, overwrite=self._reader.may_replace(job.found), ready=self._recorder(of, job.found))
         if work.sidecar:
             path = beside.sidecar(job.output)
             beside.write_sidecar(
                 work.sidecar, job.output, overwrite=self._reader.may_replace(path),
-                ready=lambda part: self._record(job, path, part),
+                ready=lambda part: self._record(of, path, part),
             )  # fmt: skip
 
-    def _record(self, job: Job, target: Path, part: Path) -> None:
+    def _contents(self, work: Work) -> Contents | None:
+        """What picture and mask hold, which is what was read: for the journal, if there is one.
+
+        Raises:
+            ItemError: One was changed meanwhile, or cannot be read.
+        """
+        job, journal = work.job, self._journal
+        try:
+            return None if journal is None else journal.contents(job.image, job.mask)
+        except OSError as error:
+            raise _unnoted(job.image, error) from error
+        finally:  # after it was looked at: what comes now does not count
+            for path, before, now in zip((job.image, job.mask), work.states, _states(job), strict=True):
+                if now != before:
+                    raise ItemError(str(path), CHANGED)
+
+    def _recorder(self, of: Contents | None, target: Path) -> Ready:
+        return lambda part, _: self._record(of, target, part)
+
+    def _record(self, of: Contents | None, target: Path, part: Path) -> None:
         """Note down what is about to get its name."""
-        if self._journal is not None:
+        if self._journal is not None and of is not None:
             try:
-                self._journal.record(job.image, job.mask, target, part)
+                self._journal.record(of, target, part)
             except OSError as error:
-                why = files.why_unwritable(error) or str(error)
-                raise ItemError(target, f"cannot be noted down as done, so it was not written: {why}") from error
+                raise _unnoted(target, error) from error
+
+
+def _unnoted(path: Path, error: OSError) -> ItemError:
+    why = files.why_unwritable(error) or str(error)
+    return ItemError(path, f"cannot be noted down as done, so it was not written: {why}")
+
+
+def _states(job: Job) -> list[tuple[int, int] | None]:
+    """Of picture and mask; None where there is none, or it cannot be looked at."""
+    states: list[tuple[int, int] | None] = [None, None]
+    for number, path in enumerate((job.image, job.mask)):
+        with suppress(OSError):
+            states[number] = None if path is None else files.state(path)
+    return states
 
 
 class StagedBench(Bench):
@@ -556,6 +612,8 @@ class StagedBench(Bench):
         if may_be_done and stage.note(job.output) is not None and self._reader.done_before(job):
             self._done.add(job.output)  # before anything is fetched
             return 0
+        if stage.holds(job.output):
+            self._notes.of(job.image, job.mask, job.output)  # before: what changes now must not pass for what was read
         for path in (job.image, job.mask):
             if path is not None:
                 stage.fetch(path, job.output)
@@ -600,17 +658,14 @@ class Notes:
             return self._journal is not None and self._journal.made(output)
         return bool(self.stage.note(output))
 
-    def record(self, image: Path, mask: Path | None, output: Path, part: Path) -> None:
+    def contents(self, image: Path, mask: Path | None) -> Contents | None:
+        """See `Journal.contents`."""
+        return None if self._journal is None else self._journal.contents(image, mask)
+
+    def record(self, of: Contents, output: Path, part: Path) -> None:
         """See `Journal.record`."""
         if self._journal is not None and not self.stage.holds(output):
-            self._journal.record(image, mask, output, part)
-
-
-def saved_mask(folder: Path, job: Job) -> Path:
-    """Where the mask of a picture is kept: a list may name pictures anywhere, and then the name alone counts."""
-    name = Path(job.name)
-    spread = name.is_absolute() or ".." in name.parts
-    return folder / (Path(name.name) if spread else name).with_suffix(".png")
+            self._journal.record(of, output, part)
 
 
 def report_of(job: Job, status: Status, path: str | None = None, reason: str | None = None) -> ItemReport:

@@ -21,10 +21,11 @@ from pconv_cli.picture import MaskImage, Picture
 from pconv_cli.writing import Ready, kind_of, why_unwritable
 
 
-def write_mask(mask: MaskImage, *, overwrite: bool) -> None:
+def write_mask(mask: MaskImage, *, overwrite: bool, ready: Ready | None = None) -> None:
     """Write a mask under its name, PNG or TIFF, white where damaged; all of it or nothing.
 
-    It lies as the picture is stored and has the picture's EXIF orientation, so that both are displayed alike.
+    It lies as the picture is stored and has the picture's EXIF orientation, so that both are displayed alike. `ready`
+    is told of it as in `writing.write_picture`.
 
     Raises:
         ItemError: The target exists, its name stands for another format, or the disk says no.
@@ -35,12 +36,7 @@ def write_mask(mask: MaskImage, *, overwrite: bool) -> None:
     options: dict[str, Any] = {"compression": "tiff_deflate"} if kind == "TIFF" else {}
     if exif := _carry.exif_block(_carry.orientation_tag(mask.orientation)):
         options["exif"] = exif
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        with files.whole(target, overwrite=overwrite) as stream:
-            Image.fromarray(mask.hole.astype(np.uint8) * np.uint8(255)).save(stream, kind, **options)
-    except (OSError, MemoryError) as error:
-        raise ItemError(target, why_unwritable(error, kind)) from error
+    _write(Image.fromarray(mask.hole.astype(np.uint8) * np.uint8(255)), target, overwrite, kind, ready, **options)
 
 
 def write_map(
@@ -119,5 +115,5 @@ def _write(
             if ready is not None:
                 stream.flush()
                 ready(Path(stream.name), ())
-    except OSError as error:
+    except (OSError, MemoryError) as error:
         raise ItemError(target, why_unwritable(error, kind)) from error

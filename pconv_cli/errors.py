@@ -92,6 +92,10 @@ class Loss(str):
     __slots__ = ()
 
 
+CHANGED = "was changed while it was being restored: run it again"
+"""The reason of an `ItemError` about a picture or a mask."""
+
+
 def refuse_losses(path: Path, notices: Sequence[str], way_out: str = "leave it out to accept that") -> None:
     """Make sure that nothing is lost: what `--strict` asks for.
 

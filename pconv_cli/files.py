@@ -95,6 +95,16 @@ def lock(descriptor: int, *, alone: bool) -> bool | None:
     return True
 
 
+def state(path: Path) -> tuple[int, int]:
+    """What tells a file from a later state of it: size in bytes, and time of change.
+
+    Raises:
+        OSError: It cannot be looked at.
+    """
+    status = path.stat()
+    return status.st_size, status.st_mtime_ns
+
+
 def refuse_same(source: Path, target: Path) -> None:
     """Make sure that a file is not written over the one that it is made from.
 

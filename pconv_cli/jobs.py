@@ -41,6 +41,7 @@ class Job:
         name: What messages and reports call it: the path relative to IN, with forward slashes.
         filled: Where to save a mask of what was restored, or None.
         confidence: Where to save a map of how far that is from what is known, or None.
+        found: Where to save the mask of what is detected, or None.
         wanted: Where a mask would have been found, or None where there is one, or none was looked for.
     """
 
@@ -50,12 +51,13 @@ class Job:
     name: str
     filled: Path | None = None
     confidence: Path | None = None
+    found: Path | None = None
     wanted: Path | None = None
 
     @property
     def maps(self) -> tuple[Path, ...]:
-        """Where maps are to be saved."""
-        return tuple(path for path in (self.filled, self.confidence) if path is not None)
+        """Where maps are to be saved, of which a mask is one."""
+        return tuple(path for path in (self.filled, self.confidence, self.found) if path is not None)
 
 
 @dataclass(frozen=True)
@@ -64,7 +66,7 @@ class JobList:
 
     Attributes:
         jobs: In natural order, folder by folder, or in that of a list.
-        home: The folder of the results, or of the first of them where a list spreads them.
+        home: The folder that holds all results; of the first of them where a list spreads them too far for that.
         unused_masks: Files in the masks folder that no picture uses; always empty where IN is a single file.
         skipped: How many files in IN are no pictures, by suffix (hidden ones are not counted).
     """
@@ -157,12 +159,14 @@ def find_jobs(
 
     Raises:
         UsageError: Paths are missing, a pairing is ambiguous, or a result would fall on another result, a picture
-            or a mask.
+            or a mask, or among them.
         NothingToDo: There is no picture in `source`.
     """
     source_is_folder = _check_input(source, suffixes, "the pictures") == "folder"
     masks_are_folder = masks is not None and _check_input(masks, suffixes, "the masks") == "folder"
     skip = [_real(path) for path in (source, masks, Path(output)) if path is not None]
+    if source_is_folder:
+        _refuse_mixing(output, source, masks if masks_are_folder else None)
     for folder in apart:
         if any(_same(_real(folder), place) for place in skip):
             raise UsageError(f"{folder}: holds pictures, masks or results: give what is saved a folder of its own")
@@ -235,22 +239,22 @@ def listed_jobs(
         jobs.append(Job(image, mask, target, row.image))
         inputs |= {str(path): _single(path) for path in (image, mask) if path is not None and str(path) not in inputs}
     _check_outputs(jobs, list(inputs.values()))
-    return JobList(tuple(jobs), (), {}, jobs[0].output.parent if output is None else Path(output))
+    return JobList(tuple(jobs), (), {}, _common([job.output for job in jobs]) if output is None else Path(output))
 
 
-def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, suffix: str = ".png") -> JobList:
-    """Give jobs a place for each map: that of their result, in a folder of the maps' own.
+def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, found: Path | None = None) -> JobList:
+    """Give jobs a place for each map, in a folder of the maps' own: that of their result, or for masks their own.
 
     Args:
         todo: The jobs.
         filled: Folder for masks of what was restored; None: none are saved.
         confidence: Folder for maps of how far that is from what is known; None: none are saved.
-        suffix: Of all maps.
+        found: Folder for masks of what is detected, which pair with the pictures; None: none are saved.
 
     Raises:
         UsageError: A map would fall on another, a picture, a mask or a result.
     """
-    if filled is confidence is None:
+    if filled is confidence is found is None:
         return todo
     base = _real(todo.home)
     places = [_real(job.output.parent) / job.output.name for job in todo.jobs]
@@ -261,10 +265,16 @@ def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, suffi
             raise UsageError("results lie on several drives: maps of them would have no common order") from error
 
     def beside(folder: Path | None, place: Path) -> Path | None:
-        return None if folder is None else folder / place.relative_to(base).with_suffix(suffix)
+        return None if folder is None else folder / place.relative_to(base).with_suffix(".png")
+
+    def named(job: Job) -> Path | None:
+        name = PurePath(job.name)
+        if name.is_absolute() or ".." in name.parts:  # a list may name pictures anywhere
+            name = PurePath(name.name)
+        return None if found is None else found / name.with_suffix(".png")
 
     jobs = tuple(
-        replace(job, filled=beside(filled, place), confidence=beside(confidence, place))
+        replace(job, filled=beside(filled, place), confidence=beside(confidence, place), found=named(job))
         for job, place in zip(todo.jobs, places, strict=True)
     )
     known = {path for job in jobs for path in (job.image, job.mask, job.output) if path is not None}
@@ -281,6 +291,19 @@ def _fold(text: str) -> str:
     lower() and not casefold(): most systems keep "straße" and "strasse" apart, and a folder may well hold both.
     """
     return unicodedata.normalize("NFC", text).lower()
+
+
+def _common(outputs: Sequence[Path]) -> Path:
+    """The folder that holds all results of a list; that of the first where it is a root, or must not be written to."""
+    folders = [_real(output.parent) for output in outputs]
+    if all(folder.is_relative_to(folders[0]) for folder in folders):
+        return outputs[0].parent
+    try:
+        common = Path(os.path.commonpath(folders))
+    except ValueError:  # on several drives
+        return outputs[0].parent
+    writable = _kind(common) is None or os.access(common, os.W_OK | os.X_OK)
+    return common if writable and common != common.parent else outputs[0].parent
 
 
 def _real(path: Path) -> Path:
@@ -478,7 +501,7 @@ def _targets(
         if _is_picture(place, suffixes):
             _check_format(place, out_suffix)
             return [place]
-        if re.fullmatch(r"\.[A-Za-z]{2,5}", place.suffix):
+        if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,4}", place.suffix):
             known = _listed(suffixes)
             raise UsageError(f"{place}: not a format that can be written: use {known}, or end a folder's name with /")
     if kind == "file":
@@ -493,6 +516,13 @@ def _targets(
         place / (file.relative.with_suffix(out_suffix) if _fold(file.stem) in alone else f"{file.relative}{out_suffix}")
         for file in pictures
     ]
+
+
+def _refuse_mixing(output: Path | str, pictures: Path, masks: Path | None) -> None:
+    """Make sure that the results of a folder do not get among what the next run would read."""
+    for folder, what in ((pictures, "pictures"), (masks, "masks")):
+        if folder is not None and _same(_real(Path(output)), _real(folder)):
+            raise UsageError(f"{output}: the next run would take what is written there for {what}: choose another OUT")
 
 
 def _check_format(target: Path, out_suffix: str | None) -> None:

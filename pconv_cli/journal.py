@@ -17,7 +17,7 @@ import os
 import re
 import threading
 from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, NamedTuple
@@ -29,12 +29,17 @@ NAME = ".pconv-journal.jsonl"
 """The journal's name in the folder of the results."""
 
 _CHUNK = 1 << 20
+_KEPT = 1024  # contents that are remembered, so that a picture with several maps is read once, as is one mask for all
 _LEFTOVER = re.compile(r"\.(.*?)(?:\.held|\.with)?\.[0-9a-f]{8}\.part", re.DOTALL)  # as `files` names them
 
 
 class _Content(NamedTuple):
     sha256: str
     size: int
+
+
+Contents = tuple[_Content, _Content | None]
+"""What a picture and its mask, if there is one, hold."""
 
 
 class _Entry(NamedTuple):
@@ -67,10 +72,11 @@ class Journal:
         self.place = (path, key, hand)
         self._key, self._path = key, path
         self._folder = Path(os.path.realpath(path.parent))
-        self._entries: dict[str, tuple[_Entry, ...]] = {}
+        self._entries: dict[Path, tuple[_Entry, ...]] = {}  # by output, without links
         self._changing, self._reading = threading.Lock(), threading.Lock()
-        self._last_mask: tuple[tuple[Path, int, int], _Content] | None = None
+        self._contents: dict[tuple[Path, int, int], _Content] = {}  # of files in a state
         self._read: dict[Path, int] = {}  # bytes of each file
+        self._listed: dict[Path, tuple[int, list[Path]]] = {}  # files in a folder, and when that had changed
         self._descriptor = self._own = -1
         try:
             # One descriptor for all: on some network folders, closing a second one would drop the first one's lock.
@@ -78,7 +84,7 @@ class Journal:
             files.lock(self._descriptor, alone=False)
             if hand:
                 self._own = _opened(path.with_name(f"{path.stem}.{hand}{path.suffix}"))
-            self._catch_up()
+            self._catch_up(self._folder)
         except OSError as error:
             self.close()
             raise OutputError(f"{path}: {files.why_unwritable(error) or error}") from error
@@ -89,48 +95,57 @@ class Journal:
         Files are read only where all sizes agree with an entry. What cannot be looked at is not done: whoever goes on
         to work on it meets the error, and can say whose it is.
         """
-        try:
+        with suppress(OSError):
             sizes = _size(image), None if mask is None else _size(mask), _size(output)
-            entries = [entry for entry in self._known(output) if entry.key == self._key and _sizes(entry) == sizes]
-            if not entries:
-                return False
-            now = _content(image), self._content_of_mask(mask), _content(output)
-        except OSError:
-            return False
-        return any((entry.image, entry.mask, entry.made) == now for entry in entries)
+            for known in self._known(output):
+                entries = [entry for entry in known if entry.key == self._key and _sizes(entry) == sizes]
+                now = (*self.contents(image, mask), _content(output)) if entries else None
+                if any((entry.image, entry.mask, entry.made) == now for entry in entries):
+                    return True
+        return False
 
     def made(self, output: Path) -> bool:
         """Whether the output is as some entry says: made by this tool, of whatever input and with whatever settings."""
-        try:
+        with suppress(OSError):
             size = _size(output)
-            entries = [entry for entry in self._known(output) if entry.made.size == size]
-            return bool(entries) and _content(output) in [entry.made for entry in entries]
-        except OSError:
-            return False
+            for known in self._known(output):
+                contents = [entry.made for entry in known if entry.made.size == size]
+                if contents and _content(output) in contents:
+                    return True
+        return False
 
-    def record(self, image: Path, mask: Path | None, output: Path, part: Path) -> None:
+    def contents(self, image: Path, mask: Path | None) -> Contents:
+        """What a picture and its mask hold now. Who has read them before makes sure that they are the same still.
+
+        Raises:
+            OSError: One of them cannot be read.
+        """
+        return self._content_of(image), None if mask is None else self._content_of(mask)
+
+    def record(self, of: Contents, output: Path, part: Path) -> None:
         """Note what is about to be done. To be called before the finished `part` gets the name `output`.
 
         In this order a kill leaves at worst an entry without its output, which counts as not done; in the other order
         it would leave an output that nobody can vouch for.
 
         Args:
-            image: What the part was made of.
-            mask: The mask that was used, if there was one.
+            of: What the part was made of.
             output: The name that the part will get.
             part: The finished file, all of it written out to the system.
 
         Raises:
-            OSError: One of the files, or the journal, cannot be read or written.
+            OSError: The part cannot be read, or the journal not written.
         """
-        name = self._name(output)
-        entry = _Entry(self._key, _content(image), self._content_of_mask(mask), _content(part))
-        if entry in self._entries.get(name, ()):
+        place = _place(output)
+        entry = _Entry(self._key, *of, _content(part))
+        if entry in self._entries.get(place, ()):
             return
+        # Results stay known when the whole folder is moved.
+        name = (place.relative_to(self._folder) if place.is_relative_to(self._folder) else place).as_posix()
         # The newline comes first: whatever a kill or a full disk has cut, whoever wrote it, this is a line of its own.
         line = b"\n" + json.dumps({"output": name} | entry._asdict(), separators=(",", ":")).encode("ascii")
         _append(self._own, line)
-        self._remember(name, entry)
+        self._remember(place, entry)
 
     @contextmanager
     def alone(self) -> Iterator[bool]:
@@ -158,12 +173,9 @@ class Journal:
             OSError: A file cannot be read or written.
         """
         with self.alone() as alone:
-            for path in self._others() if alone else ():
+            for path in self._others(self._folder) if alone else ():
                 _append(self._descriptor, b"\n" + path.read_bytes().strip())
                 path.unlink()
-
-    def _others(self) -> list[Path]:
-        return sorted(self._path.parent.glob(f"{self._path.stem}.*{self._path.suffix}"))
 
     def close(self) -> None:
         """Let go of the file. Questions can still be answered, nothing can be recorded."""
@@ -180,50 +192,63 @@ class Journal:
     ) -> None:
         self.close()
 
-    def _name(self, output: Path) -> str:
-        """What entries call an output, however it is spelled; results stay known when the whole folder is moved."""
-        place = Path(os.path.realpath(output.parent)) / output.name
-        return (place.relative_to(self._folder) if place.is_relative_to(self._folder) else place).as_posix()
+    def _known(self, output: Path) -> Iterator[tuple[_Entry, ...]]:
+        """What is known of an output, then what others have noted meanwhile, for who has not found it in the first.
 
-    def _known(self, output: Path) -> tuple[_Entry, ...]:
-        name = self._name(output)
-        if name not in self._entries:  # another process may have made it meanwhile
-            self._catch_up()
-        return self._entries.get(name, ())
+        Another run may have had a folder inside this one for its home, as one of a list has.
+        """
+        place = _place(output)
+        known = self._entries.get(place, ())
+        yield known
+        inside = [folder for folder in place.parents if self._folder in folder.parents]
+        for folder in (self._folder, *inside):
+            self._catch_up(folder)
+        yield self._entries.get(place, ())[len(known) :]
 
-    def _catch_up(self) -> None:
-        """Read what is new in the files."""
+    def _catch_up(self, folder: Path) -> None:
+        """Read what is new in the files of a folder."""
         if self._descriptor < 0:
             return
         with self._reading:
-            self._read_on(self._path, os.fdopen(os.dup(self._descriptor), "rb"))
-            for path in self._others():
-                self._read_on(path, path.open("rb"))
+            if folder == self._folder:
+                self._read_on(folder, self._path, os.fdopen(os.dup(self._descriptor), "rb"))
+            elif (path := folder / self._path.name).is_file():
+                self._read_on(folder, path, path.open("rb"))
+            for path in self._others(folder):
+                self._read_on(folder, path, path.open("rb"))
 
-    def _read_on(self, path: Path, stream: IO[bytes]) -> None:
+    def _others(self, folder: Path) -> list[Path]:
+        """The files of workers. A folder that has not changed is not listed again: it may hold very many results."""
+        changed = folder.stat().st_mtime_ns
+        if self._listed.get(folder, (None,))[0] != changed:
+            self._listed[folder] = changed, sorted(folder.glob(f"{self._path.stem}.*{self._path.suffix}"))
+        return self._listed[folder][1]
+
+    def _read_on(self, folder: Path, path: Path, stream: IO[bytes]) -> None:
         with stream:
             stream.seek(self._read.get(path, 0))
             for line in stream:
+                name, entry = _parsed(line)
+                if entry is not None:
+                    self._remember(folder / name, entry)
+                elif not line.endswith(b"\n"):  # another process may be writing it
+                    return
                 self._read[path] = self._read.get(path, 0) + len(line)
-                self._remember(*_parsed(line))
 
-    def _remember(self, name: str, entry: _Entry | None) -> None:
-        if entry is None:
-            return
+    def _remember(self, place: Path, entry: _Entry) -> None:
         with self._changing:
-            if entry not in (known := self._entries.get(name, ())):
-                self._entries[name] = (*known, entry)
+            if entry not in (known := self._entries.get(place, ())):
+                self._entries[place] = (*known, entry)
 
-    def _content_of_mask(self, mask: Path | None) -> _Content | None:
-        """As `_content`; one mask that serves all pictures is read once."""
-        if mask is None:
-            return None
-        status = mask.stat()
-        state = mask, status.st_size, status.st_mtime_ns
-        last = self._last_mask  # another thread may put its own there meanwhile
-        if last is None or last[0] != state:
-            last = self._last_mask = state, _content(mask)
-        return last[1]
+    def _content_of(self, path: Path) -> _Content:
+        """As `_content`; a file that serves several results is read once."""
+        state = path, *files.state(path)
+        found = self._contents.get(state)
+        if found is None:
+            if len(self._contents) >= _KEPT:
+                self._contents.clear()
+            found = self._contents[state] = _content(path)
+        return found
 
 
 def sweep(folder: Path, names: Collection[str]) -> int:
@@ -279,6 +304,11 @@ def _parsed(line: bytes) -> tuple[str, _Entry | None]:
         return str(document["output"]), entry
     except (ValueError, LookupError, TypeError, RecursionError):
         return "", None
+
+
+def _place(output: Path) -> Path:
+    """An output, however it is spelled."""
+    return Path(os.path.realpath(output.parent)) / output.name
 
 
 def _size(path: Path) -> int:

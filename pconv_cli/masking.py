@@ -4,7 +4,7 @@ Pictures are read, what is damaged in them is found or read off, grown, kept off
 that `restore` and `tile` take. Knows every step and none of their workings. Does not know: the terminal, options'
 spelling, exit codes.
 
-A TIFF beyond `IN_STRIPS` is read and written in strips: what is damaged in it is held as runs of pixels.
+A TIFF beyond `IN_STRIPS`, or memory, is read and written in strips: what is damaged in it is held as runs of pixels.
 """
 
 from __future__ import annotations
@@ -23,13 +23,22 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import __version__, files, infrared, strips
+from pconv_cli import __version__, files, infrared, strips, tiff
 from pconv_cli.colours import as_bytes
 from pconv_cli.detection import Detect, find_in_rows, opencv
 from pconv_cli.drawings import write_mask, write_png
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import ItemFailed, Listener, MaskMade, MasksFinished, MasksStarted, Notice
-from pconv_cli.images import READ_SUFFIXES, may_be_deep, orientation, probe, read_mask, read_picture, suffix_of
+from pconv_cli.images import (
+    READ_SUFFIXES,
+    is_tiff,
+    may_be_deep,
+    orientation,
+    probe,
+    read_mask,
+    read_picture,
+    why_unreadable,
+)
 from pconv_cli.jobs import Job, JobList, find_jobs
 from pconv_cli.layers import Layer, layers
 from pconv_cli.marks import FORMS, Mark, Unmarked
@@ -56,6 +65,7 @@ SOFT = 1
 
 _IN_FLIGHT = 1 << 30  # bytes of pictures that are looked at together
 _BYTES_PER_PIXEL, _BYTES_PER_DEEP_PIXEL = 16, 40
+_BYTES_PER_BYTE = 4  # of a TIFF, whose pixels may have any number of bands
 _ROWS = 256  # of a mask that are written together
 _VIEW = 2000  # pixels: longest side of the drawing of a picture that is read in strips
 _PAINTS = ((255, 0, 255), (0, 255, 0), (255, 230, 0))
@@ -219,8 +229,6 @@ def plan(source: Path, protect: Path | None, output: str, settings: MaskSettings
         raise UsageError(f"--max-area {settings.max_area}: is below --min-area {settings.min_area}")
     if settings.origin is None or isinstance(settings.origin, Infrared):
         opencv()
-    if source.is_dir() and os.path.realpath(source) == os.path.realpath(output):
-        raise UsageError(f"{output}: the next run would take the masks there for pictures: choose another OUT")
     named = not source.is_dir() and Path(output).suffix.lower() in MASK_SUFFIXES
     suffix = None if named else SUFFIX
     return find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=suffix, full_names=True)
@@ -267,6 +275,9 @@ def make(
             return replace(made, status="made", seconds=round(time.monotonic() - begun, 3))
         except ItemError as error:
             return replace(report, status="failed", path=error.path, reason=error.reason)
+        except MemoryError as error:
+            reason = why_unreadable(job.image, error)
+            return replace(report, status="failed", path=str(job.image), reason=reason)
 
     items: list[MaskReport] = []
     with ThreadPoolExecutor(settings.jobs or os.cpu_count() or 1, "mask") as pool:
@@ -311,14 +322,20 @@ def detected(picture: Picture, detect: Detect) -> Hole:
 def _made(job: Job, settings: MaskSettings, overlay: Path | None, budget: Budget, report: MaskReport) -> MaskReport:
     width, height = probe(job.image)
     limit = settings.max_megapixels
-    if width * height > IN_STRIPS and suffix_of(job.image) == ".tif":
+    in_tiff = is_tiff(job.image)
+    if width * height > IN_STRIPS and in_tiff:
         return _InStrips(job, settings, overlay).made(report)
     if limit and width * height > limit * 1e6:
         size = f"{width} x {height} = {width * height / 1e6:.0f} megapixels"
         raise ItemError(job.image, f"{size}, more than {limit:g}: if that is honest, pass --max-megapixels 0")
-    cost = width * height * (_BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else _BYTES_PER_PIXEL)
+    each = _BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else _BYTES_PER_PIXEL
+    if in_tiff:
+        each = max(each, _BYTES_PER_BYTE * tiff.pixel_bytes(job.image))
+    cost = width * height * each
     free = memory_available()
     if free is not None and cost > free:
+        if in_tiff:
+            return _InStrips(job, settings, overlay).made(report)
         sizes = f"takes some {cost / 2**30:.1f} GiB of memory, and {free / 2**30:.1f} are free"
         raise ItemError(job.image, f"{width} x {height} pixels: {sizes}: save it as a TIFF, which is taken in strips")
     budget.acquire(cost)
@@ -330,7 +347,7 @@ def _made(job: Job, settings: MaskSettings, overlay: Path | None, budget: Budget
 
 def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: MaskReport) -> MaskReport:
     _refuse_taken(job.output, settings)
-    if overlay is not None and not settings.resume:
+    if overlay is not None:
         _refuse_taken(overlay, settings)
     picture = _ranged(read_picture(job.image, linear=settings.linear))
     notices: list[str] = []
@@ -341,11 +358,13 @@ def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: M
         hole &= ~align_mask(read_mask(job.mask), picture, "auto")
     share = float(hole.mean())
     notices += _warning(share, settings)
-    if overlay is not None:  # first: by its mask it is known that all is done
-        drawn = _drawn(picture.rgb(), hole)
-        again = settings.overwrite or settings.resume
-        write_png(drawn, overlay, overwrite=again, orientation=picture.orientation)
-    write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite)
+
+    def draw(*_: object) -> None:  # right before its mask is there, by which it is known that all is done
+        if overlay is not None:
+            drawn = _drawn(picture.rgb(), hole)
+            write_png(drawn, overlay, overwrite=settings.overwrite, orientation=picture.orientation)
+
+    write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite, ready=draw)
     return replace(
         report, width=picture.width, height=picture.height, share=round(share, 6), components=components,
         overlay=None if overlay is None else str(overlay), notices=tuple(notices),

@@ -123,7 +123,7 @@ def of_pictures(
         OutputError: It cannot be written.
     """
     stage = stage or Stage()
-    reader = Reader(replace(settings, overwrite=True, resume=False, save_masks=None), _view(settings))
+    reader = Reader(replace(settings, overwrite=True, resume=False), _view(settings))
     budget = Budget(IN_FLIGHT)
 
     def show(number: int, job: Job) -> Prints:

@@ -23,7 +23,7 @@ from typing import Any
 
 from pconv_cli import __version__, beside, distributed, files, helpers, manifest
 from pconv_cli import weights as store
-from pconv_cli.bench import Bench, Notes, StagedBench, Told, report_of, saved_mask
+from pconv_cli.bench import Bench, Notes, StagedBench, Told, report_of
 from pconv_cli.bench import RestoreSettings as RestoreSettings  # it belongs to what this module does
 from pconv_cli.detection import opencv
 from pconv_cli.distributed import Cluster
@@ -72,7 +72,7 @@ def plan(source: Path, masks: Path | None, output: str, settings: RestoreSetting
     apart, suffix = beside.folders(settings), _check(settings)
     apart += [] if settings.save_masks is None else [settings.save_masks]
     todo = find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart, own=own)
-    return with_maps(todo, settings.save_filled, settings.save_confidence)
+    return with_maps(todo, settings.save_filled, settings.save_confidence, settings.save_masks)
 
 
 def plan_listed(rows: Sequence[manifest.Row], output: str | None, settings: RestoreSettings) -> JobList:
@@ -82,7 +82,7 @@ def plan_listed(rows: Sequence[manifest.Row], output: str | None, settings: Rest
         UsageError: As in `plan`.
     """
     todo = listed_jobs(rows, output, suffixes=READ_SUFFIXES, out_suffix=_check(settings))
-    return with_maps(todo, settings.save_filled, settings.save_confidence)
+    return with_maps(todo, settings.save_filled, settings.save_confidence, settings.save_masks)
 
 
 def _check(settings: RestoreSettings) -> str | None:
@@ -174,8 +174,6 @@ def restore(
         settled |= distributed.told(cluster, settings.device, settings.precision)
         store.view(settings.weights)  # before anything begins
         begin = partial(_on_a_cluster, settings, cluster, home, settled["weights_sha256"], emit, stage)
-    if settings.save_masks is not None:
-        _refuse_mask_clash(todo, settings.save_masks)
     _writable(todo, home, stage)
     beside.prepare(settings)
     told = ("weights", "device", "precision", "precision_reason")
@@ -417,22 +415,12 @@ class _Looks:
             self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
 
 
-def _refuse_mask_clash(todo: JobList, folder: Path) -> None:
-    """Make sure that every mask that is kept has a name of its own, which is no picture's."""
-    taken = {os.path.realpath(path): job for job in todo.jobs for path in (job.image, job.output)}
-    for job in todo.jobs:
-        place = os.path.realpath(saved_mask(folder, job))
-        if place in taken:
-            both = f"the mask of {job.image} would fall on that of {taken[place].image}, or on a picture"
-            raise UsageError(f"--save-masks {folder}: {both}: choose a folder of its own, or rename one of the two")
-        taken[place] = job
-
-
 def _home(todo: JobList, stage: Stage) -> Path | None:
     """The folder on this machine for results, if there is one."""
-    if not stage.holds(todo.home):
+    here = [job.output.parent for job in todo.jobs if not stage.holds(job.output)]
+    if len(here) == len(todo.jobs):
         return todo.home
-    return next((job.output.parent for job in todo.jobs if not stage.holds(job.output)), None)
+    return here[0] if here else None  # what holds results here and elsewhere alike is no place for anything
 
 
 def journal_of(home: Path, settings: RestoreSettings, weights: str, hand: str = "") -> Journal:

@@ -13,7 +13,7 @@ import threading
 from collections import deque
 from collections.abc import Callable, Generator, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager, suppress
+from contextlib import closing, contextmanager, suppress
 from itertools import islice
 from pathlib import Path
 from typing import Any, Literal
@@ -394,6 +394,16 @@ def _layers(kinds: list[ColorInterp], alpha: int | None, *, inks: bool) -> tuple
     bands = [band for band in range(len(kinds)) if band != alpha]
     together = 4 if inks else 3 if len(bands) >= 3 and kinds[bands[0]] == ColorInterp.red else 1
     return (tuple(bands[:together]), *((band,) for band in bands[together:]))
+
+
+def pixel_bytes(path: Path) -> int:
+    """Bytes that a pixel takes in memory, of all bands together, from the head of a file alone.
+
+    Raises:
+        ItemError: Not a picture that can be opened.
+    """
+    with _gdal.reading(path), closing(_gdal.open(path)) as raster:
+        return sum(np.dtype(kind).itemsize for kind in raster.dtypes)
 
 
 def orientation(path: Path) -> int:

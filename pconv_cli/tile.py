@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pconv_cli import beside, companions, files, provenance
 from pconv_cli.canvas import Canvas
 from pconv_cli.colours import as_bytes
-from pconv_cli.errors import ItemError, OutputError, UsageError, refuse_losses
+from pconv_cli.errors import CHANGED, ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -277,6 +277,7 @@ class _Mask:
         self._source, self._settings = source, settings
         self.path = path
         self._turn = turn  # how the file lies against the picture, see `orientations.over`
+        self._state = None if path is None else files.state(path)
         self.mark = mark = settings.mask_from
         self.name = str(path) if path is not None else f"{mark or source.validity} of {source.path}"
         # What nobody has named has a meaning of its own, whatever is said of masks.
@@ -324,6 +325,15 @@ class _Mask:
             return None
         way_out = "one drawn on the pixels as stored needs the picture's EXIF orientation too"
         return f"{self.name}: lies on the picture as that is displayed, turned by EXIF; {way_out}"
+
+    def refuse_changed(self) -> None:
+        """Make sure that the file is what it was when it was chosen.
+
+        Raises:
+            ItemError: It is not.
+        """
+        if self.path is not None and files.state(self.path) != self._state:
+            raise ItemError(self.path, CHANGED)
 
     @property
     def own(self) -> bool:
@@ -527,6 +537,7 @@ class _Big:
         entry = beside.entry(
             weights, mask.path, str(mask.mark or source.validity), count, self._size, self._settings.dilate
         )
+        mask.refuse_changed()
         try:
             return provenance.merged(source.xmp, entry), ()
         except ValueError as error:

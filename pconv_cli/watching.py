@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
+from pconv_cli import files
 from pconv_cli.bench import RestoreSettings
 from pconv_cli.beside import folders
 from pconv_cli.errors import NothingToDo, UsageError
@@ -123,7 +124,9 @@ class Arrivals:
     def _still(self, job: Job, now: float) -> _State | None:
         """The state that a picture with its mask has been in for long enough; None where it has not."""
         try:
-            state = _State(_seen(job.image), None if job.mask is None else (str(job.mask), *_seen(job.mask)))
+            state = _State(
+                files.state(job.image), None if job.mask is None else (str(job.mask), *files.state(job.mask))
+            )
         except OSError:  # gone between two looks
             self._since.pop(job.image, None)
             return None
@@ -170,11 +173,6 @@ def watched(source: Path, masks: Path | None, output: str, settings: RestoreSett
     with suppress(NothingToDo):  # so far
         look()
     return look
-
-
-def _seen(path: Path) -> tuple[int, int]:
-    status = path.stat()
-    return status.st_size, status.st_mtime_ns
 
 
 def _some(names: list[str]) -> str:

@@ -250,9 +250,9 @@ def test_resume_takes_what_a_killed_run_has_left_and_makes_no_picture_again_that
     saved.work.pair()
     wanted = bench.Bench._record
 
-    def killed(self: Any, job: Any, target: Path, part: Path) -> None:
-        wanted(self, job, target, part)
-        if target == job.output:  # maps have their names by now, the result has not
+    def killed(self: Any, of: Any, target: Path, part: Path) -> None:
+        wanted(self, of, target, part)
+        if target == saved.work.out / "a.png":  # maps have their names by now, the result has not
             raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
@@ -274,6 +274,28 @@ def test_maps_that_somebody_has_changed_are_not_replaced_by_resume(saved: Saved)
     (saved.filled / "a.png").write_bytes(b"changed")
     assert "is there already" in saved.restore("--resume", code=1)
     assert (saved.filled / "a.png").read_bytes() == b"changed"
+
+
+@pytest.mark.parametrize("which", ["filled", "confidence"])
+def test_a_map_counts_as_made_only_if_it_was_made_with_the_result(saved: Saved, which: str) -> None:
+    saved.work.pair()
+    saved.restore("--resume")
+    assert "1 done before" in saved.restore("--resume")
+    path = getattr(saved, which) / "a.png"
+    own = path.read_bytes()
+    path.write_bytes(own[:-1] + b"!")
+    told = saved.restore("--resume", code=1)
+    assert f"{which}/a.png" in told and "is not what was saved with its picture" in told and "--overwrite" in told
+    path.write_bytes(own)
+    assert "1 done before" in saved.restore("--resume")
+    # A result of other content, without maps: those that are there are older.
+    saved.work.picture("a.png", hole=HOLE, seed=3)
+    kept, saved.maps = saved.maps, []
+    assert "1 restored" in saved.restore("--overwrite")
+    saved.maps = kept
+    assert "is not what was saved with its picture" in saved.restore("--resume", code=1)
+    assert "1 restored" in saved.restore("--resume", "--overwrite")
+    assert "1 done before" in saved.restore("--resume")
 
 
 # ---------------------------------------------------------------- provenance of pconv restore

@@ -415,23 +415,26 @@ def test_names_that_systems_keep_apart_are_accepted() -> None:
     assert len(find(masks="m.png").jobs) == 2
 
 
-@pytest.mark.parametrize("output", ["in", "in/", "./other/../in"])
-def test_results_may_not_replace_their_pictures(output: str) -> None:
-    make("in/sub/a.jpg", "m.png", "other/x")
-    with pytest.raises(UsageError, match=r"a\.jpg: its result would be written over .*a\.jpg"):
-        find(masks="m.png", output=output)
+@pytest.mark.parametrize("output", ["in", "in/", "./other/../in", "link"])
+def test_results_of_a_folder_do_not_get_among_its_pictures(output: str) -> None:
+    make("in/a.jpg", "in/sub/b.jpg", "m.png", "other/x")
+    link("link", "in")
+    for suffix in (None, ".png"):  # a.png would be a picture to the next run
+        with pytest.raises(UsageError, match=f"^{output}: the next run would take what is written there for pictures"):
+            find(masks="m.png", output=output, out_suffix=suffix)
 
 
-def test_results_beside_their_pictures_are_fine_under_other_names() -> None:
-    make("in/a.jpg", "m.png")
-    assert outputs(find(masks="m.png", output="in", out_suffix=".png")) == ["in/a.png"]
+def test_results_of_a_folder_do_not_get_among_its_masks() -> None:
+    make("in/a.jpg", "masks/a.png")
+    with pytest.raises(UsageError, match=r"^masks: the next run would take what is written there for masks"):
+        find(output="masks")
+    assert outputs(find(output="masks/out")) == ["masks/out/a.jpg"]
 
 
-def test_results_may_not_replace_pictures_behind_a_link() -> None:
-    make("in/a.jpg", "m.png")
-    link("out", "in")
-    with pytest.raises(UsageError, match="written over"):
-        find(masks="m.png")
+def test_the_result_of_one_picture_may_lie_beside_it_and_its_mask() -> None:
+    make("in/a.jpg", "in/a_mask.png", "masks/a.png")
+    assert outputs(find(source="in/a.jpg", masks="in", output="in", out_suffix=".png")) == ["in/a.png"]
+    assert outputs(find(source="in/a.jpg", masks="masks/a.png", output="masks")) == ["masks/a.jpg"]
 
 
 def test_results_may_not_replace_what_a_linked_picture_stands_for() -> None:
@@ -439,12 +442,6 @@ def test_results_may_not_replace_what_a_linked_picture_stands_for() -> None:
     link("in/a.jpg", "../store/a.jpg")
     with pytest.raises(UsageError, match="written over"):
         find(masks="m.png", output="store")
-
-
-def test_results_may_not_replace_masks() -> None:
-    make("in/a.png", "masks/a.png")
-    with pytest.raises(UsageError, match="written over masks"):
-        find(output="masks")
 
 
 def test_results_may_not_replace_masks_that_no_picture_uses() -> None:
@@ -534,6 +531,8 @@ def test_an_output_name_of_an_unknown_format_is_refused_and_not_made_a_folder() 
     make("b.jpg", "m.png")
     with pytest.raises(UsageError, match=r"o\.gif: not a format"):
         find(source="b.jpg", masks="m.png", output="o.gif")
+    with pytest.raises(UsageError, match=r"o\.jp2: not a format"):
+        find(source="b.jpg", masks="m.png", output="o.jp2")
     assert outputs(find(source="b.jpg", masks="m.png", output="o.gif/")) == ["o.gif/b.jpg"]
     assert outputs(find(source="b.jpg", masks="m.png", output="scans.2026")) == ["scans.2026/b.jpg"]
 
@@ -597,3 +596,31 @@ def test_the_folder_for_the_results_of_a_list_is_no_file() -> None:
     make("out")
     with pytest.raises(UsageError, match="is a file, but the results need a folder"):
         listed(("a.png", "m.png", None), output="out")
+
+
+@pytest.mark.parametrize(
+    ("written", "home"),
+    [
+        (["out/b.png"], "out"),
+        (["out/a.png", "out/x/b.png"], "out"),
+        (["out/x/a.png", "out/y/b.png"], "out"),
+        (["out/x/a.png", "out/x/deep/b.png", "./other/../out/y/z/c.png"], "out"),
+    ],
+)
+def test_the_results_of_a_list_have_the_folder_that_holds_them_all(written: list[str], home: str) -> None:
+    make("other/x")
+    rows = [(f"{number}.png", "m.png", name) for number, name in enumerate(written)]
+    assert listed(*rows).home.resolve() == Path(home).resolve()
+    assert listed(*rows, output="elsewhere").home == Path("elsewhere")
+
+
+@pytest.mark.parametrize("why", ["a root", "no right"])
+def test_results_of_a_list_that_are_too_far_apart_have_the_folder_of_the_first(
+    why: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    first, second = tmp_path / "x" / "a.png", tmp_path / "y" / "b.png"
+    if why == "a root":
+        second = Path(tmp_path.anchor) / "pconv-nowhere" / "b.png"
+    else:
+        monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != tmp_path)
+    assert listed(("a.png", "m.png", str(first)), ("b.png", "m.png", str(second))).home == tmp_path / "x"

@@ -70,7 +70,7 @@ def make(book: Journal, image: Path, mask: Path | None, output: Path, content: b
     with files.whole(output, overwrite=True) as stream:
         stream.write(content)
         stream.flush()
-        book.record(image, mask, output, Path(stream.name))
+        book.record(book.contents(image, mask), output, Path(stream.name))
 
 
 @pytest.fixture
@@ -255,7 +255,7 @@ def test_a_journal_cut_anywhere_keeps_its_whole_entries_and_takes_new_ones(place
         with place.open() as book:
             found = [book.done(place.image, place.mask, output) for output in outputs]
             assert found == [end <= length for end in ends], length
-            book.record(place.image, place.mask, outputs[1], outputs[1])
+            book.record(book.contents(place.image, place.mask), outputs[1], outputs[1])
         assert place.done(output=outputs[1]), length
 
 
@@ -373,7 +373,7 @@ with Journal(root / "out" / sys.argv[3], "key") as book:
     for number in range(300):
         output = root / "out" / f"{mine}{number}.png"
         output.write_bytes(b"restored")
-        book.record(root / "a.png", root / "m.png", output, output)
+        book.record(book.contents(root / "a.png", root / "m.png"), output, output)
 """
 
 
@@ -401,7 +401,7 @@ def test_threads_share_a_journal(place: Place) -> None:
             for number in range(20):
                 # Few names for many entries: two threads add to one output's entries at the same time.
                 make(book, place.image, place.mask, place.out / f"{mine}.png", b"%d" % number)
-                book.record(place.image, None, place.out / "shared.png", place.out / f"{mine}.png")
+                book.record(book.contents(place.image, None), place.out / "shared.png", place.out / f"{mine}.png")
 
         threads = [threading.Thread(target=work, args=(mine,)) for mine in range(4)]
         for thread in threads:
@@ -545,7 +545,7 @@ def test_an_entry_is_on_the_disk_before_it_counts(place: Place, monkeypatch: pyt
     with place.open() as book:
         place.output.write_bytes(b"restored")
         monkeypatch.setattr(os, "fsync", watched)
-        book.record(place.image, place.mask, place.output, place.output)
+        book.record(book.contents(place.image, place.mask), place.output, place.output)
     assert sizes == [place.path.stat().st_size]
 
 
@@ -563,7 +563,7 @@ def test_a_closed_journal_answers_but_writes_nowhere(place: Place, closed: Journ
     with (place.root / "unlucky").open("wb"):  # may have got the number of the closed file
         assert closed.done(place.image, place.mask, place.output)
         with pytest.raises(OSError):
-            closed.record(place.image, None, place.output, place.output)
+            closed.record(closed.contents(place.image, None), place.output, place.output)
     assert (place.root / "unlucky").read_bytes() == b"" and place.path.read_bytes() == before
 
 
@@ -579,11 +579,55 @@ def test_what_another_process_has_made_since_is_known(place: Place) -> None:
         assert mine.done(place.image, place.mask, place.output) and mine.made(place.output)
 
 
+def test_what_another_process_has_made_anew_since_is_known(place: Place) -> None:
+    place.make(content=b"first try")
+    with place.open() as mine, place.open("other") as others:
+        make(others, place.image, place.mask, place.output, b"other try")  # as long as the first
+        assert mine.made(place.output) and not mine.done(place.image, place.mask, place.output)
+        place.image.write_bytes(b"another picture")
+        with place.open() as same:
+            make(same, place.image, place.mask, place.output, b"third try")
+        assert mine.done(place.image, place.mask, place.output) and mine.made(place.output)
+
+
+def test_a_line_that_another_process_is_writing_is_read_once_it_is_whole(place: Place) -> None:
+    place.make()
+    data = place.path.read_bytes()
+    place.path.write_bytes(data[:-9])
+    with place.open() as mine:
+        assert not mine.done(place.image, place.mask, place.output)
+        with place.path.open("ab") as stream:
+            stream.write(data[-9:])
+        assert mine.done(place.image, place.mask, place.output)
+
+
+def test_what_runs_of_folders_inside_have_noted_is_known(place: Place) -> None:
+    inside = place.out / "box" / "sub"
+    inside.mkdir(parents=True)
+    for folder, name in ((inside, "a.png"), (inside.parent, "sub/b.png"), (inside.parent, "c.png")):
+        with Journal(folder / NAME, "key", "worker" if name == "c.png" else "") as book:
+            make(book, place.image, place.mask, folder / name)
+    with place.open() as whole:
+        for name in ("box/sub/a.png", "box/sub/b.png", "box/c.png"):
+            assert whole.done(place.image, place.mask, place.out / name), name
+            assert whole.made(place.out / name)
+        make(whole, place.image, place.mask, place.out / "d.png")
+    with Journal(inside / NAME, "key") as book:  # whoever has less in view knows of nothing above it
+        assert not book.done(place.image, place.mask, place.out / "d.png")
+
+
+def test_a_folder_that_has_not_changed_is_not_listed_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    place.make()
+    with place.open() as book:
+        monkeypatch.setattr(Path, "glob", None)
+        assert not book.done(place.mask, place.mask, place.output)
+
+
 def test_workers_on_several_machines_append_to_files_of_their_own_and_know_of_each_others(place: Place) -> None:
     with Journal(place.path, "key", "one") as one, Journal(place.path, "key", "two") as two:
         part = place.out / "part"
         part.write_bytes(b"restored")
-        one.record(place.image, place.mask, place.output, part)
+        one.record(one.contents(place.image, place.mask), place.output, part)
         part.replace(place.output)
         assert two.done(place.image, place.mask, place.output)
     assert place.path.read_bytes() == b"", "the shared file is for locks alone then"

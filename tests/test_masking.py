@@ -14,8 +14,10 @@ import rasterio
 from conftest import Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image
+from rasterio.transform import Affine
 from test_detection import line, overlap, painted, scan, scene, specks
 
+from pconv_cli import files as filing
 from pconv_cli import masking
 from pconv_cli.cli import app
 from pconv_cli.images import read_mask, read_picture
@@ -117,6 +119,24 @@ def test_what_is_there_is_not_replaced_without_overwrite(work: Workplace, pconv:
     assert white(work.out / "a.png").any() and files(work.out) == ["a.png"]
 
 
+def test_memory_that_runs_out_fails_one_picture_and_the_others_go_on(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "b.png", seed=1)
+    found = masking._found
+
+    def once(*given: Any) -> None:
+        monkeypatch.setattr(masking, "_found", found)
+        raise MemoryError
+
+    monkeypatch.setattr(masking, "_found", once)
+    assert pconv("mask", work.pictures, work.out, "--jobs", "1", "--json") == 1
+    first, second, _ = pconv.documents
+    assert first["status"] == "failed" and "too big for the memory" in first["reason"] and second["status"] == "made"
+    assert files(work.out) == ["b.png"]
+
+
 def test_a_picture_that_fails_is_one_line_and_the_others_go_on(work: Workplace, pconv: Pconv) -> None:
     damaged(work.pictures / "a.png")
     (work.pictures / "bad.png").write_bytes(b"no picture")
@@ -156,12 +176,50 @@ def test_pictures_of_one_name_have_a_mask_each_and_those_are_found_again(work: W
     seen = work.root / "seen"
     assert pconv("mask", work.pictures, work.out, "--overlay", seen) == 0
     assert files(work.out) == files(seen) == ["a.jpg.png", "a.png.png", "b.png"]
-    (work.out / "b.png").unlink()  # as if it had been killed in between
+    (work.out / "b.png").unlink()
+    (seen / "b.png").unlink()
     assert pconv("mask", work.pictures, work.out, "--overlay", seen, "--resume") == 0
-    assert files(work.out) == ["a.jpg.png", "a.png.png", "b.png"]
+    assert files(work.out) == files(seen) == ["a.jpg.png", "a.png.png", "b.png"]
     restored = work.root / "restored"
     assert pconv("restore", work.pictures, work.out, restored, "--weights", "none", "--device", "cpu") == 0
     assert sorted(path.name for path in restored.glob("[!.]*")) == ["a.jpg", "a.png", "b.png"]
+
+
+def test_a_drawing_that_is_there_is_not_replaced_by_a_run_that_goes_on(work: Workplace, pconv: Pconv) -> None:
+    for name in ("a.png", "b.png"):
+        damaged(work.pictures / name)
+    seen = work.root / "seen"
+    seen.mkdir()
+    (seen / "a.png").write_bytes(b"somebody else's")
+    line = ("mask", work.pictures, work.out, "--overlay", seen, "--resume")
+    assert pconv(*line) == 1 and "seen/a.png" in pconv.err and "--overwrite" in pconv.err
+    assert (seen / "a.png").read_bytes() == b"somebody else's" and files(work.out) == ["b.png"]
+    assert pconv(*line, "--overwrite") == 0
+    assert files(work.out) == files(seen) == ["a.png", "b.png"] and pixels(seen / "a.png").shape[2] == 3
+
+
+def test_a_tiff_of_many_bands_is_taken_in_strips_where_memory_would_not_do(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    colours = pixels(damaged(work.root / "a.png"))
+    height, width, _ = colours.shape
+    bands = np.moveaxis(np.concatenate([colours, np.zeros((height, width, 117), np.uint8)], axis=2), 2, 0)
+    form = {"width": width, "height": height, "count": 120, "dtype": "uint8", "photometric": "RGB"}
+    with rasterio.open(work.pictures / "a.tif", "w", "GTiff", transform=Affine(2, 0, 0, 0, -2, 40), **form) as file:
+        file.write(bands)
+    assert pconv("mask", work.pictures, work.out, "--detect", "dust") == 0
+    strips: list[Path] = []
+    real = masking._InStrips.made
+
+    def made(self: Any, report: Any) -> Any:
+        strips.append(self._job.image)
+        return real(self, report)
+
+    monkeypatch.setattr(masking._InStrips, "made", made)
+    monkeypatch.setattr(masking, "memory_available", lambda: width * height * 100)
+    again = work.root / "again"
+    assert pconv("mask", work.pictures, again, "--detect", "dust") == 0, pconv.err
+    assert strips == [work.pictures / "a.tif"] and np.array_equal(white(again / "a.png"), white(work.out / "a.png"))
 
 
 def test_masks_that_are_there_are_left_alone_by_a_run_that_goes_on(work: Workplace, pconv: Pconv) -> None:
@@ -194,7 +252,7 @@ def test_a_small_share_to_warn_of_is_not_rounded_away(work: Workplace, pconv: Pc
 def test_the_pictures_folder_is_no_place_for_masks(work: Workplace, pconv: Pconv) -> None:
     damaged(work.pictures / "a.jpg", quality=95)
     assert pconv("mask", work.pictures, f"{work.pictures}/.") == 2
-    assert "take the masks there for pictures" in pconv.err and files(work.pictures) == ["a.jpg"]
+    assert "take what is written there for pictures" in pconv.err and files(work.pictures) == ["a.jpg"]
 
 
 def test_auto_is_more_careful_than_what_is_asked_for_by_name_unless_it_is_told(work: Workplace, pconv: Pconv) -> None:
@@ -451,6 +509,45 @@ def test_restore_goes_on_where_it_was_unless_it_is_to_look_differently(work: Wor
     again = ("--sensitivity", "0.7", "--resume")
     assert pconv("restore", work.pictures, work.out, "--detect", "dust", *again, *plain) == 1
     assert "other settings" in pconv.err
+
+
+def test_masks_that_are_kept_are_of_their_results_and_replace_nothing_else(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged(work.pictures / "a.png")
+    kept = work.root / "kept"
+    plain = ("--detect", "dust", "--weights", "none", "--device", "cpu", "--json", "--resume", "--save-masks")
+    kept.mkdir()
+    (kept / "a.png").write_bytes(b"somebody else's")
+    assert pconv("restore", work.pictures, work.out, *plain, kept) == 1
+    assert "is there already" in pconv.err and (kept / "a.png").read_bytes() == b"somebody else's"
+    (kept / "a.png").unlink()
+    with monkeypatch.context() as patch:  # killed when the mask is there, and its result is not yet
+        patch.setattr(filing, "place", killed_at(work.out / "a.png"))
+        assert pconv("restore", work.pictures, work.out, *plain, kept) == 130
+    assert files(kept) == ["a.png"] and not (work.out / "a.png").exists()
+    for status in ("restored", "done_before"):
+        assert pconv("restore", work.pictures, work.out, *plain, kept) == 0, pconv.err
+        assert pconv.documents[0]["status"] == status
+    assert pconv("restore", work.pictures, work.out, *plain, work.root / "kept2") == 1
+    assert "is not there, and its picture done: add --overwrite" in pconv.err
+    assert pconv("restore", work.pictures, work.out, *plain, work.root / "kept2", "--overwrite") == 0
+    assert (work.root / "kept2" / "a.png").read_bytes() == (kept / "a.png").read_bytes()
+    (kept / "a.png").write_bytes(b"corrected by hand")
+    assert pconv("restore", work.pictures, work.out, *plain, kept) == 1
+    assert "is not what was saved with its picture" in pconv.err
+    assert (kept / "a.png").read_bytes() == b"corrected by hand"
+
+
+def killed_at(target: Path) -> Any:
+    real = filing.place
+
+    def place(part: Path, to: Path, *, overwrite: bool) -> None:
+        if to == target:
+            raise KeyboardInterrupt
+        real(part, to, overwrite=overwrite)
+
+    return place
 
 
 @pytest.mark.parametrize(

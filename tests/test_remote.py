@@ -26,7 +26,7 @@ import pytest
 from conftest import Workplace, box
 from moto.server import ThreadedMotoServer
 
-from pconv_cli import events, remote
+from pconv_cli import bench, events, remote
 from pconv_cli.cli.app import main
 from pconv_cli.errors import ItemError, UsageError
 from pconv_cli.remote import Stage, is_url
@@ -506,6 +506,28 @@ def test_resume_leaves_out_what_was_made_of_the_same_and_fetches_nothing_for_it(
     assert bucket.files("out")["d.png"] == local["d.png"] and bucket.files("out")["a.png"] != local["a.png"]
 
 
+@pytest.mark.parametrize("which", ["picture", "mask"])
+def test_a_note_tells_of_what_was_read_and_of_nothing_that_has_come_since(
+    which: str, work: Workplace, bucket: Bucket, pconv: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, _ = work.pair("a.png")
+    real = bench.write_picture
+
+    def late(*arguments: Any, **options: Any) -> Any:
+        written = real(*arguments, **options)
+        if which == "picture":
+            work.picture("a.png", seed=9)
+        else:
+            work.mask("a.png", box(48, 40, 30, 5, 40, 12))
+        return written
+
+    with monkeypatch.context() as patch:
+        patch.setattr(bench, "write_picture", late)
+        assert pconv(image, work.masks, f"{bucket.url}/out/").code == 0
+    ran = pconv(image, work.masks, f"{bucket.url}/out/", "--resume")
+    assert ran.code == 1 and "made from other content" in ran.err
+
+
 def test_resume_from_storage_into_a_folder(
     work: Workplace, bucket: Bucket, local: dict[str, bytes], pconv: Callable[..., Ran]
 ) -> None:
@@ -854,7 +876,7 @@ def test_2_where_two_masks_fit_and_where_results_would_fall_on_pictures(
     work.pair("a.png")
     source = bucket.put(work.pictures, "in")
     ran = pconv(source, work.masks, source, "--overwrite")
-    assert ran.code == 2 and f"would be written over {source}/a.png" in ran.err
+    assert ran.code == 2 and f"{source}: the next run would take what is written there for pictures" in ran.err
     work.mask("a.bmp", box(48, 40, 0, 0, 4, 4))
     masks = bucket.put(work.masks, "masks")
     ran = pconv(source, masks, work.out)

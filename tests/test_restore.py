@@ -24,6 +24,7 @@ from pconv_cli.encoders import encoded
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.journal import NAME
+from pconv_cli.layers import View
 from pconv_cli.manifest import Row
 from pconv_cli.manifest import read as read_manifest
 from pconv_cli.marks import parse
@@ -705,6 +706,20 @@ def test_failed_pictures_are_listed_so_that_the_list_restores_them_once_they_are
     assert [item.status for item in report.items] == ["restored"]
 
 
+@pytest.mark.parametrize("broken", [["sub/b.png"], ["sub/b.png", "other/c.png"]])
+def test_a_run_that_goes_on_knows_what_its_list_of_failures_has_made(work: Workplace, broken: list[str]) -> None:
+    good = {name: work.pair(name)[0].read_bytes() for name in ("a.png", "sub/b.png", "other/c.png")}
+    for name in broken:
+        (work.pictures / name).write_bytes(good[name][:100])
+    listed = work.root / "failed.csv"
+    assert go(work, failed_list=listed)[0].count("failed") == len(broken)
+    for name in broken:
+        (work.pictures / name).write_bytes(good[name])
+    chosen = RestoreSettings(weights="none", device="cpu", precision="fp32")
+    restore(plan_listed(read_manifest(listed), None, chosen), chosen, lambda event: None)
+    assert set(statuses(go(work, resume=True)[0]).values()) == {"done_before"}
+
+
 def test_a_list_of_failures_is_written_even_when_there_are_none(work: Workplace) -> None:
     work.pair()
     go(work, failed_list=work.root / "failed.jsonl")
@@ -742,6 +757,42 @@ def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_f
     assert "--max-megapixels 0" in str(report.items[0].reason)
     report, _ = go(work, max_megapixels=0, overwrite=True)
     assert statuses(report) == {"a.png": "restored", "b.png": "restored"}
+
+
+def banded(work: Workplace, bands: int, kind: str) -> None:
+    """A TIFF of any number of bands, and its mask."""
+    work.mask("a.png", box(48, 40, 5, 5, 20, 20))
+    form = {"width": 48, "height": 40, "count": bands, "dtype": kind, "photometric": "RGB"}
+    values = np.random.default_rng(0).uniform(0, 1 if kind == "float32" else 200, (bands, 40, 48))
+    with rasterio.open(work.pictures / "a.tif", "w", "GTiff", transform=Affine(2, 0, 0, 0, -2, 40), **form) as file:
+        file.write(values.astype(kind))
+
+
+@pytest.mark.parametrize(
+    ("bands", "kind", "each"), [(3, "uint8", 64), (3, "uint16", 64), (120, "uint8", 960), (120, "float32", 3840)]
+)
+def test_what_a_picture_takes_of_memory_goes_by_its_bands(work: Workplace, bands: int, kind: str, each: int) -> None:
+    banded(work, bands, kind)
+    settings = RestoreSettings(weights="none")
+    (job,) = plan(work.pictures, work.masks, str(work.out), settings).jobs
+    assert bench.Reader(settings, View()).cost(job) == 48 * 40 * each
+
+
+def test_what_a_plain_picture_takes_of_memory(work: Workplace) -> None:
+    for name in ("a.png", "b.jpg"):
+        work.pair(name)
+    settings = RestoreSettings(weights="none")
+    jobs = plan(work.pictures, work.masks, str(work.out), settings).jobs
+    assert {bench.Reader(settings, View()).cost(job) for job in jobs} == {48 * 40 * 24}
+
+
+def test_a_picture_of_many_bands_that_does_not_fit_into_memory_is_refused(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    banded(work, 120, "float32")
+    monkeypatch.setattr(bench, "memory_available", lambda: 48 * 40 * 1000)
+    (item,) = go(work)[0].items
+    assert item.status == "failed" and "use `pconv tile`" in str(item.reason)
 
 
 def test_a_mask_that_lies_elsewhere_on_the_map_is_refused(work: Workplace) -> None:
@@ -901,6 +952,48 @@ def test_done_means_same_content_settings_and_output_and_what_is_not_is_never_ov
     report, _ = go(work, overwrite=True, **settings)
     others = "restored" if changed == "settings" else "done_before"
     assert statuses(report) == {"a.png": "restored", "b.png": others}
+
+
+@pytest.mark.parametrize("several", [True, False])
+@pytest.mark.parametrize("which", ["picture", "mask"])
+@pytest.mark.parametrize("how", ["replaced", "gone"])
+def test_what_changes_while_it_is_restored_fails_and_is_done_by_the_next_run(
+    work: Workplace, which: str, how: str, several: bool
+) -> None:
+    image, _ = work.pair("a.png")
+    path = image if which == "picture" else work.masks / "a.png"
+    other = work.root / "new.png"
+    Image.fromarray(texture(48, 40, seed=9) if which == "picture" else box(48, 40, 30, 5, 40, 12)).save(other)
+    chosen = RestoreSettings(weights="none", device="cpu", precision="fp32")
+
+    def change(event: Event) -> None:
+        if isinstance(event, ItemStarted):
+            path.unlink() if how == "gone" else path.write_bytes(other.read_bytes())
+
+    todo = plan(
+        work.pictures if several else image, work.masks, str(work.out if several else work.out / "a.png"), chosen
+    )
+    (item,) = restore(todo, chosen, change).items
+    assert (item.status, item.path) == ("failed", str(path))
+    assert item.reason == "was changed while it was being restored: run it again"
+    assert not files(work.out)
+    other.replace(path)
+    assert statuses(go(work, resume=True)[0]) == {"a.png": "restored"}
+    assert statuses(go(work, resume=True)[0]) == {"a.png": "done_before"}
+
+
+def test_a_change_on_the_way_does_not_make_an_older_result_that_of_what_came(work: Workplace) -> None:
+    image, _ = work.pair("a.png")
+    go(work)
+    before = files(work.out)
+
+    def change(event: Event) -> None:
+        if isinstance(event, ItemStarted):
+            Image.fromarray(texture(48, 40, seed=9)).save(image)
+
+    assert statuses(go(work, emit=change, overwrite=True)[0]) == {"a.png": "failed"} and files(work.out) == before
+    report, _ = go(work, resume=True)
+    assert statuses(report) == {"a.png": "failed"} and "made from other content" in str(report.items[0].reason)
 
 
 def test_a_killed_run_leaves_nothing_half_written_that_resume_does_not_clear_away(work: Workplace) -> None:

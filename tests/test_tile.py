@@ -34,7 +34,7 @@ from rasters import POSITIONS, directories, give_tags
 from pconv_cli import engine
 from pconv_cli import tile as use_case
 from pconv_cli.cli import app
-from pconv_cli.errors import UsageError, WeightsError
+from pconv_cli.errors import CHANGED, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
 from pconv_cli.images import read_mask, read_picture
 from pconv_cli.marks import parse
@@ -1786,3 +1786,15 @@ def test_memory_does_not_grow_with_the_picture(place: Place) -> None:
             around = raster.read(window=rasterio.windows.Window(x - 5, y - 5, 20, 20))
             assert set(np.unique(around)) <= {120, 0}
             assert (raster.read(window=rasterio.windows.Window(x, y, 12, 9)) == 120).all()
+
+
+def test_the_provenance_names_no_mask_that_has_come_meanwhile(place: Place) -> None:
+    place.fill_in()
+
+    def change(event: Event) -> None:
+        if isinstance(event, ItemStarted):
+            Image.fromarray(LARGE).save(place.mask)
+
+    (item,) = go(place, emit=change, provenance=True)[0].items
+    assert (item.status, item.path, item.reason) == ("failed", str(place.mask), CHANGED)
+    assert names(place.root) == ["big.tif", "m.png"]

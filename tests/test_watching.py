@@ -24,8 +24,8 @@ from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli.app import run
 from pconv_cli.detection import Detect
-from pconv_cli.errors import UsageError
-from pconv_cli.events import Event, ItemDone, ItemFailed, Notice, RunFinished, RunStarted
+from pconv_cli.errors import CHANGED, UsageError
+from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted
 from pconv_cli.jobs import JobList
 from pconv_cli.journal import NAME
 from pconv_cli.marks import parse
@@ -132,6 +132,25 @@ def test_where_damage_is_detected_no_mask_is_waited_for(watcher: Watcher) -> Non
     watcher(detect=Detect(("dust",)), save_masks=kept)
     assert [event.name for event in watcher.told(ItemDone)] == ["a.png"] and not watcher.told(ItemFailed)
     assert [path.name for path in kept.iterdir()] == ["a.png"]
+
+
+def test_what_changes_while_it_is_restored_is_tried_again_once_it_is_still(watcher: Watcher) -> None:
+    path, hole = watcher.work.pair("a.png")
+    real, changed = watcher.listen, list[float]()
+
+    def listen(event: Event) -> None:
+        if isinstance(event, ItemStarted) and not changed:
+            changed.append(watcher.days.now)
+            watcher.days.last = watcher.days.now
+            watcher.work.picture("a.png", hole=hole, seed=9)
+        real(event)
+
+    watcher.listen = listen  # type: ignore[method-assign]
+    watcher()
+    assert [event.reason for event in watcher.told(ItemFailed)] == [CHANGED]
+    assert watcher.done() == ["a.png"] and watcher.at["a.png"] >= changed[0] + SETTLE
+    outside = ~hole
+    assert (pixels(watcher.work.out / "a.png")[outside] == pixels(path)[outside]).all()
 
 
 def test_a_change_of_time_alone_is_a_change(watcher: Watcher) -> None:

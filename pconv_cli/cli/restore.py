@@ -70,8 +70,8 @@ def command(
             metavar="IN MASKS OUT",
             help="IN: a folder of pictures (searched recursively), or one. MASKS: a folder of masks (NAME.*, "
             "NAME_mask.* or NAME.EXT.*), or one mask for all; left out with --mask-from and --detect. OUT: a "
-            "folder for the results, or a file if IN is one; never IN itself. A single picture, or mask, may be - "
-            "for standard input, OUT for output. All may be URLs: s3://, gs://, and to read also https://; needs "
+            "folder for the results, or a file if IN is one; never IN or MASKS itself. A single picture, or mask, may "
+            "be - for standard input, OUT for output. All may be URLs: s3://, gs://, and to read also https://; needs "
             "pip install 'pconv[remote]'.",
         ),
     ] = None,
