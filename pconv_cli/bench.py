@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 import torch
@@ -32,6 +32,7 @@ from pconv_cli.images import (
     is_tiff,
     looks_like_a_photograph,
     may_be_deep,
+    orientation,
     probe,
     read_mask,
     read_picture,
@@ -42,6 +43,7 @@ from pconv_cli.journal import Contents, Journal
 from pconv_cli.layers import Layer, Raw, View, filling_gaps, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
+from pconv_cli.orientations import EITHER, could_be_either
 from pconv_cli.picture import MaskImage, Picture, align_mask
 from pconv_cli.process import memory_available
 from pconv_cli.regions import Window
@@ -64,7 +66,6 @@ class RestoreSettings(Settings):
     """How to restore pictures, beyond what all ways of restoring share.
 
     Attributes:
-        mask_on: Whether masks were drawn on pictures as displayed or as stored; `auto` goes by their size.
         format: A key of `images.FORMATS` for the outputs, or None to keep each picture's own.
         resume: Leave out what an earlier run has done, from the same content, with the same settings and weights.
         max_failures: How many pictures may fail before no other is begun; None: any number.
@@ -74,7 +75,6 @@ class RestoreSettings(Settings):
         save_masks: A folder for what was detected, as masks.
     """
 
-    mask_on: Literal["auto", "displayed", "stored"] = "auto"
     format: str | None = None
     resume: bool = False
     max_failures: int | None = None
@@ -319,7 +319,7 @@ class Reader:
             made = Planned.of(picture, hole, visible, settings, self._view)
         except ValueError as error:
             raise ItemError(job.image, str(error)) from error
-        notices = self._notices(job, hole)
+        notices = self._notices(job, picture, hole)
         return Work(made.picture, hole, made.layers, made.fillings, job, started, states, notices=notices)
 
     def done_before(self, job: Job) -> bool:
@@ -336,9 +336,11 @@ class Reader:
                 return True
             if not settings.overwrite:
                 why = "is not there, and its picture done"
+                also = ""
                 if os.path.lexists(wrong):
                     why = "is not what was saved with its picture, which is done"
-                raise ItemError(wrong, f"{why}: add --overwrite to make both again")
+                    also = "; of a mask that was corrected, restore with its folder as MASKS instead, and --overwrite"
+                raise ItemError(wrong, f"{why}: add --overwrite to make both again{also * (wrong == job.found)}")
         if settings.overwrite:
             return False
         if journal is not None and journal.made(job.output):
@@ -401,7 +403,7 @@ class Reader:
             visible = None if (visible | hole).all() else visible | hole
         return hole, visible, ~hole if visible is None else ~hole & visible
 
-    def _notices(self, job: Job, hole: NDArray[np.bool_]) -> tuple[str, ...]:
+    def _notices(self, job: Job, picture: Picture, hole: NDArray[np.bool_]) -> tuple[str, ...]:
         """What there is to say of a mask.
 
         Raises:
@@ -410,7 +412,12 @@ class Reader:
         if job.mask is None or self._settings.mask_from is not None:
             return ()
         if hole.any():
-            return (f"{job.mask} {GREY}",) if looks_like_a_photograph(job.mask, hole) else ()
+            told: tuple[str, ...] = (GREY,) if looks_like_a_photograph(job.mask, hole) else ()
+            if self._settings.mask_on == "auto" and picture.orientation != 1:
+                width, height = probe(job.mask)
+                lying = (height, width), orientation(job.mask), (picture.height, picture.width), picture.orientation
+                told += (EITHER,) if could_be_either(*lying) else ()
+            return tuple(f"{job.mask} {what}" for what in told)
         from pconv_cli.strips import is_plain
 
         plain = False

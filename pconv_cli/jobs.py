@@ -504,6 +504,8 @@ def _targets(
         if re.fullmatch(r"\.[A-Za-z][A-Za-z0-9]{1,4}", place.suffix):
             known = _listed(suffixes)
             raise UsageError(f"{place}: not a format that can be written: use {known}, or end a folder's name with /")
+    if kind == "file" and not source_is_folder:
+        raise UsageError(f"{place}: is a file whose name tells no format: use {_listed(suffixes)}, or a folder")
     if kind == "file":
         raise UsageError(f"{place}: is a file, but the results need a folder: give the name of a folder")
     if source_is_folder and kind != "folder" and not closed and _is_picture(place, suffixes):

@@ -13,6 +13,9 @@ from numpy.typing import NDArray
 DrawnOn = Literal["auto", "displayed", "stored"]
 """What the author of a mask saw; `auto`: whichever agrees in size, and "displayed" where both do."""
 
+EITHER = "lies on the picture as that is displayed, turned by EXIF; if it was drawn as stored, --mask-on stored"
+"""What to say of a mask whose size leaves open what its author saw."""
+
 
 def displayed(array: NDArray[Any], orientation: int) -> NDArray[Any]:
     """Turn what lies as stored, `(h, w, ...)`, to how an orientation displays it; a view."""
@@ -63,3 +66,11 @@ def over(
     sizes = sizes or [f"{shown[1]} x {shown[0]}"]
     reason = f"mask is {width} x {height}, the picture {' or '.join(sizes)}: they must agree"
     raise ValueError(f"{reason}; masks are never stretched")
+
+
+def could_be_either(mask: tuple[int, int], own: int, picture: tuple[int, int], orientation: int) -> bool:
+    """Whether the size of a mask that lies over its picture leaves open what its author saw, and it matters.
+
+    The arguments are those of `over`.
+    """
+    return mask == picture and over(mask, own, picture, orientation) != 1

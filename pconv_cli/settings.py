@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from pconv_cli.errors import UsageError
 from pconv_cli.marks import Mark
+from pconv_cli.orientations import DrawnOn
 from pconv_cli.tiles import SMALLEST_TILE
 
 if TYPE_CHECKING:
@@ -45,6 +46,7 @@ class Settings:
         jobs: Threads that read, and as many that write, or so many processes that do both where there is much to do;
             None for a number that suits the machine.
         invert_mask: Masks are black where damaged instead of white.
+        mask_on: What masks were drawn on: pictures as displayed or as stored; `auto` goes by their size.
         dilate: Pixels that damage is grown by.
         mask_from: How pictures themselves show what is damaged; None: masks are files.
         linear: Values are linear in light where no colour profile says what they are.
@@ -64,6 +66,7 @@ class Settings:
     batch_size: int | None = None
     jobs: int | None = None
     invert_mask: bool = False
+    mask_on: DrawnOn = "auto"
     dilate: int = 0
     mask_from: Mark | None = None
     linear: bool = False

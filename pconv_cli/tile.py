@@ -44,7 +44,7 @@ from pconv_cli.images import READ_SUFFIXES, orientation
 from pconv_cli.layers import Layer, Spread, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips, turned_strips
-from pconv_cli.orientations import displayed_size, over
+from pconv_cli.orientations import EITHER, could_be_either, displayed_size, over
 from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
@@ -273,9 +273,12 @@ def _deliver(stage: Stage, output: Path, settings: Settings) -> None:
 class _Mask:
     """Where the damage of one picture is written down."""
 
-    def __init__(self, source: Source, path: Path | None, settings: Settings, turn: int = 1) -> None:
+    def __init__(
+        self, source: Source, path: Path | None, settings: Settings, turn: int = 1, doubt: str | None = None
+    ) -> None:
         self._source, self._settings = source, settings
         self.path = path
+        self.doubt = doubt  # what there is to say of how it lies
         self._turn = turn  # how the file lies against the picture, see `orientations.over`
         self._state = None if path is None else files.state(path)
         self.mark = mark = settings.mask_from
@@ -309,22 +312,15 @@ class _Mask:
         width, height = mask_size(path)
         size = source.height, source.width
         try:
-            turn = over((height, width), orientation(path), size, orientation(source.path))
+            lying = (height, width), orientation(path), size, orientation(source.path)
+            turn = over(*lying, settings.mask_on)
         except ValueError as error:
             _, way_out = off_the_map(path, source)
             way = f"; {way_out}" if way_out else ""
             raise ItemError(path, f"{error}{way}") from error
         refuse_elsewhere(path, source)
-        return cls(source, path, settings, turn)
-
-    @property
-    def notice(self) -> str | None:
-        """What there is to say where a mask of its size could lie in two ways; None where it could not."""
-        size = self._source.height, self._source.width
-        if self._turn == 1 or displayed_size(size, self._turn) != size:
-            return None
-        way_out = "one drawn on the pixels as stored needs the picture's EXIF orientation too"
-        return f"{self.name}: lies on the picture as that is displayed, turned by EXIF; {way_out}"
+        either = settings.mask_on == "auto" and could_be_either(*lying)
+        return cls(source, path, settings, turn, f"{path}: {EITHER}" if either else None)
 
     def refuse_changed(self) -> None:
         """Make sure that the file is what it was when it was chosen.
@@ -693,8 +689,8 @@ class _Big:
 
     def _look_at(self, damage: Damage) -> None:
         share = damage.area / (damage.width * damage.height)
-        if self._mask.notice is not None:
-            self._emit(Notice(self._mask.notice))
+        if self._mask.doubt is not None:
+            self._emit(Notice(self._mask.doubt))
         suspicion = self._settings.suspicion(share)
         if suspicion is not None and not self._mask.own:
             self._emit(Notice(f"{self._mask.name}: {suspicion}"))

@@ -31,6 +31,7 @@ from pconv_cli import __version__, bench, engine, helpers, images
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
+from pconv_cli.cli.text import percent
 from pconv_cli.errors import ExitCode
 from pconv_cli.events import (
     ItemDone,
@@ -1016,6 +1017,14 @@ def test_check_says_that_masks_look_the_wrong_way_round(work: Workplace, pconv: 
     assert "2 of 2 masks mark most of the picture" in found["findings"][-1]["reason"]
     assert "use --invert-mask" in found["findings"][-1]["reason"]
     assert pconv("check", str(work.pictures), str(work.masks), "--invert-mask") == 0
+
+
+@pytest.mark.parametrize(
+    ("share", "digits", "shown"),
+    [(0, 1, "0.0%"), (0.0004, 1, "<0.1%"), (0.0006, 1, "0.1%"), (1e-6, 2, "<0.01%"), (1, 1, "100.0%")],
+)
+def test_a_share_of_something_is_never_shown_as_nothing(share: float, digits: int, shown: str) -> None:
+    assert percent(share, digits) == shown
 
 
 # ---------------------------------------------------------------- standard input and output

@@ -592,6 +592,14 @@ def test_a_folder_in_a_list_is_no_picture(name: str) -> None:
         listed((name, "m.png", None), output="out", out_suffix=".png")
 
 
+def test_a_file_whose_name_tells_no_format_is_no_result() -> None:
+    make("in/a.png", "masks/a.png", "out")
+    with pytest.raises(UsageError, match="out: is a file whose name tells no format"):
+        find("in/a.png", "masks/a.png", "out")
+    with pytest.raises(UsageError, match="out: is a file, but the results need a folder"):
+        find("in", "masks", "out")
+
+
 def test_the_folder_for_the_results_of_a_list_is_no_file() -> None:
     make("out")
     with pytest.raises(UsageError, match="is a file, but the results need a folder"):

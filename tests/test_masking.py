@@ -536,6 +536,7 @@ def test_masks_that_are_kept_are_of_their_results_and_replace_nothing_else(
     (kept / "a.png").write_bytes(b"corrected by hand")
     assert pconv("restore", work.pictures, work.out, *plain, kept) == 1
     assert "is not what was saved with its picture" in pconv.err
+    assert "of a mask that was corrected, restore with its folder as MASKS instead" in pconv.err
     assert (kept / "a.png").read_bytes() == b"corrected by hand"
 
 

@@ -236,6 +236,9 @@ def test_a_mask_drawn_on_the_displayed_picture_lies_where_it_was_drawn(
     work.mask("a.png", hole)
     report, _ = go(work, mask_on=mask_on)
     assert statuses(report) == {"a.png": "restored"}
+    (item,) = report.items
+    told = "lies on the picture as that is displayed, turned by EXIF" in " ".join(item.notices)
+    assert told == (mask_on == "auto" and size == (40, 40))  # where size alone could not tell
     changed = seen(source, work.out / "a.png")
     assert not changed[~hole].any() and changed[hole].mean() > 0.9
     with Image.open(work.out / "a.png") as after:

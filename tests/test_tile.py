@@ -291,11 +291,12 @@ def test_a_mask_that_could_lie_in_two_ways_is_told_how_it_lies(place: Place) -> 
     place.big = turned(place.big, picture(), 3)
     mask = turned(place.root / "mask.png", np.where(HOLE, 255, 0).astype(np.uint8), 1)
     assert place("--progress", "plain", mask=mask) == 0
-    assert "note: " in place.err and "as that is displayed, turned by EXIF" in place.err
-    turned(mask, np.where(HOLE, 255, 0).astype(np.uint8), 3)
-    assert place("--progress", "plain", "--overwrite", mask=mask) == 0
-    assert "turned by EXIF" not in place.err
-    assert (place.restored()[HOLE] != PAINT).any(axis=1).all()
+    assert "note: " in place.err and "as that is displayed, turned by EXIF" in place.err and "--mask-on" in place.err
+    for orientation, options in ((3, ()), (1, ("--mask-on", "stored"))):
+        turned(mask, np.where(HOLE, 255, 0).astype(np.uint8), orientation)
+        assert place("--progress", "plain", "--overwrite", *options, mask=mask) == 0
+        assert "turned by EXIF" not in place.err
+        assert (place.restored()[HOLE] != PAINT).any(axis=1).all()
 
 
 def test_a_turn_that_a_png_tells_behind_its_pixels_is_obeyed(place: Place) -> None:

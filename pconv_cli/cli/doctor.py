@@ -80,7 +80,10 @@ def _device(computing: Computing) -> Iterator[Row]:
     if computing.device:
         yield "--device auto", computing.device
         yield "--precision auto", f"{computing.precision}: {computing.precision_reason}"
-        yield "torch", f"built for {computing.build}, {computing.threads} threads"
+        yield (
+            "torch",
+            f"built for {computing.build}, {computing.threads} {'thread' if computing.threads == 1 else 'threads'}",
+        )
         yield "CPU in bf16", "yes" if computing.cpu_bf16 else "no"
         yield from ((gpu.device, _gpu(gpu)) for gpu in computing.gpus)
         if not computing.gpus:

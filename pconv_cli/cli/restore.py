@@ -102,7 +102,10 @@ def command(
     ] = None,
     failed_list: Annotated[
         Path | None,
-        typer.Option(metavar="FILE", help="List the failed pictures here, .csv or .jsonl; --manifest takes it back."),
+        typer.Option(
+            metavar="FILE",
+            help="List the failed pictures here when the run ends, .csv or .jsonl; --manifest takes it back.",
+        ),
     ] = None,
     report_to: ReportTo = None,
     watch: Annotated[

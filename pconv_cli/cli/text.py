@@ -24,3 +24,9 @@ class ProgressMode(str, Enum):
 def one_line(text: str) -> str:
     """Make text safe for one line: control characters, in file names say, are shown and not obeyed."""
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
+
+
+def percent(share: float, digits: int = 1) -> str:
+    """A share, 0 to 1, in percent; what is there is never 0."""
+    shown = f"{share:.{digits}%}"
+    return shown if share == 0 or float(shown[:-1]) else f"<{10**-digits:.{digits}f}%"

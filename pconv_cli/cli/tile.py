@@ -16,6 +16,8 @@ from pconv_cli.cli.options import (
     Jobs,
     Linear,
     MaskFrom,
+    MaskOn,
+    MaskOnOption,
     OnCluster,
     Overlap,
     Padding,
@@ -72,6 +74,7 @@ def command(
     invert_mask: Annotated[
         bool, typer.Option("--invert-mask", help="The mask is black where damaged (default: white = damaged).")
     ] = False,
+    mask_on: MaskOnOption = MaskOn.auto,
     dilate: Dilate = 0,
     mask_from: MaskFrom = None,
     linear: Linear = False,
@@ -115,6 +118,7 @@ def command(
         batch_size=batch_size,
         jobs=jobs,
         invert_mask=invert_mask,
+        mask_on=mask_on.value,
         dilate=dilate,
         mask_from=parsed(mask_from),
         linear=linear,

@@ -24,7 +24,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn,
 from rich.table import Table
 from rich.text import Text
 
-from pconv_cli.cli.text import ProgressMode, one_line
+from pconv_cli.cli.text import ProgressMode, one_line, percent
 from pconv_cli.errors import OutputError
 from pconv_cli.events import (
     CheckStarted,
@@ -239,7 +239,8 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
         case ItemDone():
             tiles = "tile" if event.tiles == 1 else "tiles"
             more = f", {event.seconds:.2f} s, to {event.output}" if details else ""
-            return f"restored {event.name}: {event.hole_share:.1%} damaged, {event.tiles} {tiles}{more}{_notes(event)}"
+            share = percent(event.hole_share)
+            return f"restored {event.name}: {share} damaged, {event.tiles} {tiles}{more}{_notes(event)}"
         case ItemFailed():
             where = event.name if event.path == event.image else f"{event.name} ({event.path})"
             return f"failed {where}: {event.reason}"
@@ -269,7 +270,7 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
         case MaskMade():
             places = "place" if event.components == 1 else "places"
             more = f", {event.seconds:.2f} s, to {event.output}" if details else ""
-            return f"masked {event.name}: {event.share:.2%} in {event.components} {places}{more}{_notes(event)}"
+            return f"masked {event.name}: {percent(event.share, 2)} in {event.components} {places}{more}{_notes(event)}"
         case MasksFinished():
             failed = f", {event.failed} failed" if event.failed else ""
             left = f", {event.not_done} not done" if event.not_done else ""
