@@ -24,7 +24,7 @@ from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.errors import DeviceError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, Notice, TrainFinished, TrainStarted, TrainStep, Validated
-from pconv_cli.metrics import perceptual_distance
+from pconv_cli.metrics import EXACT, perceptual_distance
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training import loop
 from pconv_cli.training.data import Batch, _drawn, make_batch, whole_views
@@ -583,6 +583,30 @@ def timeless(header: dict[str, str]) -> dict[str, object]:
     return document
 
 
+def strictly(text: str) -> Any:
+    """Read JSON as everybody reads it, without Python's numbers that are none."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_fills_without_any_error_are_finite_figures_and_no_end_of_the_training(
+    tmp_path: Path, short: TrainSettings
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "w"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (40, 40)).save(folder / f"{i}.png")  # black, and the pyramid fills it so
+    events = run(folder, out, replace(short, steps=1, every=1, rate=0.0, second_rate=0.0))
+    (measured,) = [event for event in events if isinstance(event, Validated)]
+    assert measured.psnr == measured.scratch == measured.floor_psnr == measured.floor_scratch == EXACT
+    assert strictly((tmp_path / "w.log.jsonl").read_text("utf-8")) == asdict(measured)
+    assert store.read_header(out)["metrics"]["validation"] == asdict(measured)
+    strictly(store.read_metadata(out)["pconv"])
+
+
 @pytest.mark.parametrize("first", [3, 4, 5])
 def test_a_run_with_a_judge_of_texture_resumes_bit_for_bit(tmp_path: Path, short: TrainSettings, first: int) -> None:
     folder = folder_of(tmp_path / "photos")
@@ -1004,8 +1028,12 @@ def test_a_training_that_comes_to_nothing_says_so_and_keeps_the_checkpoint(
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
     run(folder, out, replace(short, steps=2))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    with pytest.raises(UsageError, match=r"come to nothing by step 3.*lower --rate"):
-        run(folder, out, replace(short, steps=3, loss=LossWeights(hole=math.nan)), resume=True)
+    for weight in (math.nan, math.inf):
+        events: list[Event] = []
+        settings = replace(short, steps=3, loss=LossWeights(hole=weight))
+        with pytest.raises(UsageError, match=r"come to nothing by step 3.*lower --rate"):
+            train(folder, out, settings, events.append, resume=True)
+        assert steps(events) == [], "what is no number is no event either"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 

@@ -17,7 +17,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field, replace
@@ -36,7 +36,7 @@ from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
 from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, TrainStep, Validated
 from pconv_cli.files import why_unwritable
 from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture
-from pconv_cli.metrics import perceptual_distance, psnr, ssim
+from pconv_cli.metrics import EXACT, perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill, reduced
 from pconv_cli.nn.squeeze import STAGES, SqueezeFeatures
 from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig
@@ -275,16 +275,13 @@ def train(
         last, due = _progress(state, settings) >= 1, state.step % settings.every == 0
         if last or due or device.type == "cpu" or state.step % 25 == 0:  # to read a number is to wait for the device
             named = {name: float(term) for name, term in terms.items()}
+            _refuse_nothing(out, state.step, (float(loss), *named.values()))
             emit(TrainStep(state.step, float(loss), rate, named, min(1.0, _progress(state, settings))))
         last = last or stop()
         if last or due:
             averaged = _calibrated(state, settings, seen, moment.phase, device)
             event, sheet = _validate(averaged, state, settings, held_out, judge)
-            if not math.isfinite(event.psnr + float(loss)):
-                raise UsageError(
-                    f"{out}: training has come to nothing by step {state.step} (the loss is no number); "
-                    "start again with a lower --rate; the last checkpoint is kept"
-                )
+            _refuse_nothing(out, state.step, (value for value in asdict(event).values() if value is not None))
             emit(event)
             _save(state, settings, averaged, out, len(photos), kept_back, event, sheet)
         if last:
@@ -365,6 +362,14 @@ def _told_apart(folder: Path) -> dict[str, Any]:
     """
     found = [(path.relative_to(folder).as_posix(), path.lstat().st_size) for path in _pictures(folder)]
     return {"files": len(found), "digest": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
+
+
+def _refuse_nothing(out: Path, step: int, figures: Iterable[float]) -> None:
+    if not all(map(math.isfinite, figures)):
+        raise UsageError(
+            f"{out}: training has come to nothing by step {step} (the loss is no number); "
+            "start again with a lower --rate; the last checkpoint is kept"
+        )
 
 
 def _check(settings: TrainSettings) -> None:
@@ -692,7 +697,7 @@ def _validate(
         floor = _composite(pyramid_fill(batch.image, batch.known), batch)
         wanted = judge(batch.image)
         for name, made in (("", filled), ("floor_", floor)):
-            measured = {"scratch" if thin else "psnr": psnr(made, batch.image, batch.hole)}
+            measured = {"scratch" if thin else "psnr": _psnr(made, batch)}
             if not thin:
                 measured |= {
                     "ssim": ssim(made, batch.image, batch.hole),
@@ -707,11 +712,17 @@ def _validate(
         views = whole_views(held_out, size)
         batch = make_batch(views, (), VALIDATION_SEED, 2_000_000, 4 * SHOWN, size, whole=True).reduced()
         for name, made in (("", forward(batch, COARSE)), ("floor_", pyramid_fill(batch.image, batch.known))):
-            values = psnr(_composite(made, batch), batch.image, batch.hole)
-            found[name + "coarse"] = [values[batch.hole.flatten(1).amax(1) > 0]]  # not every damage loses a cell
+            lost = batch.hole.flatten(1).amax(1) > 0  # not every damage loses a cell
+            if bool(lost.any()):
+                found[name + "coarse"] = [_psnr(_composite(made, batch), batch)[lost]]
     means = {name: float(torch.cat(values).mean()) for name, values in found.items()}
     assert sheet is not None
     return Validated(state.step, round(state.seconds, 1), **means), sheet
+
+
+def _psnr(made: Tensor, batch: Batch) -> Tensor:
+    """PSNR in the holes, dB, that means can be taken of: `EXACT` at most."""
+    return psnr(made, batch.image, batch.hole).clamp(max=EXACT)
 
 
 def _held_out(photos: list[Tensor], settings: TrainSettings) -> Iterator[tuple[bool, Batch]]:
