@@ -577,8 +577,8 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path, short:
 
 
 def timeless(header: dict[str, str]) -> dict[str, object]:
-    """What a header says, but for how long it took."""
-    document = {key: json.loads(value) for key, value in header.items() if key != "seconds"}
+    """What a header says, but for how long it took, and where it was measured on the way."""
+    document = {key: json.loads(value) for key, value in header.items() if key not in ("seconds", "log")}
     document.get("pconv", {"metrics": {"validation": {"seconds": 0}}})["metrics"]["validation"].pop("seconds")
     return document
 
@@ -605,6 +605,39 @@ def test_fills_without_any_error_are_finite_figures_and_no_end_of_the_training(
     assert strictly((tmp_path / "w.log.jsonl").read_text("utf-8")) == asdict(measured)
     assert store.read_header(out)["metrics"]["validation"] == asdict(measured)
     strictly(store.read_metadata(out)["pconv"])
+
+
+def logged(out: Path) -> list[int]:
+    return [strictly(line)["step"] for line in loop.beside(out, ".log.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_the_log_is_of_one_run_and_up_to_the_checkpoint(tmp_path: Path, short: TrainSettings) -> None:
+    folder, out, log = folder_of(tmp_path / "photos"), tmp_path / "w", tmp_path / "w.log.jsonl"
+    often = replace(short, every=2)
+    run(folder, out, often)
+    assert logged(out) == [2, 4, 6]
+    run(folder, out, often, after=4)  # begun anew
+    assert logged(out) == [2, 4]
+    log.write_text(log.read_text("utf-8") + '{"step": 5}\n{"st', "utf-8")
+    run(folder, out, often, resume=True)
+    assert logged(out) == [2, 4, 6]
+
+
+def test_a_checkpoint_without_a_log_goes_on_with_the_lines_of_the_file(tmp_path: Path, short: TrainSettings) -> None:
+    folder, out, log = folder_of(tmp_path / "photos"), tmp_path / "w", tmp_path / "w.log.jsonl"
+    often = replace(short, every=2)
+    run(folder, out, often, after=4)
+    tensors, metadata = store.read_tensors(tmp_path / "w.checkpoint")
+    for name in ("folder", "log"):  # as earlier versions wrote it
+        del metadata[name]
+    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata)
+    log.write_text(log.read_text("utf-8") + '{"step": 5}\n{"st', "utf-8")
+    assert steps(run(folder, out, often, resume=True))[0].step == 5
+    assert logged(out) == [2, 4, 6]
+    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata)
+    log.unlink()
+    run(folder, out, often, resume=True)
+    assert logged(out) == [6]
 
 
 @pytest.mark.parametrize("first", [3, 4, 5])
@@ -1037,7 +1070,7 @@ def test_a_training_that_comes_to_nothing_says_so_and_keeps_the_checkpoint(
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
-@pytest.mark.parametrize("ending", [".checkpoint", "", ".sheet.png"])
+@pytest.mark.parametrize("ending", [".checkpoint", "", ".sheet.png", ".log.jsonl"])
 def test_a_disk_that_is_full_costs_nothing_that_was_saved(
     tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:

@@ -19,7 +19,7 @@ import math
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,12 +29,12 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.drawings import write_png
 from pconv_cli.engine import autocast, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
 from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, TrainStep, Validated
-from pconv_cli.files import why_unwritable
 from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture
 from pconv_cli.metrics import EXACT, perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill, reduced
@@ -157,6 +157,7 @@ class _State:
     current: list[Tensor] = field(default_factory=list)  # the network's own, in the order of the averaged
     began: dict[str, int] = field(default_factory=dict)  # the phases so far, each with the step that it began with
     folder: dict[str, Any] | None = None  # what was trained on, see `_told_apart`; old checkpoints do not say
+    log: list[dict[str, Any]] = field(default_factory=list)  # the validations so far
 
 
 @dataclass(frozen=True)
@@ -230,7 +231,7 @@ def train(
     precision, _ = choose_precision(settings.precision, device, training=True)
     features = _features(settings.perceptual, device, precision)
     checkpoint = beside(out, ".checkpoint")
-    state = _resumed(checkpoint, settings, device) if resume else _start(settings, device)
+    state = _resumed(out, settings, device) if resume else _start(settings, device)
     if _progress(state, settings) >= 1:
         raise UsageError(
             f"{checkpoint}: has trained for {state.step} steps and {state.seconds / 60:.1f} minutes already; --steps "
@@ -545,7 +546,8 @@ def _fresh(network: PartialConvUNet, settings: TrainSettings, device: torch.devi
     return _State(network, averaged, optimiser, current=list(current.values()))
 
 
-def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) -> _State:
+def _resumed(out: Path, settings: TrainSettings, device: torch.device) -> _State:
+    checkpoint = beside(out, ".checkpoint")
     config, _, counters = _noted(checkpoint)
     tensors, _ = store.read_tensors(checkpoint)
     if settings.start_from is None and config != NETWORKS[settings.network]:
@@ -567,7 +569,22 @@ def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) ->
         assert state.judge is not None and state.judge_optimiser is not None
         state.judge.load_state_dict(judge)
         _remember(state.judge_optimiser, tensors, "judge_adam.")
-    return replace(state, **counters)
+    state = replace(state, **counters)
+    if not state.log:
+        state.log = _logged(beside(out, ".log.jsonl"), state.step)
+    return state
+
+
+def _logged(log: Path, step: int) -> list[dict[str, Any]]:
+    """Read the validations up to a step from a log: checkpoints of earlier versions do not hold them."""
+    found = []
+    with suppress(OSError):
+        for line in log.read_text("utf-8", "replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # a line cut short by a kill
+                validated = json.loads(line)
+                if validated["step"] <= step:
+                    found.append(validated)
+    return found
 
 
 def _noted(checkpoint: Path) -> tuple[UNetConfig, TrainSettings, dict[str, Any]]:
@@ -580,7 +597,8 @@ def _noted(checkpoint: Path) -> tuple[UNetConfig, TrainSettings, dict[str, Any]]
         config, found = store.config_from(training, checkpoint), training["settings"]
         settings = TrainSettings(**{**found, "loss": LossWeights(**found["loss"])})
         counters = {key: json.loads(metadata[key]) for key in ("step", "seconds", "began")}
-        return config, settings, counters | {"folder": json.loads(metadata.get("folder", "null"))}
+        newer = {"folder": "null", "log": "[]"}  # what checkpoints of earlier versions do not hold
+        return config, settings, counters | {key: json.loads(metadata.get(key, none)) for key, none in newer.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
 
@@ -747,6 +765,7 @@ def _save(
     state: _State, settings: TrainSettings, averaged: dict[str, Tensor], out: Path, photos: int, held_out: int,
     event: Validated, sheet: NDArray[np.uint8],
 ) -> None:  # fmt: skip
+    state.log.append(asdict(event))
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
     tensors |= _moments(state.optimiser, "adam.")
@@ -760,6 +779,7 @@ def _save(
         "seconds": repr(state.seconds),
         "began": json.dumps(state.began),
         "folder": json.dumps(state.folder),
+        "log": json.dumps(state.log),
     }
     described = {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))}
     described["held_out"] = held_out
@@ -774,8 +794,8 @@ def _save(
         store.write(out, state.network, {k: v.detach().cpu() for k, v in averaged.items()}, about)
     with _writing(beside(out, ".sheet.png")):
         write_png(sheet, beside(out, ".sheet.png"), overwrite=True)
-    with _writing(beside(out, ".log.jsonl")), beside(out, ".log.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(asdict(event)) + "\n")
+    with _writing(beside(out, ".log.jsonl")), files.whole(beside(out, ".log.jsonl"), overwrite=True) as log:
+        log.writelines(json.dumps(validated).encode() + b"\n" for validated in state.log)
 
 
 @contextmanager
@@ -785,4 +805,6 @@ def _writing(path: Path) -> Iterator[None]:
     except ItemError as error:
         raise OutputError(f"{error}; --resume goes on from the last checkpoint") from error
     except OSError as error:
-        raise OutputError(f"{path}: {why_unwritable(error)}; --resume goes on from the last checkpoint") from error
+        raise OutputError(
+            f"{path}: {files.why_unwritable(error)}; --resume goes on from the last checkpoint"
+        ) from error
