@@ -1009,6 +1009,13 @@ def test_going_on_leaves_out_the_phases_that_would_shake_what_is_learned(coarse:
     assert paper == replace(RECIPES["paper"], start_from="w", rate=RECIPES["paper"].second_rate)
 
 
+def test_going_on_takes_any_share_for_the_coarse_part() -> None:
+    for hundredths in range(101):
+        loop._check(going_on(RECIPES["default"], "w", hundredths / 100))
+    with pytest.raises(UsageError, match=r"--coarse 0\.6: from 0 to 0\.45"):
+        loop._check(replace(RECIPES["default"], coarse_share=0.6))
+
+
 def test_one_crop_is_enough_where_batch_statistics_stay(short: TrainSettings) -> None:
     alone = replace(short, batch_size=1, size=2 ** len(TINY.encoder))
     with pytest.raises(UsageError, match="--batch-size 1"):

@@ -378,7 +378,7 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError(f"no network is called {settings.network}; there are {', '.join(NETWORKS)}")
     if settings.minutes is not None and settings.minutes <= 0:
         raise UsageError(f"--minutes {settings.minutes:g}: must be more than 0")
-    if not 0 <= settings.coarse_share <= 1 - settings.second_share:
+    if settings.coarse_share < 0 or settings.coarse_share + settings.second_share > 1:  # 1 - 0.9 is less than 0.1
         raise UsageError(
             f"--coarse {settings.coarse_share:g}: from 0 to {1 - settings.second_share:g}, what the second phase leaves"
         )
