@@ -463,6 +463,20 @@ def test_photographs_come_in_the_order_of_their_names_as_rgb(tmp_path: Path) -> 
     assert "smaller than the 32 px crops" in unused[1].reason
 
 
+def test_what_is_hidden_or_made_by_a_training_or_a_mask_is_no_photograph(tmp_path: Path) -> None:
+    folder = tmp_path / ".photos"  # its own name does not hide what is in it
+    for name in ("a.png", "b/c.png", "masks.png/d.png", ".trash/e.png", "b/.f.png", "w.safetensors.sheet.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40)).save(folder / name)
+    masks = folder / "masks.png"
+    for apart, count in ((masks, 2), (None, 3), (folder, 3), (tmp_path, 3), (tmp_path / "masks", 3)):
+        photos, unused = load_photos(folder, 32, apart)
+        assert (len(photos), unused) == (count, [])
+        assert loop._told_apart(folder, apart)["files"] == count
+    assert loop._pictures(masks, folder) == [masks / "d.png"]
+    assert loop._pictures(folder, masks / ".." / "masks.png") == [folder / "a.png", folder / "b" / "c.png"]
+
+
 def test_a_folder_without_a_picture_large_enough_is_nothing_to_do(tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match="no picture"):
         load_photos(tmp_path, 32)
@@ -506,16 +520,15 @@ def short(monkeypatch: pytest.MonkeyPatch) -> TrainSettings:
 
 
 def run(
-    folder: Path, out: Path, settings: TrainSettings, *, resume: bool = False, after: int | None = None,
-    masks: Path | None = None,
-) -> list[Event]:  # fmt: skip
+    folder: Path, out: Path, settings: TrainSettings, *, resume: bool = False, after: int | None = None
+) -> list[Event]:
     """Train; stop once so many steps are done in all."""
     events: list[Event] = []
 
     def stop() -> bool:
         return after is not None and any(isinstance(event, TrainStep) and event.step >= after for event in events)
 
-    assert train(folder, out, settings, events.append, masks=masks, resume=resume, stop=stop) == out
+    assert train(folder, out, settings, events.append, resume=resume, stop=stop) == out
     return events
 
 
@@ -628,13 +641,15 @@ def test_a_checkpoint_without_a_log_goes_on_with_the_lines_of_the_file(tmp_path:
     often = replace(short, every=2)
     run(folder, out, often, after=4)
     tensors, metadata = store.read_tensors(tmp_path / "w.checkpoint")
-    for name in ("folder", "log"):  # as earlier versions wrote it
+    for name in ("folder", "masks", "log"):  # as earlier versions wrote it
         del metadata[name]
-    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata)
+    training = json.loads(metadata["training"])
+    del training["settings"]["masks"]
+    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata | {"training": json.dumps(training)})
     log.write_text(log.read_text("utf-8") + '{"step": 5}\n{"st', "utf-8")
     assert steps(run(folder, out, often, resume=True))[0].step == 5
     assert logged(out) == [2, 4, 6]
-    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata)
+    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata | {"training": json.dumps(training)})
     log.unlink()
     run(folder, out, often, resume=True)
     assert logged(out) == [6]
@@ -1016,6 +1031,11 @@ def test_going_on_takes_any_share_for_the_coarse_part() -> None:
         loop._check(replace(RECIPES["default"], coarse_share=0.6))
 
 
+def test_the_loss_tells_a_recipe_from_the_others() -> None:
+    assert len({recipe.loss for recipe in RECIPES.values()}) == len(RECIPES)
+    assert all(going_on(recipe, "w").loss == recipe.loss for recipe in RECIPES.values())
+
+
 def test_one_crop_is_enough_where_batch_statistics_stay(short: TrainSettings) -> None:
     alone = replace(short, batch_size=1, size=2 ** len(TINY.encoder))
     with pytest.raises(UsageError, match="--batch-size 1"):
@@ -1031,12 +1051,43 @@ def test_a_folder_of_masks_is_used(tmp_path: Path, short: TrainSettings) -> None
     Image.fromarray(mask).save(marks / "a.png")
     Image.fromarray(mask * 0).save(marks / "empty.png")
     plain = run(folder, tmp_path / "v", replace(short, steps=1))
-    events = run(folder, tmp_path / "w", replace(short, steps=1), masks=marks)
+    events = run(folder, tmp_path / "w", replace(short, steps=1, masks=str(marks)))
     assert notices(events)[0] == f"{marks / 'empty.png'}: marks everything or nothing as damaged; leave it out"
     assert steps(plain)[0].loss != steps(events)[0].loss
     (marks / "a.png").unlink()
     with pytest.raises(UsageError, match="no mask in it"):
-        run(folder, tmp_path / "x", short, masks=marks)
+        run(folder, tmp_path / "x", replace(short, masks=str(marks)))
+
+
+def test_a_run_with_masks_resumes_bit_for_bit_and_says_when_they_have_changed(
+    tmp_path: Path, short: TrainSettings
+) -> None:
+    folder, marks = folder_of(tmp_path / "photos"), tmp_path / "photos" / "masks"
+    marks.mkdir()
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:20] = 255
+    Image.fromarray(mask).save(marks / "a.png")
+    masked = replace(short, masks=str(marks))
+    whole, parts = tmp_path / "a" / "w", tmp_path / "b" / "w"
+    unbroken = run(folder, whole, masked)
+    begun = run(folder, parts, masked, after=3)
+    kept = loop.settings_of(parts)
+    assert kept == masked
+    resumed = run(folder, parts, kept, resume=True)
+    assert steps(begun) + steps(resumed) == steps(unbroken)
+    assert [text for text in notices(resumed) if "trained on (" in text] == []
+    header = store.read_header(parts)["training"]
+    assert header["photographs"] == 5 and header["masks"] == "masks"
+    assert str(tmp_path) not in str(header)
+    Image.fromarray(255 - mask).save(marks / "b.png")
+    more = run(folder, parts, replace(kept, steps=7), resume=True)
+    (said,) = [text for text in notices(more) if "trained on (" in text]
+    assert said.startswith(f"{marks}: not the masks that the checkpoint was trained on (1 files then, 2 now")
+    marks.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="not a folder of masks; say with --masks where they are"):
+        run(folder, parts, replace(kept, steps=8), resume=True)
+    found = run(folder, parts, replace(kept, steps=8, masks=str(tmp_path / "elsewhere")), resume=True)
+    assert steps(found)[-1].step == 8 and [text for text in notices(found) if "trained on (" in text] == []
 
 
 def test_what_lies_beyond_a_tile_s_edge_is_not_asked_for(tmp_path: Path, short: TrainSettings) -> None:
