@@ -124,11 +124,13 @@ class Validated:
     Attributes:
         step: After which step.
         seconds: Of training so far.
-        psnr: In the holes, dB.
+        psnr: In the holes, dB; here and below, a crop counts as 100 dB at most, since one filled exactly has infinitely
+            many.
         ssim: In the holes.
         perceptual: Distance of whole pictures, see `metrics.perceptual_distance`.
         scratch: PSNR in the holes, dB, where only thin scratches and hairs are damaged.
-        coarse: PSNR in the holes of reduced pictures, dB, of a network's coarse part; None without one.
+        coarse: PSNR in the holes of reduced pictures, dB, of a network's coarse part; None without one, or
+            where no damage is large enough for it.
     """
 
     step: int

@@ -11,6 +11,7 @@ import os
 import pty
 import re
 import shlex
+import shutil
 import signal
 import subprocess
 import sys
@@ -18,6 +19,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -1267,7 +1269,7 @@ def test_train_starts_from_weights_by_name_or_file_and_by_the_clock(work: Workpl
         (["--from", "nowhere"], 4, "neither a weights file nor a name"),
         (["--masks", "nowhere"], 2, "not a folder of masks"),
         (["--resume"], 2, "no checkpoint to resume from"),
-        (["--resume", "--from", "photo-3"], 2, "leave out --recipe and --from"),
+        (["--resume", "--from", "photo-3"], 2, "no checkpoint to resume from"),
         (["--out", "."], 2, "name a file that ends in .safetensors"),
         (["--out", "w.pt"], 2, "name a file that ends in .safetensors"),
     ],
@@ -1300,6 +1302,58 @@ def test_ctrl_c_while_training_saves_and_ends_with_130(
     assert "step 1: " in pconv.err and f"stopped and saved {out} at step 1; the same command with --resume" in pconv.err
     monkeypatch.setattr(loop, "_step", step)
     assert pconv("train", str(photos), "--out", str(out), "--steps", "2", "--resume", *briefly()) == 0, pconv.err
+
+
+def test_the_same_command_with_resume_goes_on_and_keeps_its_options(work: Workplace, pconv: Pconv) -> None:
+    from pconv_cli.training.loop import settings_of
+
+    photos = photographs(work.root / "photos")
+    marks = photos / "masks"
+    marks.mkdir()
+    half = np.zeros((70, 80), np.uint8)
+    half[:35] = 255
+    Image.fromarray(half).save(marks / "m.png")
+    (start, out), network = (work.root / f"{name}.safetensors" for name in "vw"), ["--network", "compact"]
+    short = ["--size", "64", "--batch-size", "2", "--perceptual", "none"]
+    assert pconv("train", str(photos), "--out", str(start), "--steps", "1", *network, *short) == 0, pconv.err
+    begun = ["train", str(photos), "--out", str(out), "--from", str(start), "--recipe", "paper", *short]
+    begun += ["--masks", str(marks), "--precision", "bf16", "--device", "cpu", "--overwrite"]
+    assert pconv(*begun, "--steps", "1") == 0, pconv.err
+    kept = settings_of(out)
+    assert (kept.masks, kept.precision, kept.device, kept.compiled) == (str(marks), "bf16", "cpu", False)
+    assert pconv(*begun, "--steps", "2", "--resume") == 0, pconv.err
+    assert "from step 1, on cpu in bf16" in pconv.err and "--recipe" not in pconv.err
+    assert pconv("train", str(photos), "--out", str(out), "--steps", "3", "--resume") == 0, pconv.err
+    assert "from step 2, on cpu in bf16" in pconv.err
+    assert settings_of(out) == replace(kept, steps=3)
+    for options, words in (
+        (["--recipe", "default"], f"--recipe default: {out} began with another; leave out --recipe"),
+        (["--from", "photo-3"], f"--from photo-3: {out} began from {start}; leave out --from"),
+    ):
+        assert pconv("train", str(photos), "--out", str(out), "--steps", "4", "--resume", *options) == 2
+        assert len(pconv.error_lines) == 1 and words in pconv.error_lines[0]
+    again = ["train", str(photos), "--out", str(start), "--steps", "2", "--resume", "--from", "photo-3"]
+    assert pconv(*again) == 2 and f"{start} began with nothing" in pconv.error_lines[0]
+    shutil.rmtree(marks)
+    assert pconv("train", str(photos), "--out", str(out), "--steps", "4", "--resume") == 2
+    assert pconv.error_lines[0].endswith(f"{marks}: not a folder of masks; say with --masks where they are")
+
+
+def test_an_option_of_the_beginning_holds_until_it_is_given_anew(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from pconv_cli.training import loop
+
+    begun = loop.TrainSettings(
+        compiled=True, device="cuda:1", precision="fp16", masks="m", start_from="photo-3", minutes=5.0, second_rate=1e-4
+    )
+    found: list[loop.TrainSettings] = []
+    monkeypatch.setattr(loop, "settings_of", lambda out: begun)
+    monkeypatch.setattr(loop, "train", lambda photos, out, settings, *rest, **options: found.append(settings))
+    line = ["train", str(work.pictures), "--out", str(work.root / "w.safetensors"), "--resume"]
+    for options in ([], ["--from", "photo-3", "--recipe", "default"], ["--device", "cpu", "--precision", "fp32"]):
+        assert pconv(*line, *options) == 0, pconv.err
+    assert found == [begun, begun, replace(begun, device="cpu", precision="fp32")]
 
 
 def test_results_that_cannot_be_written_are_no_bug(work: Workplace) -> None:

@@ -24,7 +24,7 @@ from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.errors import DeviceError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, Notice, TrainFinished, TrainStarted, TrainStep, Validated
-from pconv_cli.metrics import perceptual_distance
+from pconv_cli.metrics import EXACT, perceptual_distance
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training import loop
 from pconv_cli.training.data import Batch, _drawn, make_batch, whole_views
@@ -463,6 +463,20 @@ def test_photographs_come_in_the_order_of_their_names_as_rgb(tmp_path: Path) -> 
     assert "smaller than the 32 px crops" in unused[1].reason
 
 
+def test_what_is_hidden_or_made_by_a_training_or_a_mask_is_no_photograph(tmp_path: Path) -> None:
+    folder = tmp_path / ".photos"  # its own name does not hide what is in it
+    for name in ("a.png", "b/c.png", "masks.png/d.png", ".trash/e.png", "b/.f.png", "w.safetensors.sheet.png"):
+        (folder / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (40, 40)).save(folder / name)
+    masks = folder / "masks.png"
+    for apart, count in ((masks, 2), (None, 3), (folder, 3), (tmp_path, 3), (tmp_path / "masks", 3)):
+        photos, unused = load_photos(folder, 32, apart)
+        assert (len(photos), unused) == (count, [])
+        assert loop._told_apart(folder, apart)["files"] == count
+    assert loop._pictures(masks, folder) == [masks / "d.png"]
+    assert loop._pictures(folder, masks / ".." / "masks.png") == [folder / "a.png", folder / "b" / "c.png"]
+
+
 def test_a_folder_without_a_picture_large_enough_is_nothing_to_do(tmp_path: Path) -> None:
     with pytest.raises(NothingToDo, match="no picture"):
         load_photos(tmp_path, 32)
@@ -506,16 +520,15 @@ def short(monkeypatch: pytest.MonkeyPatch) -> TrainSettings:
 
 
 def run(
-    folder: Path, out: Path, settings: TrainSettings, *, resume: bool = False, after: int | None = None,
-    masks: Path | None = None,
-) -> list[Event]:  # fmt: skip
+    folder: Path, out: Path, settings: TrainSettings, *, resume: bool = False, after: int | None = None
+) -> list[Event]:
     """Train; stop once so many steps are done in all."""
     events: list[Event] = []
 
     def stop() -> bool:
         return after is not None and any(isinstance(event, TrainStep) and event.step >= after for event in events)
 
-    assert train(folder, out, settings, events.append, masks=masks, resume=resume, stop=stop) == out
+    assert train(folder, out, settings, events.append, resume=resume, stop=stop) == out
     return events
 
 
@@ -577,10 +590,69 @@ def test_a_resumed_run_equals_an_unbroken_one_bit_for_bit(tmp_path: Path, short:
 
 
 def timeless(header: dict[str, str]) -> dict[str, object]:
-    """What a header says, but for how long it took."""
-    document = {key: json.loads(value) for key, value in header.items() if key != "seconds"}
+    """What a header says, but for how long it took, and where it was measured on the way."""
+    document = {key: json.loads(value) for key, value in header.items() if key not in ("seconds", "log")}
     document.get("pconv", {"metrics": {"validation": {"seconds": 0}}})["metrics"]["validation"].pop("seconds")
     return document
+
+
+def strictly(text: str) -> Any:
+    """Read JSON as everybody reads it, without Python's numbers that are none."""
+
+    def refuse(name: str) -> None:
+        raise AssertionError(f"{name} is no JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_fills_without_any_error_are_finite_figures_and_no_end_of_the_training(
+    tmp_path: Path, short: TrainSettings
+) -> None:
+    folder, out = tmp_path / "photos", tmp_path / "w"
+    folder.mkdir()
+    for i in range(3):
+        Image.new("RGB", (40, 40)).save(folder / f"{i}.png")  # black, and the pyramid fills it so
+    events = run(folder, out, replace(short, steps=1, every=1, rate=0.0, second_rate=0.0))
+    (measured,) = [event for event in events if isinstance(event, Validated)]
+    assert measured.psnr == measured.scratch == measured.floor_psnr == measured.floor_scratch == EXACT
+    assert strictly((tmp_path / "w.log.jsonl").read_text("utf-8")) == asdict(measured)
+    assert store.read_header(out)["metrics"]["validation"] == asdict(measured)
+    strictly(store.read_metadata(out)["pconv"])
+
+
+def logged(out: Path) -> list[int]:
+    return [strictly(line)["step"] for line in loop.beside(out, ".log.jsonl").read_text("utf-8").splitlines()]
+
+
+def test_the_log_is_of_one_run_and_up_to_the_checkpoint(tmp_path: Path, short: TrainSettings) -> None:
+    folder, out, log = folder_of(tmp_path / "photos"), tmp_path / "w", tmp_path / "w.log.jsonl"
+    often = replace(short, every=2)
+    run(folder, out, often)
+    assert logged(out) == [2, 4, 6]
+    run(folder, out, often, after=4)  # begun anew
+    assert logged(out) == [2, 4]
+    log.write_text(log.read_text("utf-8") + '{"step": 5}\n{"st', "utf-8")
+    run(folder, out, often, resume=True)
+    assert logged(out) == [2, 4, 6]
+
+
+def test_a_checkpoint_without_a_log_goes_on_with_the_lines_of_the_file(tmp_path: Path, short: TrainSettings) -> None:
+    folder, out, log = folder_of(tmp_path / "photos"), tmp_path / "w", tmp_path / "w.log.jsonl"
+    often = replace(short, every=2)
+    run(folder, out, often, after=4)
+    tensors, metadata = store.read_tensors(tmp_path / "w.checkpoint")
+    for name in ("folder", "masks", "log"):  # as earlier versions wrote it
+        del metadata[name]
+    training = json.loads(metadata["training"])
+    del training["settings"]["masks"]
+    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata | {"training": json.dumps(training)})
+    log.write_text(log.read_text("utf-8") + '{"step": 5}\n{"st', "utf-8")
+    assert steps(run(folder, out, often, resume=True))[0].step == 5
+    assert logged(out) == [2, 4, 6]
+    store.write_tensors(tmp_path / "w.checkpoint", tensors, metadata | {"training": json.dumps(training)})
+    log.unlink()
+    run(folder, out, often, resume=True)
+    assert logged(out) == [6]
 
 
 @pytest.mark.parametrize("first", [3, 4, 5])
@@ -952,6 +1024,18 @@ def test_going_on_leaves_out_the_phases_that_would_shake_what_is_learned(coarse:
     assert paper == replace(RECIPES["paper"], start_from="w", rate=RECIPES["paper"].second_rate)
 
 
+def test_going_on_takes_any_share_for_the_coarse_part() -> None:
+    for hundredths in range(101):
+        loop._check(going_on(RECIPES["default"], "w", hundredths / 100))
+    with pytest.raises(UsageError, match=r"--coarse 0\.6: from 0 to 0\.45"):
+        loop._check(replace(RECIPES["default"], coarse_share=0.6))
+
+
+def test_the_loss_tells_a_recipe_from_the_others() -> None:
+    assert len({recipe.loss for recipe in RECIPES.values()}) == len(RECIPES)
+    assert all(going_on(recipe, "w").loss == recipe.loss for recipe in RECIPES.values())
+
+
 def test_one_crop_is_enough_where_batch_statistics_stay(short: TrainSettings) -> None:
     alone = replace(short, batch_size=1, size=2 ** len(TINY.encoder))
     with pytest.raises(UsageError, match="--batch-size 1"):
@@ -967,12 +1051,43 @@ def test_a_folder_of_masks_is_used(tmp_path: Path, short: TrainSettings) -> None
     Image.fromarray(mask).save(marks / "a.png")
     Image.fromarray(mask * 0).save(marks / "empty.png")
     plain = run(folder, tmp_path / "v", replace(short, steps=1))
-    events = run(folder, tmp_path / "w", replace(short, steps=1), masks=marks)
+    events = run(folder, tmp_path / "w", replace(short, steps=1, masks=str(marks)))
     assert notices(events)[0] == f"{marks / 'empty.png'}: marks everything or nothing as damaged; leave it out"
     assert steps(plain)[0].loss != steps(events)[0].loss
     (marks / "a.png").unlink()
     with pytest.raises(UsageError, match="no mask in it"):
-        run(folder, tmp_path / "x", short, masks=marks)
+        run(folder, tmp_path / "x", replace(short, masks=str(marks)))
+
+
+def test_a_run_with_masks_resumes_bit_for_bit_and_says_when_they_have_changed(
+    tmp_path: Path, short: TrainSettings
+) -> None:
+    folder, marks = folder_of(tmp_path / "photos"), tmp_path / "photos" / "masks"
+    marks.mkdir()
+    mask = np.zeros((40, 40), np.uint8)
+    mask[:20] = 255
+    Image.fromarray(mask).save(marks / "a.png")
+    masked = replace(short, masks=str(marks))
+    whole, parts = tmp_path / "a" / "w", tmp_path / "b" / "w"
+    unbroken = run(folder, whole, masked)
+    begun = run(folder, parts, masked, after=3)
+    kept = loop.settings_of(parts)
+    assert kept == masked
+    resumed = run(folder, parts, kept, resume=True)
+    assert steps(begun) + steps(resumed) == steps(unbroken)
+    assert [text for text in notices(resumed) if "trained on (" in text] == []
+    header = store.read_header(parts)["training"]
+    assert header["photographs"] == 5 and header["masks"] == "masks"
+    assert str(tmp_path) not in str(header)
+    Image.fromarray(255 - mask).save(marks / "b.png")
+    more = run(folder, parts, replace(kept, steps=7), resume=True)
+    (said,) = [text for text in notices(more) if "trained on (" in text]
+    assert said.startswith(f"{marks}: not the masks that the checkpoint was trained on (1 files then, 2 now")
+    marks.rename(tmp_path / "elsewhere")
+    with pytest.raises(UsageError, match="not a folder of masks; say with --masks where they are"):
+        run(folder, parts, replace(kept, steps=8), resume=True)
+    found = run(folder, parts, replace(kept, steps=8, masks=str(tmp_path / "elsewhere")), resume=True)
+    assert steps(found)[-1].step == 8 and [text for text in notices(found) if "trained on (" in text] == []
 
 
 def test_what_lies_beyond_a_tile_s_edge_is_not_asked_for(tmp_path: Path, short: TrainSettings) -> None:
@@ -1004,12 +1119,16 @@ def test_a_training_that_comes_to_nothing_says_so_and_keeps_the_checkpoint(
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
     run(folder, out, replace(short, steps=2))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()}
-    with pytest.raises(UsageError, match=r"come to nothing by step 3.*lower --rate"):
-        run(folder, out, replace(short, steps=3, loss=LossWeights(hole=math.nan)), resume=True)
+    for weight in (math.nan, math.inf):
+        events: list[Event] = []
+        settings = replace(short, steps=3, loss=LossWeights(hole=weight))
+        with pytest.raises(UsageError, match=r"come to nothing by step 3.*lower --rate"):
+            train(folder, out, settings, events.append, resume=True)
+        assert steps(events) == [], "what is no number is no event either"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
 
 
-@pytest.mark.parametrize("ending", [".checkpoint", "", ".sheet.png"])
+@pytest.mark.parametrize("ending", [".checkpoint", "", ".sheet.png", ".log.jsonl"])
 def test_a_disk_that_is_full_costs_nothing_that_was_saved(
     tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch, ending: str
 ) -> None:

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconv_cli.cli.options import Device, Precision
+from pconv_cli.cli.options import Precision
 from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import ExitCode
 
@@ -99,11 +99,18 @@ def command(
         ),
     ] = False,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that exist.")] = False,
-    compiled: Annotated[bool, typer.Option("--compile", help="Compile the network first; pays on GPUs.")] = False,
-    device: Device = "auto",
-    precision: Annotated[Precision, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.")] = (
-        Precision.auto
-    ),
+    compiled: Annotated[bool | None, typer.Option("--compile", help="Compile the network first; pays on GPUs.")] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="auto|cpu|cuda|cuda:N|mps",
+            help="Where to compute; auto takes a GPU if there is one.",
+            show_default="auto",
+        ),
+    ] = None,
+    precision: Annotated[
+        Precision | None, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.", show_default="auto")
+    ] = None,
     progress: Annotated[ProgressMode, typer.Option(help="What to show on stderr.")] = ProgressMode.auto,
 ) -> None:
     """Train a network on your own photographs; damage is made up on the way.
@@ -126,28 +133,29 @@ def command(
         raise UsageError("--from and --network: weights bring their own architecture; give one of them")
     if out.is_dir() or out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: name a file that ends in .safetensors")
-    if resume and (recipe or start_from):
-        raise UsageError("--resume goes on with what was begun; leave out --recipe and --from")
     if out.exists() and not (resume or overwrite):
         raise OutputError(f"{out}: exists already; use --resume to go on, or --overwrite to replace it")
     asked = {
         "network": network, "steps": steps, "minutes": minutes, "batch_size": batch_size, "size": size, "rate": rate,
         "second_rate": second_rate, "perceptual": perceptual, "start_from": start_from, "seed": seed, "every": every,
-        "held_out": held_out, "adversarial_share": adversarial, "coarse_share": coarse,
+        "held_out": held_out, "adversarial_share": adversarial, "coarse_share": coarse, "compiled": compiled,
+        "device": device, "precision": precision and precision.value, "masks": masks and str(masks.absolute()),
     }  # fmt: skip
     base = settings_of(out) if resume else RECIPES[recipe or "default"]
     if steps is not None:
         base = replace(base, minutes=None)
-    if start_from is not None:
+    if resume and recipe is not None and base.loss != RECIPES[recipe].loss:
+        raise UsageError(f"--recipe {recipe}: {out} began with another; leave out --recipe, or --resume to begin anew")
+    if resume and start_from not in (None, base.start_from):
+        began = "with nothing" if base.start_from is None else f"from {base.start_from}"
+        raise UsageError(f"--from {start_from}: {out} began {began}; leave out --from, or --resume to begin anew")
+    if start_from is not None and not resume:
         base = going_on(base, start_from, coarse or 0.0)
     settings = replace(
         base,
-        compiled=compiled,
-        device=device,
-        precision=precision.value,
         **{name: value for name, value in asked.items() if value is not None},  # type: ignore[arg-type]
     )
     with ui.view(progress) as show, ui.Stop(show) as stop:
-        train(photos, out, settings, stop.listening, masks=masks, resume=resume, stop=stop)
+        train(photos, out, settings, stop.listening, resume=resume, stop=stop)
         interrupted = stop()
     raise typer.Exit(ExitCode.INTERRUPTED if interrupted else ExitCode.OK)

@@ -17,9 +17,9 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -29,14 +29,14 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor, nn
 
+from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.drawings import write_png
 from pconv_cli.engine import autocast, choose_device, choose_precision, precision_name
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
 from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, TrainStep, Validated
-from pconv_cli.files import why_unwritable
 from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture
-from pconv_cli.metrics import perceptual_distance, psnr, ssim
+from pconv_cli.metrics import EXACT, perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill, reduced
 from pconv_cli.nn.squeeze import STAGES, SqueezeFeatures
 from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig
@@ -50,6 +50,7 @@ WARM_UP = 200  # steps at the start of a phase in which the rate rises
 CALIBRATION = 8  # batches that the averaged weights' batch statistics are taken from
 STRIDE = 16  # of the deepest features, pixels
 SHOWN = 8  # held-out crops on the sheet
+SHEET = ".sheet.png"  # what the sheet's name adds to that of the weights
 COARSE, FIRST, SECOND = "coarse", "first", "second"
 COARSE_LOSS = LossWeights(valid=0, hole=0, rms=1)
 
@@ -81,6 +82,7 @@ class TrainSettings:
         loss: Weights of the losses.
         features_first: Whether the terms that need features count in the first phase too.
         perceptual: Which feature network: `squeeze`, which ships, a file with SqueezeNet 1.1 or VGG-16, or `none`.
+        masks: A folder of masks, white = damaged, that are mixed into the drawn damage, or None.
         device: As in `restore`.
         precision: As in `restore`.
         compiled: Whether the network is compiled; it takes a minute or two to begin, and pays on GPUs.
@@ -109,6 +111,7 @@ class TrainSettings:
     loss: LossWeights = field(default_factory=LossWeights)
     features_first: bool = False
     perceptual: str = "squeeze"
+    masks: str | None = None
     device: str = "auto"
     precision: str = "auto"
     compiled: bool = False
@@ -123,7 +126,7 @@ RECIPES: dict[str, TrainSettings] = {
         loss=PAPER_LOSS, features_first=True, second_share=0.25, adversarial_share=0,
     ),
 }  # fmt: skip
-"""`paper`: arXiv 1804.07723, section 4.2 and equation 7."""
+"""`paper`: arXiv 1804.07723, section 4.2 and equation 7. No two have the same loss, and no option changes it."""
 
 
 def going_on(recipe: TrainSettings, start_from: str, coarse_share: float = 0.0) -> TrainSettings:
@@ -157,6 +160,8 @@ class _State:
     current: list[Tensor] = field(default_factory=list)  # the network's own, in the order of the averaged
     began: dict[str, int] = field(default_factory=dict)  # the phases so far, each with the step that it began with
     folder: dict[str, Any] | None = None  # what was trained on, see `_told_apart`; old checkpoints do not say
+    masks: dict[str, Any] | None = None  # likewise
+    log: list[dict[str, Any]] = field(default_factory=list)  # the validations so far
 
 
 @dataclass(frozen=True)
@@ -196,8 +201,8 @@ class _Forward:
 
 
 def train(
-    folder: Path, out: Path, settings: TrainSettings, emit: Listener, *, masks: Path | None = None,
-    resume: bool = False, stop: Callable[[], bool] = lambda: False,
+    folder: Path, out: Path, settings: TrainSettings, emit: Listener, *, resume: bool = False,
+    stop: Callable[[], bool] = lambda: False,
 ) -> Path:  # fmt: skip
     """Train and write weights that `restore --weights` takes.
 
@@ -206,11 +211,11 @@ def train(
     (`OUT.sheet.png`). When `stop` turns true the step under way is finished and everything is saved.
 
     Args:
-        folder: Photographs, searched recursively.
+        folder: Photographs, searched recursively; what is hidden, a folder of masks among them and sheets of ours are
+            none.
         out: The weights file to write.
         settings: How.
         emit: Takes the events.
-        masks: A folder of masks, white = damaged, that are mixed into the drawn damage; or None.
         resume: Go on from the checkpoint.
         stop: Asked after each step.
 
@@ -230,7 +235,7 @@ def train(
     precision, _ = choose_precision(settings.precision, device, training=True)
     features = _features(settings.perceptual, device, precision)
     checkpoint = beside(out, ".checkpoint")
-    state = _resumed(checkpoint, settings, device) if resume else _start(settings, device)
+    state = _resumed(out, settings, device) if resume else _start(settings, device)
     if _progress(state, settings) >= 1:
         raise UsageError(
             f"{checkpoint}: has trained for {state.step} steps and {state.seconds / 60:.1f} minutes already; --steps "
@@ -238,9 +243,10 @@ def train(
         )
     _refuse_single_values(state.network.config, settings)
     photos, held_out = _photos(folder, settings, emit, device)
+    masks = None if settings.masks is None else Path(settings.masks)
     kept_back = 0 if held_out[0] is photos[0] else len(held_out)
     views = [] if state.network.coarse is None else whole_views(photos, settings.size // 4 * CELL)
-    seen = _Seen(photos, views, [] if masks is None else _masks(masks, emit, device))
+    seen = _Seen(photos, views, [] if masks is None else _masks(masks, folder, emit, device))
     judge = SqueezeFeatures(store.feature_state(), STAGES).to(device)
     emit(
         TrainStarted(
@@ -251,14 +257,11 @@ def train(
     if not kept_back:
         why = "--held-out 0" if settings.held_out == 0 else "fewer than 10 photographs"
         emit(Notice(f"{why}: none is held out, so the figures are of one that is trained on"))
-    before, state.folder = state.folder, _told_apart(folder)
-    if before not in (None, state.folder):
-        emit(
-            Notice(
-                f"{folder}: not the photographs that the checkpoint was trained on ({before['files']} files then, "
-                f"{state.folder['files']} now, or others); goes on with these"
-            )
-        )
+    before, state.folder = state.folder, _told_apart(folder, masks)
+    _tell_others(folder, "photographs", before, state.folder, emit)
+    if masks is not None:
+        before, state.masks = state.masks, _told_apart(masks, folder)
+        _tell_others(masks, "masks", before, state.masks, emit)
     forward = _passes(state.network, settings.compiled)
     if state.step == 0 and settings.start_from is not None:
         emit(_validate(state.averaged, state, settings, held_out, judge)[0])  # what there is to be better than
@@ -275,20 +278,17 @@ def train(
         last, due = _progress(state, settings) >= 1, state.step % settings.every == 0
         if last or due or device.type == "cpu" or state.step % 25 == 0:  # to read a number is to wait for the device
             named = {name: float(term) for name, term in terms.items()}
+            _refuse_nothing(out, state.step, (float(loss), *named.values()))
             emit(TrainStep(state.step, float(loss), rate, named, min(1.0, _progress(state, settings))))
         last = last or stop()
         if last or due:
             averaged = _calibrated(state, settings, seen, moment.phase, device)
             event, sheet = _validate(averaged, state, settings, held_out, judge)
-            if not math.isfinite(event.psnr + float(loss)):
-                raise UsageError(
-                    f"{out}: training has come to nothing by step {state.step} (the loss is no number); "
-                    "start again with a lower --rate; the last checkpoint is kept"
-                )
+            _refuse_nothing(out, state.step, (value for value in asdict(event).values() if value is not None))
             emit(event)
             _save(state, settings, averaged, out, len(photos), kept_back, event, sheet)
         if last:
-            emit(TrainFinished(str(out), str(beside(out, ".sheet.png")), state.step, _progress(state, settings) >= 1))
+            emit(TrainFinished(str(out), str(beside(out, SHEET)), state.step, _progress(state, settings) >= 1))
             return out
 
 
@@ -307,12 +307,15 @@ def settings_of(out: Path) -> TrainSettings:
     return _noted(beside(out, ".checkpoint"))[1]
 
 
-def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], list[ItemError]]:
+def load_photos(
+    folder: Path, smallest: int, masks: Path | None = None
+) -> tuple[list[NDArray[np.uint8]], list[ItemError]]:
     """Decode every picture of a folder, once.
 
     Args:
         folder: Searched recursively, in the order of names.
         smallest: Pictures with a shorter side (pixels) are left out.
+        masks: A folder whose pictures are masks; it may lie in the other.
 
     Returns:
         The pictures, `(h, w, 3)` RGB, and what could not be used.
@@ -330,7 +333,7 @@ def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], l
             return ItemError(path, f"smaller than the {smallest} px crops; choose a smaller --size")
         return photo
 
-    photos, unused = _loaded(folder, load)
+    photos, unused = _loaded(_pictures(folder, masks), load)
     broken = [error for error in unused if not _is_small(error)]
     if broken and not photos:
         more = f" (and {len(unused) - 1} more that cannot be used)" if len(unused) > 1 else ""
@@ -341,30 +344,55 @@ def load_photos(folder: Path, smallest: int) -> tuple[list[NDArray[np.uint8]], l
 
 
 def _loaded(
-    folder: Path, load: Callable[[Path], NDArray[Any] | ItemError]
+    paths: list[Path], load: Callable[[Path], NDArray[Any] | ItemError]
 ) -> tuple[list[NDArray[Any]], list[ItemError]]:
-    paths = _pictures(folder)
     with ThreadPoolExecutor() as pool:
         results = list(pool.map(load, paths))
     errors = [result for result in results if isinstance(result, ItemError)]
     return [result for result in results if not isinstance(result, ItemError)], errors
 
 
-def _pictures(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.rglob("*") if path.suffix.lower() in READ_SUFFIXES)
+def _pictures(folder: Path, other: Path | None) -> list[Path]:
+    """Find a folder's pictures: without what is hidden, sheets of ours, and another folder in it that holds others."""
+    root, apart = folder.resolve(), other and other.resolve()
+    found = []
+    for path in folder.rglob("*"):
+        inside = path.relative_to(folder)
+        if path.suffix.lower() not in READ_SUFFIXES or path.is_dir() or path.name.endswith(f".safetensors{SHEET}"):
+            continue
+        if any(part.startswith(".") for part in inside.parts):
+            continue
+        if apart and root in apart.parents and (root / inside).is_relative_to(apart):
+            continue
+        found.append(path)
+    return sorted(found)
 
 
 def _is_small(error: ItemError) -> bool:
     return error.reason.startswith("smaller")
 
 
-def _told_apart(folder: Path) -> dict[str, Any]:
+def _told_apart(folder: Path, other: Path | None) -> dict[str, Any]:
     """Tell a folder's pictures from others: how many files, and a digest of their names and sizes in bytes.
 
     The folder's own place is no part of it, so it may move.
     """
-    found = [(path.relative_to(folder).as_posix(), path.lstat().st_size) for path in _pictures(folder)]
+    found = [(path.relative_to(folder).as_posix(), path.lstat().st_size) for path in _pictures(folder, other)]
     return {"files": len(found), "digest": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
+
+
+def _tell_others(folder: Path, what: str, before: dict[str, Any] | None, now: dict[str, Any], emit: Listener) -> None:
+    if before is not None and before != now:
+        counts = f"{before['files']} files then, {now['files']} now, or others"
+        emit(Notice(f"{folder}: not the {what} that the checkpoint was trained on ({counts}); goes on with these"))
+
+
+def _refuse_nothing(out: Path, step: int, figures: Iterable[float]) -> None:
+    if not all(map(math.isfinite, figures)):
+        raise UsageError(
+            f"{out}: training has come to nothing by step {step} (the loss is no number); "
+            "start again with a lower --rate; the last checkpoint is kept"
+        )
 
 
 def _check(settings: TrainSettings) -> None:
@@ -372,7 +400,7 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError(f"no network is called {settings.network}; there are {', '.join(NETWORKS)}")
     if settings.minutes is not None and settings.minutes <= 0:
         raise UsageError(f"--minutes {settings.minutes:g}: must be more than 0")
-    if not 0 <= settings.coarse_share <= 1 - settings.second_share:
+    if settings.coarse_share < 0 or settings.coarse_share + settings.second_share > 1:  # 1 - 0.9 is less than 0.1
         raise UsageError(
             f"--coarse {settings.coarse_share:g}: from 0 to {1 - settings.second_share:g}, what the second phase leaves"
         )
@@ -540,7 +568,8 @@ def _fresh(network: PartialConvUNet, settings: TrainSettings, device: torch.devi
     return _State(network, averaged, optimiser, current=list(current.values()))
 
 
-def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) -> _State:
+def _resumed(out: Path, settings: TrainSettings, device: torch.device) -> _State:
+    checkpoint = beside(out, ".checkpoint")
     config, _, counters = _noted(checkpoint)
     tensors, _ = store.read_tensors(checkpoint)
     if settings.start_from is None and config != NETWORKS[settings.network]:
@@ -562,7 +591,22 @@ def _resumed(checkpoint: Path, settings: TrainSettings, device: torch.device) ->
         assert state.judge is not None and state.judge_optimiser is not None
         state.judge.load_state_dict(judge)
         _remember(state.judge_optimiser, tensors, "judge_adam.")
-    return replace(state, **counters)
+    state = replace(state, **counters)
+    if not state.log:
+        state.log = _logged(beside(out, ".log.jsonl"), state.step)
+    return state
+
+
+def _logged(log: Path, step: int) -> list[dict[str, Any]]:
+    """Read the validations up to a step from a log: checkpoints of earlier versions do not hold them."""
+    found = []
+    with suppress(OSError):
+        for line in log.read_text("utf-8", "replace").splitlines():
+            with suppress(ValueError, KeyError, TypeError):  # a line cut short by a kill
+                validated = json.loads(line)
+                if validated["step"] <= step:
+                    found.append(validated)
+    return found
 
 
 def _noted(checkpoint: Path) -> tuple[UNetConfig, TrainSettings, dict[str, Any]]:
@@ -575,7 +619,8 @@ def _noted(checkpoint: Path) -> tuple[UNetConfig, TrainSettings, dict[str, Any]]
         config, found = store.config_from(training, checkpoint), training["settings"]
         settings = TrainSettings(**{**found, "loss": LossWeights(**found["loss"])})
         counters = {key: json.loads(metadata[key]) for key in ("step", "seconds", "began")}
-        return config, settings, counters | {"folder": json.loads(metadata.get("folder", "null"))}
+        newer = {"folder": "null", "masks": "null", "log": "[]"}  # what checkpoints of earlier versions do not hold
+        return config, settings, counters | {key: json.loads(metadata.get(key, none)) for key, none in newer.items()}
     except (KeyError, TypeError, ValueError) as error:
         raise UsageError(f"{checkpoint}: not a checkpoint that this version wrote; start anew without it") from error
 
@@ -601,7 +646,7 @@ def _photos(
     """Photographs to train on and to measure with, on the device; of too few, the first serves for both."""
     if not folder.is_dir():
         raise UsageError(f"{folder}: not a folder of photographs")
-    photos, unused = load_photos(folder, settings.size)
+    photos, unused = load_photos(folder, settings.size, None if settings.masks is None else Path(settings.masks))
     _tell(unused, emit)
     count = min(settings.held_out, len(photos) // 10)
     held = {round(i * len(photos) / max(1, count)) for i in range(count)}
@@ -609,9 +654,9 @@ def _photos(
     return [p for i, p in enumerate(moved) if i not in held], [moved[i] for i in sorted(held)] or moved[:1]
 
 
-def _masks(folder: Path, emit: Listener, device: torch.device) -> list[Tensor]:
+def _masks(folder: Path, photos: Path, emit: Listener, device: torch.device) -> list[Tensor]:
     if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder of masks")
+        raise UsageError(f"{folder}: not a folder of masks; say with --masks where they are")
 
     def load(path: Path) -> NDArray[np.bool_] | ItemError:
         try:
@@ -622,7 +667,7 @@ def _masks(folder: Path, emit: Listener, device: torch.device) -> list[Tensor]:
             return hole
         return ItemError(path, "marks everything or nothing as damaged; leave it out")
 
-    found, unused = _loaded(folder, load)
+    found, unused = _loaded(_pictures(folder, photos), load)
     _tell(unused, emit)
     if not found:
         raise UsageError(f"{folder}: no mask in it that can be used; white = damaged")
@@ -692,7 +737,7 @@ def _validate(
         floor = _composite(pyramid_fill(batch.image, batch.known), batch)
         wanted = judge(batch.image)
         for name, made in (("", filled), ("floor_", floor)):
-            measured = {"scratch" if thin else "psnr": psnr(made, batch.image, batch.hole)}
+            measured = {"scratch" if thin else "psnr": _psnr(made, batch)}
             if not thin:
                 measured |= {
                     "ssim": ssim(made, batch.image, batch.hole),
@@ -707,11 +752,17 @@ def _validate(
         views = whole_views(held_out, size)
         batch = make_batch(views, (), VALIDATION_SEED, 2_000_000, 4 * SHOWN, size, whole=True).reduced()
         for name, made in (("", forward(batch, COARSE)), ("floor_", pyramid_fill(batch.image, batch.known))):
-            values = psnr(_composite(made, batch), batch.image, batch.hole)
-            found[name + "coarse"] = [values[batch.hole.flatten(1).amax(1) > 0]]  # not every damage loses a cell
+            lost = batch.hole.flatten(1).amax(1) > 0  # not every damage loses a cell
+            if bool(lost.any()):
+                found[name + "coarse"] = [_psnr(_composite(made, batch), batch)[lost]]
     means = {name: float(torch.cat(values).mean()) for name, values in found.items()}
     assert sheet is not None
     return Validated(state.step, round(state.seconds, 1), **means), sheet
+
+
+def _psnr(made: Tensor, batch: Batch) -> Tensor:
+    """PSNR in the holes, dB, that means can be taken of: `EXACT` at most."""
+    return psnr(made, batch.image, batch.hole).clamp(max=EXACT)
 
 
 def _held_out(photos: list[Tensor], settings: TrainSettings) -> Iterator[tuple[bool, Batch]]:
@@ -736,6 +787,7 @@ def _save(
     state: _State, settings: TrainSettings, averaged: dict[str, Tensor], out: Path, photos: int, held_out: int,
     event: Validated, sheet: NDArray[np.uint8],
 ) -> None:  # fmt: skip
+    state.log.append(asdict(event))
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
     tensors |= _moments(state.optimiser, "adam.")
@@ -749,11 +801,13 @@ def _save(
         "seconds": repr(state.seconds),
         "began": json.dumps(state.began),
         "folder": json.dumps(state.folder),
+        "masks": json.dumps(state.masks),
+        "log": json.dumps(state.log),
     }
     described = {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))}
     described["held_out"] = held_out
     described.pop("device")
-    for name in ("perceptual", "start_from"):  # a name, or a file whose folder is nobody's business
+    for name in ("perceptual", "start_from", "masks"):  # a name, or a file whose folder is nobody's business
         described[name] = described[name] and Path(described[name]).name
     about = {"name": out.stem, "training": described, "metrics": {"validation": asdict(event)}}
     with _writing(beside(out, ".checkpoint")):
@@ -761,10 +815,10 @@ def _save(
         store.write_tensors(beside(out, ".checkpoint"), contiguous, metadata)
     with _writing(out):
         store.write(out, state.network, {k: v.detach().cpu() for k, v in averaged.items()}, about)
-    with _writing(beside(out, ".sheet.png")):
-        write_png(sheet, beside(out, ".sheet.png"), overwrite=True)
-    with _writing(beside(out, ".log.jsonl")), beside(out, ".log.jsonl").open("a", encoding="utf-8") as log:
-        log.write(json.dumps(asdict(event)) + "\n")
+    with _writing(beside(out, SHEET)):
+        write_png(sheet, beside(out, SHEET), overwrite=True)
+    with _writing(beside(out, ".log.jsonl")), files.whole(beside(out, ".log.jsonl"), overwrite=True) as log:
+        log.writelines(json.dumps(validated).encode() + b"\n" for validated in state.log)
 
 
 @contextmanager
@@ -774,4 +828,6 @@ def _writing(path: Path) -> Iterator[None]:
     except ItemError as error:
         raise OutputError(f"{error}; --resume goes on from the last checkpoint") from error
     except OSError as error:
-        raise OutputError(f"{path}: {why_unwritable(error)}; --resume goes on from the last checkpoint") from error
+        raise OutputError(
+            f"{path}: {files.why_unwritable(error)}; --resume goes on from the last checkpoint"
+        ) from error
