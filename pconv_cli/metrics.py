@@ -11,6 +11,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+EXACT = 100.0
+"""dB, what a fill without any error counts as in a mean: its PSNR is infinite."""
+
 
 def l1(image: Tensor, truth: Tensor, where: Tensor | None = None) -> Tensor:
     """Mean absolute difference of each image.
