@@ -1,7 +1,7 @@
 """Looks before a run: everything that can be found out without a device, in one document.
 
-Reads every picture and mask to its end, as a run would, and plans; then adds up tiles, disk, memory and time. Knows
-what `restore` reads and refuses. Does not know: the terminal, exit codes, networks, devices.
+Reads every picture and mask to its end, as a run would and by its rules, and plans; then adds up tiles, disk, memory
+and time. Knows what `restore` reads and refuses. Does not know: the terminal, exit codes, networks, devices.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import shutil
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing, nullcontext, suppress
+from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -19,19 +19,18 @@ from typing import Any
 import numpy as np
 
 from pconv_cli import weights as store
-from pconv_cli.bench import BYTES_PER_PIXEL, Reader, RestoreSettings, Work
+from pconv_cli.bench import BYTES_PER_PIXEL, Bench, RestoreSettings, Work
 from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.files import Refused
 from pconv_cli.images import is_tiff, same_format
 from pconv_cli.jobs import Job, JobList
-from pconv_cli.journal import NAME, Journal
 from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
-from pconv_cli.restore import journal_of, refuse_unpaired, worth_helpers
+from pconv_cli.restore import bench_of, home_of, journal_of, refuse_unpaired, worth_helpers
 from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
@@ -62,7 +61,7 @@ class Checked:
         damaged: Of those that can be restored, how many hold any damage.
         tiles: Tiles to compute, those of guides left out.
         pixels: Pixels in them.
-        hole_share: Mean share of a picture that is damaged.
+        hole_share: Share of the pixels of those that can be restored that is damaged.
         disk_bytes: Room that the results will take, roughly, the largest one counted twice while it is written.
         disk_free: Room that there is; None where OUT was not said, or is elsewhere.
         memory_bytes: Memory that a run will hold, roughly.
@@ -140,33 +139,29 @@ def check(
     stage = stage or Stage()
     emit = stage.telling(emit)
     view = View() if settings.weights is None else store.view(settings.weights)
-    reader = Reader(replace(settings, overwrite=True), view)  # what is in the way is looked at here
-    budget = Budget(IN_FLIGHT)
     stage.refuse_unreachable((path for job in todo.jobs for path in (job.image, job.mask) if path is not None), ())
-    journal = _journal(todo, settings, stage) if writes and settings.resume else None
+    unwritable = _unwritable(todo, stage) if writes else []
+    if not writes or unwritable:  # there is no output that could be in the way, or done
+        settings = replace(settings, overwrite=True, resume=False)
+    bench, budget = _bench(todo, settings, view, stage), Budget(IN_FLIGHT)
     emit(CheckStarted(len(todo.jobs)))
 
     def look(job: Job) -> _Look | None:
         if stop():
             return None
-        if journal is not None and journal.done(job.image, job.mask, job.output):
-            emit(ItemChecked(job.name, None))
-            return _Look(done=True)
         try:
-            found = _look_at(job, reader, settings, budget, stage)
+            found = _look_at(job, bench, settings, budget, stage)
         finally:
             stage.release(job.output)
-        if writes and not (found.finding and found.finding.grave):
-            found = replace(found, finding=_in_the_way(job, settings, stage) or found.finding)
         emit(ItemChecked(job.name, None if found.finding is None else found.finding.reason))
         return found
 
     threads = settings.jobs or os.cpu_count() or 1
-    with ThreadPoolExecutor(threads, "check") as pool, closing(journal) if journal is not None else nullcontext():
+    with ThreadPoolExecutor(threads, "check") as pool:
         looks = [found for found in pool.map(look, todo.jobs) if found is not None]
     findings = [found.finding for found in looks if found.finding is not None]
     findings += _unused(todo.unused_masks)
-    findings += _unwritable(todo, stage) if writes else []
+    findings += unwritable
     fine = [found for found in looks if not found.done and (found.finding is None or not found.finding.grave)]
     turned = sum(found.share > SUSPICIOUS for found in fine)
     if fine and turned > len(fine) / 2:
@@ -191,30 +186,33 @@ def check(
     told = stage.shown(tuple(findings))
     return Checked(
         len(todo.jobs), told, sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
-        pixels, float(np.mean([found.share for found in fine])) if fine else 0.0, disk, free, memory, available,
+        pixels, sum(found.share * found.area for found in fine) / max(1, sum(found.area for found in fine)), disk, free,
+        memory, available,
         round(STARTING + pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + reading, 1), len(looks) == len(todo.jobs),
         sum(found.done for found in looks), todo.left_out,
     )  # fmt: skip
 
 
-def _journal(todo: JobList, settings: RestoreSettings, stage: Stage) -> Journal | None:
-    """What earlier runs have noted down, if there was one with results on this machine."""
-    if stage.used or not (todo.home / NAME).is_file():
-        return None
-    return journal_of(todo.home, settings, str(store.told(settings.weights)["weights_sha256"]))
+def _bench(todo: JobList, settings: RestoreSettings, view: View, stage: Stage) -> Bench:
+    """Who reads as a run does, with what earlier runs have noted down."""
+    weights = store.told(settings.weights)["weights_sha256"] if settings.resume else ""  # else nobody asks for it
+    home = home_of(todo, stage)
+    journal = None if home is None else journal_of(home, settings, weights, writes=False)
+    return bench_of(settings, view, weights, stage, journal)
 
 
-def _look_at(job: Job, reader: Reader, settings: RestoreSettings, budget: Budget, stage: Stage) -> _Look:
+def _look_at(job: Job, bench: Bench, settings: RestoreSettings, budget: Budget, stage: Stage) -> _Look:
     """Read one picture, when there is room in memory."""
     try:
-        for path in (job.image, job.mask):
-            if path is not None:
-                stage.fetch(path, job.output)
-        cost = reader.cost(job)
+        cost = bench.cost(job)
         budget.acquire(cost)
         started = time.monotonic()
         try:
-            return _look_into(job, reader.read(job), settings, started)
+            work = bench.read(job)
+            if work.done_before:
+                return _Look(done=True)
+            _refuse_beside(job, settings, stage)
+            return _look_into(job, work, settings, started)
         finally:
             budget.release(cost)
     except ItemError as error:
@@ -235,22 +233,17 @@ def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) 
     )  # fmt: skip
 
 
-def _in_the_way(job: Job, settings: RestoreSettings, stage: Stage) -> Finding | None:
-    """What to say of an output that exists; nothing where a run is going to find out whether it is done."""
-    if settings.resume or settings.overwrite:
-        return None
-    try:
-        if not stage.holds(job.output) and same_format(job.image, job.output) and is_tiff(job.image):
-            Companions.of(job.image).refuse_taken(job.output, overwrite=False)
-        there = stage.note(job.output) is not None if stage.holds(job.output) else os.path.lexists(job.output)
-    except ItemError as error:
-        return Finding(job.name, error.path, error.reason, grave=True)
-    except Refused as error:
-        return Finding(job.name, str(job.output), str(error), grave=True)
-    if not there:
-        return None
-    reason = "the output exists already: --resume leaves out what is done, --overwrite does it again"
-    return Finding(job.name, str(job.output), reason, grave=True)
+def _refuse_beside(job: Job, settings: RestoreSettings, stage: Stage) -> None:
+    """Make sure that the names beside a result are free for what goes with it: a run finds out when it writes.
+
+    Raises:
+        ItemError: One is taken.
+    """
+    if not stage.holds(job.output) and same_format(job.image, job.output) and is_tiff(job.image):
+        try:
+            Companions.of(job.image).refuse_taken(job.output, overwrite=settings.overwrite)
+        except Refused as error:
+            raise ItemError(job.output, str(error)) from error
 
 
 def _unused(masks: Sequence[Path]) -> list[Finding]:

@@ -6,7 +6,7 @@ with what was there. Knows every step and none of their workings, and what follo
 know: the terminal, options' spelling, exit codes.
 
 The damage that a picture has stays unknown to the methods, as it will be when it is restored; only what was punched is
-measured.
+measured. Means are those of an evaluation.
 """
 
 from __future__ import annotations
@@ -41,6 +41,7 @@ from pconv_cli.events import (
 from pconv_cli.jobs import Job, JobList
 from pconv_cli.layers import View
 from pconv_cli.masks import dilate
+from pconv_cli.metrics import EXACT
 from pconv_cli.nn import squeeze
 from pconv_cli.page import Entry, Failure, Folder, Grid, Page, Sheet, common_folder, counted, duration, share
 from pconv_cli.page import View as Shown
@@ -72,7 +73,8 @@ Pixels = NDArray[np.uint8]
 FOOTNOTES = (
     "How: shapes of your own masks were moved to undamaged places of your own pictures, filled by every method, and "
     "compared with what was there. All methods filled the very same holes.",
-    "PSNR and SSIM: of the punched pixels alone; higher is closer. They reward right tones and forgive blur.",
+    "PSNR and SSIM: of the punched pixels alone; higher is closer. They reward right tones and forgive blur. In means "
+    f"a fill without any error counts as {EXACT:g} dB.",
     "Perceptual distance: how far the picture looks from the true one, by features of a network; lower is closer. It "
     "punishes blur and seams.",
     "Seconds: for one fill, on the device named under How it was made; classical methods always run on the CPU.",
@@ -161,7 +163,7 @@ class Comparison:
         return advise(self.items, self.methods, self.weights) if self.items else None
 
     def mean(self, measure: str, method: str) -> float | None:
-        """Mean of a measure, without infinite values; None where there is no value."""
+        """See `mean_of`, of one method."""
         return mean_of(measure, (item for item in self.items if item.method == method))
 
     def table(self) -> tuple[list[str], list[list[str]], set[tuple[int, int]]]:
@@ -182,7 +184,7 @@ class Comparison:
         return columns, rows, bold
 
     def document(self) -> dict[str, Any]:
-        """All of it for JSON; an infinite PSNR is null."""
+        """All of it for JSON; an infinite PSNR of a fill is null."""
         advice = self.advice
         return {
             "type": "comparison",
@@ -526,9 +528,9 @@ def advise(items: Sequence[Measured], methods: Sequence[str], networks: Collecti
     """
     by = {method: [item for item in items if item.method == method] for method in methods}
     seconds = {method: float(np.mean([item.seconds for item in of])) for method, of in by.items()}
-    tones = {method: [item.psnr_hole for item in of] for method, of in by.items()}
+    tones = {method: [min(item.psnr_hole, EXACT) for item in of] for method, of in by.items()}
     looks = {method: [item.perceptual for item in of] for method, of in by.items()}
-    tone, look = ({method: _mean(values) for method, values in of.items()} for of in (tones, looks))
+    tone, look = ({method: float(np.mean(values)) for method, values in of.items()} for of in (tones, looks))
     in_tone = [method for method in methods if tone[method] >= max(tone.values()) - LEVEL_TONE]
     in_look = [method for method in methods if look[method] <= min(look.values()) * (1 + LEVEL_LOOK)]
     both = [method for method in in_tone if method in in_look]
@@ -576,16 +578,9 @@ def advise(items: Sequence[Measured], methods: Sequence[str], networks: Collecti
 
 def _certain(ahead: Sequence[float]) -> bool:
     """Whether a lead, hole by hole, is more than chance: its mean more than two standard errors."""
-    finite = [value for value in ahead if math.isfinite(value)]
-    if len(finite) < 2:
+    if len(ahead) < 2:
         return False
-    return float(np.mean(finite)) > 2 * float(np.std(finite, ddof=1)) / math.sqrt(len(finite))
-
-
-def _mean(values: Sequence[float]) -> float:
-    """Mean of what is finite; of nothing, the best there can be: every fill was the truth itself."""
-    finite = [value for value in values if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else math.inf
+    return float(np.mean(ahead)) > 2 * float(np.std(ahead, ddof=1)) / math.sqrt(len(ahead))
 
 
 def _time(seconds: float) -> str:

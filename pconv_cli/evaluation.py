@@ -3,8 +3,8 @@
 Pairs undamaged pictures with masks, paints the holes over, lets every method fill the very same ones, measures, sums
 up. Knows every step and none of their workings. Does not know: the terminal, options' spelling, exit codes.
 
-Means are over the pairs that every method has filled. A PSNR is infinite where a fill is the truth itself; such a
-one does not enter a mean.
+Means are over the pairs that every method has filled. A PSNR is infinite where a fill is the truth itself; in a mean no
+PSNR counts as more than `metrics.EXACT`, so that such a fill counts for its method.
 """
 
 from __future__ import annotations
@@ -34,7 +34,7 @@ from pconv_cli.events import EvaluationFinished, EvaluationStarted, ItemFailed, 
 from pconv_cli.filling import ArraySurface, Filling, fill
 from pconv_cli.images import READ_SUFFIXES, probe, read_mask, read_picture
 from pconv_cli.layers import View
-from pconv_cli.metrics import l1, perceptual_distance, psnr, ssim
+from pconv_cli.metrics import EXACT, l1, perceptual_distance, psnr, ssim
 from pconv_cli.nn import squeeze
 from pconv_cli.pairs import (
     BORDER,
@@ -162,9 +162,10 @@ class Measured:
 
 
 def mean_of(measure: str, items: Iterable[Measured]) -> float | None:
-    """Mean of a measure, without infinite values; None where there is no value."""
-    finite = [value for value in (getattr(item, measure) for item in items) if math.isfinite(value)]
-    return sum(finite) / len(finite) if finite else None
+    """Mean of a measure, no PSNR above `EXACT`; None where there is no value."""
+    most = EXACT if measure in ("psnr", "psnr_hole") else math.inf
+    values = [min(getattr(item, measure), most) for item in items]
+    return sum(values) / len(values) if values else None
 
 
 def csv_of(items: Iterable[Measured]) -> str:
@@ -225,7 +226,7 @@ class Evaluation:
         return len(self._of(self.methods[0], bucket, border))
 
     def mean(self, measure: str, method: str, bucket: str, border: bool | None = None) -> float | None:
-        """Mean of a measure in a bucket, without infinite values; None where there is no value."""
+        """See `mean_of`, in a bucket."""
         return mean_of(measure, self._of(method, bucket, border))
 
     def best(self, measure: Measure, bucket: str, border: bool | None = None) -> tuple[str, ...]:
@@ -238,7 +239,7 @@ class Evaluation:
         return tuple(method for method, mean in rounded.items() if mean == best)
 
     def as_json(self) -> str:
-        """One JSON object, indented, UTF-8 as it is; an infinite PSNR is null."""
+        """One JSON object, indented, UTF-8 as it is; an infinite PSNR of a fill is null."""
         document = {
             "pconv": __version__,
             "settings": dict(self.settings),

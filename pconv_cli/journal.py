@@ -6,6 +6,9 @@ settings behind a key mean, who asks, or what is done about the answer.
 The file is JSON Lines, ASCII, only ever appended to; workers on several machines each append to one of their own beside
 it, since network folders do not append in one piece. An entry says: this output, under this key, was made of an image
 and a mask of these contents, and has this content. What is made again adds an entry; the old ones stay true.
+
+Journals in folders inside and above are read, and never written to: other runs may have had a part of the same results
+in hand, or more than these.
 """
 
 from __future__ import annotations
@@ -58,13 +61,15 @@ class Journal:
         place: What it was opened with: other processes may open it too.
     """
 
-    def __init__(self, path: Path, key: str, hand: str = "") -> None:
+    def __init__(self, path: Path, key: str, hand: str = "", *, writes: bool = True) -> None:
         """Open the journal, or begin one, and read what is there. Lines that make no sense are passed over.
 
         Args:
             path: The file; its folder must be there.
             key: A digest of everything but image and mask that decides what comes out: settings, weights, version.
             hand: Who appends, of letters and digits, where several machines do at once.
+            writes: Whether anything is going to be recorded; if not, nothing is made or locked, and neither the file
+                nor its folder need be there.
 
         Raises:
             OutputError: The file cannot be made, read or appended to.
@@ -78,6 +83,8 @@ class Journal:
         self._read: dict[Path, int] = {}  # bytes of each file
         self._listed: dict[Path, tuple[int, list[Path]]] = {}  # files in a folder, and when that had changed
         self._descriptor = self._own = -1
+        if not writes:
+            return
         try:
             # One descriptor for all: on some network folders, closing a second one would drop the first one's lock.
             self._descriptor = self._own = _opened(path)
@@ -195,27 +202,29 @@ class Journal:
     def _known(self, output: Path) -> Iterator[tuple[_Entry, ...]]:
         """What is known of an output, then what others have noted meanwhile, for who has not found it in the first.
 
-        Another run may have had a folder inside this one for its home, as one of a list has.
+        Another run may have had any folder above the output for its home: one inside this one's, as one of a list has,
+        or one that holds this one's.
         """
         place = _place(output)
         known = self._entries.get(place, ())
         yield known
-        inside = [folder for folder in place.parents if self._folder in folder.parents]
-        for folder in (self._folder, *inside):
-            self._catch_up(folder)
+        for folder in dict.fromkeys((self._folder, *place.parents)):
+            with suppress(OSError):  # what cannot be read, perhaps that of somebody else further up, says nothing
+                self._catch_up(folder)
         yield self._entries.get(place, ())[len(known) :]
 
     def _catch_up(self, folder: Path) -> None:
-        """Read what is new in the files of a folder."""
-        if self._descriptor < 0:
-            return
+        """Read what is new in the files of a folder, if it has any: workers have theirs beside the one only."""
+        path = folder / self._path.name
         with self._reading:
-            if folder == self._folder:
-                self._read_on(folder, self._path, os.fdopen(os.dup(self._descriptor), "rb"))
-            elif (path := folder / self._path.name).is_file():
+            if folder == self._folder and self._descriptor >= 0:
+                self._read_on(folder, path, os.fdopen(os.dup(self._descriptor), "rb"))
+            elif path.is_file():
                 self._read_on(folder, path, path.open("rb"))
-            for path in self._others(folder):
-                self._read_on(folder, path, path.open("rb"))
+            else:
+                return
+            for other in self._others(folder):
+                self._read_on(folder, other, other.open("rb"))
 
     def _others(self, folder: Path) -> list[Path]:
         """The files of workers. A folder that has not changed is not listed again: it may hold very many results."""

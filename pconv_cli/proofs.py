@@ -18,7 +18,7 @@ import os
 import time
 from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import asdict, dataclass, fields, replace
 from datetime import datetime
 from functools import partial
@@ -28,7 +28,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import __version__, tile
+from pconv_cli import __version__, files, tile
 from pconv_cli import weights as store
 from pconv_cli.bench import Reader, RestoreSettings
 from pconv_cli.drawings import reduced
@@ -81,6 +81,7 @@ FOOTNOTES = (
 )
 Prints = tuple[tuple[Shown, ...], tuple[Sheet, ...]]
 Show = Callable[[], Prints]
+DONE = ("restored", "copied", "done_before")
 WORDS = {"copied": "no damage, copied", "done_before": "by an earlier run", "not_done": "not done"}
 
 
@@ -143,11 +144,13 @@ def of_pictures(
             stage.release(job.output)
 
     shows = [partial(show, number, job) for number, job in enumerate(todo.jobs, 1)]
-    items = _with_earlier(report.items, folder) if settings.resume else report.items
+    with ThreadPoolExecutor() as pool:  # what is elsewhere is asked for
+        states = list(pool.map(partial(_state, stage), (job.output for job in todo.jobs), report.items))
+    items = _with_earlier(report.items, states, folder) if settings.resume else report.items
     source = stage.shown(common_folder([str(job.image.parent) for job in todo.jobs]))
     title = Path(source).absolute().name if len(todo.jobs) > 1 else todo.jobs[0].name
     where = f"from {source} to {stage.shown(str(todo.home))}"
-    return _made(replace(report, items=items), shows, folder, stage.telling(emit), title, where)
+    return _made(replace(report, items=items), states, shows, folder, stage.telling(emit), title, where)
 
 
 def of_one(
@@ -160,7 +163,8 @@ def of_one(
         with ExitStack() as stack:
             return prints(folder, 1, _on_disk(big, mask, output, settings, stack))
 
-    return _made(report, [show], folder, emit, item.name, f"from {item.image} to {item.output}")
+    states = [_state(Stage(), output, item)]
+    return _made(report, states, [show], folder, emit, item.name, f"from {item.image} to {item.output}")
 
 
 def _view(settings: Settings) -> View:
@@ -364,13 +368,16 @@ def _round(plan: TilePlan, x: float, y: float) -> Window:
 # ---------------------------------------------------------------- what is said
 
 
-def _made(report: Report, shows: Sequence[Show], folder: Folder, emit: Listener, title: str, where: str) -> Path:
+def _made(
+    report: Report, states: Sequence[str | None], shows: Sequence[Show], folder: Folder, emit: Listener, title: str,
+    where: str,
+) -> Path:  # fmt: skip
     started = time.monotonic()
     emit(ReportStarted(len(report.items)))
 
     def entry(item: ItemReport, show: Show) -> Entry:
         listed = _entry(item)
-        if item.status in ("restored", "copied", "done_before"):
+        if item.status in DONE:
             try:
                 thumbnails, sheets = show()
                 listed = replace(listed, thumbnails=thumbnails, sheets=sheets)
@@ -387,7 +394,7 @@ def _made(report: Report, shows: Sequence[Show], folder: Folder, emit: Listener,
             raise
     page = _page(report, entries, title, where)
     try:
-        path = folder.write(page, _document(report, entries), _table(report.items))
+        path = folder.write(page, _document(report, states, entries), _table(report.items))
     except OutputError as error:
         raise OutputError(f"{error}; what was restored is there all the same") from error
     emit(ReportWritten(str(path), round(time.monotonic() - started, 3)))
@@ -447,6 +454,10 @@ def _lead(report: Report) -> str:
     says += f", {failed:,} failed" if failed else ""
     says += f", {left:,} {'was' if left == 1 else 'were'} not begun, for the run was stopped" if left else ""
     damaged, filled = _damage(items)
+    unknown = sum(item.hole_share is None and item.status in DONE for item in items)
+    if unknown:
+        says += f". Figures of {counted(unknown, PICTURES)} by an earlier run are not known"
+        says += ", and what follows is of the others" if unknown < done else ""
     if damaged:
         rest = "all of that is filled" if filled == 1 else f"{share(filled or 0)} of that is filled"
         says += f". {share(damaged)} of the pixels were damaged; {rest}"
@@ -463,14 +474,12 @@ def _lead(report: Report) -> str:
 
 
 def _done(items: Sequence[ItemReport]) -> int:
-    return sum(item.status in ("restored", "copied", "done_before") for item in items)
+    return sum(item.status in DONE for item in items)
 
 
 def _damage(items: Sequence[ItemReport]) -> tuple[float | None, float | None]:
     """The share of all pixels that was damaged, and the share of that which is filled; None where it is not known."""
-    known = [
-        item for item in items if item.hole_share is not None and item.status in ("restored", "copied", "done_before")
-    ]
+    known = [item for item in items if item.hole_share is not None and item.status in DONE]
     pixels = sum(item.width * item.height for item in known)
     damaged = sum((item.hole_share or 0) * item.width * item.height for item in known)
     if not pixels:
@@ -483,8 +492,11 @@ def _told(report: Report) -> Mapping[str, Any]:
     return {**report.settings, "pictures": len(report.items), "seconds": round(report.seconds, 3)}
 
 
-def _document(report: Report, entries: Sequence[Entry]) -> dict[str, Any]:
-    """The same for machines: the summary that `--json` prints, and every item, with the images that show it."""
+def _document(report: Report, states: Sequence[str | None], entries: Sequence[Entry]) -> dict[str, Any]:
+    """The same for machines: the summary that `--json` prints, and every item, with the images that show it.
+
+    `output_state` tells the file that figures are of from a later one in its place.
+    """
     return {
         **json.loads(report.summary()),
         "type": "report",
@@ -492,10 +504,11 @@ def _document(report: Report, entries: Sequence[Entry]) -> dict[str, Any]:
         "pictures": [
             {
                 **asdict(item),
+                "output_state": state,
                 "thumbnails": _files(entry.thumbnails),
                 "sheets": [asdict(sheet) for sheet in entry.sheets],
             }
-            for item, entry in zip(report.items, entries, strict=True)
+            for item, state, entry in zip(report.items, states, entries, strict=True)
         ],
     }
 
@@ -516,14 +529,24 @@ def _table(items: Sequence[ItemReport]) -> str:
     return text.getvalue()
 
 
-def _with_earlier(items: Sequence[ItemReport], folder: Folder) -> tuple[ItemReport, ...]:
-    """Give pictures that an earlier run has done the figures that its report in this place holds of them."""
+def _state(stage: Stage, output: Path, item: ItemReport) -> str | None:
+    """What tells a finished result from whatever comes in its place; None where there is none, or nobody can tell."""
+    if item.status in DONE:
+        with suppress(ItemError, OSError):
+            if stage.holds(output):
+                return stage.state(output, output)
+            return " ".join(map(str, files.state(output)))
+    return None
+
+
+def _with_earlier(items: Sequence[ItemReport], states: Sequence[str | None], folder: Folder) -> tuple[ItemReport, ...]:
+    """Give results of earlier runs the figures that the report in this place holds of those very files."""
     told = folder.earlier().get("pictures", [])
-    known = {str(one.get("output")): one for one in told if isinstance(one, dict)}
+    known = {(one.get("output"), one.get("output_state")): one for one in told if isinstance(one, dict)}
     names = {field.name for field in fields(ItemReport)} - {"status", "notices", "path", "reason"}
     return tuple(
-        replace(item, **{name: value for name, value in known[item.output].items() if name in names})
-        if item.status == "done_before" and item.output in known
+        replace(item, **{name: value for name, value in known[item.output, state].items() if name in names})
+        if item.status == "done_before" and state is not None and (item.output, state) in known
         else item
-        for item in items
+        for item, state in zip(items, states, strict=True)
     )

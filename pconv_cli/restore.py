@@ -44,6 +44,7 @@ from pconv_cli.filling import Piece, Shape
 from pconv_cli.images import FORMATS, READ_SUFFIXES
 from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs, with_maps
 from pconv_cli.journal import NAME, Journal, sweep
+from pconv_cli.layers import View
 from pconv_cli.pipeline import NICENESS, Limits, Outcome, Stages, Turn, run
 from pconv_cli.process import settle
 from pconv_cli.remote import Stage
@@ -164,7 +165,7 @@ def restore(
     notices, emit = collecting(emit)
     emit = stage.telling(emit)
     settled: dict[str, Any] = store.told(settings.weights) | settings.told()
-    home = _home(todo, stage)
+    home = home_of(todo, stage)
     begin: Callable[[Journal | None], Outcomes]
     if cluster is None:
         here = _Here(settings, emit, 0 if stage.used else len(todo.jobs))
@@ -254,7 +255,7 @@ def _on_this_machine(
             bench: Bench | None = None
             crew: helpers.Crew[Job, Told, ItemReport] | None = None
             if stage.used:
-                bench = StagedBench(settings, here.view, Notes(stage, _key(settings, weights), journal))
+                bench = bench_of(settings, here.view, weights, stage, journal)
             elif worth_helpers(len(jobs), on_cpu=engine.on_cpu):
                 make = partial(Bench.of, settings, here.view, None if journal is None else journal.place)
                 try:
@@ -264,7 +265,7 @@ def _on_this_machine(
                 except OSError as error:  # no sockets, or no more processes
                     emit(Notice(f"no processes to read and write with ({error}): threads do it, which is slower"))
             stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(
-                engine, emit, looks, crew or bench or Bench(settings, here.view, journal)
+                engine, emit, looks, crew or bench or bench_of(settings, here.view, weights, stage, journal)
             )
             for outcome in run(jobs, stages, limits, stop):
                 stage.release(outcome.item.output)
@@ -415,7 +416,7 @@ class _Looks:
             self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
 
 
-def _home(todo: JobList, stage: Stage) -> Path | None:
+def home_of(todo: JobList, stage: Stage) -> Path | None:
     """The folder on this machine for results, if there is one."""
     here = [job.output.parent for job in todo.jobs if not stage.holds(job.output)]
     if len(here) == len(todo.jobs):
@@ -423,9 +424,16 @@ def _home(todo: JobList, stage: Stage) -> Path | None:
     return here[0] if here else None  # what holds results here and elsewhere alike is no place for anything
 
 
-def journal_of(home: Path, settings: RestoreSettings, weights: str, hand: str = "") -> Journal:
-    """Where it is noted down what is done, in the folder for results; `weights` by SHA-256, `hand` as in `Journal`."""
-    return Journal(home / NAME, _key(settings, weights), hand)
+def journal_of(home: Path, settings: RestoreSettings, weights: str, hand: str = "", *, writes: bool = True) -> Journal:
+    """Where it is noted down what is done, in the folder for results; `weights` by SHA-256, more in `Journal`."""
+    return Journal(home / NAME, _key(settings, weights), hand, writes=writes)
+
+
+def bench_of(settings: RestoreSettings, view: View, weights: str, stage: Stage, journal: Journal | None) -> Bench:
+    """Who reads and writes pictures, wherever they are; `weights` by SHA-256."""
+    if stage.used:
+        return StagedBench(settings, view, Notes(stage, _key(settings, weights), journal))
+    return Bench(settings, view, journal)
 
 
 def _key(settings: RestoreSettings, weights: str) -> str:

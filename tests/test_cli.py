@@ -947,16 +947,66 @@ def test_check_finds_what_would_fail_before_anything_is_written(work: Workplace,
     assert pconv("check", *places) == 2 and "cut short" in pconv.out and "5, 4 would fail" in pconv.out
 
 
-def test_check_leaves_outputs_that_exist_to_resume_and_looks_at_their_masks_all_the_same(
-    work: Workplace, pconv: Pconv
+@pytest.mark.parametrize("changed", ["picture", "mask", "settings", "result", "journal", "companion", "taken"])
+def test_check_says_what_a_run_that_resumes_says_of_outputs_that_are_there(
+    work: Workplace, pconv: Pconv, changed: str
 ) -> None:
-    work.pair("a.png")
+    for name in ("a.tif", "b.tif"):
+        work.pair(name)
+        (work.pictures / name).with_suffix(".tfw").write_text("1\n0\n0\n-1\n5\n5\n")
+    assert pconv.restore() == 0
+    options = ["--weights", "none", "--resume", "--json"]
+    if changed == "picture":
+        work.picture("a.tif", seed=9)
+    elif changed == "mask":
+        work.mask("a.png", np.zeros((40, 48), np.bool_))
+    elif changed == "settings":
+        options += ["--dilate", "1"]
+    elif changed == "result":
+        (work.out / "a.tif").write_bytes(b"somebody else's")
+    elif changed == "journal":
+        (work.out / NAME).unlink()
+    elif changed == "companion":
+        (work.out / "a.tfw").unlink()
+    else:
+        (work.out / "a.tif").unlink()
+        (work.out / "a.tfw").write_text("other")
+    before = {path: path.read_bytes() for path in work.out.iterdir()}
+    places = [str(work.pictures), str(work.masks), str(work.out)]
+    assert pconv("check", *places, *options) == 2
+    found = json.loads(pconv.out)
+    told = {(one["name"], one["path"], one["reason"]) for one in found["findings"] if one["grave"]}
+    assert {path: path.read_bytes() for path in work.out.iterdir()} == before
+    assert pconv("restore", *places, "--device", "cpu", *options) == 1
+    items, summary = items_and_summary(pconv.out)
+    assert told == {(item["name"], item["path"], item["reason"]) for item in items if item["status"] == "failed"}
+    assert told and summary["done_before"] == found["done_before"]
+    assert pconv("check", *places, *options, "--overwrite") == 0
+
+
+def test_check_knows_what_a_run_of_a_larger_folder_has_done(work: Workplace, pconv: Pconv) -> None:
+    work.pair("box/a.png")
     work.pair("b.png")
     assert pconv.restore() == 0
-    work.mask("b.png", np.zeros((40, 48), np.bool_))
-    places = [str(work.pictures), str(work.masks), str(work.out)]
-    assert pconv("check", *places, "--json") == 2 and "--resume leaves out what is done" in pconv.out
-    assert pconv("check", *places, "--resume") == 0 and "1 of 2" in pconv.out
+    before = written(work)
+    places = [str(place / "box") for place in (work.pictures, work.masks, work.out)]
+    assert pconv("check", *places, "--weights", "none", "--resume") == 0 and "1, 1 done before" in pconv.out
+    assert written(work) == before and not (work.out / "box" / NAME).exists()
+
+
+def test_check_weighs_damage_by_the_size_of_pictures_and_counts_one_that_is_listed_twice_twice(
+    work: Workplace, pconv: Pconv
+) -> None:
+    work.pair("small.png", size=(32, 32), hole=box(32, 32, 0, 0, 32, 8))
+    work.pair("large.png", size=(320, 320), hole=box(320, 320, 4, 4, 14, 14))
+    assert pconv("check", str(work.pictures), str(work.masks), "--json") == 0
+    assert json.loads(pconv.out)["hole_share"] == pytest.approx((256 + 100) / (32 * 32 + 320 * 320))
+    image = work.picture("c.png")
+    rows = [f"{image},,{work.out / name}" for name in ("1.png", "2.png")]
+    rows.append(f"{work.pictures / 'small.png'},{work.masks / 'small.png'},{work.out / '3.png'}")
+    (work.root / "list.csv").write_text("\n".join(["image,mask,out", *rows, ""]))
+    assert pconv("check", "--manifest", str(work.root / "list.csv")) == 2
+    assert "3, 2 would fail" in pconv.out and "1 of 1, 25.0% of their pixels" in pconv.out
 
 
 def test_check_foretells_what_resume_leaves_out_and_what_is_no_picture(work: Workplace, pconv: Pconv) -> None:

@@ -315,6 +315,22 @@ def test_where_the_measures_disagree_that_is_said_and_looks_decide() -> None:
     assert says.startswith("The measures disagree: pconv net looks closest") and "biharmonic where values count" in says
 
 
+def test_a_method_that_is_exact_somewhere_is_not_the_worse_for_it() -> None:
+    items = made({"net": (20, 0.3, 0.5), "telea": (20, 0.3, 0.05)}, spread=0)
+    exact = [
+        replace(item, psnr_hole=math.inf if item.method == "net" else 60.0, perceptual=0.1) if i < 4 else item
+        for i, item in enumerate(items)
+    ]
+    advice = advise(exact, ("net", "telea"), {"net"})
+    assert advice.method == "net" and "dB in the holes" in advice.sentence and "inf" not in advice.sentence
+
+
+def test_methods_that_are_exact_everywhere_are_level() -> None:
+    items = [replace(item, psnr_hole=math.inf) for item in made({"net": (20, 0.0, 0.5), "telea": (20, 0.0, 0.05)})]
+    advice = advise(items, ("net", "telea"), {"net"})
+    assert advice.method == "telea" and "(100.00 dB in the holes" in advice.sentence
+
+
 def test_a_lead_that_may_be_chance_is_called_so() -> None:
     figures: dict[str, Figures] = {"net": (25, 0.4, 0.5), "telea": (24, 0.5, 0.05)}
     assert "room for chance" not in advised(figures, places=20)[1]

@@ -101,7 +101,7 @@ def test_a_method_that_knows_the_truth_is_perfect(stock: Workplace, method: Call
         assert (item.l1, item.l1_hole, item.perceptual) == (0, 0, 0)
         assert item.psnr == item.psnr_hole == math.inf
         assert (item.ssim, item.ssim_hole) == pytest.approx((1, 1))
-    assert done.mean("psnr", "telea", BUCKETS[0]) is None and done.mean("l1", "telea", BUCKETS[0]) == 0
+    assert done.mean("psnr", "telea", BUCKETS[0]) == 100 and done.mean("l1", "telea", BUCKETS[0]) == 0
 
 
 def test_a_known_error_gives_the_sums_by_hand(stock: Workplace, method: Callable[[str, Method], None]) -> None:
@@ -349,16 +349,32 @@ def test_best_is_the_highest_or_the_lowest_as_the_measure_has_it_and_both_where_
     assert level.best(by_name["psnr"], BUCKETS[0]) == ("net", "telea")
 
 
-def test_infinite_values_enter_no_mean_and_no_json() -> None:
+def test_an_exact_fill_counts_as_a_hundred_in_means_and_is_null_in_json() -> None:
     items = [
         Measured("a", "m", 0.05, BUCKETS[0], True, "net", 0.0, psnr, 1.0, 0.0, psnr, 1.0, 0.0, 0.1)
         for psnr in (math.inf, 30.0, 40.0)
     ]
     done = result(items=tuple(items), methods=("net",))
-    assert done.mean("psnr", "net", BUCKETS[0]) == 35
+    assert done.mean("psnr", "net", BUCKETS[0]) == pytest.approx(170 / 3)
     text = done.as_json()
     assert not re.search("Infinity|NaN", text) and json.loads(text)["items"][0]["psnr"] is None
     assert next(csv.DictReader(io.StringIO(done.as_csv())))["psnr"] == "inf"
+
+
+def test_a_method_that_is_exact_is_the_best_whatever_others_make_of_the_same_hole() -> None:
+    holes = {"net": (math.inf, 20.0), "telea": (60.0, 20.0), "ns": (130.0, 20.0)}
+    items = tuple(
+        Measured(str(pair), "m", 0.05, BUCKETS[0], True, name, 0.0, psnr, 1.0, 0.0, psnr, 1.0, 0.0, 240.0)
+        for pair in (0, 1)
+        for name, psnr in ((name, values[pair]) for name, values in holes.items())
+    )
+    done = result(items=items, methods=tuple(holes), weights={"net": "0"})
+    by_name = {measure.name: measure for measure in evaluation.MEASURES}
+    for name in ("psnr", "psnr_hole"):
+        means = [done.mean(name, method, BUCKETS[0]) for method in holes]
+        assert means == [60, 40, 60], "nor does a tiny error count as more than none"
+        assert done.best(by_name[name], BUCKETS[0]) == ("net", "ns")
+    assert done.mean("seconds", "net", BUCKETS[0]) == 240, "what is no PSNR counts as it is"
 
 
 def test_json_csv_and_tables_agree(stock: Workplace, capsys: pytest.CaptureFixture[str]) -> None:

@@ -15,6 +15,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -601,7 +602,7 @@ def test_a_line_that_another_process_is_writing_is_read_once_it_is_whole(place: 
         assert mine.done(place.image, place.mask, place.output)
 
 
-def test_what_runs_of_folders_inside_have_noted_is_known(place: Place) -> None:
+def test_what_runs_of_folders_inside_and_above_have_noted_is_known(place: Place) -> None:
     inside = place.out / "box" / "sub"
     inside.mkdir(parents=True)
     for folder, name in ((inside, "a.png"), (inside.parent, "sub/b.png"), (inside.parent, "c.png")):
@@ -612,8 +613,43 @@ def test_what_runs_of_folders_inside_have_noted_is_known(place: Place) -> None:
             assert whole.done(place.image, place.mask, place.out / name), name
             assert whole.made(place.out / name)
         make(whole, place.image, place.mask, place.out / "d.png")
-    with Journal(inside / NAME, "key") as book:  # whoever has less in view knows of nothing above it
-        assert not book.done(place.image, place.mask, place.out / "d.png")
+        make(whole, place.image, place.mask, inside / "e.png")
+    before = {path: path.read_bytes() for path in place.out.rglob(f"{Path(NAME).stem}*")}
+    (place.root / NAME).mkdir()  # no journal, and no harm
+    with Journal(inside / NAME, "key") as book:
+        for output in (place.out / "d.png", inside / "e.png", inside / "b.png"):
+            assert book.done(place.image, place.mask, output) and book.made(output)
+    assert {path: path.read_bytes() for path in place.out.rglob(f"{Path(NAME).stem}*")} == before
+
+
+def test_a_journal_further_up_that_cannot_be_read_says_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+    inside = place.out / "box"
+    inside.mkdir()
+    (place.root / NAME).write_bytes(b"")
+    read = Path.open
+
+    def refused(path: Path, *how: Any, **more: Any) -> Any:
+        if path == place.root / NAME:
+            raise PermissionError(errno.EACCES, "no", str(path))
+        return read(path, *how, **more)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with Journal(place.path, "key") as whole, Journal(inside / NAME, "key") as book:
+        make(whole, place.image, place.mask, inside / "a.png")
+        assert book.done(place.image, place.mask, inside / "a.png")
+
+
+def test_a_journal_that_is_only_read_knows_the_same_and_makes_nothing(place: Place) -> None:
+    with Journal(place.path, "key", writes=False) as book:
+        assert not book.done(place.image, place.mask, place.output) and not place.path.exists()
+        place.make()
+        assert book.done(place.image, place.mask, place.output) and book.made(place.output)
+        with pytest.raises(OSError):
+            book.record(book.contents(place.image, None), place.output, place.output)
+        with place.open() as other, other.alone() as alone:
+            assert alone or sys.platform == "win32"
+    with Journal(place.out / "not" / "there" / NAME, "key", writes=False) as book:
+        assert book.done(place.image, place.mask, place.output) and not (place.out / "not").exists()
 
 
 def test_a_folder_that_has_not_changed_is_not_listed_again(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -241,6 +241,31 @@ def test_resume_keeps_the_figures_of_what_an_earlier_run_has_done(work: Workplac
     assert len(entry("a.png")["sheets"]) == 1 and entry("b.png")["note"] == ""
 
 
+@pytest.mark.parametrize("alone", [True, False])
+def test_figures_of_another_file_in_the_same_place_are_not_taken_over(work: Workplace, run: Run, alone: bool) -> None:
+    work.pair("a.png", size=(100, 100), hole=box(100, 100, 10, 10, 30, 30))
+    line = ("restore", "in", "masks", "out")
+    assert run(*line, "--report", "report", "--resume") == 0
+    work.pair("a.png", size=(100, 100), hole=box(100, 100, 0, 0, 50, 50))
+    assert run(*line, "--overwrite") == 0
+    if not alone:
+        work.pair("b.png", size=(100, 100), hole=box(100, 100, 10, 10, 30, 30))
+    assert run(*line, "--report", "report", "--resume") == 0
+    listed = entry("a.png")
+    assert listed["facts"] == [] and listed["note"] == "by an earlier run" and len(listed["sheets"]) == 1
+    told = json.loads(Path("report/report.json").read_text("utf-8"))["pictures"][0]
+    assert told["status"] == "done_before" and told["hole_share"] is None and told["width"] == 0
+    assert page()["lead"] == (
+        "The picture is restored. Figures of 1 picture by an earlier run are not known."
+        if alone
+        else "All 2 pictures are restored. Figures of 1 picture by an earlier run are not known, and what follows is "
+        "of the others. 4.0 % of the pixels were damaged; all of that is filled. "
+        "Outside the masks no pixel has changed."
+    )
+    assert run(*line, "--report", "report", "--resume") == 0
+    assert entry("a.png")["facts"] == [], "nor does a report know what the one before did not"
+
+
 def test_an_existing_report_is_refused_before_anything_is_restored(work: Workplace, run: Run) -> None:
     work.pair("a.png")
     line = ("restore", "in", "masks", "out", "--report", "report")

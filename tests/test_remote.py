@@ -641,8 +641,15 @@ def test_a_check_of_storage_finds_what_a_check_of_folders_finds_and_leaves_nothi
     for name in ("2.png", "alone.png"):
         bucket.system.rm_file(f"{source}/{name}")
     ran = command("check", source, masks, out, "--json")
-    assert ran.code == 2 and "exists already: --resume" in json.dumps(ran.items)
-    assert command("check", source, masks, out, "--json", "--resume").code == 0
+    assert ran.code == 2 and "exists already" in json.dumps(ran.items)
+    assert command("check", source, masks, out, "--json", "--resume").code == 2, "nobody has noted it as done"
+    assert command("check", source, masks, out, "--json", "--overwrite").code == 0
+    assert (
+        command("restore", source, masks, out, "--weights", "none", "--device", "cpu", "--json", "--overwrite").code
+        == 0
+    )
+    ran = command("check", source, masks, out, "--json", "--resume", "--weights", "none")
+    assert ran.code == 0 and ran.items[0]["done_before"] == ran.items[0]["items"] == 2
 
 
 def test_a_check_of_a_list_says_what_is_not_there(work: Workplace, bucket: Bucket, command: Callable[..., Ran]) -> None:

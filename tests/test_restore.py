@@ -1029,6 +1029,20 @@ def test_what_another_run_makes_meanwhile_is_done_and_no_failure(
     assert statuses(report) == {"a.png": "done_before", "b.png": "restored"}
 
 
+def test_part_of_what_is_done_is_resumed_by_itself_and_then_again_as_a_whole(work: Workplace) -> None:
+    for name in ("box1/a.png", "box2/a.png"):
+        work.pair(name)
+    go(work)
+    part, settings = work.out / "box1", RestoreSettings(weights="none", device="cpu", precision="fp32", resume=True)
+    before = {path: path.read_bytes() for path in work.out.rglob("*") if path.is_file()}
+    todo = plan(work.pictures / "box1", work.masks / "box1", str(part), settings)
+    assert statuses(restore(todo, settings, lambda event: None)) == {"a.png": "done_before"}
+    assert {path: path.read_bytes() for path in before} == before
+    (part / "a.png").unlink()
+    assert statuses(restore(todo, settings, lambda event: None)) == {"a.png": "restored"}
+    assert set(statuses(go(work, resume=True)[0]).values()) == {"done_before"}
+
+
 def test_a_single_picture_leaves_no_journal_unless_it_is_to_be_resumed(work: Workplace) -> None:
     image, _ = work.pair("a.png")
     settings = RestoreSettings(weights="none", device="cpu")

@@ -135,7 +135,7 @@ def _show(found: Checked) -> None:
             for one in found.findings
         ]
         ui.table("What is wrong", ["", "file", "why, and the way out"], cells)
-    wrong = len({one.name for one in found.findings if one.grave and one.name})
+    wrong = sum(one.grave and bool(one.name) for one in found.findings)  # a list may name one picture twice
     free = "" if found.disk_free is None else f" of {_size(found.disk_free)} free"
     memory = "" if found.memory_free is None else f" of {_size(found.memory_free)} free"
     pictures = [str(found.items)]
