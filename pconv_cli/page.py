@@ -12,7 +12,7 @@ from __future__ import annotations
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Container, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -159,14 +159,18 @@ class Page:
 class Folder:
     """Where a report goes. Made before the work that it reports on, so that what is in the way is said in time."""
 
-    def __init__(self, path: Path, *, overwrite: bool, again: bool = False, searched: Iterable[Path] = ()) -> None:
+    def __init__(
+        self, path: Path, *, overwrite: bool, again: Container[str] | None = None, searched: Iterable[Path] = ()
+    ) -> None:
         """Look at the place, and make the folder.
 
         Args:
             path: The folder.
             overwrite: Whether what is there may be replaced.
-            again: Whether a report may be replaced that stands there, but nothing else.
-            searched: Folders that are searched for pictures or masks, and would give those of the report the next time.
+            again: Results of the run: a report that stands there and has one of them, or none at all, may be replaced,
+                but nothing else. None: no report may.
+            searched: Folders that are searched for pictures or masks, and would give those of the report the next time;
+                of a picture or mask, its folder may not be the report's.
 
         Raises:
             UsageError: It lies in a folder that is searched, or is no place on this machine.
@@ -177,29 +181,39 @@ class Folder:
                 f"--report {path}: a report is written to a folder of this machine; copy it there afterwards"
             )
         for folder in searched:
-            if folder.is_dir() and folder.resolve() in (path.resolve(), *path.resolve().parents):
+            taken = folder.resolve() if folder.is_dir() else folder.resolve().parent
+            if taken == path.resolve() or (folder.is_dir() and taken in path.resolve().parents):
+                folder = folder if folder.is_dir() else folder.parent
                 reason = f"lies in {folder}, where its images would be taken for pictures the next time"
                 raise UsageError(f"--report {path}: {reason}; choose a folder elsewhere")
         self.path = path
-        self._overwrite = overwrite = overwrite or (again and self._is_ours())
+        self._overwrite = overwrite = overwrite or (again is not None and self._is_ours(again))
         self._written: set[str] = set()
         try:
             if not overwrite:
-                for name in (NAME, DATA, TABLE):
-                    files.refuse_taken(path / name, overwrite=False)
+                for taken in (*(path / name for name in (NAME, DATA, TABLE)), *self._images()):
+                    files.refuse_taken(taken, overwrite=False)
             (path / IMAGES).mkdir(parents=True, exist_ok=True)
             files.refuse_unwritable(path / IMAGES)
         except OSError as error:
             why = str(error) if isinstance(error, files.Refused) else f"cannot be written ({error.strerror or error})"
             raise OutputError(f"--report {path}: {why}") from error
 
-    def _is_ours(self) -> bool:
-        """Whether what stands there is a report, or a part of one: the page comes last."""
+    def _is_ours(self, results: Container[str]) -> bool:
+        """Whether what stands there is a report on some of these results, or a part of one: the page comes last."""
         page, data = self.path / NAME, self.path / DATA
         with suppress(OSError):
             ours = not page.exists() or _GENERATOR in page.read_text("utf-8", "replace")[:2000]
-            return ours and ("pictures" in self.earlier() or not data.exists())
+            told = self.earlier().get("pictures")
+            if isinstance(told, list):
+                return ours and (not told or any(one.get("output") in results for one in told if isinstance(one, dict)))
+            return ours and not data.exists()
         return False
+
+    def _images(self) -> list[Path]:
+        """Images, as of a report, that are there."""
+        folder = self.path / IMAGES
+        return sorted(path for path in folder.iterdir() if _OURS.fullmatch(path.name)) if folder.is_dir() else []
 
     def earlier(self) -> dict[str, Any]:
         """What the report that is there holds as JSON; nothing where there is none that can be read."""
@@ -260,8 +274,8 @@ class Folder:
     def _sweep(self) -> None:
         """Remove the images of a report that stood here before."""
         with suppress(OSError):
-            for path in (self.path / IMAGES).iterdir():
-                if _OURS.fullmatch(path.name) and path.name not in self._written:
+            for path in self._images():
+                if path.name not in self._written:
                     path.unlink()
 
 

@@ -994,6 +994,23 @@ def test_check_knows_what_a_run_of_a_larger_folder_has_done(work: Workplace, pco
     assert written(work) == before and not (work.out / "box" / NAME).exists()
 
 
+@pytest.mark.parametrize(
+    "options",
+    [("--precision", "fp32", "--overlap", "8"), ("--detect", "dust", "--sensitivity", "0.6"), ("--provenance",)],
+)
+def test_check_goes_by_the_options_of_the_run(work: Workplace, pconv: Pconv, options: tuple[str, ...]) -> None:
+    work.pair("a.png", size=(64, 64), hole=box(64, 64, 20, 20, 24, 24))
+    places = [str(work.pictures), *([str(work.masks)] if "--detect" not in options else []), str(work.out)]
+    line = (*places, *options, "--save-filled", str(work.root / "filled"), "--weights", "none")
+    assert pconv("check", *line, "--sample", "1") == 0 and "done before" not in pconv.out
+    assert pconv("restore", *line, "--device", "cpu", "-q") == 0
+    assert pconv("check", *line, "--resume") == 0 and "1, 1 done before" in pconv.out
+    for more, says in (((), "from an earlier run"), (("--resume", "--dilate", "3"), "other settings")):
+        assert pconv("check", *line, *more, "--json") == 2
+        (finding,) = json.loads(pconv.out)["findings"]
+        assert finding["grave"] and says in finding["reason"]
+
+
 def test_check_weighs_damage_by_the_size_of_pictures_and_counts_one_that_is_listed_twice_twice(
     work: Workplace, pconv: Pconv
 ) -> None:

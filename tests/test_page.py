@@ -96,13 +96,28 @@ def test_a_run_that_goes_on_replaces_its_report_and_nothing_else(tmp_path: Path)
         place.mkdir()
         (place / name).write_text('{"my": "own"}', "utf-8")
         with pytest.raises(OutputError, match="is there already"):
-            Folder(place, overwrite=False, again=True)
+            Folder(place, overwrite=False, again={"o.png"})
         assert (place / name).read_text("utf-8") == '{"my": "own"}'
-    Folder(tmp_path / "r", overwrite=False, again=True).write(Page("k", "one", "", ""), {"pictures": []}, "")
+    place, page = tmp_path / "r", Page("k", "one", "", "")
+    Folder(place, overwrite=False, again=()).write(page, {"pictures": []}, "")
+    with pytest.raises(OutputError, match="is there already"):
+        Folder(place, overwrite=False)
+    told = {"pictures": [{"output": "o.png"}, {"output": "p.png"}]}
+    Folder(place, overwrite=False, again={"o.png"}).write(page, told, "")
+    with pytest.raises(OutputError, match="is there already"):  # of another run
+        Folder(place, overwrite=False, again={"x.png"})
+    assert json.loads((place / module.DATA).read_text("utf-8")) == told
+    Folder(place, overwrite=False, again={"x.png", "p.png"}).write(page, {"pictures": [1]}, "")
+    assert json.loads((place / module.DATA).read_text("utf-8")) == {"pictures": [1]}
+
+
+def test_images_that_stand_where_those_of_a_report_would_are_not_replaced(tmp_path: Path) -> None:
+    image = tmp_path / "r" / module.IMAGES / "00001-before.jpg"
+    image.parent.mkdir(parents=True)
+    image.write_bytes(b"mine")
     with pytest.raises(OutputError, match="is there already"):
         Folder(tmp_path / "r", overwrite=False)
-    Folder(tmp_path / "r", overwrite=False, again=True).write(Page("k", "one", "", ""), {"pictures": [1]}, "")
-    assert json.loads((tmp_path / "r" / module.DATA).read_text("utf-8")) == {"pictures": [1]}
+    assert image.read_bytes() == b"mine"
 
 
 @pytest.mark.parametrize("inside", ["in", "in/deep/report"])
@@ -112,6 +127,14 @@ def test_a_report_does_not_lie_among_the_pictures_that_are_searched(tmp_path: Pa
         Folder(tmp_path / inside, overwrite=False, searched=[tmp_path / "in"])
     assert list((tmp_path / "in").iterdir()) == []
     Folder(tmp_path / "input", overwrite=False, searched=[tmp_path / "in"])  # another name
+
+
+def test_a_report_on_one_picture_does_not_lie_beside_it_but_may_in_a_folder_there(tmp_path: Path) -> None:
+    picture = tmp_path / "a.png"
+    picture.touch()
+    with pytest.raises(UsageError, match="taken for pictures the next time"):
+        Folder(tmp_path, overwrite=False, searched=[picture])
+    Folder(tmp_path / "report", overwrite=False, searched=[picture])
 
 
 def test_a_report_is_no_url(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -194,3 +194,16 @@ def test_fish_gets_one_line_for_each_option_however_narrow_the_terminal() -> Non
     line = [sys.executable, "-m", "pconv_cli"]
     done = subprocess.run(line, capture_output=True, text=True, env=settings, check=True)
     assert all(line.startswith("--") and "\t" in line for line in done.stdout.splitlines())
+
+
+NOT_FOR_CHECK = {  # who computes, how it is shown, and when a run ends: nothing that decides what would come of it
+    "--device", "--batch-size", "--on-error", "--max-failures", "--failed-list", "--report", "--watch", "--settle",
+    "--cluster", "--workers", "--quiet", "--verbose",
+}  # fmt: skip
+
+
+def test_check_takes_whatever_decides_what_a_run_would_do() -> None:
+    def options(command: str) -> set[str]:
+        return {option for one in COMMANDS[command].params for option in one.opts if option.startswith("--")}
+
+    assert options("pconv restore") - options("pconv check") == NOT_FOR_CHECK

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from pconv_cli.cli.options import (
+    Detected,
     Dilate,
     Format,
     InvertMask,
@@ -20,9 +21,19 @@ from pconv_cli.cli.options import (
     MaskOn,
     MaskOnOption,
     MaxMegapixels,
+    Overlap,
     Overwrite,
+    Padding,
+    Precision,
+    PrecisionOption,
     Progress,
+    Provenance,
     Resume,
+    Sample,
+    SaveConfidence,
+    SaveFilled,
+    SaveMasks,
+    Sensitivity,
     Strict,
     TileSize,
     Weights,
@@ -51,17 +62,27 @@ def command(
     ] = None,
     manifest: Manifest = None,
     mask_from: MaskFrom = None,
+    detect: Detected = None,
+    sensitivity: Sensitivity = None,
+    save_masks: SaveMasks = None,
     invert_mask: InvertMask = False,
     dilate: Dilate = 0,
     mask_on: MaskOnOption = MaskOn.auto,
     format: Format = None,
     linear: Linear = False,
     strict: Strict = False,
+    save_filled: SaveFilled = None,
+    save_confidence: SaveConfidence = None,
+    provenance: Provenance = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
+    sample: Sample = None,
     max_megapixels: MaxMegapixels = 1000,
     weights: Weights = None,
+    precision: PrecisionOption = Precision.auto,
     tile_size: TileSize = 512,
+    padding: Padding = None,
+    overlap: Overlap = 0,
     jobs: Jobs = None,
     progress: Progress = ProgressMode.auto,
     as_json: Annotated[bool, typer.Option("--json", help="Print what was found as one JSON object on stdout.")] = False,
@@ -74,11 +95,17 @@ def command(
     from pconv_cli import check as use_case
     from pconv_cli import restore
     from pconv_cli.cli import ui
+    from pconv_cli.detection import parse
     from pconv_cli.remote import Stage
 
+    if sensitivity is not None and detect is None:
+        raise UsageError(f"--sensitivity {sensitivity:g}: belongs to --detect; masks say by themselves what is damaged")
     settings = restore.RestoreSettings(
         weights=weights,
+        precision=precision.value,
         tile_size=tile_size,
+        padding=None if padding is None else padding.value,
+        overlap=overlap,
         jobs=jobs,
         invert_mask=invert_mask,
         dilate=dilate,
@@ -89,6 +116,11 @@ def command(
         overwrite=overwrite,
         resume=resume,
         strict=strict,
+        save_filled=save_filled,
+        save_confidence=save_confidence,
+        provenance=provenance,
+        detect=None if detect is None else parse(detect, sensitivity),
+        save_masks=save_masks,
         max_megapixels=max_megapixels,
     )
     given = paths or []
@@ -100,7 +132,8 @@ def command(
                 staged(rows(manifest), stage), None if to is None else stage.target(to), settings
             )
         else:
-            names = ["IN", "MASKS", "[OUT]"] if mask_from is None else ["IN", "[OUT]"]
+            with_masks = mask_from is None and detect is None
+            names = ["IN", "MASKS", "[OUT]"] if with_masks else ["IN", "[OUT]"]
             if not len(names) - 1 <= len(given) <= len(names):
                 raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
             writes = len(given) == len(names)
@@ -109,9 +142,10 @@ def command(
             if "-" in given:
                 raise UsageError("- is for pconv restore: give files or folders to check")
             out = stage.target(given[-1]) if writes else NOWHERE
-            pictures, masks = stage.source(given[0]), None if mask_from is not None else Path(stage.source(given[1]))
+            pictures, masks = stage.source(given[0]), Path(stage.source(given[1])) if with_masks else None
             todo = restore.plan(Path(pictures), masks, out, settings)
         stage.clear()
+        todo = todo if sample is None else todo.first(sample)
         show = stack.enter_context(ui.view(progress, quiet=True))
         stop = stack.enter_context(ui.Stop(show))
         found = use_case.check(todo, settings, stop.listening, stop, writes=writes, stage=stage)

@@ -165,6 +165,10 @@ Format = Annotated[
     typer.Option(metavar="png|tiff|webp|jpg|bmp", help="Format of all outputs (default: that of each picture)."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
+SaveMasks = Annotated[
+    Path | None, typer.Option(metavar="DIR", help="Keep what --detect found as masks in this folder, as PNG.")
+]
+Sample = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures, as a try-out.")]
 Resume = Annotated[
     bool,
     typer.Option("--resume", help="Leave out what an earlier run did with the same contents, settings and weights."),

@@ -35,8 +35,10 @@ from pconv_cli.cli.options import (
     Quiet,
     ReportTo,
     Resume,
+    Sample,
     SaveConfidence,
     SaveFilled,
+    SaveMasks,
     Sensitivity,
     Strict,
     TileSize,
@@ -79,9 +81,7 @@ def command(
     mask_from: MaskFrom = None,
     detect: Detected = None,
     sensitivity: Sensitivity = None,
-    save_masks: Annotated[
-        Path | None, typer.Option(metavar="DIR", help="Keep what --detect found as masks in this folder, as PNG.")
-    ] = None,
+    save_masks: SaveMasks = None,
     invert_mask: InvertMask = False,
     dilate: Dilate = 0,
     mask_on: MaskOnOption = MaskOn.auto,
@@ -93,9 +93,7 @@ def command(
     provenance: Provenance = False,
     overwrite: Overwrite = False,
     resume: Resume = False,
-    sample: Annotated[
-        int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures, as a try-out.")
-    ] = None,
+    sample: Sample = None,
     on_error: Annotated[OnError, typer.Option(help="Whether a failed picture ends the run.")] = OnError.skip,
     max_failures: Annotated[
         int | None, typer.Option(min=1, metavar="N", help="Begin no further picture once N have failed.")
@@ -230,7 +228,8 @@ def command(
             from pconv_cli.page import Folder
 
             searched = [Path(path) for path in paths[:-1]] if paths and manifest is None else []
-            page = Folder(report_to, overwrite=overwrite, again=resume, searched=searched)
+            results = {stage.shown(str(job.output)) for job in todo.jobs} if resume else None
+            page = Folder(report_to, overwrite=overwrite, again=results, searched=searched)
         show = stack.enter_context(ui.view(progress, quiet=quiet, verbose=verbose))
         stop = stack.enter_context(ui.Stop(show))
         emit = stop.listening if pipes is None else pipes.listening(stop.listening)
