@@ -176,14 +176,9 @@ def lost() -> OSError:
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file: check the name"
-    if isinstance(error, IsADirectoryError):
-        return "is a folder, not a picture: name the files in it"
-    if isinstance(error, PermissionError):
-        return "permission denied: give yourself the right to read it"
-    if isinstance(error, MemoryError):
-        return "too big for the memory of this machine: cut it into parts, or use a machine with more"
+    why = files.why_unreadable(error)
+    if why:
+        return why
     if not path.exists():
         return "there is no such file any more: put it back and run it again"
     cause = _cause(error)

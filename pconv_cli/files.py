@@ -197,6 +197,19 @@ def place(part: Path, target: Path, *, overwrite: bool) -> None:
         raise _taken() from error
 
 
+def why_unreadable(error: Exception) -> str:
+    """Reason and way out of an error on reading, for people; empty where neither place nor memory is to blame."""
+    if isinstance(error, FileNotFoundError):
+        return "there is no such file: check the name"
+    if isinstance(error, IsADirectoryError):
+        return "is a folder, not a picture: name the files in it"
+    if isinstance(error, PermissionError):
+        return "permission denied: give yourself the right to read it"
+    if isinstance(error, MemoryError):
+        return "too big for the memory of this machine: cut it into parts, or use a machine with more"
+    return ""
+
+
 def why_unwritable(error: Exception) -> str:
     """Reason and way out of an error on writing, for people; empty where neither disk nor memory is to blame."""
     if isinstance(error, MemoryError):

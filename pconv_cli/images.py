@@ -21,7 +21,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
-from pconv_cli import _carry, _jpeg
+from pconv_cli import _carry, _jpeg, files
 from pconv_cli._carry import Carried, Tags
 from pconv_cli.colours import luminance
 from pconv_cli.errors import ItemError, Loss
@@ -263,15 +263,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
         return (
             "not a JPEG, PNG, WebP, BMP or TIFF picture, or its start is damaged: open it elsewhere and export a copy"
         )
-    if isinstance(error, FileNotFoundError):
-        return "there is no such file: check the name"
-    if isinstance(error, IsADirectoryError):
-        return "is a folder, not a picture: name the files in it"
-    if isinstance(error, PermissionError):
-        return "permission denied: give yourself the right to read it"
-    if isinstance(error, MemoryError):
-        return "too big for the memory of this machine: cut it into parts, or use a machine with more"
-    return f"damaged or cut short ({' '.join(str(error).split()) or type(error).__name__}): fetch it again"
+    cause = " ".join(str(error).split()) or type(error).__name__
+    return files.why_unreadable(error) or f"damaged or cut short ({cause}): fetch it again"
 
 
 # ---------------------------------------------------------------- inside a file that is being read

@@ -38,6 +38,7 @@ from pconv_cli.cli.options import (
     TileSize,
     Weights,
     base,
+    detection_of,
     parsed,
     rows,
     staged,
@@ -95,11 +96,8 @@ def command(
     from pconv_cli import check as use_case
     from pconv_cli import restore
     from pconv_cli.cli import ui
-    from pconv_cli.detection import parse
     from pconv_cli.remote import Stage
 
-    if sensitivity is not None and detect is None:
-        raise UsageError(f"--sensitivity {sensitivity:g}: belongs to --detect; masks say by themselves what is damaged")
     settings = restore.RestoreSettings(
         weights=weights,
         precision=precision.value,
@@ -119,7 +117,7 @@ def command(
         save_filled=save_filled,
         save_confidence=save_confidence,
         provenance=provenance,
-        detect=None if detect is None else parse(detect, sensitivity),
+        detect=detection_of(detect, sensitivity),
         save_masks=save_masks,
         max_megapixels=max_megapixels,
     )

@@ -17,6 +17,7 @@ from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import UsageError
 
 if TYPE_CHECKING:
+    from pconv_cli.detection import Detect
     from pconv_cli.distributed import Cluster
     from pconv_cli.manifest import Row
     from pconv_cli.marks import Mark
@@ -253,6 +254,17 @@ def parsed(mask_from: str | None) -> Mark | None:
     from pconv_cli.marks import parse
 
     return None if mask_from is None else parse(mask_from)
+
+
+def detection_of(detect: str | None, sensitivity: float | None) -> Detect | None:
+    """Read `--detect` and `--sensitivity`."""
+    from pconv_cli.detection import parse
+
+    if detect is not None:
+        return parse(detect, sensitivity)
+    if sensitivity is not None:
+        raise UsageError(f"--sensitivity {sensitivity:g}: belongs to --detect; masks say by themselves what is damaged")
+    return None
 
 
 def base(paths: list[str]) -> str | None:

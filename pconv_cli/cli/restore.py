@@ -47,6 +47,7 @@ from pconv_cli.cli.options import (
     Workers,
     base,
     cluster_of,
+    detection_of,
     parsed,
     rows,
     staged,
@@ -149,7 +150,6 @@ def command(
     from pconv_cli import watching
     from pconv_cli.cli import ui
     from pconv_cli.cli.pipes import Pipes
-    from pconv_cli.detection import parse
     from pconv_cli.events import Notice
     from pconv_cli.jobs import JobList
     from pconv_cli.remote import Stage
@@ -178,7 +178,7 @@ def command(
         max_failures=1 if on_error is OnError.stop else max_failures,
         failed_list=failed_list,
         max_megapixels=max_megapixels,
-        detect=None if detect is None else parse(detect, sensitivity),
+        detect=detection_of(detect, sensitivity),
         save_masks=save_masks,
     )
     if as_json and paths and paths[-1] == "-":
@@ -190,8 +190,6 @@ def command(
         raise UsageError("--failed-list and - do not go together: the list names files, and what is piped is gone")
     if report_to is not None and "-" in (paths or []):
         raise UsageError("--report and - do not go together: a report shows files, and what is piped is gone")
-    if sensitivity is not None and detect is None:
-        raise UsageError(f"--sensitivity {sensitivity:g}: belongs to --detect; masks say by themselves what is damaged")
     if not watch and settle is not None:
         raise UsageError(f"--settle {settle:g}: belongs to --watch")
     if watch:
