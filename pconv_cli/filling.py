@@ -32,7 +32,7 @@ from pconv_cli.colours import lay, luminance
 from pconv_cli.engine import GUIDED, Engine, Filled, Tile
 from pconv_cli.layers import View
 from pconv_cli.masks import dilate
-from pconv_cli.nn.pyramid import pyramid_fill
+from pconv_cli.nn.pyramid import pyramid_fill, reduced
 from pconv_cli.regions import Damage, Window
 from pconv_cli.seams import REACH, SeamMeter, level
 from pconv_cli.tiles import BAND, TilePlan, canvas, plan_overlapping, plan_tiles
@@ -507,7 +507,7 @@ def fill(filling: Filling, engine: Engine) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Reduced:
-    """A picture of cells: the mean of what is known in each, whether anything is, and whether any of it is a hole."""
+    """A picture of cells: the tone of each, whether it is known (see `pyramid.reduced`), whether any of it is a hole."""
 
     factor: int
     pixels: NDArray[Any]
@@ -515,30 +515,16 @@ class _Reduced:
     hole: NDArray[np.bool_]
 
     def put(self, window: Window, pixels: NDArray[Any], known: NDArray[np.bool_], hole: NDArray[np.bool_]) -> None:
-        """Reduce one aligned window."""
-        count = self._sums(known)
-        seen = pixels * np.stack([known] * pixels.shape[2], axis=2)  # thrice as fast as a mask that is repeated
-        mean = self._sums(seen) / np.maximum(count, 1)[..., None]
+        """Reduce one aligned window, by what is known within it."""
+        with torch.inference_mode():
+            image, mask, lost = (_planes(array) for array in (pixels, known, hole))
+            cells, some = reduced(image, mask, self.factor)
+            holes = F.max_pool2d(lost, self.factor, ceil_mode=True)
         top, left = window.y // self.factor, window.x // self.factor
-        place = np.s_[top : top + count.shape[0], left : left + count.shape[1]]
-        self.pixels[place] = mean.round() if self.pixels.dtype == np.uint8 else mean
-        self.known[place] = count > 0
-        self.hole[place] = self._sums(hole) > 0
-
-    def _sums(self, values: NDArray[Any]) -> NDArray[Any]:
-        """Sums of `(h, w, ...)` over cells; those at the right and bottom edge may be smaller."""
-        wide = np.uint16 if 255 * self.factor**2 < 1 << 16 else np.uint32
-        dtype = np.float32 if values.dtype == np.float32 else wide
-        height, width = (-(-side // self.factor) for side in values.shape[:2])
-        rows = np.zeros((height, *values.shape[1:]), dtype)
-        for i in range(self.factor):  # several times faster than `np.add.reduceat`
-            part = values[i :: self.factor]
-            rows[: len(part)] += part
-        cells = np.zeros((height, width, *values.shape[2:]), dtype)
-        for i in range(self.factor):
-            part = rows[:, i :: self.factor]
-            cells[:, : part.shape[1]] += part
-        return cells
+        place = np.s_[top : top + some.shape[2], left : left + some.shape[3]]
+        tones = cells[0].permute(1, 2, 0).numpy()
+        self.pixels[place] = tones.round() if self.pixels.dtype == np.uint8 else tones
+        self.known[place], self.hole[place] = some[0, 0].numpy() > 0, holes[0, 0].numpy() > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -630,10 +616,15 @@ def _by_pyramid(
     """What the pyramid alone makes of pixels, `(h, w, c)`; bytes become 0 to 1."""
     scale = 255 if pixels.dtype == np.uint8 else 1
     with torch.inference_mode():
-        image = torch.from_numpy(np.ascontiguousarray(pixels)).permute(2, 0, 1)[None].float() / scale
-        under = None if guide is None else torch.from_numpy(guide).permute(2, 0, 1)[None]
-        filled = pyramid_fill(image, torch.from_numpy(known)[None, None].float(), guide=under)
+        under = None if guide is None else _planes(guide)
+        filled = pyramid_fill(_planes(pixels) / scale, _planes(known), guide=under)
         return np.asarray(filled[0].permute(1, 2, 0).numpy())
+
+
+def _planes(pixels: NDArray[Any]) -> torch.Tensor:
+    """`(h, w, c)` or `(h, w)` to `(1, c, h, w)`, float32."""
+    planes = torch.from_numpy(np.ascontiguousarray(pixels))
+    return (planes.permute(2, 0, 1) if planes.ndim == 3 else planes[None])[None].float()
 
 
 def _as(pixels: NDArray[np.float32], dtype: np.dtype[Any]) -> NDArray[Any]:

@@ -218,12 +218,12 @@ class Watched(ArraySurface):
 def test_a_guide_is_made_of_what_lies_round_deep_damage_wherever_that_is(where: str) -> None:
     side = 1603  # the last cell of each row and column is of 3 px
     left, top = {
-        "right edge": (1600, 800), "bottom edge": (800, 1600), "corner": (1600, 1600), "where windows meet": (800, 800),
+        "right edge": (1596, 796), "bottom edge": (796, 1596), "corner": (1596, 1596), "where windows meet": (796, 796),
     }[where]  # fmt: skip
-    hole = box(side, side, left, top, min(left + 16, side), min(top + 16, side))
+    hole = box(side, side, left, top, min(left + 24, side), min(top + 24, side))
     plan = plan_tiles(hole, 256)
     if where == "where windows meet":  # the only whole cell lies across the lines of a grid
-        hole = box(side, side, 800, 800, 808, 808)
+        hole = box(side, side, 796, 796, 812, 812)
         plan = plan_grid(hole, 268)
         assert len(plan.windows) == 4
     surface = Watched(texture(side, side))

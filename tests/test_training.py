@@ -163,21 +163,24 @@ def test_a_mask_whose_part_marks_all_or_nothing_is_not_used(value: bool) -> None
     assert bool(holes.any(1).all()) and not bool(holes.all(1).any())
 
 
-def test_a_reduced_batch_knows_a_cell_by_what_is_known_in_it() -> None:
-    image = torch.arange(3 * 16.0).view(1, 3, 4, 4) / 48
-    known, beyond = torch.ones(1, 1, 4, 4), torch.zeros(1, 1, 4, 4)
-    known[..., :2, :2] = 0  # a cell lost entirely
-    known[..., 0, 2] = 0  # one of which three pixels are left
-    known[..., 2:, 2:] = 0  # one beyond the edge
-    known[..., 2:, :2] = 0  # one that the edge cuts
-    beyond[..., 2:, 1:] = 1
+def test_a_reduced_batch_knows_a_cell_by_what_is_known_in_it_or_beside_it() -> None:
+    image = torch.arange(3 * 64.0).view(1, 3, 8, 8) / 192
+    known, beyond = torch.ones(1, 1, 8, 8), torch.zeros(1, 1, 8, 8)
+    known[..., :5, :5] = 0  # four cells lost entirely, of which only one is more than a pixel from what is known
+    known[..., 4:, 4:] = 0  # four that are beyond the edge of a tile, but for a column of what can be asked for
+    beyond[..., 4:, 5:] = 1
     batch = Batch(image, known, beyond).reduced()
-    assert batch.known.tolist() == [[[[0, 1], [0, 0]]]] and batch.beyond.tolist() == [[[[0, 0], [0, 1]]]]
-    assert batch.hole.tolist() == [[[[1, 0], [1, 0]]]]
+    lost, past = torch.zeros(4, 4), torch.zeros(4, 4)
+    lost[:2, :2] = 1
+    lost[3, 3] = 1
+    past[2:, 3] = 1
     means = F.avg_pool2d(image, 2)
-    torch.testing.assert_close(batch.image[..., 0, 0], means[..., 0, 0])  # what is to be found
-    left = (image[..., 0, 3] + image[..., 1, 2] + image[..., 1, 3]) / 3
-    torch.testing.assert_close(batch.image[..., 0, 1], left)
+    torch.testing.assert_close(batch.known[0, 0], 1 - lost)
+    torch.testing.assert_close(batch.beyond[0, 0], past)
+    torch.testing.assert_close(batch.hole[0, 0], lost * (1 - past))
+    whole = (F.avg_pool2d(known, 2) == 1) | (batch.known == 0)  # what is known, and what is to be found
+    torch.testing.assert_close(batch.image[whole.expand_as(means)], means[whole.expand_as(means)])
+    assert bool((batch.image[..., 2, :2] != means[..., 2, :2]).any()), "made up, from what is known beside it"
 
 
 def test_whole_crops_show_most_of_a_photograph() -> None:

@@ -22,6 +22,8 @@ from pconv_cli.nn.partial_conv import hide
 SMOOTHING = 16
 GUIDE_LEVELS = 3
 """How often a guide is halved against its image: one pixel of it stands for 8 x 8."""
+RIM_SMOOTHING = 4
+"""The same for the rims of holes, of which only means are taken."""
 _KEYS = (-0.10546875, 0.87890625, 0.26171875, -0.03515625)
 """Keys' kernel a quarter of a pixel beside the second of four."""
 EXPORTED_LEVELS = 13
@@ -82,17 +84,23 @@ def something_known(known: Tensor, guide: Tensor | None = None) -> Tensor:
 def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tuple[Tensor, Tensor]:
     """Reduce images with holes to cells, as guides are made of.
 
+    A cell is known if a known pixel lies in it or within half a cell of it. What it lacks so near to what is known the
+    pyramid makes up: the mean of the few pixels that a cell has left would mislead whoever fills the cells beyond.
+
     Args:
         image: `(n, c, h, w)`, float, any range; values in holes do not matter.
         known: `(n, 1, h, w)`, 1 = known, 0 = hole.
         factor: Side of a cell, pixels; those at the right and bottom edge may be smaller.
 
     Returns:
-        `(n, c, ceil(h / factor), ceil(w / factor))`, the mean of what is known in each cell, 0 where nothing is; and
-        `(n, 1, ...)`, 1 = something is known in it.
+        `(n, c, ceil(h / factor), ceil(w / factor))`, the mean of each cell's pixels that are known or near such ones, 0
+        where there are none; and `(n, 1, ...)`, 1 = there are some.
     """
-    share = F.avg_pool2d(known, factor, ceil_mode=True)
-    total = F.avg_pool2d(torch.where(known > 0, image, image.new_zeros(())), factor, ceil_mode=True)
+    margin = factor // 2
+    near = F.max_pool2d(known, (2 * margin + 1, 1), 1, (margin, 0))
+    near = F.max_pool2d(near, (1, 2 * margin + 1), 1, (0, margin))
+    share = F.avg_pool2d(near, factor, ceil_mode=True)
+    total = F.avg_pool2d(pyramid_fill(image, known, RIM_SMOOTHING) * near, factor, ceil_mode=True)
     return total / share.clamp(min=1e-12), (share > 0).to(known.dtype)
 
 
