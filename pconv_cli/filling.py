@@ -507,7 +507,7 @@ def fill(filling: Filling, engine: Engine) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Reduced:
-    """A picture of cells: the tone of each, whether it is known (see `pyramid.reduced`), whether any of it is a hole."""
+    """A picture of cells: the tone of each, whether it is known (`pyramid.reduced`), whether any of it is a hole."""
 
     factor: int
     pixels: NDArray[Any]

@@ -173,27 +173,48 @@ def test_as_a_network_its_mask_says_which_samples_had_a_known_pixel() -> None:
     assert not PyramidFill().state_dict()
 
 
-@settings(deadline=None, max_examples=60)
-@given(sides, sides, seeds, shares, st.integers(1, 8))
-def test_a_reduced_picture_is_the_mean_of_what_is_known_in_each_cell_or_near_it(
-    height: int, width: int, seed: int, share: float, factor: int
-) -> None:
-    image, known = scene(2, 3, height, width, seed, share)
-    cells, some = reduced(image, known, factor)
-    image = pyramid_fill(image, known, RIM_SMOOTHING)
-    near, margin = known.clone(), factor // 2
-    for n, y, x in (known[:, 0] > 0).nonzero().tolist():
-        near[n, 0, max(y - margin, 0) : y + margin + 1, max(x - margin, 0) : x + margin + 1] = 1
-    down, across = -(-height // factor), -(-width // factor)
-    assert cells.shape == (2, 3, down, across) and some.shape == (2, 1, down, across)
+def means_of_cells(image: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """One image, cell by cell."""
+    down, across = (-(-side // factor) for side in image.shape[-2:])
+    cells, some = torch.zeros(1, image.shape[1], down, across), torch.zeros(1, 1, down, across)
     for i in range(down):
         for j in range(across):
             place = (slice(i * factor, (i + 1) * factor), slice(j * factor, (j + 1) * factor))
-            for n in range(2):
-                where = near[n, 0][place] > 0
-                assert bool(some[n, 0, i, j]) == bool(where.any())
-                wanted = image[n][(slice(None), *place)][:, where].mean(1) if where.any() else torch.zeros(3)
-                torch.testing.assert_close(cells[n, :, i, j], wanted, rtol=1e-4, atol=1e-5)
+            where = known[0, 0][place] > 0
+            if where.any():
+                cells[0, :, i, j] = image[0][(slice(None), *place)][:, where].mean(1)
+                some[0, 0, i, j] = 1
+    return cells, some
+
+
+@settings(deadline=None, max_examples=60)
+@given(sides, sides, seeds, shares, st.sampled_from([1, 2, 3, 4, 5, 8, 16]))
+def test_a_reduced_picture_is_the_mean_of_what_is_known_in_each_cell_or_near_it(
+    height: int, width: int, seed: int, share: float, factor: int
+) -> None:
+    image, known = scene(1, 3, height, width, seed, share)
+    found, there = reduced(image, known, factor)
+    quarter = max(factor // 4, 1)
+    seen, some = means_of_cells(image, known, quarter)
+    near, margin = some.clone(), factor // quarter // 2
+    for y, x in (some[0, 0] > 0).nonzero().tolist():
+        near[0, 0, max(y - margin, 0) : y + margin + 1, max(x - margin, 0) : x + margin + 1] = 1
+    cells, known_cells = means_of_cells(pyramid_fill(seen, some, RIM_SMOOTHING), near, factor // quarter)
+    assert torch.equal(there, known_cells)
+    torch.testing.assert_close(found, cells, rtol=1e-4, atol=1e-5)
+
+
+def test_a_cell_that_is_known_whole_is_reduced_to_its_mean_whatever_lies_beside_it() -> None:
+    image, known = torch.rand(2, 3, 48, 40, generator=torch.Generator().manual_seed(5)), torch.ones(2, 1, 48, 40)
+    known[..., 16:40, 8:32] = 0
+    image = torch.where(known > 0, image, torch.nan)
+    cells, some = reduced(image, known)
+    whole = torch.nn.functional.avg_pool2d(known, 8)[:, 0] == 1
+    means = torch.nn.functional.avg_pool2d(image, 8).movedim(1, -1)[whole]
+    torch.testing.assert_close(cells.movedim(1, -1)[whole], means)
+    lost = torch.zeros(6, 5, dtype=torch.bool)
+    lost[3, 2] = True  # the only one that is more than half a cell from all that is known
+    assert torch.equal(some[0, 0] == 0, lost) and not bool(cells.isnan().any())
 
 
 @given(st.integers(1, 40), st.integers(1, 40), st.sampled_from([torch.float32, torch.float64]))

@@ -84,8 +84,9 @@ def something_known(known: Tensor, guide: Tensor | None = None) -> Tensor:
 def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tuple[Tensor, Tensor]:
     """Reduce images with holes to cells, as guides are made of.
 
-    A cell is known if a known pixel lies in it or within half a cell of it. What it lacks so near to what is known the
-    pyramid makes up: the mean of the few pixels that a cell has left would mislead whoever fills the cells beyond.
+    A cell is known if a known pixel lies in it or about half a cell from it. What it lacks so near to what is known the
+    pyramid makes up: the mean of the few pixels that a cell has left would mislead whoever fills the cells beyond. It
+    does so on quarters of a cell's side, which are as good as pixels for that and cost a fraction.
 
     Args:
         image: `(n, c, h, w)`, float, any range; values in holes do not matter.
@@ -93,14 +94,20 @@ def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tupl
         factor: Side of a cell, pixels; those at the right and bottom edge may be smaller.
 
     Returns:
-        `(n, c, ceil(h / factor), ceil(w / factor))`, the mean of each cell's pixels that are known or near such ones, 0
-        where there are none; and `(n, 1, ...)`, 1 = there are some.
+        `(n, c, ceil(h / factor), ceil(w / factor))`, the mean of what is known in each cell or near to that, 0 where
+        there is nothing; and `(n, 1, ...)`, 1 = there is something.
     """
-    margin = factor // 2
-    near = F.max_pool2d(known, (2 * margin + 1, 1), 1, (margin, 0))
-    near = F.max_pool2d(near, (1, 2 * margin + 1), 1, (0, margin))
-    share = F.avg_pool2d(near, factor, ceil_mode=True)
-    total = F.avg_pool2d(pyramid_fill(image, known, RIM_SMOOTHING) * near, factor, ceil_mode=True)
+    quarter = max(factor // 4, 1)
+    seen, some = _means(image, known, quarter)
+    margin = factor // quarter // 2
+    near = F.max_pool2d(some, 2 * margin + 1, 1, margin)
+    return _means(pyramid_fill(seen, some, RIM_SMOOTHING), near, factor // quarter)
+
+
+def _means(image: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Give the mean of what is known in each cell, 0 where nothing is, and where something is."""
+    share = F.avg_pool2d(known, factor, ceil_mode=True)
+    total = F.avg_pool2d(hide(image, known), factor, ceil_mode=True)
     return total / share.clamp(min=1e-12), (share > 0).to(known.dtype)
 
 
