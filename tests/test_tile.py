@@ -949,10 +949,10 @@ def test_of_any_type_fills_lie_among_the_values_that_are_known_and_all_else_stay
 ) -> None:
     step, nodata = ELEVATIONS[kind]
     dtype = np.dtype(kind.split()[0])
-    whole = (texture(WIDTH, HEIGHT, 1) * step - (0 if dtype.kind == "u" else 100)).astype(dtype)
+    whole = (texture(WIDTH, HEIGHT, 1).astype(np.float64) * step - (0 if dtype.kind == "u" else 100)).astype(dtype)
     corner = box(WIDTH, HEIGHT, 0, 0, 30, 20) & (marked_by == "a file")  # holds nothing, and is not to
     earth = {} if marked_by == "a value" else {"nodata": nodata}
-    earth |= {"crs": "EPSG:25832", "transform": from_origin(500000, 5600000, 0.5, 0.5)}
+    earth |= {"crs": "EPSG:25832", "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.6e6)}
     place.fill_in(painted(painted(whole, nodata), nodata, corner), compress="deflate", predictor=2, **TILES, **earth)
     how = {"nodata": [], "a value": ["--mask-from", f"nodata={nodata}"], "a file": []}[marked_by]
     item = place.item("--size", "64", *how, mask="" if marked_by == "a file" else None)
