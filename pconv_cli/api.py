@@ -38,7 +38,7 @@ from pconv_cli.picture import Picture
 from pconv_cli.pipeline import Outcome, run
 from pconv_cli.restore import Filler, in_flight
 from pconv_cli.settings import SUSPICIOUS, Settings
-from pconv_cli.spaces import nothing
+from pconv_cli.spaces import TYPES, as_held, next_to, nothing
 
 _LOG = logging.getLogger("pconv_cli")
 
@@ -46,8 +46,7 @@ Image = NDArray[Any]
 Pair = tuple[Image, NDArray[Any]]
 
 # What pictures may be, whatever the order of their bytes, and what they are filled as.
-_FILLED_AS: dict[str, np.dtype[Any]] = {"u1": np.dtype("u1"), "u2": np.dtype("u2")}
-_FILLED_AS |= dict.fromkeys(("f2", "f4", "f8"), np.dtype("f4"))
+_FILLED_AS = {np.dtype(name).str[1:]: np.dtype(name) for name in TYPES} | {"f2": np.dtype(np.float32)}
 
 _HALVES = float(np.finfo(np.float16).min), float(np.finfo(np.float16).max)
 
@@ -255,10 +254,10 @@ class Restorer:
         Args:
             image: `(h, w)` or `(h, w, 1)` grey, `(h, w, 2)` grey and alpha, `(h, w, 3)` RGB (OpenCV reads BGR:
                 `image[..., ::-1]`), `(h, w, 4)` RGBA, or `(h, w, n)` channels that have nothing to do with each other.
-                uint8, uint16 or float32 of any range, where [0, 1] is shown as it is; float16 and float64 are filled as
-                float32. Where alpha is 0, or a colour NaN or infinite, the picture shows nothing that a fill could go
-                by. What `np.asarray` makes such an array of will do, such as a picture of Pillow's (not of a palette)
-                or a tensor on the CPU.
+                uint8, uint16, or int8, int16, int32, uint32, float32 or float64 of any range, where floats in [0, 1]
+                are shown as they are; float16 is filled as float32. Where alpha is 0, or a colour NaN or infinite, the
+                picture shows nothing that a fill could go by. What `np.asarray` makes such an array of will do, such
+                as a picture of Pillow's (not of a palette) or a tensor on the CPU.
             mask: `(h, w)` bool, True where damaged. Or uint8 or uint16, read as a mask file is: lighter than 50 % grey
                 is damaged, in `(h, w, n)` by the luminance, and what is transparent is not. Or any numbers that are all
                 0 or 1, or whole ones that are all 0 or 255: what is not 0 is damaged. So a uint8 mask whose greatest
@@ -564,12 +563,11 @@ def _picture(image: NDArray[Any], alpha: bool, nodata: float | None, linear: boo
     dtype = _FILLED_AS.get(image.dtype.str[1:])
     if dtype is None:
         raise TypeError(
-            f"the image is {image.dtype}, not uint8, uint16, float16, float32 or float64: convert a copy to one"
+            f"the image is {image.dtype}, not integers of 8, 16 or 32 bits, float16, float32 or float64: convert a copy"
         )
     if image.ndim not in (2, 3) or not image.size:
         raise ValueError(f"the image has the shape {image.shape}, not (h, w) or (h, w, channels) with a pixel at least")
-    with np.errstate(over="ignore"):  # a double beyond all of float32 is infinite there
-        pixels = np.ascontiguousarray(image, dtype)
+    pixels = np.ascontiguousarray(image, dtype)
     count = 1 if image.ndim == 2 else image.shape[2]
     colours = count - alpha
     if not colours:
@@ -580,7 +578,7 @@ def _picture(image: NDArray[Any], alpha: bool, nodata: float | None, linear: boo
     picture = replace(
         Picture.nothing(Path()), pixels=pixels[..., 0] if pixels.shape[2:] == (1,) else pixels,
         mode=mode + "A" * (alpha and mode != "BANDS"), layers=layers(groups, dtype, linear=linear),
-        alpha=count - 1 if alpha else None, nodata=_as_held(nodata, image.dtype),
+        alpha=count - 1 if alpha else None, nodata=as_held(nodata, image.dtype),
     )  # fmt: skip
     return replace(picture, shown=_shown(picture))
 
@@ -602,16 +600,6 @@ def _shown(picture: Picture) -> NDArray[np.bool_] | None:
     return ~empty if picture.alpha is None else ~empty & (picture.channels[..., picture.alpha] > 0)
 
 
-def _as_held(nodata: float | None, dtype: np.dtype[Any]) -> float | None:
-    """The value for "nothing here" as pixels of a type hold it; None where none of them can."""
-    if nodata is None or np.isnan(nodata):  # which is nothing in any case
-        return None
-    if dtype.kind == "f":
-        with np.errstate(over="ignore"):
-            return float(np.float16(nodata) if dtype.itemsize == 2 else np.float32(nodata))
-    return int(nodata) if 0 <= nodata <= np.iinfo(dtype).max and nodata == int(nodata) else None
-
-
 def _tell_from_nothing(made: NDArray[Any], hole: NDArray[np.bool_], nodata: float) -> None:
     """Let no fill be by chance the value for nothing; in place.
 
@@ -622,11 +610,7 @@ def _tell_from_nothing(made: NDArray[Any], hole: NDArray[np.bool_], nodata: floa
     """
     own = made[hole]
     hit = (own == nodata).all(axis=1)
-    if made.dtype.kind == "f":
-        kind = made.dtype.type
-        own[hit, -1] = np.nextafter(kind(nodata), kind(0 if nodata else 1))
-    else:
-        own[hit, -1] = nodata + (1 if nodata < np.iinfo(made.dtype).max else -1)
+    own[hit, -1] = next_to(nodata, made.dtype)
     made[hole] = own
 
 

@@ -31,6 +31,7 @@ from pconv_cli._pages import Pages
 from pconv_cli.encoders import JPEG
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.regions import Window
+from pconv_cli.spaces import next_to
 from pconv_cli.tiff import XMP, Source, ahead
 
 _CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
@@ -210,7 +211,7 @@ class Canvas:
                 pixels[where & ~empty, source.alpha] = source.opaque
             if source.nothing is not None and source.palette is None and not self._as_laid:
                 hit = where & source.is_nothing(pixels)  # a fill that is it by chance would be a hole
-                pixels[hit, source.colours[-1]] = _next_to(source.nothing, source.dtype)
+                pixels[hit, source.colours[-1]] = next_to(source.nothing, source.dtype)
         return pixels, where
 
     def _touched(self, across: int, down: int) -> list[Window]:
@@ -297,7 +298,7 @@ class Canvas:
         alpha = self._source.alpha
         plane = mask if mask is not None else None if alpha is None else pixels[..., alpha]
         if plane is not None and where.any():
-            hidden = where & (plane == 0)
+            hidden = where & (plane <= 0)
             hidden &= ~self._source.is_nothing(pixels) if self._as_laid else True
             self._hidden += int(np.count_nonzero(hidden))
 
@@ -455,10 +456,3 @@ def _copy(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
 def _farthest(one: NDArray[Any], other: NDArray[Any]) -> int:
     """The largest difference of two arrays of integers."""
     return int(np.abs(one.astype(np.int32) - other).max())
-
-
-def _next_to(value: float, dtype: np.dtype[Any]) -> float:
-    """A value as near to another one as can be in a type."""
-    if dtype.kind == "f":
-        return float(np.nextafter(np.float32(value), np.float32(0 if value else 1)))
-    return value + (1 if value < np.iinfo(dtype).max else -1)

@@ -26,10 +26,10 @@ _LARGEST_BLOCK = 64 * 2**20  # decoded bytes; beyond it a block at a time is no 
 
 
 def encoded(pixels: NDArray[Any], mode: str, kind: Literal["TIFF", "PNG"] = "TIFF") -> bytes:
-    """The bytes of a picture of 16 bits, of floating point or of inks, without metadata.
+    """The bytes of a picture of 16 bits or of inks, without metadata.
 
     Args:
-        pixels: (h, w, channels), uint8, uint16 or, for a TIFF, float32.
+        pixels: (h, w, channels), uint8 or uint16.
         mode: "L", "LA", "RGB", "RGBA" or "CMYK".
         kind: The format.
     """
@@ -37,7 +37,7 @@ def encoded(pixels: NDArray[Any], mode: str, kind: Literal["TIFF", "PNG"] = "TIF
     profile: dict[str, Any] = {"driver": kind, "height": height, "width": width, "count": count, "dtype": pixels.dtype}
     if kind == "TIFF":
         photometric = {"L": "MINISBLACK", "LA": "MINISBLACK", "CMYK": "CMYK"}.get(mode, "RGB")
-        profile |= {"driver": "GTiff", "compress": "deflate", "predictor": 3 if pixels.dtype.kind == "f" else 2}
+        profile |= {"driver": "GTiff", "compress": "deflate", "predictor": 2}
         profile |= {
             "photometric": photometric,
             "interleave": "pixel",

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import Space, space
+from pconv_cli.spaces import Space, as_held, is_ranged, next_to, shown_as_is, space
 
 SOLID = 0.45  # tones farther from grey than this are black or white, without a dot
 DOTTED = 0.15  # where more of a picture's neighbours differ, its tones are dots; of text one in twenty does
@@ -23,6 +23,8 @@ _USUAL = (0.1, 99.9)  # percentiles: what is between them is nearly all
 _FEW = 90  # the same of what is rare, where one in ten may be wild
 _SAMPLE = 2**20  # values that they are taken from, at most
 _ROWS = 128  # that fills are laid in together
+_FARTHEST = float(np.finfo(np.float64).max) / 16  # no sum or difference of a few such values is infinite
+_SINGLE = float(np.finfo(np.float32).max)
 
 
 @dataclass(frozen=True)
@@ -117,7 +119,7 @@ class Raw:
     """The space of values that are shown as they are.
 
     Attributes:
-        dtype: uint8, uint16 or float32.
+        dtype: One of `spaces.TYPES`.
         nodata: The value that stands for "nothing here" in the file, if there is one.
         times: How often a single channel is shown, to a network of several. Of what it makes the middle one counts, as
             whoever trained such networks on single fields has it.
@@ -135,17 +137,16 @@ class Raw:
     @property
     def nothing(self) -> Any:
         """The value that stands for nothing, as pixels of this type hold it; None where they cannot."""
-        if self.dtype.kind == "f":
-            with np.errstate(over="ignore"):  # written by those who think in 64 bits
-                return np.float32(np.nan if self.nodata is None else self.nodata)
-        most = np.iinfo(self.dtype).max
-        held = self.nodata is not None and 0 <= self.nodata <= most and self.nodata == int(self.nodata)
-        return self.dtype.type(self.nodata) if held else None
+        held = as_held(self.nodata, self.dtype)
+        if held is None and self.dtype.kind == "f":
+            held = np.nan
+        return None if held is None else self.dtype.type(held)
 
     def seen(self, own: NDArray[Any]) -> NDArray[np.float32]:
         """Values as float32, NaN where there is nothing: (..., c) to (..., c * times)."""
-        values = own.astype(np.float32)
-        values[~np.isfinite(values)] = np.nan
+        # A double beyond all float32 is a value nevertheless.
+        values = (own.clip(-_SINGLE, _SINGLE) if self.dtype == np.float64 else own).astype(np.float32)
+        values[~np.isfinite(own)] = np.nan
         if self.nothing is not None:
             values[own == self.nothing] = np.nan
         return values if self.times == 1 else np.repeat(values, self.times, axis=-1)
@@ -159,13 +160,11 @@ class Raw:
         empty, nothing = np.isnan(seen), self.nothing
         if self.dtype.kind == "f":
             values = seen.astype(self.dtype)
-            values[values == nothing] = np.nextafter(nothing, np.float32(0 if nothing else 1))
         else:
-            limits = np.iinfo(self.dtype)
-            values = np.rint(np.where(empty, 0, seen)).clip(limits.min, limits.max).astype(self.dtype)
-            if nothing is not None:
-                values[values == nothing] = nothing + 1 if nothing < limits.max else nothing - 1
+            limits, wide = np.iinfo(self.dtype), np.where(empty, 0, seen).astype(np.float64)
+            values = np.rint(wide).clip(limits.min, limits.max).astype(self.dtype)
         if nothing is not None:
+            values[values == nothing] = next_to(nothing, self.dtype)
             values[empty] = nothing
         return values
 
@@ -252,7 +251,7 @@ def layers(
 
     Args:
         groups: Channels that are filled together: one grey or other band, three colours or four inks each.
-        dtype: uint8, uint16 or float32.
+        dtype: One of `spaces.TYPES`.
         palette: (n, 4) RGBA, uint8, if pixels are numbers of colours.
         icc: Profile of the first group.
         linear: Whether values are linear light where no profile says what they are.
@@ -330,7 +329,7 @@ def dotted(made: Sequence[Layer], pixels: NDArray[Any], known: NDArray[np.bool_]
 
 
 class Spread:
-    """How the values of a layer of a float picture spread, whatever parts they come in."""
+    """How the values of a layer of a picture of a ranged type spread, whatever parts they come in."""
 
     def __init__(self, layer: Layer) -> None:
         self._layer = layer
@@ -360,18 +359,19 @@ class Spread:
         """
         if not self._count:
             return 0.0, 1.0
-        sample = self._sample.astype(np.float64)
+        sample = self._sample.astype(np.float64).clip(-_FARTHEST, _FARTHEST)
         low, high = np.percentile(sample, _USUAL)
         if low == high:
             others = np.abs(sample[sample != low] - low)
             away = np.percentile(others, _FEW, method="lower") if others.size else 0.0
             low, high = low - away, high + away
         span = high - low
-        return float(max(self._low, low - span)), float(min(self._high, high + span))
+        lowest, highest = np.clip([self._low, self._high], -_FARTHEST, _FARTHEST)
+        return float(max(lowest, low - span)), float(min(highest, high + span))
 
 
 def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, float]]:
-    """What is to be shown as black and as white of each layer of a float picture that is in memory: see `Spread`.
+    """What is to be shown as black and as white of each layer of a picture that is in memory: see `Spread`.
 
     Args:
         made: The layers.
@@ -384,10 +384,24 @@ def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, 
 
 
 def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tuple[Layer, ...]:
-    """Tell layers of a float picture their lowest and highest values; what lies within [0, 1] is shown as it is."""
+    """Tell layers of a ranged type their lowest and highest values; floats within [0, 1] are shown as they are."""
     return tuple(
         Layer(layer.channels, replace(layer.space, low=low, high=high))
-        if isinstance(layer.space, Space) and not (low >= 0 and high <= 1)
+        if isinstance(layer.space, Space) and not shown_as_is(layer.space.dtype, low, high)
         else layer
         for layer, (low, high) in zip(made, limits, strict=True)
     )  # fmt: skip
+
+
+def ranged_by(layer: Layer, sample: NDArray[Any], nodata: float | None) -> Layer:
+    """Tell a layer of a ranged type what is black and white by some of its pixels; any other stays as it is.
+
+    Args:
+        layer: The layer.
+        sample: (..., channels of the layer).
+        nodata: The value that counts for nothing where all of them have it, if there is one.
+    """
+    if not is_ranged(sample.dtype):
+        return layer
+    held = sample if nodata is None else sample[(sample != nodata).any(axis=-1)]
+    return ranged([layer], limits_of([layer], held))[0]

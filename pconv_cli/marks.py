@@ -14,6 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.errors import UsageError
+from pconv_cli.spaces import as_held, top
 
 FORMS = "alpha, nodata, nodata=VALUE, color=#RRGGBB, color=#RRGGBB~TOLERANCE or band=N"
 
@@ -107,17 +108,15 @@ class Mark:
         if self.kind == "band":
             if not 1 <= self.band <= pixels.shape[2]:
                 raise Unmarked(f"has {pixels.shape[2]} bands, so no band {self.band}: count from 1")
-            half = 0.5 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max // 2
-            return np.asarray(pixels[..., self.band - 1] > half)
+            return np.asarray(pixels[..., self.band - 1] > top(pixels.dtype) / 2)
         if self.kind == "nodata":
             value = nodata if self.value is None else self.value
             floating = pixels.dtype.kind == "f"
             if value is None and not floating:
                 raise Unmarked("names no nodata value: give it, as in --mask-from nodata=0")
             own = pixels[..., [band for band in range(pixels.shape[2]) if band != alpha]]
-            with np.errstate(over="ignore"):  # a float picture holds its nodata value in its own 32 bits
-                wanted = np.nan if value is None else np.float32(value) if floating else value
-            found = (own == wanted).all(axis=-1)
+            wanted = as_held(value, pixels.dtype)
+            found = np.zeros(own.shape[:-1], np.bool_) if wanted is None else (own == wanted).all(axis=-1)
             return np.asarray(found | ~np.isfinite(own).all(axis=-1) if floating else found)
         if shown is None:
             raise Unmarked("has no transparency that could mark damage: give a mask")

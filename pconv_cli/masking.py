@@ -40,7 +40,7 @@ from pconv_cli.images import (
     why_unreadable,
 )
 from pconv_cli.jobs import Job, JobList, find_jobs
-from pconv_cli.layers import Layer, layers
+from pconv_cli.layers import Layer, layers, ranged_by
 from pconv_cli.marks import FORMS, Mark, Unmarked
 from pconv_cli.marks import parse as parse_mark
 from pconv_cli.masks import dilate, dilated_strips, turned_strips
@@ -50,6 +50,7 @@ from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import collecting, json_line
+from pconv_cli.spaces import is_ranged
 from pconv_cli.tiff import Source
 
 SUFFIX = ".png"
@@ -410,8 +411,9 @@ class _InStrips:
             _refuse_taken(overlay, settings)
         notices: list[str] = []
         with Source(job.image) as source:
-            if source.dtype.kind == "f" and not isinstance(settings.origin, Mark):
-                raise ItemError(job.image, "floating-point values beyond memory: convert a copy to 16 bits")
+            if is_ranged(source.dtype) and not isinstance(settings.origin, Mark):
+                values = f"{source.dtype} values beyond memory, whose range is not known"
+                raise ItemError(job.image, f"{values}: convert a copy to 16 bits unsigned")
             self._source = source
             self._first = self._layers()[0]
             damage, components = _limited(self._found(notices), settings)
@@ -427,7 +429,9 @@ class _InStrips:
             share = counted.damaged / (source.height * source.width)
             notices += _warning(share, settings)
             if overlay is not None:
-                view = displayed(as_bytes(self._first.space.seen(source.thumbnail(_VIEW))), source.orientation)
+                small = source.thumbnail(_VIEW)
+                first = ranged_by(self._first, small, source.nothing)
+                view = displayed(as_bytes(first.space.seen(small)), source.orientation)
                 marked = Damage.of_strips(strips.mask_strips(job.output, _ROWS), size[1])
                 drawn = _drawn(view, _reduced(marked, view.shape[:2]))
                 write_png(drawn, overlay, overwrite=settings.overwrite)
@@ -537,7 +541,7 @@ class _Count:
 
 
 def _ranged(picture: Picture) -> Picture:
-    """The picture, of which all counts as known: what a float picture looks like goes by its values."""
+    """The picture, of which all counts as known: what one of a ranged type looks like goes by its values."""
     return picture.known_outside(np.zeros((picture.height, picture.width), np.bool_))
 
 
@@ -549,8 +553,9 @@ def _channel(pixels: NDArray[Any], origin: Infrared, colours: tuple[int, ...]) -
         raise Unmarked(f"has {bands} channels, so no infrared in channel {band}: count from 1")
     if band - 1 in colours:
         raise Unmarked(f"has its colours in channel {band}, so no infrared: scan it as RGBI, or name the channel")
-    if pixels.dtype.kind == "f":
-        raise Unmarked("has floating-point values, where infrared is expected in 8 or 16 bits: convert a copy")
+    if is_ranged(pixels.dtype):
+        what = f"has {pixels.dtype} values, where infrared is expected in 8 or 16 bits unsigned"
+        raise Unmarked(f"{what}: convert a copy")
     channel = pixels[..., band - 1]
     return channel.astype(np.uint16) * np.uint16(257) if channel.dtype == np.uint8 else channel
 

@@ -23,6 +23,7 @@ from pconv_cli.colours import as_bytes, lay
 from pconv_cli.errors import ItemError
 from pconv_cli.layers import Layer, dotted, limits_of, ranged
 from pconv_cli.orientations import DrawnOn, displayed, over
+from pconv_cli.spaces import is_ranged, top
 
 COLOURS = {"LA": 1, "RGBA": 3, "CMYK": 4, "RGB": 3}
 """How many of a mode's channels are colours; 1 where it is not said."""
@@ -34,7 +35,7 @@ class Picture:
 
     Attributes:
         path: Where it was read from.
-        pixels: As stored (EXIF orientation not applied), uint8, uint16 or float32: (h, w) where a pixel is one value,
+        pixels: As stored (EXIF orientation not applied), of one of `spaces.TYPES`: (h, w) where a pixel is one value,
             else (h, w, channels).
         mode: "L", "LA", "RGB", "RGBA", "CMYK" (0 = no ink), "P" (palette indices), "1" (0 black, 1 white), or "BANDS"
             where a TIFF has others.
@@ -123,7 +124,7 @@ class Picture:
 
     def known_outside(self, hole: NDArray[np.bool_]) -> Picture:
         """The picture once it is told what is damaged, (h, w): what it is seen as goes by the rest of it."""
-        if self.mode != "1" and self.pixels.dtype.kind != "f":
+        if self.mode != "1" and not is_ranged(self.pixels.dtype):
             return self
         known = ~hole if self.shown is None else ~hole & self.shown
         if self.mode == "1":
@@ -159,7 +160,7 @@ class Picture:
         if self.carried.colour_key is not None:
             channels[where] = _off_key(channels[where], self.carried.colour_key)
         if reveal and self.alpha is not None:
-            channels[where, self.alpha] = 1 if pixels.dtype.kind == "f" else np.iinfo(pixels.dtype).max
+            channels[where, self.alpha] = top(pixels.dtype)
         meant = any(layer.may_be_empty for layer in fills)
         return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal, as_laid=meant)
 

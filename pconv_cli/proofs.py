@@ -36,7 +36,7 @@ from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import ItemShown, Listener, ReportStarted, ReportWritten
 from pconv_cli.images import read_picture
 from pconv_cli.jobs import Job, JobList
-from pconv_cli.layers import Layer, View, limits_of, ranged
+from pconv_cli.layers import Layer, View, ranged_by
 from pconv_cli.orientations import as_stored, displayed
 from pconv_cli.page import (
     PRINTED,
@@ -59,6 +59,7 @@ from pconv_cli.report import ItemReport, Report
 from pconv_cli.seams import BESIDE, SeamMeter
 from pconv_cli.settings import Settings
 from pconv_cli.sketch import reduced as reduced_damage
+from pconv_cli.spaces import is_ranged
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan
 
@@ -202,9 +203,9 @@ def _on_disk(big: Path, mask: Path | None, output: Path, settings: Settings, sta
         raise ItemError(output, "was changed since it was restored, so it is not shown")
     small = source.thumbnail(OVERVIEW)
     layer, layer_made = tile.seen_as(source, linear=settings.linear), tile.seen_as(made, linear=settings.linear)
-    if source.dtype.kind == "f":
+    if is_ranged(source.dtype):
         known = ~reduced_damage(planned.damage, *small.shape[:2])
-        layer = ranged([layer], limits_of([layer], small[known]))[0]
+        layer = ranged_by(layer, small[known], source.nothing)
         layer_made = layer if made.dtype == source.dtype else layer_made
 
     def before(window: Window) -> Pixels:

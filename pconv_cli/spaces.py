@@ -29,6 +29,10 @@ WORST_ROUND_TRIP = 24  # of 255 on average: a CMYK profile whose two ways disagr
 
 _AT_ONCE = 2**18  # pixels that are turned in double precision
 _TOPS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
+
+TYPES = frozenset({"uint8", "uint16", "int8", "int16", "int32", "uint32", "float32", "float64"})
+"""Names of the types that pixels may have."""
+
 _GRID = np.arange(65536) / 65535  # where tone curves are sampled: every value of 8 and of 16 bits is one of its points
 
 
@@ -40,10 +44,10 @@ class Space:
 
     Attributes:
         channels: 1 grey, 3 RGB, 4 CMYK.
-        dtype: uint8, uint16 or float32.
+        dtype: One of `TYPES`.
         tones: For each channel what each of 65536 values from 0 to 1 is shown as; empty where as itself.
         inverted: White is 0.
-        low: What is shown as 0, of a float picture.
+        low: What is shown as 0, of a picture whose type is ranged, see `is_ranged`.
         high: What is shown as 1.
         icc: Profile that CMYK goes through.
     """
@@ -61,7 +65,8 @@ class Space:
         """What happens to the pixels, in a few words for the report."""
         words = []
         if (self.low, self.high) != (0, 1):
-            words.append(f"float {self.low:g} to {self.high:g} shown as 0 to 1")
+            kind = "float" if self.dtype.kind == "f" else self.dtype.name
+            words.append(f"{kind} {self.low:g} to {self.high:g} shown as 0 to 1")
         if self.channels == 4:
             without = "CMYK, its profile cannot be used" if self.icc else "CMYK without a profile"
             words.append("CMYK through its profile" if _through(self.icc) else without)
@@ -126,19 +131,24 @@ class Space:
         if top:
             whole: NDArray[Any] = np.rint(wide * top).astype(self.dtype)
             return ~whole if self.inverted else whole
-        wide = 1 - wide if self.inverted else wide
-        return np.asarray((self.low + wide * (self.high - self.low)).astype(np.float32))
+        wide = np.clip(1 - wide if self.inverted else wide, 0, 1)  # a luminance is rounded
+        values = self.low + wide * (self.high - self.low)
+        least, most = self.low, self.high
+        if self.dtype.kind != "f":
+            values, least, most = np.rint(values), np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
+        return np.asarray(values.clip(least, most).astype(self.dtype))
 
     @property
     def _is_bytes(self) -> bool:
         return self.dtype == np.uint8 and self.channels != 4 and not self.tones
 
     def _unit(self, own: NDArray[Any]) -> NDArray[np.float32]:
-        """Floats as shown, NaN-free."""
+        """Values of a ranged type as shown, NaN-free."""
         held = np.isfinite(own)
         span = (self.high - self.low) or 1.0  # a constant picture is black, and comes back as the constant
         wide = np.where(held, own, self.low).astype(np.float64)  # a span may exceed all float32
-        unit = np.clip((wide - self.low) / span, 0, 1)
+        with np.errstate(over="ignore"):  # of what is far beyond the limits
+            unit = np.clip((wide - self.low) / span, 0, 1)
         unit = 1 - unit if self.inverted else unit
         for channel, tone in enumerate(self.tones):
             unit[..., channel] = np.interp(unit[..., channel], _GRID, tone)
@@ -158,31 +168,75 @@ def space(
 
     Args:
         channels: 1 grey, 3 RGB, 4 CMYK (0 is no ink).
-        dtype: uint8, uint16 or float32.
+        dtype: One of `TYPES`.
         icc: Colour profile. One that cannot be read, or is for another kind of picture, counts as none. Of grey and RGB
             only the tone curve matters, and only if it is nearer to linear light than to a photograph's.
         linear: Grey and RGB are linear light, whatever the profile says. CMYK has no such thing: no effect.
         inverted: White is 0, grey only.
-        limits: Lowest and highest known value of a float picture, finite. Within [0, 1], and by default, values are
-            taken as they are; otherwise the limits become 0 and 1. No effect on integers.
+        limits: Lowest and highest known value of a ranged type, finite and no infinite span apart: they become 0 and
+            1. By default, and of floats within [0, 1], values are taken as they are. No effect on uint8 and uint16.
 
     Raises:
         ValueError: What was asked for does not exist.
     """
     kind = np.dtype(dtype)
-    if channels not in (1, 3, 4) or (kind not in _TOPS and kind != np.float32):
+    if channels not in (1, 3, 4) or kind.name not in TYPES:
         raise ValueError(f"no space for {channels} channels of {kind}")
     if inverted and channels != 1:
         raise ValueError("only grey may be inverted")
-    low, high = limits if limits and kind == np.float32 else (0.0, 1.0)
-    if not (math.isfinite(low) and math.isfinite(high) and low <= high):
+    low, high = limits if limits and is_ranged(kind) else (0.0, 1.0)
+    if not (math.isfinite(float(high) - float(low)) and low <= high):
         raise ValueError(f"limits must be finite and in order, not {low} and {high}")
-    if low >= 0 and high <= 1:
+    if shown_as_is(kind, low, high):
         low, high = 0.0, 1.0
     if channels == 4:
         return Space(channels, kind, low=float(low), high=float(high), icc=icc)
     tones = (_as_srgb(_GRID),) * channels if linear else _tones(icc, channels)
     return Space(channels, kind, tones, inverted, float(low), float(high))
+
+
+def is_ranged(dtype: DTypeLike) -> bool:
+    """Whether what values of a type are shown as goes by the range that a picture has of them: all but tones.
+
+    Tones are uint8 and uint16, whose greatest value is white.
+    """
+    return np.dtype(dtype) not in _TOPS
+
+
+def shown_as_is(dtype: DTypeLike, low: float, high: float) -> bool:
+    """Whether values of a ranged type that lie between two limits are tones already: floats in [0, 1] are."""
+    return np.dtype(dtype).kind == "f" and low >= 0 and high <= 1
+
+
+def top(dtype: DTypeLike) -> float:
+    """What is white in a mask band and hides nothing as alpha: 1, or the greatest of integers."""
+    kind = np.dtype(dtype)
+    return 1.0 if kind.kind == "f" else int(np.iinfo(kind).max)
+
+
+def as_held(value: float | None, dtype: DTypeLike) -> float | None:
+    """A value for "nothing here" as pixels of a type hold it; None where none of them can, and of NaN, which all can.
+
+    Args:
+        value: The value, as files name it: of any type, in double precision.
+        dtype: The pixels' type.
+    """
+    kind: np.dtype[Any] = np.dtype(dtype)
+    if value is None or np.isnan(value):
+        return None
+    if kind.kind == "f":
+        with np.errstate(over="ignore"):  # written by those who think in 64 bits
+            return float(kind.type(value))
+    limits = np.iinfo(kind)
+    return int(value) if limits.min <= value <= limits.max and value == int(value) else None
+
+
+def next_to(value: float, dtype: DTypeLike) -> float:
+    """A value as near as can be, in a type, to one that the type holds."""
+    kind: np.dtype[Any] = np.dtype(dtype)
+    if kind.kind == "f":
+        return float(np.nextafter(kind.type(value), kind.type(0 if value else 1)))
+    return int(value) + (1 if value < np.iinfo(kind).max else -1)
 
 
 def nothing(own: NDArray[Any]) -> NDArray[np.bool_] | None:

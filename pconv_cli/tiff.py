@@ -30,6 +30,7 @@ from pconv_cli.encoders import JPEG, patching
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.regions import Window
+from pconv_cli.spaces import TYPES, as_held, top
 
 XMP = 700
 """TIFF's number of the tag that holds an XMP packet."""
@@ -48,7 +49,7 @@ class Source:
         width: Columns as stored.
         height: Rows as stored.
         bands: How many values a pixel has.
-        dtype: uint8, uint16 or float32.
+        dtype: One of `spaces.TYPES`.
         layers: Bands that are filled together: three colours, four inks, or any other band but alpha alone.
         inks: Whether the first layer is cyan, magenta, yellow and black.
         inverted: Whether white is 0 (grey only).
@@ -104,18 +105,12 @@ class Source:
     @property
     def nothing(self) -> float | None:
         """The nodata value, where pixels of this type can have it at all."""
-        value = self.nodata
-        if value is None or np.isnan(value):
-            return None
-        if self.dtype.kind == "f":
-            with np.errstate(over="ignore"):  # written by those who think in 64 bits
-                return float(np.float32(value))
-        return int(value) if 0 <= value <= np.iinfo(self.dtype).max and value == int(value) else None
+        return as_held(self.nodata, self.dtype)
 
     @property
     def opaque(self) -> float:
         """The value of alpha that hides nothing."""
-        return 1.0 if self.dtype.kind == "f" else int(np.iinfo(self.dtype).max)
+        return top(self.dtype)
 
     @property
     def xmp(self) -> bytes:
@@ -354,14 +349,13 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     bits, types = _gdal.bits(raster), set(raster.dtypes)
     if "float32" in types and "NBITS" in raster.tags(1, ns="IMAGE_STRUCTURE"):
         raise ItemError(path, "pixels are float16 per channel, which cannot be written: convert a copy to float32")
-    wrong = sorted(types - {"uint8", "uint16", "float32"})
+    wrong = sorted(types - TYPES)
     if wrong or len(types) > 1 or bits - {1, 2, 4} or (bits and ColorInterp.palette not in kinds):
         what = " and ".join(wrong or sorted(types)) if wrong or len(types) > 1 else f"{bits.pop()} bits"
         way_out = "convert a copy to one of them"
         if wrong and not any(name.startswith("complex") for name in wrong):
-            bits_kept = "" if set(wrong) <= {"int8", "int16"} else ", which keeps 24 bits of each value"
-            way_out = f"convert a copy (gdal_translate -ot Float32 {path.name} out.tif){bits_kept}"
-        raise ItemError(path, f"pixels are {what} per channel, not 8 or 16 bits unsigned or float32: {way_out}")
+            way_out = f"convert a copy (gdal_translate -ot Float64 {path.name} out.tif), which keeps 53 bits of a value"
+        raise ItemError(path, f"pixels are {what} per channel, not 8, 16 or 32 bits, float32 or float64: {way_out}")
     # GDAL turns some of these into RGB while it reads, and cannot turn them back.
     space = raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "RGB")
     if tiff is not None:

@@ -41,7 +41,7 @@ from pconv_cli.events import (
 )
 from pconv_cli.georeference import off_the_map, refuse_elsewhere
 from pconv_cli.images import READ_SUFFIXES, orientation
-from pconv_cli.layers import Layer, Spread, View, dotted, filling_gaps, layers, limits_of, ranged, viewed
+from pconv_cli.layers import Layer, Spread, View, dotted, filling_gaps, layers, ranged, ranged_by, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips, turned_strips
 from pconv_cli.orientations import EITHER, could_be_either, displayed_size, over
@@ -50,6 +50,7 @@ from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import FAINT, Settings
+from pconv_cli.spaces import is_ranged
 from pconv_cli.strips import is_plain, mask_size, mask_strips, write_map
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan, plan_tiles
@@ -550,7 +551,7 @@ class _Big:
             return [plan_tiles(mask.damage(stop, of), size, whole=view.whole) for of in layers], layers, False
         planned = plan_tiles(mask.damage(stop), self._settings.tile_size, whole=view.whole)
         made, complete = _layers(source, linear=self._settings.linear), False
-        if source.dtype.kind == "f" and planned.damage.area:
+        if is_ranged(source.dtype) and planned.damage.area:
             limits, complete = _looked_through(source, made, planned.damage, stop)
             made = ranged(made, limits)
         if source.palette is not None:
@@ -819,7 +820,7 @@ def _strips(source: Source) -> Iterator[Window]:
 def _looked_through(
     source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool]
 ) -> tuple[list[tuple[float, float]], bool]:
-    """Limits of each layer of a float picture outside the damage, and whether all of that is there."""
+    """Limits of each layer of a ranged type outside the damage, and whether all of that is there."""
     spreads = [Spread(layer) for layer in made]
     complete = True
     for strip in _until(stop, _strips(source)):
@@ -842,14 +843,13 @@ def _middle(source: Source, side: int = 1024) -> Window:
 
 def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint8]:
     """A small view of the first layer, as people see it, (h, w, 3)."""
-    small, first = source.thumbnail(longest), _layers(source, linear=linear)[:1]
-    if source.dtype.kind == "f":
-        first = ranged(first, limits_of(first, small))
-    return as_bytes(first[0].space.seen(small))
+    small = source.thumbnail(longest)
+    first = ranged_by(_layers(source, linear=linear)[0], small, source.nothing)
+    return as_bytes(first.space.seen(small))
 
 
 def seen_as(source: Source, *, linear: bool) -> Layer:
-    """The first layer, as people see it; of floats whatever range they have."""
+    """The first layer, as people see it; of a ranged type whatever range it has."""
     return _layers(source, linear=linear)[0]
 
 

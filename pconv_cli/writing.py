@@ -38,11 +38,12 @@ from pconv_cli.images import BY_SUFFIX, FORMATS, is_tiff, read_picture, read_pix
 from pconv_cli.orientations import displayed
 from pconv_cli.picture import COLOURS, Picture, palette_table
 from pconv_cli.regions import Window
+from pconv_cli.spaces import is_ranged
 
 Ready = Callable[[Path, Sequence[str]], None]
 """Called with a finished file, just before it gets its name, and the notices about it; may raise to have it removed."""
 
-_WIDE = {"PNG": np.uint16, "TIFF": np.float32}  # the widest type that a format holds; the others hold 8 bits
+_WIDE = {"PNG": 2, "TIFF": 2}  # bytes of the tones that a format holds; the others hold 8 bits
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # sides, by the formats' own rules
 _READS_BACK_WRONG = "what was written does not read back as it should: nothing was kept; check the disk"
 _ROWS = 256  # rows looked at together where a whole big picture would need memory many times over
@@ -213,11 +214,11 @@ def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any]
         reason = f"{kind} holds at most {_LARGEST[kind]} pixels a side, this picture is"
         raise ItemError(target, f"{reason} {picture.width} x {picture.height}: write png or tiff")
     mode, pixels = picture.mode, picture.pixels
-    if pixels.dtype.itemsize > np.dtype(_WIDE.get(kind, np.uint8)).itemsize:
-        bits = "32-bit floating-point" if pixels.dtype.kind == "f" else "16-bit"
-        raise ItemError(
-            target, f"{kind} cannot hold {bits} values and none are narrowed: write tiff" + " or png" * (bits[0] == "1")
-        )
+    ranged = is_ranged(pixels.dtype)  # those are of TIFFs, which as TIFFs are patched
+    if ranged or pixels.dtype.itemsize > _WIDE.get(kind, 1):
+        bits = {"i": "signed {}-bit", "u": "{}-bit", "f": "{}-bit floating-point"}[pixels.dtype.kind]
+        held = f"{kind} cannot hold {bits.format(8 * pixels.dtype.itemsize)} values"
+        raise ItemError(target, f"{held} and none are narrowed: write tiff" + " or png" * (not ranged))
     if mode == "BANDS" or (mode == "CMYK" and kind not in ("JPEG", "TIFF")):
         what = "CMYK colours" if mode == "CMYK" else f"{picture.channels.shape[2]} channels"
         raise ItemError(target, f"{kind} has no place for {what}: write tiff")

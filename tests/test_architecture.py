@@ -118,6 +118,7 @@ NEIGHBOURS = {
     ("writing", "canvas"),
     ("writing", "encoders"),
     ("layers", "spaces"),
+    *((name, "spaces") for name in ("canvas", "marks", "picture", "tiff", "writing")),  # what types of pixels there are
     ("tile", "sharing"),
     ("tile", "beside"),
     ("restore", "beside"),

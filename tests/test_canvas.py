@@ -305,7 +305,7 @@ def test_shared_tables_of_no_known_quality_have_the_file_written_anew(tmp_path: 
 # ---------------------------------------------------------------- what says that there is no picture
 
 
-@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "int32"])
 def test_marking_makes_alpha_full_where_filled(tmp_path: Path, dtype: str) -> None:
     pixels = picture(4, dtype)
     pixels[..., 3] = 9
@@ -358,6 +358,30 @@ def test_a_fill_is_never_the_nodata_value(tmp_path: Path, nodata: int) -> None:
         assert np.abs(out - nodata).sum(axis=2).max() == 1
     restore(path, tmp_path / "c.tif", Window(0, 0, 30, 30), value=nodata, mark=True)
     np.testing.assert_array_equal(load(tmp_path / "c.tif"), load(tmp_path / "b.tif"))
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"),
+    [("int8", -128), ("int16", -32768), ("int16", -9999), ("int16", 32767), ("int32", -(2**31)), ("int32", 2**31 - 1),
+     ("uint32", 2**32 - 1), ("float64", -9999), ("float64", -1.7e308), ("float64", 0)],
+)  # fmt: skip
+@pytest.mark.parametrize("compress", ["deflate", "lzma"])
+def test_of_any_type_a_fill_that_would_be_nodata_is_the_value_beside_it(
+    tmp_path: Path, dtype: str, nodata: float, compress: str
+) -> None:
+    pixels = (picture(1) // 2).astype(dtype)
+    pixels[:50] = nodata
+    path = save(tmp_path / "a.tif", pixels, nodata=nodata, compress=compress)
+    with Source(path) as source, Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
+        assert source.nothing == nodata and source.in_place == (compress == "deflate")
+        canvas.lay(HOLE, np.full((HOLE.height, HOLE.width, 1), nodata, dtype), np.ones((HOLE.height, HOLE.width), bool))
+        canvas.commit()
+    made = load(tmp_path / "b.tif")
+    fills = np.unique(made[HOLE.slices])
+    assert made.dtype == dtype and len(fills) == 1 and fills[0] != nodata and np.isfinite(fills[0])
+    assert abs(float(fills[0]) - nodata) <= max(1, abs(nodata) * 1e-15)
+    made[HOLE.slices] = pixels[HOLE.slices]
+    assert made.tobytes() == pixels.tobytes()
 
 
 @pytest.mark.parametrize("compress", ["deflate", "jpeg"])
@@ -665,6 +689,11 @@ def colour_table(raster: Any) -> None:
 KINDS: dict[str, tuple[np.ndarray, dict[str, Any], dict[str, Any]]] = {
     "float": (picture(1).astype(np.float32) / 999, {"predictor": 3}, {"layers": ((0,),), "validity": "nodata"}),
     "float RGB": (picture(3).astype(np.float32), {"interleave": "band"}, {"layers": ((0, 1, 2),)}),
+    "double": (picture(1) / 999, {"predictor": 3}, {"layers": ((0,),), "validity": "nodata"}),
+    "int8": ((picture(2) // 2).astype(np.int8) - 99, {"predictor": 2}, {"layers": ((0,), (1,)), "validity": None}),
+    "int16": (picture(1).astype(np.int16) * -9, {"nodata": -9999}, {"nothing": -9999, "validity": "nodata"}),
+    "int32 RGB": (picture(3).astype(np.int32) * -(2**23), {"predictor": 2}, {"layers": ((0, 1, 2),)}),
+    "uint32": (picture(1).astype(np.uint32) << 24, {"nodata": 2**32 - 1}, {"nothing": 2**32 - 1}),
     "CMYK": (picture(4), {"photometric": "CMYK"}, {"layers": ((0, 1, 2, 3),), "inks": True}),
     "CMYK and a spot colour": (picture(5, "uint16"), {"photometric": "CMYK"}, {"layers": ((0, 1, 2, 3), (4,))}),
     "two inks": (picture(2), {"photometric": "CMYK"}, {"layers": ((0,), (1,)), "inks": False}),

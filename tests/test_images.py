@@ -63,9 +63,12 @@ def test_float_tiffs_are_read_as_they_are(tmp_path: Path) -> None:
     assert np.array_equal(picture.visible(), np.isfinite(values))
 
 
-def test_32_bit_integers_are_refused_with_a_way_out(tmp_path: Path) -> None:
-    Image.new("I", (4, 4)).save(tmp_path / "x.tif")
-    assert "int32" in refused(tmp_path / "x.tif") and "convert a copy" in refused(tmp_path / "x.tif")
+def test_32_bit_integers_are_read_as_they_are(tmp_path: Path) -> None:
+    values = np.array([[-(2**31), 0, 2**31 - 1]], np.int32)
+    Image.fromarray(values).save(tmp_path / "x.tif")
+    picture = images.read_picture(tmp_path / "x.tif")
+    assert (picture.mode, picture.pixels.dtype) == ("L", np.int32)
+    assert np.array_equal(picture.pixels, values)
 
 
 def test_1_bit_and_cmyk_are_read_and_lab_and_ycc_tiffs_refused_with_a_way_out(tmp_path: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -13,8 +14,9 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from pconv_cli._carry import Carried
-from pconv_cli.layers import Layer, Palette, Spread, dotted, filling_gaps, layers, limits_of, ranged
+from pconv_cli.layers import Layer, Palette, Spread, dotted, filling_gaps, layers, limits_of, ranged, ranged_by
 from pconv_cli.picture import Picture
+from pconv_cli.spaces import Space
 
 RNG = np.random.default_rng(5)
 F = np.dtype(np.float32)
@@ -83,8 +85,8 @@ def test_palette_pixels_that_are_not_defined_are_seen_black_and_fills_take_opaqu
 # ---------------------------------------------------------------- floating point
 
 
-def limits(values: NDArray[np.float32]) -> tuple[float, float]:
-    return limits_of(layers([(0,)], F), values.reshape(-1, 1))[0]
+def limits(values: NDArray[Any]) -> tuple[float, float]:
+    return limits_of(layers([(0,)], values.dtype), values.reshape(-1, 1))[0]
 
 
 def test_limits_are_lowest_and_highest_of_what_is_finite() -> None:
@@ -153,12 +155,44 @@ def test_limits_are_finite_in_order_and_within_what_is_there(values: list[float]
     assert np.isfinite([low, high]).all() and min(values) <= low <= high <= max(values)
 
 
+@given(st.lists(st.floats(allow_nan=False, allow_infinity=False), min_size=1, max_size=40))
+def test_limits_of_doubles_are_no_infinite_span_apart(values: list[float]) -> None:
+    low, high = limits(np.array(values))
+    assert np.isfinite(high - low) and low <= high
+    if np.abs(values).max() < 1e307:
+        assert min(values) <= low and high <= max(values)
+    at = ranged(layers([(0,)], np.dtype(np.float64)), [(low, high)])[0]
+    seen = at.seen(np.array(values)[:, None])
+    assert seen.min() >= 0 and seen.max() <= 1 and np.isfinite(at.space.own(seen)).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32])
+def test_limits_of_integers_are_lowest_and_highest_but_for_a_few_wild_ones(dtype: Any) -> None:
+    ends = np.iinfo(dtype)
+    assert limits(np.array([ends.min, ends.max, 5], dtype)) == (ends.min, ends.max)
+    values = np.repeat(np.arange(50, 60), 1000).astype(dtype)
+    assert limits(values) == (50, 59)
+    values[17] = ends.max
+    low, high = limits(values)
+    assert low == 50 and 59 < high < 70
+
+
 def test_what_lies_within_0_and_1_is_shown_as_it_is() -> None:
     made = layers([(0,)], F)
     assert ranged(made, [(0.25, 0.5)]) == made
     (stretched,) = ranged(made, [(-1.0, 3.0)])
     assert stretched.seen(np.array([[-1], [1], [3], [np.nan]], np.float32))[:, 0].tolist() == [0, 0.5, 1, 0]
     assert stretched.space.own(np.array([[0.5] * 3, [1.0] * 3], np.float32)).tolist() == [[1], [3]]
+    (single,) = ranged(layers([(0,)], np.dtype(np.int16)), [(0, 1)])
+    assert single.seen(np.array([[0], [1]], np.int16))[:, 0].tolist() == [0, 1], "of integers only by chance"
+
+
+def test_a_sample_sets_the_range_but_for_what_stands_for_nothing() -> None:
+    (tones,), (metres,) = (layers([(0,)], np.dtype(kind)) for kind in (np.uint8, np.int16))
+    sample = np.array([[[-32768]] * 4, [[7]] * 4, [[90]] * 4], np.int16)
+    assert ranged_by(tones, sample.astype(np.uint8), 0.0) is tones
+    made = [ranged_by(metres, sample, nothing).space for nothing in (-32768, None)]
+    assert [(at.low, at.high) for at in made if isinstance(at, Space)] == [(7, 90), (-32768, 90)]
 
 
 def test_known_float_pixels_set_the_range_and_the_damage_does_not() -> None:

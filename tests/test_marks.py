@@ -71,7 +71,10 @@ def test_a_colour_is_marked_within_its_tolerance_in_every_channel() -> None:
     assert where("color=#ff00ff~255", pixels) == [[0, 0], [0, 1], [0, 2], [0, 3]]
 
 
-@pytest.mark.parametrize(("dtype", "middle"), [("uint8", 127), ("uint16", 32767), ("float32", 0.5)])
+@pytest.mark.parametrize(
+    ("dtype", "middle"),
+    [("uint8", 127), ("uint16", 32767), ("int8", 63), ("int16", 16383), ("int32", 2**30 - 1), ("float32", 0.5)],
+)
 def test_a_band_is_marked_where_lighter_than_its_middle(dtype: str, middle: float) -> None:
     pixels = np.zeros((1, 3, 4), dtype)
     pixels[0, :, 3] = [middle, np.nextafter(np.float32(middle), 1) if dtype == "float32" else middle + 1, 0]
@@ -98,6 +101,16 @@ def test_in_float_pictures_what_is_no_number_is_nodata_too() -> None:
     tenth = np.full((1, 1, 1), 0.1, np.float32)
     assert where("nodata=0.1", tenth) == [[0, 0]], "as the picture itself rounds it"
     assert where("nodata=-1.8e308", tenth) == where("nodata=-1e300", tenth) == []
+
+
+def test_nodata_may_be_any_value_that_the_type_holds() -> None:
+    for dtype, value in (("int8", -128), ("int16", -32768), ("int32", -(2**31)), ("uint32", 2**32 - 1)):
+        pixels = np.array([[[value], [0], [1]]], dtype)
+        assert where(f"nodata={value}", pixels) == where("nodata", pixels, nodata=float(value)) == [[0, 0]]
+        assert where("nodata=0.5", pixels) == where("nodata=-1e300", pixels) == []
+    doubles = np.array([[[0.1], [np.float32(0.1)], [-1.7e308], [np.nan]]], np.float64)
+    assert where("nodata=0.1", doubles) == [[0, 0], [0, 3]], "not as 32 bits round it"
+    assert where("nodata=-1.7e308", doubles) == [[0, 2], [0, 3]]
 
 
 def test_alpha_marks_what_the_file_does_not_show() -> None:

@@ -321,7 +321,7 @@ def test_nothing_is_found_where_a_picture_shows_nothing(work: Workplace, pconv: 
     assert hole[120:].any() and not hole[:120].any()
 
 
-@pytest.mark.parametrize("depth", ["L", "I;16", "16-bit RGB", "float"])
+@pytest.mark.parametrize("depth", ["L", "I;16", "16-bit RGB", "float", "int16", "int32", "double"])
 def test_grey_deep_and_float_pictures_are_looked_at(work: Workplace, pconv: Pconv, depth: str) -> None:
     picture = painted(scene(), specks(), 250)
     grey = picture[..., 1]
@@ -329,7 +329,11 @@ def test_grey_deep_and_float_pictures_are_looked_at(work: Workplace, pconv: Pcon
     if depth in ("L", "I;16"):
         Image.fromarray(grey if depth == "L" else grey.astype(np.uint16) * 257).save(path)
     else:
-        values = picture.astype(np.uint16) * 257 if depth.startswith("16") else picture.astype(np.float32) / 50 - 1
+        values = {
+            "16-bit RGB": picture.astype(np.uint16) * 257, "float": picture.astype(np.float32) / 50 - 1,
+            "int16": picture.astype(np.int16) * 12 - 1000, "int32": picture.astype(np.int32) * 2**23 - 2**30,
+            "double": picture / 50 - 1,
+        }[depth]  # fmt: skip
         write_tiff(path, values)
     assert pconv("mask", work.pictures, work.out, "--detect", "dust") == 0
     precision, recall = overlap(white(work.out / "a.png"), specks())
@@ -471,6 +475,22 @@ def test_a_mask_in_strips_is_never_half_there(work: Workplace, pconv: Pconv, mon
     work.mask("a.png", box(20, 20, 1, 1, 5, 5))  # of another size: noticed while the mask is being written
     assert pconv("mask", path, work.out / "mask.png", "--protect", work.masks) == 1
     assert "never stretched" in pconv.err and files(work.out) == []
+
+
+@pytest.mark.parametrize("dtype", ["int16", "uint32", "float32", "float64"])
+def test_in_strips_what_has_no_range_of_its_own_is_marked_by_values_alone(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, dtype: str
+) -> None:
+    monkeypatch.setattr(masking, "IN_STRIPS", 0)
+    values = scene()[..., :1].astype(dtype) * np.dtype(dtype).type(20)
+    values[specks()] = nothing = 32767
+    path = write_tiff(work.pictures / "a.tif", values, nodata=nothing)
+    assert pconv("mask", path, work.out / "mask.png", "--detect", "dust") == 1
+    assert f"{dtype} values beyond memory" in pconv.err and "16 bits unsigned" in pconv.err
+    assert pconv("mask", path, work.out / "mask.png", "--from", "nodata", "--overlay", work.root / "seen") == 0
+    np.testing.assert_array_equal(white(work.out / "mask.png"), specks())
+    (overlay,) = (work.root / "seen").iterdir()
+    assert pixels(overlay)[~specks()].std() > 20, "the range is that of what is there"
 
 
 # ---------------------------------------------------------------- restore --detect

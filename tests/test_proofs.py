@@ -11,8 +11,10 @@ from typing import Any
 
 import numpy as np
 import pytest
+import rasterio
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
+from rasterio.transform import Affine
 
 from pconv_cli import proofs
 from pconv_cli.cli import app
@@ -307,11 +309,16 @@ def test_one_large_picture_has_a_page_too(work: Workplace, run: Run, monkeypatch
     assert page()["lead"].startswith("The picture is restored.")
 
 
-def test_floats_of_a_large_picture_are_shown_in_the_range_of_what_is_known(work: Workplace, run: Run) -> None:
+@pytest.mark.parametrize(("dtype", "nodata"), [("float32", np.nan), ("float64", -1.7e308), ("int16", -32768)])
+def test_a_large_picture_of_any_type_is_shown_in_the_range_of_what_is_known(
+    work: Workplace, run: Run, dtype: str, nodata: float
+) -> None:
     hole = box(64, 48, 20, 20, 30, 30)
-    values = texture(64, 48, 1)[..., 0].astype(np.float32) * 10 - 300
-    values[hole] = np.nan
-    Image.fromarray(values).save(work.pictures / "map.tif")
+    values = texture(64, 48, 1)[..., 0].astype(dtype) * 10 - 300
+    values[hole] = nodata
+    kind = {"driver": "GTiff", "width": 64, "height": 48, "count": 1, "dtype": dtype, "nodata": nodata}
+    with rasterio.open(work.pictures / "map.tif", "w", transform=Affine(2, 0, 0, 0, -2, 40), **kind) as file:
+        file.write(values, 1)
     assert run("tile", "in/map.tif", "-o", "out.tif", "--report", "report") == 0
     before, after = (shown(view["file"]) for view in entry("map.tif")["sheets"][0]["views"])
     assert close(before[:15], after[:15]) and before[:15].std() > 20

@@ -307,6 +307,16 @@ def test_raw_values_come_back_and_nothing_but_nothing_becomes_nothing() -> None:
         assert np.array_equal(same.own(same.seen(own)), own)
     assert space.own(np.array([[6.6], [-3], [1e9], [np.nan]], np.float32))[:, 0].tolist() == [8, 0, 65535, 7]
     assert Raw(own.dtype, -9999.0).nothing is None, "no value of this type"
+    for dtype, nodata in ((np.int8, -128), (np.int16, -9999), (np.int32, -(2**31)), (np.uint32, 2**32 - 1)):
+        ends = np.iinfo(dtype)
+        signed = Raw(np.dtype(dtype), nodata)
+        assert np.isnan(signed.seen(np.array([[nodata], [1]], dtype)))[:, 0].tolist() == [True, False]
+        made = signed.own(np.array([[np.nan], [nodata], [1.6], [-1e30], [1e30]], np.float32))[:, 0]
+        assert made.dtype == dtype and made[0] == nodata and (made[1:] != nodata).all() and made[2] == 2
+        assert ends.min <= made[3] <= ends.min + 1 and ends.max - 1 <= made[4] <= ends.max
+    doubles = np.array([[1e300], [np.inf], [0.1]])
+    assert np.isnan(Raw(doubles.dtype).seen(doubles))[:, 0].tolist() == [False, True, False], "far, but a value"
+    assert np.isnan(Raw(doubles.dtype, 1e300).seen(doubles))[:, 0].tolist() == [True, True, False]
     floats = np.array([[1e30], [np.inf], [-0.0]], np.float32)
     assert np.isnan(Raw(floats.dtype).seen(floats)[:, 0]).tolist() == [False, True, False]
     assert np.isnan(Raw(floats.dtype, -1.7e308).seen(np.array([[-np.inf]], np.float32))).all()

@@ -16,7 +16,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import nothing, space
+from pconv_cli.spaces import as_held, next_to, nothing, space
 
 ALL_BYTES = np.arange(256, dtype=np.uint8)[:, None]
 ALL_WORDS = np.arange(65536, dtype=np.uint16)[:, None]
@@ -316,7 +316,78 @@ def test_bytes_that_are_no_profile_count_as_none(noise: bytes, kind: bytes) -> N
         assert space(4, np.uint8, icc=icc).name in ("CMYK, its profile cannot be used", "CMYK without a profile")
 
 
-# Floats
+# Floats, and integers that are no tones
+
+RANGED = [np.int8, np.int16, np.int32, np.uint32, np.float32, np.float64]
+
+
+def ends(dtype: Any) -> tuple[float, float]:
+    """The limits of a type; of doubles an eighth of them, for their span must be finite."""
+    if np.dtype(dtype).kind != "f":
+        return int(np.iinfo(dtype).min), int(np.iinfo(dtype).max)
+    most = float(np.finfo(dtype).max) / (8 if dtype == np.float64 else 1)
+    return -most, most
+
+
+@pytest.mark.parametrize("dtype", RANGED)
+@pytest.mark.parametrize("options", [{}, {"linear": True}, {"inverted": True}], ids=str)
+@given(data=st.data())
+def test_values_of_any_range_come_back_in_their_type(dtype: Any, options: dict[str, Any], data: st.DataObject) -> None:
+    least, most = ends(dtype)
+    if np.dtype(dtype).kind == "f":
+        numbers: Any = st.floats(least, most, width=8 * np.dtype(dtype).itemsize)
+    else:
+        numbers = st.integers(least, most)
+    own = np.array(data.draw(st.lists(numbers, min_size=2, max_size=9)), dtype)[:, None]
+    low, high = float(own.min()), float(own.max())
+    at = space(1, dtype, limits=(low, high), **options)
+    seen = at.seen(own)
+    assert seen.dtype == np.float32 and seen.min() >= 0 and seen.max() <= 1
+    back = at.own(seen)
+    assert back.dtype == dtype
+    off = np.abs(back.astype(np.float64) - own).max()
+    if (at.low, at.high) == (0, 1):
+        assert off <= 1e-6
+    else:
+        assert low <= back.min() and back.max() <= high
+        assert off <= 2e-6 * (high - low) + (0.5 if np.dtype(dtype).kind != "f" else 0)
+
+
+@pytest.mark.parametrize("dtype", RANGED)
+def test_the_ends_of_a_type_are_within_reach(dtype: Any) -> None:
+    limits = ends(dtype)
+    own = np.array([limits], dtype).T
+    at = space(1, dtype, limits=limits)
+    assert at.seen(own)[:, 0].tolist() == [0, 1] and at.own(np.float32([[0] * 3])).item() == limits[0]
+    assert float(at.own(np.float32([[1] * 3])).item()) == pytest.approx(limits[1], rel=1e-6)
+    assert (at.own(np.float32([[-9] * 3, [9] * 3])) == at.own(np.float32([[0] * 3, [1] * 3]))).all()
+
+
+@pytest.mark.parametrize("dtype", [np.int8, np.int16, np.int32, np.uint32])
+def test_integers_that_are_no_tones_are_always_stretched_and_rounded(dtype: Any) -> None:
+    assert space(1, dtype, limits=(0, 1)).seen(np.array([[0], [1]], dtype))[:, 0].tolist() == [0, 1]
+    at = space(3, dtype, limits=(0, 10))
+    assert at.name == f"{np.dtype(dtype)} 0 to 10 shown as 0 to 1"
+    assert at.own(np.float32([[0.04, 0.06, 0.96]])).tolist() == [[0, 1, 10]]
+    assert nothing(np.zeros((2, 1), dtype)) is None
+
+
+def test_what_stands_for_nothing_is_what_the_type_holds_of_it() -> None:
+    held = {
+        ("int16", -32768.0): -32768, ("int16", -9999.0): -9999, ("int16", 40000.0): None, ("uint8", -1.0): None,
+        ("int8", -128.0): -128, ("int32", -(2.0**31)): -(2**31), ("uint32", 2.0**32 - 1): 2**32 - 1,
+        ("int16", 0.5): None, ("int32", np.inf): None, ("float32", -1.7e308): -np.inf, ("float64", -1.7e308): -1.7e308,
+        ("float32", 0.1): float(np.float32(0.1)), ("float64", 0.1): 0.1, ("float64", np.nan): None,
+        ("int8", None): None,
+    }  # fmt: skip
+    for (dtype, value), wanted in held.items():
+        assert as_held(value, dtype) == wanted, (dtype, value)
+    for dtype in map(np.dtype, RANGED):
+        for value in (*ends(dtype), 0, 1, -1):
+            if as_held(value, dtype) is not None:
+                other = dtype.type(next_to(value, dtype))
+                assert other != value and np.isfinite(other), (dtype, value)
+    assert next_to(-32768, "int16") == -32767 and next_to(32767, "int16") == 32766
 
 
 @pytest.mark.parametrize("limits", [None, (0, 1), (0.25, 0.5), (-12, 830), (-3.4e38, 3.4e38), (1e6, 1e6 + 1), (7, 7)])
@@ -340,7 +411,7 @@ def test_floats_within_0_and_1_are_taken_as_they_are() -> None:
     assert space(3, np.float32, limits=(-12, 830)).seen(np.float32([[-12, 409, 830]])).tolist() == [[0, 0.5, 1]]
 
 
-def test_limits_are_for_floats() -> None:
+def test_limits_are_not_for_tones() -> None:
     assert space(1, np.uint16, limits=(50, 900)).name == "as it is"
 
 
@@ -383,8 +454,9 @@ def test_values_outside_the_limits_are_clipped() -> None:
     "wrong",
     [
         {"channels": 2},
-        {"dtype": np.float64},
-        {"dtype": np.int16},
+        {"dtype": np.int64},
+        {"dtype": np.float16},
+        {"dtype": np.float64, "limits": (-1.7e308, 1.7e308)},
         {"channels": 3, "inverted": True},
         {"limits": (np.nan, 1)},
         {"limits": (0, np.inf)},

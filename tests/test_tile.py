@@ -44,6 +44,7 @@ from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
 from pconv_cli.settings import FAINT, Settings
+from pconv_cli.spaces import is_ranged
 from pconv_cli.tile import tile
 
 PATIENCE = 60
@@ -847,6 +848,22 @@ KINDS: dict[str, tuple[NDArray[Any], dict[str, Any], Shown]] = {
     "float": (painted(WIDE[..., :1] / 255, 1), {"compress": "deflate", "predictor": 3, **TILES}, lambda p: p * 255),
     "float RGB": (painted(WIDE[..., :3] * 40 - 7000, 4e4), {"compress": "lzw"}, lambda p: (p + 7000) / 40),
     "float planes": (painted(WIDE, -9e9), {"compress": "zstd", "interleave": "band"}, lambda p: p),
+    "double": (
+        painted(WIDE[..., :1] / np.float64(3e9) + 1e3, 1e4),
+        {"compress": "deflate", "predictor": 3, **TILES}, lambda p: (p - 1e3) * 3e9,
+    ),
+    "int8": (painted((WIDE[..., :1] / 2 - 60).astype(np.int8), 127), {"compress": "lzw"}, lambda p: (p + 60.0) * 2),
+    "int16": (
+        painted(WIDE[..., :1].astype(np.int16) * 40 - 3000, -32768),
+        {"compress": "deflate", "predictor": 2, **TILES}, lambda p: (p + 3000) / 40,
+    ),
+    "int16 RGB": (painted(WIDE[..., :3].astype(np.int16) - 300, 32767), {"compress": "zstd"}, lambda p: p + 300.0),
+    "int32": (
+        painted(WIDE[..., :2].astype(np.int32) * 2**23 - 2**30, -(2**31)), {"compress": "lzw", "interleave": "band"},
+        lambda p: (p + 2.0**30) / 2**23,
+    ),
+    "uint32": (painted(WIDE[..., :1].astype(np.uint32) << 24, 0), {"predictor": 2, "compress": "zstd"},
+               lambda p: p / 2**24),
     "CMYK LZW": (painted(picture(4), 255), {"photometric": "CMYK", "compress": "lzw", **TILES}, as_light),
     "CMYK 16 bit": (picture(4, "uint16"), {"photometric": "CMYK", "compress": "deflate", "predictor": 2}, as_light),
     "palette": (
@@ -895,8 +912,8 @@ def test_any_kind_of_tiff_gets_the_same_pixels_from_restore(place: Place, kind: 
     big, _ = go(place, tile_size=64)
     assert report.items[0].status == big.items[0].status == "restored", report.items[0].reason
     one, two = raw(other), raw(place.output)
-    if one.dtype.kind == "f":  # a window is rounded to the file's own 32 bits each time that it is laid
-        atol = 1e-6 * float(np.ptp(one[~HOLE]))
+    if is_ranged(one.dtype):  # a window is rounded to the file's own type each time that it is laid
+        atol = 1e-6 * float(np.ptp(one[~HOLE].astype(np.float64))) + (one.dtype.kind != "f")
         np.testing.assert_allclose(one, two, rtol=0, atol=atol)
     else:
         np.testing.assert_array_equal(one, two)
@@ -917,6 +934,45 @@ def test_float_fills_lie_among_the_values_that_are_known(place: Place, marked_by
         known, fill = whole[~HOLE, band], after[HOLE][:, band]
         assert known.min() <= fill.min() < fill.max() <= known.max()
     assert after[~HOLE].tobytes() == whole[~HOLE].tobytes()
+
+
+ELEVATIONS: dict[str, tuple[Any, float]] = {  # of type: steps of a texture, and what is no elevation
+    "int8": (0.5, -128), "int16": (10, -32768), "int16 and -9999": (10, -9999), "int32": (2**20, -(2**31)),
+    "uint32": (2**24, 2**32 - 1), "float64": (1 / 3, -1.7e308),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("marked_by", ["nodata", "a value", "a file"])
+@pytest.mark.parametrize("kind", ELEVATIONS)
+def test_of_any_type_fills_lie_among_the_values_that_are_known_and_all_else_stays(
+    place: Place, kind: str, marked_by: str
+) -> None:
+    step, nodata = ELEVATIONS[kind]
+    dtype = np.dtype(kind.split()[0])
+    whole = (texture(WIDTH, HEIGHT, 1).astype(np.float64) * step - (0 if dtype.kind == "u" else 100)).astype(dtype)
+    corner = box(WIDTH, HEIGHT, 0, 0, 30, 20) & (marked_by == "a file")  # holds nothing, and is not to
+    earth = {} if marked_by == "a value" else {"nodata": nodata}
+    earth |= {"crs": "EPSG:25832", "transform": rasterio.Affine(0.5, 0, 5e5, 0, -0.5, 5.6e6)}
+    place.fill_in(painted(painted(whole, nodata), nodata, corner), compress="deflate", predictor=2, **TILES, **earth)
+    how = {"nodata": [], "a value": ["--mask-from", f"nodata={nodata}"], "a file": []}[marked_by]
+    item = place.item("--size", "64", *how, mask="" if marked_by == "a file" else None)
+    after = place.restored()
+    assert (item["hole_share"], item["outside_mask_changed"]) == (round(HOLE.mean(), 6), 0)
+    assert item["space"].startswith("float" if dtype.kind == "f" else f"{dtype} ")
+    known, fill = whole[~HOLE & ~corner], after[HOLE]
+    assert after.dtype == dtype and known.min() <= fill.min() < fill.max() <= known.max()
+    assert after[~HOLE].tobytes() == load(place.big)[~HOLE].tobytes() and not (fill == nodata).any()
+    with gdal(), rasterio.open(place.output) as made, rasterio.open(place.big) as big:
+        assert (made.nodata, made.crs, made.transform) == (big.nodata, big.crs, big.transform)
+    other = place.root / "other.tif"
+    mask = parse(how[1] if how else "nodata") if marked_by != "a file" else None
+    chosen = RestoreSettings(tile_size=64, weights="none", device="cpu", precision="fp32", mask_from=mask)
+    report = restore(plan(place.big, None if mask else place.mask, str(other), chosen), chosen, lambda _: None)
+    assert report.items[0].status == "restored" and report.items[0].space == item["space"]
+    small = load(other)
+    atol = 1e-6 * float(np.ptp(known.astype(np.float64))) + (dtype.kind != "f")
+    np.testing.assert_allclose(small.astype(np.float64), after, rtol=0, atol=atol)
+    assert small[~HOLE].tobytes() == after[~HOLE].tobytes() and not (small[HOLE] == nodata).any()
 
 
 @pytest.mark.parametrize("hole", [HOLE, LARGE], ids=["one window", "cut and healed"])
@@ -964,10 +1020,11 @@ def test_a_wild_value_in_a_flat_strip_is_out_of_reach_of_fills(place: Place) -> 
     np.testing.assert_allclose(load(out), after, rtol=1e-6)
 
 
-def test_a_constant_float_picture_is_filled_with_its_constant(place: Place) -> None:
-    place.fill_in(painted(np.full((HEIGHT, WIDTH, 1), 1234.5, np.float32), -1))
-    place.item()
-    assert (place.restored() == 1234.5).all()
+def test_a_constant_picture_is_filled_with_its_constant(place: Place) -> None:
+    for value in (np.float32(1234.5), np.float64(1 / 3 + 1e5), np.int16(-32767), np.int32(2**31 - 1)):
+        place.fill_in(painted(np.full((HEIGHT, WIDTH, 1), value), -1))
+        place.item()
+        assert (place.restored() == value).all()
 
 
 def test_a_float_picture_that_is_nan_outside_the_mask_has_nothing_to_restore_from(place: Place) -> None:
