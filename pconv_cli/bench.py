@@ -313,8 +313,10 @@ class Reader:
                     else settings.way_out
                 ),
             )
-        if settings.strict and hole.any():
-            refuse_losses(job.image, foreseen(picture, job.output), WAY_OUT)
+        if hole.any():
+            lost = foreseen(picture, job.output)  # what the format cannot hold at all is refused before the work, too
+            if settings.strict:
+                refuse_losses(job.image, lost, WAY_OUT)
         try:
             made = Planned.of(picture, hole, visible, settings, self._view)
         except ValueError as error:

@@ -889,6 +889,21 @@ def test_strict_refuses_what_would_lose_something_before_anything_is_computed(wo
     assert not [event for event in events if isinstance(event, TilesDone)] and files(work.out) == {}
 
 
+@pytest.mark.parametrize("suffix", ["jpg", "png"])
+def test_what_a_format_cannot_hold_is_refused_before_anything_is_computed(work: Workplace, suffix: str) -> None:
+    source, _ = work.pair("a.png")
+    if suffix == "jpg":
+        Image.open(source).convert("RGBA").save(source)
+    else:
+        (work.pictures / "a.tif").write_bytes(encoded(pixels(source).astype(np.float32), "RGB"))
+        source.unlink()
+    report, events = go(work, format=suffix)
+    (item,) = report.items
+    wanted = "JPEG has no transparency" if suffix == "jpg" else "PNG cannot hold 32-bit floating-point values"
+    assert item.status == "failed" and str(item.reason).startswith(wanted)
+    assert not [event for event in events if isinstance(event, TilesDone)] and files(work.out) == {}
+
+
 def test_strict_lets_through_what_loses_nothing(work: Workplace) -> None:
     for name in ("a.png", "b.tif", "c.webp", "d.bmp"):
         work.pair(name)
