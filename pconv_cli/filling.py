@@ -32,7 +32,7 @@ from pconv_cli.colours import lay, luminance
 from pconv_cli.engine import GUIDED, Engine, Filled, Tile
 from pconv_cli.layers import View
 from pconv_cli.masks import dilate
-from pconv_cli.nn.pyramid import pyramid_fill, reduced
+from pconv_cli.nn.pyramid import completed, pyramid_fill
 from pconv_cli.regions import Damage, Window
 from pconv_cli.seams import REACH, SeamMeter, level
 from pconv_cli.tiles import BAND, TilePlan, canvas, plan_overlapping, plan_tiles
@@ -507,7 +507,7 @@ def fill(filling: Filling, engine: Engine) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Reduced:
-    """A picture of cells: the tone of each, whether it is known (`pyramid.reduced`), whether any of it is a hole."""
+    """A picture of cells: the tone of each, whether it is known (`nn.pyramid.reduced`), whether any of it is a hole."""
 
     factor: int
     pixels: NDArray[Any]
@@ -516,15 +516,17 @@ class _Reduced:
 
     def put(self, window: Window, pixels: NDArray[Any], known: NDArray[np.bool_], hole: NDArray[np.bool_]) -> None:
         """Reduce one aligned window, by what is known within it."""
+        quarter = self.factor // 4
+        count = _sums(known, quarter)
+        seen = pixels * np.stack([known] * pixels.shape[2], axis=2)  # thrice as fast as a mask that is repeated
+        mean = _sums(seen, quarter) / np.maximum(count, 1)[..., None]
         with torch.inference_mode():
-            image, mask, lost = (_planes(array) for array in (pixels, known, hole))
-            cells, some = reduced(image, mask, self.factor)
-            holes = F.max_pool2d(lost, self.factor, ceil_mode=True)
+            cells, some = completed(_planes(mean), _planes(count > 0), 4)
         top, left = window.y // self.factor, window.x // self.factor
         place = np.s_[top : top + some.shape[2], left : left + some.shape[3]]
         tones = cells[0].permute(1, 2, 0).numpy()
         self.pixels[place] = tones.round() if self.pixels.dtype == np.uint8 else tones
-        self.known[place], self.hole[place] = some[0, 0].numpy() > 0, holes[0, 0].numpy() > 0
+        self.known[place], self.hole[place] = some[0, 0].numpy() > 0, _sums(hole, self.factor) > 0
 
 
 @dataclass(frozen=True, eq=False)
@@ -619,6 +621,22 @@ def _by_pyramid(
         under = None if guide is None else _planes(guide)
         filled = pyramid_fill(_planes(pixels) / scale, _planes(known), guide=under)
         return np.asarray(filled[0].permute(1, 2, 0).numpy())
+
+
+def _sums(values: NDArray[Any], factor: int) -> NDArray[Any]:
+    """Sums of `(h, w, ...)` over cells; those at the right and bottom edge may be smaller."""
+    wide = np.uint16 if 255 * factor**2 < 1 << 16 else np.uint32
+    dtype = np.float32 if values.dtype == np.float32 else wide
+    height, width = (-(-side // factor) for side in values.shape[:2])
+    rows = np.zeros((height, *values.shape[1:]), dtype)
+    for i in range(factor):  # several times faster than `np.add.reduceat`
+        part = values[i::factor]
+        rows[: len(part)] += part
+    cells = np.zeros((height, width, *values.shape[2:]), dtype)
+    for i in range(factor):
+        part = rows[:, i::factor]
+        cells[:, : part.shape[1]] += part
+    return cells
 
 
 def _planes(pixels: NDArray[Any]) -> torch.Tensor:

@@ -15,9 +15,9 @@ from numpy.typing import NDArray
 from torch import Tensor, nn
 
 from pconv_cli.engine import Engine, Tile
-from pconv_cli.filling import ArraySurface, Filling, Unfillable, fill
+from pconv_cli.filling import ArraySurface, Filling, Unfillable, _Reduced, fill
 from pconv_cli.layers import View
-from pconv_cli.nn.pyramid import PyramidFill
+from pconv_cli.nn.pyramid import PyramidFill, reduced
 from pconv_cli.regions import Window
 from pconv_cli.tiles import plan_grid, plan_tiles
 
@@ -196,6 +196,34 @@ def test_a_reduced_picture_has_a_guide_of_its_own_only_where_one_window_does_not
             done = piece.load()
             piece.land(done, engine().fill([done], piece.canvas)[0])
     assert sorted(set(reduced), reverse=True) == [-(-side // 8), -(-side // 64)][:levels]
+
+
+@settings(max_examples=30, deadline=None)
+@given(st.integers(0, 10**6), st.integers(1, 70), st.integers(1, 70), st.sampled_from([8, 16]), st.booleans())
+def test_a_picture_is_reduced_for_a_guide_as_crops_are_in_training(
+    seed: int, width: int, height: int, factor: int, floats: bool
+) -> None:
+    rng = np.random.default_rng(seed)
+    hole = np.kron(rng.random((9, 9)) < 0.6, np.ones((8, 8), np.bool_))[:height, :width] | (
+        rng.random((height, width)) < 0.2
+    )
+    hole[-1, -1] = False
+    pixels = rng.integers(0, 256, (height, width, 3)).astype(np.float32 if floats else np.uint8)
+    down, across = -(-height // factor), -(-width // factor)
+    cells = _Reduced(
+        factor, np.zeros((down, across, 3), pixels.dtype), np.zeros((down, across), np.bool_),
+        np.zeros((down, across), np.bool_),
+    )  # fmt: skip
+    cells.put(Window(0, 0, width, height), pixels, ~hole, hole)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    tones, some = reduced(image, torch.from_numpy(~hole)[None, None].float(), factor)
+    assert np.array_equal(cells.known, some[0, 0].numpy() > 0)
+    assert np.abs(cells.pixels - tones[0].permute(1, 2, 0).numpy()).max() < (0.01 if floats else 0.51)
+    assert all(
+        cells.hole[y, x] == hole[y * factor : (y + 1) * factor, x * factor : (x + 1) * factor].any()
+        for y in range(down)
+        for x in range(across)
+    )
 
 
 def test_thin_damage_needs_no_guide() -> None:

@@ -98,10 +98,14 @@ def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tupl
         there is nothing; and `(n, 1, ...)`, 1 = there is something.
     """
     quarter = max(factor // 4, 1)
-    seen, some = _means(image, known, quarter)
-    margin = factor // quarter // 2
-    near = F.max_pool2d(some, 2 * margin + 1, 1, margin)
-    return _means(pyramid_fill(seen, some, RIM_SMOOTHING), near, factor // quarter)
+    return completed(*_means(image, known, quarter), factor // quarter)
+
+
+def completed(image: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
+    """Reduce what has been reduced to quarters of cells already, for who has a faster way to do that: see `reduced`."""
+    margin = factor // 2
+    near = F.max_pool2d(F.max_pool2d(known, (2 * margin + 1, 1), 1, (margin, 0)), (1, 2 * margin + 1), 1, (0, margin))
+    return _means(pyramid_fill(image, known, RIM_SMOOTHING), near, factor)
 
 
 def _means(image: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
