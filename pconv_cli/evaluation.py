@@ -14,7 +14,7 @@ import io
 import json
 import math
 import time
-from collections import defaultdict
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
@@ -237,6 +237,12 @@ class Evaluation:
             return ()
         best = (max if measure.higher else min)(rounded.values())
         return tuple(method for method, mean in rounded.items() if mean == best)
+
+    def mostly_best(self, measure: Measure) -> tuple[tuple[str, ...], int]:
+        """The methods that are best in the most buckets, and in how many."""
+        wins = Counter(method for bucket in self.buckets for method in self.best(measure, bucket))
+        most = max(wins.values(), default=0)
+        return tuple(method for method in self.methods if wins[method] == most), most
 
     def as_json(self) -> str:
         """One JSON object, indented, UTF-8 as it is; an infinite PSNR of a fill is null."""

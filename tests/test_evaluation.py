@@ -401,7 +401,8 @@ def test_json_csv_and_tables_agree(stock: Workplace, capsys: pytest.CaptureFixtu
             for measure in evaluation.MEASURES:
                 expected = np.mean([float(row[measure.name]) for row in mine]) if mine else None
                 assert means[measure.name] == (expected if expected is None else pytest.approx(expected))
-    tables = re.split(r"^(?=\w)", shown, flags=re.MULTILINE)[1:]
+    *tables, summed_up = re.split(r"^(?=\w)", shown, flags=re.MULTILINE)[1:]
+    assert summed_up.startswith("Best in the most buckets. PSNR inside the holes: ")
     titles = [f"{measure.title} {'↑' if measure.higher else '↓'}" for measure in evaluation.MEASURES]
     assert [table.splitlines()[0].strip() for table in tables] == titles
     for measure, table in zip(evaluation.MEASURES, tables, strict=True):
@@ -429,6 +430,21 @@ def test_the_best_of_a_column_is_bold_and_halves_that_do_not_exist_are_not_shown
     for measure, table in zip(evaluation.MEASURES, tables, strict=True):
         bold = re.findall(r"\x1b\[1m *(\d+\.\d+)(?=\x1b| )", table)
         assert bold == [f"{2 if measure.higher else 1:.{measure.digits}f}"]
+    assert shown.splitlines()[-1] == (
+        "Best in the most buckets. PSNR inside the holes: telea (1 of 1); SSIM: telea (1 of 1); "
+        "L1: net (1 of 1); Perceptual distance: net (1 of 1)."
+    )
+
+
+def test_methods_that_are_best_equally_often_are_all_named() -> None:
+    items = tuple(
+        Measured("a", "m", 0.05, BUCKETS[bucket], True, name, *[value] * 8)
+        for bucket, values in ((0, (1, 2)), (1, (2, 1)), (2, (3, 3)))
+        for name, value in zip(("net", "telea"), values, strict=True)
+    )
+    for measure in evaluation.MEASURES:
+        assert result(items=items).mostly_best(measure) == (("net", "telea"), 2)
+    assert result(items=()).mostly_best(evaluation.MEASURES[0]) == (("net", "telea"), 0)
 
 
 def test_two_runs_agree_in_all_but_seconds(stock: Workplace) -> None:

@@ -77,10 +77,24 @@ def command(
     elif evaluation.items:
         for measure in use_case.MEASURES:
             _table(evaluation, measure)
+        if len(evaluation.methods) > 1:
+            ui.out(_summed_up(evaluation))
     use_case.save(evaluation, settings)
     if evaluation.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     raise typer.Exit(ExitCode.SOME_FAILED if evaluation.failures else ExitCode.OK)
+
+
+def _summed_up(evaluation: Evaluation) -> str:
+    """Say in a sentence who is best, by each of the measures that the plot shows."""
+    from pconv_cli.evaluation import MEASURES, PLOTTED
+
+    found = []
+    for measure in (measure for measure in MEASURES if measure.name in PLOTTED):
+        methods, most = evaluation.mostly_best(measure)
+        title, named = measure.title.partition(",")[0], " and ".join(map(one_line, methods))
+        found.append(f"{title}: {named} ({most} of {len(evaluation.buckets)})")
+    return f"\nBest in the most buckets. {'; '.join(found)}."
 
 
 def _table(evaluation: Evaluation, measure: Measure) -> None:
