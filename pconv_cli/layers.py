@@ -234,7 +234,8 @@ def filling_gaps(made: Sequence[Layer], dtype: np.dtype[Any], nodata: float | No
     """
     if dtype.kind != "f":
         return tuple(made)
-    values = () if nodata is None or np.isnan(nodata) else (float(nodata),)
+    held = as_held(nodata, dtype)
+    values = () if held is None else (held,)
     return tuple(layer if isinstance(layer.space, Raw) else replace(layer, missing=values) for layer in made)
 
 

@@ -63,6 +63,12 @@ def test_where_damage_is_what_holds_no_value_the_rest_of_a_pixel_stays(
     assert filling_gaps([layer], np.dtype(np.uint8), nodata) == (layer,)
 
 
+def test_a_value_for_nothing_that_no_float_of_the_pictures_type_can_be_is_infinite_there_without_a_word() -> None:
+    (gaps,) = filling_gaps(layers([(0,)], F), F, 1e300)
+    with np.errstate(all="raise"):
+        assert gaps.measured(np.array([1, np.inf, np.nan, 3e38], F)).tolist() == [True, False, False, True]
+
+
 def test_a_profile_and_white_is_zero_are_for_the_channels_that_they_speak_of() -> None:
     grey, extra = layers([(0,), (1,)], np.dtype(np.uint8), inverted=True)
     assert grey.seen(np.array([[[0, 7]]], np.uint8))[0, 0].tolist() == [255] * 3
