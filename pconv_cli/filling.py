@@ -516,12 +516,12 @@ class _Reduced:
 
     def put(self, window: Window, pixels: NDArray[Any], known: NDArray[np.bool_], hole: NDArray[np.bool_]) -> None:
         """Reduce one aligned window, by what is known within it."""
-        quarter = self.factor // 4
-        count = _sums(known, quarter)
+        half = self.factor // 2
+        count = _sums(known, half)
         seen = pixels * np.stack([known] * pixels.shape[2], axis=2)  # thrice as fast as a mask that is repeated
-        mean = _sums(seen, quarter) / np.maximum(count, 1)[..., None]
+        mean = _sums(seen, half) / np.maximum(count, 1)[..., None]
         with torch.inference_mode():
-            cells, some = completed(_planes(mean), _planes(count > 0), 4)
+            cells, some = completed(_planes(mean), _planes(count > 0), 2)
         top, left = window.y // self.factor, window.x // self.factor
         place = np.s_[top : top + some.shape[2], left : left + some.shape[3]]
         tones = cells[0].permute(1, 2, 0).numpy()

@@ -22,8 +22,6 @@ from pconv_cli.nn.partial_conv import hide
 SMOOTHING = 16
 GUIDE_LEVELS = 3
 """How often a guide is halved against its image: one pixel of it stands for 8 x 8."""
-RIM_SMOOTHING = 4
-"""The same for the rims of holes, of which only means are taken."""
 _KEYS = (-0.10546875, 0.87890625, 0.26171875, -0.03515625)
 """Keys' kernel a quarter of a pixel beside the second of four."""
 EXPORTED_LEVELS = 13
@@ -84,9 +82,9 @@ def something_known(known: Tensor, guide: Tensor | None = None) -> Tensor:
 def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tuple[Tensor, Tensor]:
     """Reduce images with holes to cells, as guides are made of.
 
-    A cell is known if a known pixel lies in it or about half a cell from it. What it lacks so near to what is known the
-    pyramid makes up: the mean of the few pixels that a cell has left would mislead whoever fills the cells beyond. It
-    does so on quarters of a cell's side, which are as good as pixels for that and cost a fraction.
+    A cell is known if a known pixel lies in it or about half a cell from it: what it lacks there a partial convolution
+    makes up, the mean of 3 x 3 cells of half the side. The mean of the few pixels that a cell may have left would
+    mislead whoever fills the cells beyond.
 
     Args:
         image: `(n, c, h, w)`, float, any range; values in holes do not matter.
@@ -97,15 +95,15 @@ def reduced(image: Tensor, known: Tensor, factor: int = 2**GUIDE_LEVELS) -> tupl
         `(n, c, ceil(h / factor), ceil(w / factor))`, the mean of what is known in each cell or near to that, 0 where
         there is nothing; and `(n, 1, ...)`, 1 = there is something.
     """
-    quarter = max(factor // 4, 1)
-    return completed(*_means(image, known, quarter), factor // quarter)
+    half = factor // 2 if factor % 2 == 0 else 1
+    return completed(*_means(image, known, half), factor // half)
 
 
 def completed(image: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
-    """Reduce what has been reduced to quarters of cells already, for who has a faster way to do that: see `reduced`."""
-    margin = factor // 2
-    near = F.max_pool2d(F.max_pool2d(known, (2 * margin + 1, 1), 1, (margin, 0)), (1, 2 * margin + 1), 1, (0, margin))
-    return _means(pyramid_fill(image, known, RIM_SMOOTHING), near, factor)
+    """Do the rest of `reduced`, for who has a faster way to reduce to half of it: `factor` is what is left."""
+    share = F.avg_pool2d(known, 3, 1, 1)
+    around = F.avg_pool2d(hide(image, known), 3, 1, 1) / share.clamp(min=1e-12)
+    return _means(torch.where(known > 0, image, around), (share > 0).to(known.dtype), factor)
 
 
 def _means(image: Tensor, known: Tensor, factor: int) -> tuple[Tensor, Tensor]:
