@@ -390,7 +390,7 @@ def test_quiet_shows_failures_only(work: Workplace, pconv: Pconv) -> None:
 def test_verbose_says_every_picture_and_how_it_went(work: Workplace, pconv: Pconv) -> None:
     work.pair("a.png")
     assert pconv.restore("-v") == 0
-    assert re.search(r"restored a\.png: .* 2 tiles, \d+\.\d\d s, to .*a\.png", pconv.err)
+    assert re.search(r"restored a\.png: .* 1 tile, \d+\.\d\d s, to .*a\.png", pconv.err)
 
 
 # ---------------------------------------------------------------- names

@@ -435,6 +435,7 @@ def test_a_helper_that_is_killed_costs_a_run_nothing_but_time(work: Workplace, m
 
     settings = RestoreSettings(weights="none", device="cpu", precision="fp32", jobs=2)
     report = restore(plan(work.pictures, work.masks, str(work.root / "out"), settings), settings, listen)
+    assert kill.is_set() and not [item.reason for item in report.items if item.reason]
     assert kill.is_set() and {item.name: item.status for item in report.items} == dict.fromkeys(names, "restored")
     assert sorted(path.name for path in (work.root / "out").iterdir() if path.name != NAME) == names
     assert [text for text in report.notices if "died" in text and "done again" in text]
