@@ -435,9 +435,12 @@ def test_a_helper_that_is_killed_costs_a_run_nothing_but_time(work: Workplace, m
 
     settings = RestoreSettings(weights="none", device="cpu", precision="fp32", jobs=2)
     report = restore(plan(work.pictures, work.masks, str(work.root / "out"), settings), settings, listen)
-    assert kill.is_set() and not [item.reason for item in report.items if item.reason]
-    assert kill.is_set() and {item.name: item.status for item in report.items} == dict.fromkeys(names, "restored")
-    assert sorted(path.name for path in (work.root / "out").iterdir() if path.name != NAME) == names
+    # Killed after a result had its name and before anybody was told, whoever begins it again finds it there.
+    found = [item for item in report.items if item.status != "restored"]
+    assert kill.is_set() and len(found) <= 1 and [item.name for item in report.items] == names
+    assert all(str(item.reason).startswith("is there from an earlier run; --resume leaves out") for item in found)
+    shown = [path.name for path in (work.root / "out").iterdir() if not path.name.startswith(".")]
+    assert sorted(shown) == names, "at most an unfinished file is left, hidden, which the next run removes"
     assert [text for text in report.notices if "died" in text and "done again" in text]
 
 
