@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pconv_cli import helpers
 from pconv_cli import restore as use_case
 from pconv_cli.errors import DeviceError, ItemError, UsageError
-from pconv_cli.events import Event, ItemDone
+from pconv_cli.events import Event, ItemStarted
 from pconv_cli.journal import NAME
 from pconv_cli.pipeline import Again
 from pconv_cli.report import Report
@@ -428,19 +428,15 @@ def test_a_helper_that_is_killed_costs_a_run_nothing_but_time(work: Workplace, m
     before = set(children(os.getpid()))
 
     def listen(event: Event) -> None:
-        if isinstance(event, ItemDone) and not kill.is_set():
+        if isinstance(event, ItemStarted) and not kill.is_set():  # before anything can have been written
             kill.set()
             (nursery,) = set(children(os.getpid())) - before
             os.kill(children(nursery)[0], signal.SIGKILL)
 
     settings = RestoreSettings(weights="none", device="cpu", precision="fp32", jobs=2)
     report = restore(plan(work.pictures, work.masks, str(work.root / "out"), settings), settings, listen)
-    # Killed after a result had its name and before anybody was told, whoever begins it again finds it there.
-    found = [item for item in report.items if item.status != "restored"]
-    assert kill.is_set() and len(found) <= 1 and [item.name for item in report.items] == names
-    assert all(str(item.reason).startswith("is there from an earlier run; --resume leaves out") for item in found)
-    shown = [path.name for path in (work.root / "out").iterdir() if not path.name.startswith(".")]
-    assert sorted(shown) == names, "at most an unfinished file is left, hidden, which the next run removes"
+    assert kill.is_set() and {item.name: item.status for item in report.items} == dict.fromkeys(names, "restored")
+    assert sorted(path.name for path in (work.root / "out").iterdir() if path.name != NAME) == names
     assert [text for text in report.notices if "died" in text and "done again" in text]
 
 
