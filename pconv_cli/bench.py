@@ -39,7 +39,7 @@ from pconv_cli.images import (
     same_format,
 )
 from pconv_cli.jobs import Job
-from pconv_cli.journal import Contents, Journal
+from pconv_cli.journal import Contents, Journal, Signature
 from pconv_cli.layers import Layer, Raw, View, filling_gaps, viewed
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilate
@@ -237,9 +237,14 @@ class Work(Planned):
 
 
 class Reader:
-    """Reads one picture and its mask, and plans: all that can be found out without computing."""
+    """Reads one picture and its mask, and plans: all that can be found out without computing.
+
+    Attributes:
+        own: Results found to be of this very run, by a process that did not live to tell: they are made once more.
+    """
 
     def __init__(self, settings: RestoreSettings, view: View, journal: Journal | Notes | None = None) -> None:
+        self.own: set[Path] = set()
         self._settings, self._view, self._journal = settings, view, journal
 
     def refuse_huge(self, path: Path) -> tuple[int, int]:
@@ -331,6 +336,9 @@ class Reader:
             ItemError: It has not, and the output must not be replaced.
         """
         settings, journal = self._settings, self._journal
+        if self._is_own(job.output):
+            self.own.add(job.output)
+            return False
         done = settings.resume and journal is not None and journal.done(job.image, job.mask, job.output)
         if done and (not is_tiff(job.image) or Companions.of(job.image).are_beside(job.output)):
             wrong = next((path for path in job.maps if not self._is_of(path, job)), None)
@@ -363,7 +371,11 @@ class Reader:
     def may_replace(self, path: Path) -> bool:
         """Whether what may lie there, beside a result, may be written over: a run that was killed may have left it."""
         settings, journal = self._settings, self._journal
-        return settings.overwrite or (settings.resume and journal is not None and journal.made(path))
+        made = settings.resume and journal is not None and journal.made(path)
+        return settings.overwrite or made or self._is_own(path)
+
+    def _is_own(self, path: Path) -> bool:
+        return self._journal is not None and self._journal.made_in_this_run(path)
 
     def _hole(
         self, job: Job, picture: Picture
@@ -460,7 +472,7 @@ class Bench:
         self._weights = (told.get("weights", ""), told.get("weights_sha256", ""))
 
     @classmethod
-    def of(cls, settings: RestoreSettings, view: View, journal: tuple[Path, str, str] | None) -> Bench:
+    def of(cls, settings: RestoreSettings, view: View, journal: tuple[Path, str, str, str] | None) -> Bench:
         """One in a process of its own, which opens the journal for itself, and has one core."""
         torch.set_num_threads(1)
         return cls(settings, view, None if journal is None else Journal(*journal))
@@ -498,17 +510,17 @@ class Bench:
             self._write_beside(work, of)
             self._record(of, job.output, part)
 
-        overwrite = settings.overwrite
+        overwrite = settings.overwrite or job.output in self._reader.own
         try:
-            return self._written(work, ready)
+            return self._written(work, ready, overwrite=overwrite)
         except ItemError:
             # Another run may have made the same meanwhile.
             if overwrite or self._journal is None or not self._journal.done(job.image, job.mask, job.output):
                 raise
             return report_of(job, "done_before")
 
-    def _written(self, work: Work, ready: Ready) -> ItemReport:
-        job, overwrite = work.job, self._settings.overwrite
+    def _written(self, work: Work, ready: Ready, *, overwrite: bool) -> ItemReport:
+        job = work.job
         if not work.hole.any() and same_format(job.image, job.output):
             copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
             return work.reported("copied")
@@ -632,23 +644,23 @@ class StagedBench(Bench):
         """See `Reader.read`."""
         return Work.nothing(job) if job.output in self._done else super().read(job)
 
-    def _written(self, work: Work, ready: Ready) -> ItemReport:
-        job, report = work.job, super()._written(work, ready)
+    def _written(self, work: Work, ready: Ready, *, overwrite: bool) -> ItemReport:
+        job, report = work.job, super()._written(work, ready, overwrite=overwrite)
         if self._stage.holds(job.output):
-            note, overwrite = self._notes.of(job.image, job.mask, job.output), self._settings.overwrite
+            note, run = self._notes.of(job.image, job.mask, job.output), self._notes.run
             if work.sidecar:
                 path = beside.sidecar(job.output)
-                self._stage.deliver(path, note, overwrite=overwrite)
+                self._stage.deliver(path, note, run, overwrite=overwrite)
                 path.unlink()
-            self._stage.deliver(job.output, note, overwrite=overwrite)
+            self._stage.deliver(job.output, note, run, overwrite=overwrite)
         return report
 
 
 class Notes:
     """What is done, as a `Journal` tells it: of outputs elsewhere by the notes that they carry, of others by theirs."""
 
-    def __init__(self, stage: Stage, key: str, journal: Journal | None) -> None:
-        self.stage, self._key, self._journal = stage, key, journal
+    def __init__(self, stage: Stage, signature: Signature, journal: Journal | None) -> None:
+        self.stage, self.run, self._key, self._journal = stage, signature.run, signature.key, journal
 
     def of(self, image: Path, mask: Path | None, output: Path) -> str:
         """What is noted with an output that is made of these."""
@@ -666,6 +678,12 @@ class Notes:
         if not self.stage.holds(output):
             return self._journal is not None and self._journal.made(output)
         return bool(self.stage.note(output))
+
+    def made_in_this_run(self, output: Path) -> bool:
+        """See `Journal.made_in_this_run`."""
+        if not self.stage.holds(output):
+            return self._journal is not None and self._journal.made_in_this_run(output)
+        return bool(self.run) and self.stage.run(output) == self.run
 
     def contents(self, image: Path, mask: Path | None) -> Contents | None:
         """See `Journal.contents`."""

@@ -30,7 +30,7 @@ from pconv_cli.layers import View
 from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
-from pconv_cli.restore import bench_of, home_of, journal_of, refuse_unpaired, worth_helpers
+from pconv_cli.restore import bench_of, home_of, journal_of, refuse_unpaired, signature_of, worth_helpers
 from pconv_cli.settings import SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
@@ -196,9 +196,10 @@ def check(
 def _bench(todo: JobList, settings: RestoreSettings, view: View, stage: Stage) -> Bench:
     """Who reads as a run does, with what earlier runs have noted down."""
     weights = store.told(settings.weights)["weights_sha256"] if settings.resume else ""  # else nobody asks for it
+    signature = signature_of(settings, weights)
     home = home_of(todo, stage)
-    journal = None if home is None else journal_of(home, settings, weights, writes=False)
-    return bench_of(settings, view, weights, stage, journal)
+    journal = None if home is None else journal_of(home, signature, writes=False)
+    return bench_of(settings, view, signature, stage, journal)
 
 
 def _look_at(job: Job, bench: Bench, settings: RestoreSettings, budget: Budget, stage: Stage) -> _Look:

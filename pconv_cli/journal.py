@@ -45,6 +45,18 @@ Contents = tuple[_Content, _Content | None]
 """What a picture and its mask, if there is one, hold."""
 
 
+class Signature(NamedTuple):
+    """Whose a result is.
+
+    Attributes:
+        key: A digest of everything but image and mask that decides what comes out: settings, weights, version.
+        run: What one run alone is called, by all processes that have a part in it; empty: nobody.
+    """
+
+    key: str
+    run: str = ""
+
+
 class _Entry(NamedTuple):
     """One line of the journal, without the name of the output."""
 
@@ -52,6 +64,7 @@ class _Entry(NamedTuple):
     image: _Content
     mask: _Content | None
     made: _Content
+    run: str = ""
 
 
 class Journal:
@@ -61,21 +74,22 @@ class Journal:
         place: What it was opened with: other processes may open it too.
     """
 
-    def __init__(self, path: Path, key: str, hand: str = "", *, writes: bool = True) -> None:
+    def __init__(self, path: Path, key: str, hand: str = "", run: str = "", *, writes: bool = True) -> None:
         """Open the journal, or begin one, and read what is there. Lines that make no sense are passed over.
 
         Args:
             path: The file; its folder must be there.
-            key: A digest of everything but image and mask that decides what comes out: settings, weights, version.
+            key: See `Signature`.
             hand: Who appends, of letters and digits, where several machines do at once.
+            run: See `Signature`.
             writes: Whether anything is going to be recorded; if not, nothing is made or locked, and neither the file
                 nor its folder need be there.
 
         Raises:
             OutputError: The file cannot be made, read or appended to.
         """
-        self.place = (path, key, hand)
-        self._key, self._path = key, path
+        self.place = (path, key, hand, run)
+        self._key, self._run, self._path = key, run, path
         self._folder = Path(os.path.realpath(path.parent))
         self._entries: dict[Path, tuple[_Entry, ...]] = {}  # by output, without links
         self._changing, self._reading = threading.Lock(), threading.Lock()
@@ -113,10 +127,17 @@ class Journal:
 
     def made(self, output: Path) -> bool:
         """Whether the output is as some entry says: made by this tool, of whatever input and with whatever settings."""
+        return self._made(output, None)
+
+    def made_in_this_run(self, output: Path) -> bool:
+        """Whether it was made by this very run: by one of its processes that did not live to tell."""
+        return bool(self._run) and self._made(output, self._run)
+
+    def _made(self, output: Path, run: str | None) -> bool:
         with suppress(OSError):
             size = _size(output)
             for known in self._known(output):
-                contents = [entry.made for entry in known if entry.made.size == size]
+                contents = [entry.made for entry in known if entry.made.size == size and run in (None, entry.run)]
                 if contents and _content(output) in contents:
                     return True
         return False
@@ -144,7 +165,7 @@ class Journal:
             OSError: The part cannot be read, or the journal not written.
         """
         place = _place(output)
-        entry = _Entry(self._key, *of, _content(part))
+        entry = _Entry(self._key, *of, _content(part), self._run)
         if entry in self._entries.get(place, ()):
             return
         # Results stay known when the whole folder is moved.
@@ -309,6 +330,7 @@ def _parsed(line: bytes) -> tuple[str, _Entry | None]:
             _Content(*document["image"]),
             None if mask is None else _Content(*mask),
             _Content(*document["made"]),
+            document.get("run", ""),
         )
         return str(document["output"]), entry
     except (ValueError, LookupError, TypeError, RecursionError):

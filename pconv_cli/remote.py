@@ -36,7 +36,7 @@ from pconv_cli.events import Listener
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _SAME = {"s3a": "s3", "gcs": "gs"}  # one storage under two names
 _STORES = {"s3": "Metadata", "gs": "metadata"}  # who takes results, and how a put calls what goes with an object
-_NOTE = "pconv"
+_NOTE, _RUN = "pconv", "pconv-run"
 _STATES = ("ETag", "etag", "LastModified", "mtime", "updated")  # what changes with content, the surest first
 _PACKAGES = {"s3": "s3fs", "gs": "gcsfs", "http": "aiohttp", "https": "aiohttp"}
 
@@ -338,9 +338,16 @@ class Stage:
         Raises:
             ItemError: It cannot be looked at.
         """
+        return self._noted(result, _NOTE)
+
+    def run(self, result: Path) -> str | None:
+        """Which run has delivered a result elsewhere, as `note`."""
+        return self._noted(result, _RUN)
+
+    def _noted(self, result: Path, name: str) -> str | None:
         url = self._url(result)
         try:
-            return self._system_of(result).getxattr(url, _NOTE) or ""
+            return self._system_of(result).getxattr(url, name) or ""
         except FileNotFoundError:
             return None
         except KeyError:  # gcsfs, of an object without
@@ -348,14 +355,14 @@ class Stage:
         except Exception as error:
             raise ItemError(url, _why(error)) from error
 
-    def deliver(self, result: Path, note: str, *, overwrite: bool) -> None:
-        """Put a finished file where it belongs, whole or not at all, and with it a note.
+    def deliver(self, result: Path, note: str, run: str = "", *, overwrite: bool) -> None:
+        """Put a finished file where it belongs, whole or not at all, and with it a note, and the run's name.
 
         Raises:
             ItemError: It cannot be put there, or something is there already.
         """
         url = self._url(result)
-        beside = {_STORES[self._scheme(result)]: {_NOTE: note}}
+        beside = {_STORES[self._scheme(result)]: {_NOTE: note} | ({_RUN: run} if run else {})}
         mode = "overwrite" if overwrite else "create"
         try:
             self._system_of(result).put_file(str(result), url, mode=mode, **beside)

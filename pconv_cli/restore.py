@@ -10,6 +10,7 @@ import hashlib
 import json
 import os
 import re
+import secrets
 import socket
 import threading
 import time
@@ -43,7 +44,7 @@ from pconv_cli.events import (
 from pconv_cli.filling import Piece, Shape
 from pconv_cli.images import FORMATS, READ_SUFFIXES
 from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs, with_maps
-from pconv_cli.journal import NAME, Journal, sweep
+from pconv_cli.journal import NAME, Journal, Signature, sweep
 from pconv_cli.layers import View
 from pconv_cli.pipeline import NICENESS, Limits, Outcome, Stages, Turn, run
 from pconv_cli.process import settle
@@ -166,15 +167,16 @@ def restore(
     emit = stage.telling(emit)
     settled: dict[str, Any] = store.told(settings.weights) | settings.told()
     home = home_of(todo, stage)
+    signature = signature_of(settings, settled["weights_sha256"], secrets.token_hex(8))
     begin: Callable[[Journal | None], Outcomes]
     if cluster is None:
         here = _Here(settings, emit, 0 if stage.used else len(todo.jobs))
         settled |= here.about
-        begin = partial(_on_this_machine, here, settings, settled["weights_sha256"], emit, stage)
+        begin = partial(_on_this_machine, here, settings, signature, emit, stage)
     else:
         settled |= distributed.told(cluster, settings.device, settings.precision)
         store.view(settings.weights)  # before anything begins
-        begin = partial(_on_a_cluster, settings, cluster, home, settled["weights_sha256"], emit, stage)
+        begin = partial(_on_a_cluster, settings, cluster, home, signature, emit, stage)
     _writable(todo, home, stage)
     beside.prepare(settings)
     told = ("weights", "device", "precision", "precision_reason")
@@ -190,7 +192,7 @@ def restore(
     with ExitStack() as stack:
         journal = None
         if home is not None and (todo.several or settings.resume):
-            journal = journal_of(home, settings, settled["weights_sha256"])
+            journal = journal_of(home, signature)
         if journal is not None:
             stack.enter_context(journal)
         if settings.failed_list is not None:
@@ -245,7 +247,7 @@ Outcomes = Callable[[Sequence[Job], Callable[[], bool]], Iterator[Outcome[Job, I
 
 
 def _on_this_machine(
-    here: _Here, settings: RestoreSettings, weights: str, emit: Listener, stage: Stage, journal: Journal | None
+    here: _Here, settings: RestoreSettings, signature: Signature, emit: Listener, stage: Stage, journal: Journal | None
 ) -> Outcomes:
     engine, limits = here.engine, in_flight(here.engine, settings.jobs)
 
@@ -255,7 +257,7 @@ def _on_this_machine(
             bench: Bench | None = None
             crew: helpers.Crew[Job, Told, ItemReport] | None = None
             if stage.used:
-                bench = bench_of(settings, here.view, weights, stage, journal)
+                bench = bench_of(settings, here.view, signature, stage, journal)
             elif worth_helpers(len(jobs), on_cpu=engine.on_cpu):
                 make = partial(Bench.of, settings, here.view, None if journal is None else journal.place)
                 try:
@@ -265,7 +267,7 @@ def _on_this_machine(
                 except OSError as error:  # no sockets, or no more processes
                     emit(Notice(f"no processes to read and write with ({error}): threads do it, which is slower"))
             stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(
-                engine, emit, looks, crew or bench or bench_of(settings, here.view, weights, stage, journal)
+                engine, emit, looks, crew or bench or bench_of(settings, here.view, signature, stage, journal)
             )
             for outcome in run(jobs, stages, limits, stop):
                 stage.release(outcome.item.output)
@@ -292,10 +294,10 @@ def worth_helpers(jobs: int, *, on_cpu: bool) -> bool:
 
 
 def _on_a_cluster(
-    settings: RestoreSettings, cluster: Cluster, home: Path | None, weights: str, emit: Listener, stage: Stage,
+    settings: RestoreSettings, cluster: Cluster, home: Path | None, signature: Signature, emit: Listener, stage: Stage,
     journal: Journal | None,
 ) -> Outcomes:  # fmt: skip
-    make = partial(_Worker, settings, None if journal is None else home, weights, stage)
+    make = partial(_Worker, settings, None if journal is None else home, signature, stage)
     said: set[str] = set()
 
     def outcomes(jobs: Sequence[Job], stop: Callable[[], bool]) -> Iterator[Outcome[Job, ItemReport]]:
@@ -320,12 +322,12 @@ def _on_a_cluster(
 class _Worker:
     """What a worker of a cluster does: the same as one machine alone."""
 
-    def __init__(self, settings: RestoreSettings, home: Path | None, weights: str, stage: Stage) -> None:
+    def __init__(self, settings: RestoreSettings, home: Path | None, signature: Signature, stage: Stage) -> None:
         settle()
-        self._settings, self._weights, self._stage, self._events = settings, weights, stage, deque[Event]()
+        self._settings, self._signature, self._stage, self._events = settings, signature, stage, deque[Event]()
         self._here = _Here(settings, self._events.append)
         hand = re.sub(r"\W", "", f"{socket.gethostname()}x{os.getpid()}")
-        self._journal = None if home is None else journal_of(home, settings, weights, hand)
+        self._journal = None if home is None else journal_of(home, signature, hand)
 
     def __call__(
         self, jobs: Sequence[Job], stop: Callable[[], bool]
@@ -340,7 +342,7 @@ class _Worker:
         ]  # fmt: skip
         numbers = {job.output: number for number, job in enumerate(jobs)}
         emit = stage.telling(self._events.append)
-        begin = _on_this_machine(self._here, self._settings, self._weights, emit, stage, self._journal)
+        begin = _on_this_machine(self._here, self._settings, self._signature, emit, stage, self._journal)
         for outcome in begin(jobs, stop):
             while self._events:
                 yield self._events.popleft()
@@ -424,27 +426,29 @@ def home_of(todo: JobList, stage: Stage) -> Path | None:
     return here[0] if here else None  # what holds results here and elsewhere alike is no place for anything
 
 
-def journal_of(home: Path, settings: RestoreSettings, weights: str, hand: str = "", *, writes: bool = True) -> Journal:
-    """Where it is noted down what is done, in the folder for results; `weights` by SHA-256, more in `Journal`."""
-    return Journal(home / NAME, _key(settings, weights), hand, writes=writes)
+def journal_of(home: Path, signature: Signature, hand: str = "", *, writes: bool = True) -> Journal:
+    """Where it is noted down what is done, in the folder for results; more in `Journal`."""
+    return Journal(home / NAME, signature.key, hand, signature.run, writes=writes)
 
 
-def bench_of(settings: RestoreSettings, view: View, weights: str, stage: Stage, journal: Journal | None) -> Bench:
-    """Who reads and writes pictures, wherever they are; `weights` by SHA-256."""
+def bench_of(
+    settings: RestoreSettings, view: View, signature: Signature, stage: Stage, journal: Journal | None
+) -> Bench:
+    """Who reads and writes pictures, wherever they are."""
     if stage.used:
-        return StagedBench(settings, view, Notes(stage, _key(settings, weights), journal))
+        return StagedBench(settings, view, Notes(stage, signature, journal))
     return Bench(settings, view, journal)
 
 
-def _key(settings: RestoreSettings, weights: str) -> str:
-    """A digest of everything but image and mask that decides what comes out."""
+def signature_of(settings: RestoreSettings, weights: str, run: str = "") -> Signature:
+    """What results are signed with; `weights` by SHA-256."""
     decisive = {"pconv": __version__, "weights": weights, "mask_from": str(settings.mask_from or "")}
     names = ("precision", "tile_size", "padding", "overlap", "invert_mask", "dilate", "mask_on", "linear", "format")
     decisive |= {name: str(getattr(settings, name)) for name in names}
     decisive |= {"provenance": "yes"} if settings.provenance else {}
     if settings.detect is not None:
         decisive["detect"] = str(settings.detect)
-    return hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest()
+    return Signature(hashlib.sha256(json.dumps(decisive, sort_keys=True).encode()).hexdigest(), run)
 
 
 def _clean_up(jobs: Sequence[Job], journal: Journal) -> None:

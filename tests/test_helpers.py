@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,11 +24,12 @@ from numpy.typing import NDArray
 
 from pconv_cli import helpers
 from pconv_cli import restore as use_case
+from pconv_cli.bench import Bench, Work
 from pconv_cli.errors import DeviceError, ItemError, UsageError
 from pconv_cli.events import Event, ItemStarted
 from pconv_cli.journal import NAME
 from pconv_cli.pipeline import Again
-from pconv_cli.report import Report
+from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
 
 pytestmark = pytest.mark.skipif(not helpers.can_be_had(), reason="no helpers on this system")
@@ -438,6 +440,40 @@ def test_a_helper_that_is_killed_costs_a_run_nothing_but_time(work: Workplace, m
     assert kill.is_set() and {item.name: item.status for item in report.items} == dict.fromkeys(names, "restored")
     assert sorted(path.name for path in (work.root / "out").iterdir() if path.name != NAME) == names
     assert [text for text in report.notices if "died" in text and "done again" in text]
+
+
+class Forgetful(Bench):
+    """Dies once, of a signal, when a result and all that belongs beside it have their names, and nobody knows yet."""
+
+    def write(self, work: Work) -> ItemReport:
+        report = super().write(work)
+        died = work.job.output.parent.parent / "died"
+        if work.job.name == "03.jpg" and not died.exists():
+            died.touch()
+            os.kill(os.getpid(), signal.SIGKILL)
+        return report
+
+
+@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+def test_a_result_that_a_helper_did_not_live_to_tell_of_is_made_once_more(
+    options: dict[str, bool], work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for i in range(6):
+        work.pair(f"{i:02}.jpg", seed=i)
+    kept = ("filled", "confidence")
+    settings = {"save_filled": work.root / kept[0], "save_confidence": work.root / kept[1], "provenance": True}
+    alone, _ = run(work, "alone", **settings, overwrite=True)
+    maps = [files(work.root / name) for name in kept]
+    for name in kept:
+        shutil.rmtree(work.root / name)
+    monkeypatch.setattr(use_case, "WORTH_HELPERS", 1)
+    monkeypatch.setattr(use_case, "Bench", Forgetful)
+    together, _ = run(work, "together", **settings, **options)
+    assert (work.root / "died").exists() and [text for text in together.notices if "died, 1 in all" in text]
+    assert comparable(together, "together") == comparable(alone, "alone"), "restored, with all there is to tell of it"
+    assert files(work.root / "together").keys() == files(work.root / "alone").keys()
+    assert [files(work.root / name) for name in kept] == maps
+    assert not list(work.root.rglob("*.part"))
 
 
 def test_few_pictures_are_not_worth_helpers(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -122,6 +122,24 @@ def test_what_is_gone_is_not_done(place: Place, which: str) -> None:
     assert not place.done()
 
 
+def test_only_a_run_that_has_a_name_knows_its_own_results_and_no_other_run_does(place: Place) -> None:
+    place.make()
+    with Journal(place.path, "key", run="one") as one:
+        assert one.made(place.output) and not one.made_in_this_run(place.output), "an earlier run made it"
+        make(one, place.image, place.mask, place.output)
+        assert one.made_in_this_run(place.output)
+        place.output.write_bytes(b"changed!")
+        assert not one.made_in_this_run(place.output), "somebody has changed it since"
+        make(one, place.image, place.mask, place.output)
+    with Journal(*one.place) as again:
+        assert again.made_in_this_run(place.output), "another process of the same run"
+    with Journal(place.path, "key", "worker", "one") as worker:
+        assert worker.made_in_this_run(place.output)
+    for run in ("two", ""):
+        with Journal(place.path, "key", run=run) as other:
+            assert not other.made_in_this_run(place.output) and other.done(place.image, place.mask, place.output)
+
+
 def test_another_key_or_output_is_not_done(place: Place) -> None:
     place.make()
     assert not place.done(key="other")

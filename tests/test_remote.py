@@ -29,6 +29,7 @@ from moto.server import ThreadedMotoServer
 from pconv_cli import bench, events, remote
 from pconv_cli.cli.app import main
 from pconv_cli.errors import ItemError, UsageError
+from pconv_cli.pipeline import Again
 from pconv_cli.remote import Stage, is_url
 from pconv_cli.report import ItemReport
 
@@ -574,6 +575,33 @@ def test_a_run_that_was_ended_leaves_whole_results_and_goes_on(
     assert ran.code == 0, ran.err
     assert list(ran.statuses.values()).count("done_before") >= len(there)
     assert bucket.files("out") == whole
+
+
+def test_what_a_worker_delivered_and_did_not_live_to_tell_of_is_made_once_more(
+    work: Workplace, bucket: Bucket, pconv: Callable[..., Ran], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.bmp", "b.png"):  # provenance has a file of its own beside the first
+        work.pair(name)
+    write, written = bench.StagedBench.write, list[str]()
+
+    def lost(self: bench.StagedBench, item: bench.Work) -> ItemReport:
+        report = write(self, item)
+        written.append(item.job.name)
+        if written.count(item.job.name) == 1:
+            raise Again
+        return report
+
+    monkeypatch.setattr(bench.StagedBench, "write", lost)
+    out = f"{bucket.url}/out"
+    ran = pconv(work.pictures, work.masks, out, "--provenance")
+    assert ran.code == 0 and set(ran.statuses.values()) == {"restored"}, ran.err
+    assert sorted(written) == ["a.bmp", "a.bmp", "b.png", "b.png"]
+    assert sorted(bucket.files("out")) == ["a.bmp", "a.bmp.xmp", "b.png"]
+    ran = pconv(work.pictures, work.masks, out, "--provenance", "--resume")
+    assert ran.code == 0 and set(ran.statuses.values()) == {"done_before"}
+    monkeypatch.undo()
+    ran = pconv(work.pictures, work.masks, out, "--provenance")
+    assert ran.code == 1 and set(ran.statuses.values()) == {"failed"}, "another run has no right to them"
 
 
 @pytest.mark.filterwarnings("ignore::ResourceWarning")
