@@ -31,6 +31,8 @@ LARGEST = 32
 """Items of a portion, at most: enough that a worker reads ahead and fills its batches."""
 PATIENCE = 30.0
 """Seconds until somebody must be there to work."""
+STARTING = 120.0
+"""Seconds for which workers that have found a place may take to start: a busy machine is long at importing."""
 MISSED = 30.0
 """Seconds until a worker that is not there has found no place: before that it may just be starting."""
 
@@ -112,7 +114,7 @@ class Crew(Generic[Item, Done]):
 
         Raises:
             UsageError: If Ray is not installed.
-            DeviceError: If there is no such cluster, or nobody there to work within `PATIENCE`.
+            DeviceError: If there is no such cluster, or nobody there to work within `PATIENCE`, or `STARTING`.
         """
         self._ray = _library()
         try:
@@ -240,11 +242,21 @@ def _engage(ray: Any, cluster: Cluster, make: Callable[[], Any]) -> list[Any]:
     kind = type("Worker", (_Worker,), {"ready": aside(_Worker.ready), "stop": aside(_Worker.stop)})
     engage = ray.remote(max_restarts=-1, max_task_retries=0, concurrency_groups={"aside": 2}, **share)(kind)
     crew = [engage.remote(make, str(Path.cwd()), __version__) for _ in range(count)]
-    there, _ = ray.wait([one.ready.remote() for one in crew], timeout=PATIENCE)
+    coming = [one.ready.remote() for one in crew]
+    there, _ = ray.wait(coming, timeout=PATIENCE)
+    amounts = {what[4:].upper()[:-1]: amount for what, amount in share.items()}
+    starting = all(free.get(kind, 0) >= amount for kind, amount in amounts.items())
+    if not there and starting:
+        there, _ = ray.wait(coming, timeout=STARTING - PATIENCE)
     if not there:
         for one in crew:
             ray.kill(one)
-        wanted = " and ".join(f"{amount} {what[4:].upper()[:-1]}" for what, amount in share.items())
+        if starting:
+            raise DeviceError(
+                f"--cluster: no worker has started within {STARTING:.0f} s, though there is room: "
+                "are the machines busy, and does `pconv` start on them?"
+            )
+        wanted = " and ".join(f"{amount} {kind}" for kind, amount in amounts.items())
         has = ", ".join(f"{free.get(kind, 0):g} of {whole.get(kind, 0):g} {kind}s" for kind in ("CPU", "GPU"))
         raise DeviceError(
             f"--cluster: no worker found a place within {PATIENCE:.0f} s: each wants {wanted}, and free are {has}; "

@@ -238,6 +238,22 @@ def test_6_and_one_line_where_nobody_finds_a_place_to_work(tmp_path: Path, monke
         list(run(["a"], partial(Toy, tmp_path), Cluster("local", workers=1, gpu=True)))
 
 
+@pytest.mark.usefixtures("somewhere")
+def test_workers_that_have_found_a_place_may_be_long_in_coming_but_not_for_ever(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(distributed, "PATIENCE", 0.0)
+    with Crew(THREE, partial(Toy, tmp_path)):
+        pass
+    until = time.monotonic() + 60
+    while ray.available_resources().get("CPU") != 3:  # those workers are on their way out
+        assert time.monotonic() < until
+        time.sleep(0.1)
+    monkeypatch.setattr(distributed, "STARTING", 0.0)
+    with pytest.raises(DeviceError, match=r"no worker has started within 0 s, though there is room"):
+        Crew(THREE, partial(Toy, tmp_path)).__enter__()
+
+
 def test_without_ray_the_way_out_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "ray", None)
     with pytest.raises(UsageError, match=r"pip install 'pconv\[ray\]'"):
