@@ -354,9 +354,10 @@ class Reader:
         if settings.overwrite:
             return False
         if journal is not None and journal.made(job.output):
-            why = "was made from other content or with other settings; add --overwrite to replace it"
-            if not settings.resume:
-                why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
+            if settings.resume:
+                why = _made_otherwise(journal.differences(job.image, job.mask, job.output))
+                raise ItemError(job.output, f"{why}; add --overwrite to replace it")
+            why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
             raise ItemError(job.output, why)
         raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
 
@@ -440,6 +441,16 @@ class Reader:
         if not plain and is_drawn_on(job.mask, inverted=self._settings.invert_mask):
             raise ItemError(job.mask, FAINT)
         return ()
+
+
+def _made_otherwise(differences: frozenset[str]) -> str:
+    """Say in what a result differs from what would be made now; see `Journal.differences`."""
+    if not differences:
+        return "was made from other content or with other settings"
+    content = [word for name, word in (("image", "picture"), ("mask", "mask")) if name in differences]
+    told = [f"of another {' and another '.join(content)}"] * bool(content)
+    told += ["with other settings, weights or version"] * ("key" in differences)
+    return f"was made {' and '.join(told)}"
 
 
 def _by_value(settings: Settings, view: View) -> bool:
@@ -684,6 +695,12 @@ class Notes:
         if not self.stage.holds(output):
             return self._journal is not None and self._journal.made_in_this_run(output)
         return bool(self.run) and self.stage.run(output) == self.run
+
+    def differences(self, image: Path, mask: Path | None, output: Path) -> frozenset[str]:
+        """See `Journal.differences`; of outputs elsewhere nobody knows."""
+        if self._journal is None or self.stage.holds(output):
+            return frozenset()
+        return self._journal.differences(image, mask, output)
 
     def contents(self, image: Path, mask: Path | None) -> Contents | None:
         """See `Journal.contents`."""

@@ -142,6 +142,16 @@ class Journal:
                     return True
         return False
 
+    def differences(self, image: Path, mask: Path | None, output: Path) -> frozenset[str]:
+        """What is not as it was when an output was `made`: some of `key`, `image` and `mask`; none: nobody knows."""
+        with suppress(OSError):
+            now = _Entry(self._key, *self.contents(image, mask), _content(output))
+            entries = [entry for known in self._known(output) for entry in known if entry.made == now.made]
+            fields = ("key", "image", "mask")
+            found = (frozenset(n for n in fields if getattr(now, n) != getattr(entry, n)) for entry in entries)
+            return min(found, key=len, default=frozenset())
+        return frozenset()
+
     def contents(self, image: Path, mask: Path | None) -> Contents:
         """What a picture and its mask hold now. Who has read them before makes sure that they are the same still.
 

@@ -945,7 +945,18 @@ def test_resume_leaves_out_what_is_done_and_does_the_rest(work: Workplace) -> No
     assert all(again[name] == whole[name] for name in ("0.png", "1.png", "3.png"))
 
 
-@pytest.mark.parametrize("changed", ["picture", "mask", "settings", "output"])
+WHY = {
+    "picture": "was made of another picture; add --overwrite to replace it",
+    "mask": "was made of another mask; add --overwrite to replace it",
+    "picture mask": "was made of another picture and another mask; add --overwrite to replace it",
+    "settings": "was made with other settings, weights or version; add --overwrite to replace it",
+    "mask settings": "was made of another mask and with other settings, weights or version; "
+    "add --overwrite to replace it",
+    "output": "the output exists already; use --overwrite to replace it",
+}
+
+
+@pytest.mark.parametrize("changed", WHY)
 def test_done_means_same_content_settings_and_output_and_what_is_not_is_never_overwritten_unasked(
     work: Workplace, changed: str
 ) -> None:
@@ -953,22 +964,22 @@ def test_done_means_same_content_settings_and_output_and_what_is_not_is_never_ov
     work.pair("b.png")
     go(work)
     settings: dict[str, Any] = {"resume": True}
-    if changed == "picture":
+    if "picture" in changed:
         Image.fromarray(texture(48, 40, seed=9)).save(work.pictures / "a.png")
-    if changed == "mask":
+    if "mask" in changed:
         work.mask("a.png", box(48, 40, 30, 5, 40, 12))
-    if changed == "settings":
+    if "settings" in changed:
         settings["dilate"] = 2
     if changed == "output":
         (work.out / "a.png").write_bytes(b"somebody else's")
     before = made(work)
     report, _ = go(work, **settings)
-    others = "failed" if changed == "settings" else "done_before"
+    others = "failed" if "settings" in changed else "done_before"
     assert statuses(report) == {"a.png": "failed", "b.png": others}
-    assert "--overwrite" in str(report.items[0].reason)
+    assert report.items[0].reason == WHY[changed]
     assert made(work) == before
     report, _ = go(work, overwrite=True, **settings)
-    others = "restored" if changed == "settings" else "done_before"
+    others = "restored" if "settings" in changed else "done_before"
     assert statuses(report) == {"a.png": "restored", "b.png": others}
 
 
@@ -1011,7 +1022,7 @@ def test_a_change_on_the_way_does_not_make_an_older_result_that_of_what_came(wor
 
     assert statuses(go(work, emit=change, overwrite=True)[0]) == {"a.png": "failed"} and files(work.out) == before
     report, _ = go(work, resume=True)
-    assert statuses(report) == {"a.png": "failed"} and "made from other content" in str(report.items[0].reason)
+    assert statuses(report) == {"a.png": "failed"} and "made of another picture" in str(report.items[0].reason)
 
 
 def test_a_killed_run_leaves_nothing_half_written_that_resume_does_not_clear_away(work: Workplace) -> None:
