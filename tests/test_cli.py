@@ -474,6 +474,23 @@ def cursor_is_visible(shown: str) -> bool:
     return shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
 
 
+@pytest.mark.parametrize("width", [46, 50, 60, 80, 100, 200])
+def test_a_bar_takes_one_line_however_narrow_the_terminal(monkeypatch: pytest.MonkeyPatch, width: int) -> None:
+    with terminal(monkeypatch) as shown:
+        monkeypatch.setenv("COLUMNS", str(width))
+        with ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(1000, "photo", "cpu", "fp32", "as asked for"))
+            for _ in range(1000):
+                view(ItemDone("a.png", "out/a.png", "restored", 0.5, 1, (), 0.1))
+            time.sleep(0.3)  # drawn anew ten times a second
+    parts = [part for part in re.split(r"[\r\n]", text(shown[0])) if part.strip()]
+    bars = [part for part in parts if "1000/1000" in part]
+    assert bars and all(part.endswith((":00", "--")) and len(part) <= width for part in bars), bars
+    assert all("restoring" in part or "weights photo" in part for part in parts), (
+        "nothing of a bar on a line of its own"
+    )
+
+
 def test_one_picture_is_said_to_be_restored_to_its_file_several_to_their_folder(work: Workplace, pconv: Pconv) -> None:
     work.pair("a.png")
     plain = ("--weights", "none", "--progress", "plain")

@@ -386,6 +386,20 @@ class _TileRate(ProgressColumn):
         return Text(f"{tiles / elapsed:5.1f} tiles/s", style="cyan")
 
 
+def _columns(width: int) -> list[ProgressColumn]:
+    """What a bar is made of that has room for a thousand pictures on one line, from 46 columns on."""
+    left = width - len("restoring  1000/1000 pictures 0:00:00 ")
+    rate = [_TileRate()] if left > 2 * len("100.0 tiles/s ") else []
+    bar = BarColumn(max(8, min(40, left - len(rate) * len("100.0 tiles/s "))))
+    return [
+        TextColumn("{task.description}"),
+        bar,
+        TextColumn("{task.fields[count]}"),
+        *rate,
+        TimeRemainingColumn(compact=True),
+    ]
+
+
 class _Bar:
     """A bar that counts pictures, or the tiles of a single one."""
 
@@ -394,15 +408,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress = Progress(
-            TextColumn("{task.description}"),
-            BarColumn(),
-            TextColumn("{task.fields[count]}"),
-            _TileRate(),
-            TimeRemainingColumn(compact=True),
-            console=self._console,
-            transient=True,
-        )
+        self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
         self._task = self._progress.add_task("restoring", count="", tiles=0, total=None, visible=False)
         self._items = 0
         self._unit, self._of = "pictures", ""
