@@ -54,6 +54,7 @@ from pconv_cli.tiles import plan_tiles
 from pconv_cli.writing import Ready, Written, copy_file, foreseen, stamped, write_picture
 
 WAY_OUT = "try another --format, or leave it out"
+TAKEN = "the output exists already; use --overwrite to replace it"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64
@@ -240,7 +241,8 @@ class Reader:
     """Reads one picture and its mask, and plans: all that can be found out without computing.
 
     Attributes:
-        own: Results found to be of this very run, by a process that did not live to tell: they are made once more.
+        own: Results found to be of this very run and of the same content, made by a process that did not live to tell:
+            they are made once more.
     """
 
     def __init__(self, settings: RestoreSettings, view: View, journal: Journal | Notes | None = None) -> None:
@@ -303,7 +305,7 @@ class Reader:
         if os.path.lexists(job.output) and self.done_before(job):
             return Work.nothing(job)
         for path in job.maps:
-            if os.path.lexists(path) and not self.may_replace(path):
+            if os.path.lexists(path) and not self.may_replace(job, path):
                 raise ItemError(path, "is there already; use --overwrite to replace it")
         picture = read_picture(job.image, linear=settings.linear)
         hole, visible, known = self._hole(job, picture)
@@ -318,10 +320,6 @@ class Reader:
                     else settings.way_out
                 ),
             )
-        if hole.any():
-            lost = foreseen(picture, job.output)  # what the format cannot hold at all is refused before the work, too
-            if settings.strict:
-                refuse_losses(job.image, lost, WAY_OUT)
         try:
             made = Planned.of(picture, hole, visible, settings, self._view)
         except ValueError as error:
@@ -336,9 +334,6 @@ class Reader:
             ItemError: It has not, and the output must not be replaced.
         """
         settings, journal = self._settings, self._journal
-        if self._is_own(job.output):
-            self.own.add(job.output)
-            return False
         done = settings.resume and journal is not None and journal.done(job.image, job.mask, job.output)
         if done and (not is_tiff(job.image) or Companions.of(job.image).are_beside(job.output)):
             wrong = next((path for path in job.maps if not self._is_of(path, job)), None)
@@ -353,13 +348,16 @@ class Reader:
                 raise ItemError(wrong, f"{why}: add --overwrite to make both again{also * (wrong == job.found)}")
         if settings.overwrite:
             return False
+        if self.is_own(job, job.output):
+            self.own.add(job.output)
+            return False
         if journal is not None and journal.made(job.output):
             if settings.resume:
                 why = _made_otherwise(journal.differences(job.image, job.mask, job.output))
                 raise ItemError(job.output, f"{why}; add --overwrite to replace it")
             why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
             raise ItemError(job.output, why)
-        raise ItemError(job.output, "the output exists already; use --overwrite to replace it")
+        raise ItemError(job.output, TAKEN)
 
     def _is_of(self, path: Path, job: Job) -> bool:
         """Whether a map is that of a result that is done."""
@@ -369,14 +367,15 @@ class Reader:
             return os.path.lexists(path)
         return journal.done(job.image, job.mask, path)
 
-    def may_replace(self, path: Path) -> bool:
+    def may_replace(self, job: Job, path: Path) -> bool:
         """Whether what may lie there, beside a result, may be written over: a run that was killed may have left it."""
         settings, journal = self._settings, self._journal
         made = settings.resume and journal is not None and journal.made(path)
-        return settings.overwrite or made or self._is_own(path)
+        return settings.overwrite or made or self.is_own(job, path)
 
-    def _is_own(self, path: Path) -> bool:
-        return self._journal is not None and self._journal.made_in_this_run(path)
+    def is_own(self, job: Job, path: Path) -> bool:
+        """Whether what lies there was made of this job by this very run: see `own`."""
+        return self._journal is not None and self._journal.made_in_this_run(job.image, job.mask, path)
 
     def _hole(
         self, job: Job, picture: Picture
@@ -493,8 +492,13 @@ class Bench:
         return self._reader.cost(job)
 
     def read(self, job: Job) -> Work:
-        """See `Reader.read`."""
-        return self._reader.read(job)
+        """See `Reader.read`; what the format of the output cannot hold is refused before the work, too."""
+        work = self._reader.read(job)
+        if not work.done_before and work.hole.any():
+            lost = foreseen(work.picture, job.output)
+            if self._settings.strict:
+                refuse_losses(job.image, lost, WAY_OUT)
+        return work
 
     def told(self, work: Work) -> Told:
         """What whoever goes on with it is to know."""
@@ -514,14 +518,18 @@ class Bench:
         if work.done_before:
             return work.reported("done_before")
 
+        own = job.output in self._reader.own
+
         def ready(part: Path, notices: Sequence[str]) -> None:
             if settings.strict:
                 refuse_losses(job.image, notices, WAY_OUT)
+            if own and os.path.lexists(job.output) and not self._reader.is_own(job, job.output):
+                raise ItemError(job.output, TAKEN)  # by somebody else, since it was read
             of = self._contents(work)
             self._write_beside(work, of)
             self._record(of, job.output, part)
 
-        overwrite = settings.overwrite or job.output in self._reader.own
+        overwrite = settings.overwrite or own
         try:
             return self._written(work, ready, overwrite=overwrite)
         except ItemError:
@@ -575,16 +583,16 @@ class Bench:
         for path, values in maps.items():
             if path is not None:
                 write_map(
-                    values(), path, work.picture, job.output, overwrite=self._reader.may_replace(path),
+                    values(), path, work.picture, job.output, overwrite=self._reader.may_replace(job, path),
                     ready=self._recorder(of, path),
                 )  # fmt: skip
         if job.found is not None:
             mask = MaskImage(job.found, work.hole, work.picture.orientation)
-            write_mask(mask, overwrite=self._reader.may_replace(job.found), ready=self._recorder(of, job.found))
+            write_mask(mask, overwrite=self._reader.may_replace(job, job.found), ready=self._recorder(of, job.found))
         if work.sidecar:
             path = beside.sidecar(job.output)
             beside.write_sidecar(
-                work.sidecar, job.output, overwrite=self._reader.may_replace(path),
+                work.sidecar, job.output, overwrite=self._reader.may_replace(job, path),
                 ready=lambda part: self._record(of, path, part),
             )  # fmt: skip
 
@@ -690,11 +698,11 @@ class Notes:
             return self._journal is not None and self._journal.made(output)
         return bool(self.stage.note(output))
 
-    def made_in_this_run(self, output: Path) -> bool:
+    def made_in_this_run(self, image: Path, mask: Path | None, output: Path) -> bool:
         """See `Journal.made_in_this_run`."""
         if not self.stage.holds(output):
-            return self._journal is not None and self._journal.made_in_this_run(output)
-        return bool(self.run) and self.stage.run(output) == self.run
+            return self._journal is not None and self._journal.made_in_this_run(image, mask, output)
+        return bool(self.run) and self.stage.run(output) == self.run and self.done(image, mask, output)
 
     def differences(self, image: Path, mask: Path | None, output: Path) -> frozenset[str]:
         """See `Journal.differences`; of outputs elsewhere nobody knows."""

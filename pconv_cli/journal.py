@@ -125,19 +125,21 @@ class Journal:
                     return True
         return False
 
+    def made_in_this_run(self, image: Path, mask: Path | None, output: Path) -> bool:
+        """Whether the output is there, and was made by this very run of what image and mask hold now."""
+        with suppress(OSError):
+            size = _size(output)
+            for known in self._known(output) if self._run else ():
+                if any(entry.run == self._run and entry.made.size == size for entry in known):
+                    return _Entry(self._key, *self.contents(image, mask), _content(output), self._run) in known
+        return False
+
     def made(self, output: Path) -> bool:
         """Whether the output is as some entry says: made by this tool, of whatever input and with whatever settings."""
-        return self._made(output, None)
-
-    def made_in_this_run(self, output: Path) -> bool:
-        """Whether it was made by this very run: by one of its processes that did not live to tell."""
-        return bool(self._run) and self._made(output, self._run)
-
-    def _made(self, output: Path, run: str | None) -> bool:
         with suppress(OSError):
             size = _size(output)
             for known in self._known(output):
-                contents = [entry.made for entry in known if entry.made.size == size and run in (None, entry.run)]
+                contents = [entry.made for entry in known if entry.made.size == size]
                 if contents and _content(output) in contents:
                     return True
         return False

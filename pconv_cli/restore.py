@@ -167,16 +167,19 @@ def restore(
     emit = stage.telling(emit)
     settled: dict[str, Any] = store.told(settings.weights) | settings.told()
     home = home_of(todo, stage)
-    signature = signature_of(settings, settled["weights_sha256"], secrets.token_hex(8))
-    begin: Callable[[Journal | None], Outcomes]
+    begin: Callable[[Signature, Journal | None], Outcomes]
     if cluster is None:
         here = _Here(settings, emit, 0 if stage.used else len(todo.jobs))
         settled |= here.about
-        begin = partial(_on_this_machine, here, settings, signature, emit, stage)
+        shared = worth_helpers(len(todo.jobs), on_cpu=here.engine.on_cpu)
+        begin = partial(_on_this_machine, here, settings, emit, stage)
     else:
         settled |= distributed.told(cluster, settings.device, settings.precision)
         store.view(settings.weights)  # before anything begins
-        begin = partial(_on_a_cluster, settings, cluster, home, signature, emit, stage)
+        shared = True
+        begin = partial(_on_a_cluster, settings, cluster, home, emit, stage)
+    # Only a run of several processes can lose one that has not told of what it made.
+    signature = signature_of(settings, settled["weights_sha256"], secrets.token_hex(8) if shared else "")
     _writable(todo, home, stage)
     beside.prepare(settings)
     told = ("weights", "device", "precision", "precision_reason")
@@ -198,7 +201,7 @@ def restore(
         if settings.failed_list is not None:
             again = _may_replace_list(settings)
             stack.callback(_list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again)
-        outcomes = begin(journal)
+        outcomes = begin(signature, journal)
         for some in [todo.jobs] if arrivals is None else arrivals:
             jobs |= {job.output: job for job in some}
             if journal is not None and settings.resume:
@@ -247,7 +250,7 @@ Outcomes = Callable[[Sequence[Job], Callable[[], bool]], Iterator[Outcome[Job, I
 
 
 def _on_this_machine(
-    here: _Here, settings: RestoreSettings, signature: Signature, emit: Listener, stage: Stage, journal: Journal | None
+    here: _Here, settings: RestoreSettings, emit: Listener, stage: Stage, signature: Signature, journal: Journal | None
 ) -> Outcomes:
     engine, limits = here.engine, in_flight(here.engine, settings.jobs)
 
@@ -294,7 +297,7 @@ def worth_helpers(jobs: int, *, on_cpu: bool) -> bool:
 
 
 def _on_a_cluster(
-    settings: RestoreSettings, cluster: Cluster, home: Path | None, signature: Signature, emit: Listener, stage: Stage,
+    settings: RestoreSettings, cluster: Cluster, home: Path | None, emit: Listener, stage: Stage, signature: Signature,
     journal: Journal | None,
 ) -> Outcomes:  # fmt: skip
     make = partial(_Worker, settings, None if journal is None else home, signature, stage)
@@ -342,7 +345,7 @@ class _Worker:
         ]  # fmt: skip
         numbers = {job.output: number for number, job in enumerate(jobs)}
         emit = stage.telling(self._events.append)
-        begin = _on_this_machine(self._here, self._settings, self._signature, emit, stage, self._journal)
+        begin = _on_this_machine(self._here, self._settings, emit, stage, self._signature, self._journal)
         for outcome in begin(jobs, stop):
             while self._events:
                 yield self._events.popleft()

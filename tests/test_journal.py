@@ -123,21 +123,27 @@ def test_what_is_gone_is_not_done(place: Place, which: str) -> None:
 
 
 def test_only_a_run_that_has_a_name_knows_its_own_results_and_no_other_run_does(place: Place) -> None:
+    def own(book: Journal) -> bool:
+        return book.made_in_this_run(place.image, place.mask, place.output)
+
     place.make()
     with Journal(place.path, "key", run="one") as one:
-        assert one.made(place.output) and not one.made_in_this_run(place.output), "an earlier run made it"
+        assert one.made(place.output) and not own(one), "an earlier run made it"
         make(one, place.image, place.mask, place.output)
-        assert one.made_in_this_run(place.output)
-        place.output.write_bytes(b"changed!")
-        assert not one.made_in_this_run(place.output), "somebody has changed it since"
-        make(one, place.image, place.mask, place.output)
+        assert own(one)
+        for path, other in ((place.output, b"changed!"), (place.image, b"changed"), (place.mask, b"new!")):
+            was = path.read_bytes()
+            path.write_bytes(other)
+            assert not own(one), "somebody has changed it since"
+            path.write_bytes(was)
+            assert own(one)
     with Journal(*one.place) as again:
-        assert again.made_in_this_run(place.output), "another process of the same run"
+        assert own(again), "another process of the same run"
     with Journal(place.path, "key", "worker", "one") as worker:
-        assert worker.made_in_this_run(place.output)
-    for run in ("two", ""):
-        with Journal(place.path, "key", run=run) as other:
-            assert not other.made_in_this_run(place.output) and other.done(place.image, place.mask, place.output)
+        assert own(worker)
+    for key, run in (("key", "two"), ("key", ""), ("other", "one")):
+        with Journal(place.path, key, run=run) as other_run:
+            assert not own(other_run) and other_run.made(place.output)
 
 
 def test_another_key_or_output_is_not_done(place: Place) -> None:

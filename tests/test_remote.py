@@ -27,6 +27,7 @@ from conftest import Workplace, box
 from moto.server import ThreadedMotoServer
 
 from pconv_cli import bench, events, remote
+from pconv_cli import restore as use_case
 from pconv_cli.cli.app import main
 from pconv_cli.errors import ItemError, UsageError
 from pconv_cli.pipeline import Again
@@ -592,6 +593,7 @@ def test_what_a_worker_delivered_and_did_not_live_to_tell_of_is_made_once_more(
         return report
 
     monkeypatch.setattr(bench.StagedBench, "write", lost)
+    monkeypatch.setattr(use_case, "WORTH_HELPERS", 1)  # a run of several processes has a name
     out = f"{bucket.url}/out"
     ran = pconv(work.pictures, work.masks, out, "--provenance")
     assert ran.code == 0 and set(ran.statuses.values()) == {"restored"}, ran.err
