@@ -405,7 +405,7 @@ class Reader:
             if picture.alpha is not None and settings.mask_from.index == picture.alpha:
                 visible = None
             try:
-                settings.mask_from.refuse_colours([layer.channels for layer in picture.layers])
+                settings.mask_from.refuse_colours([layer.channels for layer in picture.layers], picture.pixels.dtype)
                 hole = settings.mask_from.where(
                     picture.channels, picture.rgb, shown=visible, alpha=picture.alpha, nodata=picture.nodata
                 )

@@ -30,7 +30,7 @@ from pconv_cli.events import Event, Listener, Notice
 LARGEST = 32
 """Items of a portion, at most: enough that a worker reads ahead and fills its batches."""
 PATIENCE = 30.0
-"""Seconds until somebody must be there to work."""
+"""Seconds until a worker must have found a place."""
 STARTING = 120.0
 """Seconds for which workers that have found a place may take to start: a busy machine is long at importing."""
 MISSED = 30.0
@@ -147,7 +147,7 @@ class Crew(Generic[Item, Done]):
             What the workers yield, items by their number in `items`; each once.
 
         Raises:
-            DeviceError: If all workers are gone, and none came back within `PATIENCE`.
+            DeviceError: If all workers are gone, and none came back within `STARTING`.
             PconvError: What a worker raised.
         """
         while self._to_say:
@@ -245,7 +245,11 @@ def _engage(ray: Any, cluster: Cluster, make: Callable[[], Any]) -> list[Any]:
     coming = [one.ready.remote() for one in crew]
     there, _ = ray.wait(coming, timeout=PATIENCE)
     amounts = {what[4:].upper()[:-1]: amount for what, amount in share.items()}
-    starting = all(free.get(kind, 0) >= amount for kind, amount in amounts.items())
+
+    def fits(place: dict[str, float]) -> bool:
+        return all(place.get(kind, 0) >= amount for kind, amount in amounts.items())
+
+    starting = fits(free) and any(fits(node["Resources"]) for node in ray.nodes() if node["Alive"])
     if not there and starting:
         there, _ = ray.wait(coming, timeout=STARTING - PATIENCE)
     if not there:
@@ -373,8 +377,8 @@ class _Shift(Generic[Item, Done]):
             self.waiting_since = None
         elif self.waiting_since is None:
             self.waiting_since = time.monotonic()
-        elif time.monotonic() - self.waiting_since > PATIENCE:
-            raise DeviceError(f"--cluster: all workers are gone, and none came back within {PATIENCE:.0f} s")
+        elif time.monotonic() - self.waiting_since > STARTING:
+            raise DeviceError(f"--cluster: all workers are gone, and none came back within {STARTING:.0f} s")
 
     def _hand_out(self) -> None:
         while self.idle and (self.fresh or self.suspects):

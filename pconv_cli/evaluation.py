@@ -239,10 +239,10 @@ class Evaluation:
         return tuple(method for method, mean in rounded.items() if mean == best)
 
     def mostly_best(self, measure: Measure) -> tuple[tuple[str, ...], int]:
-        """The methods that are best in the most buckets, and in how many."""
+        """The methods that are best in the most buckets, and in how many; none and 0 where no bucket has a best."""
         wins = Counter(method for bucket in self.buckets for method in self.best(measure, bucket))
         most = max(wins.values(), default=0)
-        return tuple(method for method in self.methods if wins[method] == most), most
+        return tuple(method for method in self.methods if most and wins[method] == most), most
 
     def as_json(self) -> str:
         """One JSON object, indented, UTF-8 as it is; an infinite PSNR of a fill is null."""
@@ -488,7 +488,7 @@ class _Run(Bench):
         """Fill one hole by every method and measure; nothing where one fails, so that all means are over one set."""
         photo, mask = self._pictures[pair.picture], self._masks[pair.mask]
         try:
-            picture, hole = read_picture(photo), read_mask(mask).hole
+            picture, hole = read_picture(photo).as_a_whole(), read_mask(mask).hole
             truth, hole = common_centre(picture.rgb(), hole)
             about = (pair.picture, pair.mask, float(hole.mean()), BUCKETS[pair.bucket], at_border(hole))
             measured = self.fills(about, truth, hole, grey=picture.mode in ("L", "LA"))

@@ -507,7 +507,11 @@ def fill(filling: Filling, engine: Engine) -> None:
 
 @dataclass(frozen=True, eq=False)
 class _Reduced:
-    """A picture of cells: the tone of each, whether it is known (`nn.pyramid.reduced`), whether any of it is a hole."""
+    """A picture of cells: the tone of each, whether it is known, whether any of it is a hole.
+
+    What `nn.pyramid.reduced` gives, but that each block of `BLOCK` pixels goes by itself: cells at its rim learn
+    nothing from beyond it. So nothing is read twice, and nothing kept of what was read.
+    """
 
     factor: int
     pixels: NDArray[Any]

@@ -6,6 +6,7 @@ not know files, masks, alpha, networks.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -360,14 +361,17 @@ class Spread:
         """
         if not self._count:
             return 0.0, 1.0
-        sample = self._sample.astype(np.float64).clip(-_FARTHEST, _FARTHEST)
-        low, high = np.percentile(sample, _USUAL)
+        sample, (lowest, highest) = self._sample.astype(np.float64), (self._low, self._high)
+        if not math.isfinite(highest - lowest):
+            sample, (lowest, highest) = (
+                np.clip(values, -_FARTHEST, _FARTHEST) for values in (sample, (lowest, highest))
+            )
+        low, high = map(float, np.percentile(sample, _USUAL))
         if low == high:
             others = np.abs(sample[sample != low] - low)
-            away = np.percentile(others, _FEW, method="lower") if others.size else 0.0
+            away = float(np.percentile(others, _FEW, method="lower")) if others.size else 0.0
             low, high = low - away, high + away
         span = high - low
-        lowest, highest = np.clip([self._low, self._high], -_FARTHEST, _FARTHEST)
         return float(max(lowest, low - span)), float(min(highest, high + span))
 
 

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.errors import UsageError
-from pconv_cli.spaces import as_held, top
+from pconv_cli.spaces import as_held, is_ranged, top
 
 FORMS = "alpha, nodata, nodata=VALUE, color=#RRGGBB, color=#RRGGBB~TOLERANCE or band=N"
 
@@ -65,15 +65,18 @@ class Mark:
             case _:
                 return self.kind
 
-    def refuse_colours(self, groups: Sequence[tuple[int, ...]]) -> None:
-        """Make sure that the band of the mask is none of the picture's.
+    def refuse_colours(self, groups: Sequence[tuple[int, ...]], dtype: np.dtype[Any]) -> None:
+        """Make sure that the band of the mask is none of the picture's, and that a colour can be one of it.
 
         Args:
             groups: Indices of the bands that are filled together.
+            dtype: The pixels' type.
 
         Raises:
-            Unmarked: It is one of several colours, or all that there is.
+            Unmarked: The band is one of several colours, or all that there is; or there are values, and no colours.
         """
+        if self.kind == "color" and dtype.kind != "f" and is_ranged(dtype):
+            raise Unmarked(f"has {dtype} values, which are no colours: say which stands for damage, as in nodata=-9999")
         for group in groups:
             if self.index in group and (len(group) > 1 or len(groups) == 1):
                 raise Unmarked(f"has its picture in band {self.band}, which is no mask: name another band")

@@ -311,7 +311,7 @@ def make(
 
 def detected(picture: Picture, detect: Detect) -> Hole:
     """What is damaged in a picture in memory, soft edges included: `(h, w)` as stored, True where damaged."""
-    shown, colours = picture.visible(), _ranged(picture).rgb()
+    shown, colours = picture.visible(), picture.as_a_whole().rgb()
     found = find_in_rows(lambda top, bottom: colours[top:bottom], colours.shape[:2], detect)
     hole = dilate(found.window(Window(0, 0, found.width, found.height)), SOFT)
     return hole if shown is None else hole & shown
@@ -350,7 +350,7 @@ def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: M
     _refuse_taken(job.output, settings)
     if overlay is not None:
         _refuse_taken(overlay, settings)
-    picture = _ranged(read_picture(job.image, linear=settings.linear))
+    picture = read_picture(job.image, linear=settings.linear).as_a_whole()
     notices: list[str] = []
     damage, components = _limited(_found(picture, settings, notices), settings)
     hole = dilate(damage.window(Window(0, 0, damage.width, damage.height)), _growth(settings))
@@ -386,7 +386,7 @@ def _found(picture: Picture, settings: MaskSettings, notices: list[str]) -> Dama
             )
             notices += _moved(found)
             return found.damage
-        origin.refuse_colours([layer.channels for layer in picture.layers])
+        origin.refuse_colours([layer.channels for layer in picture.layers], picture.pixels.dtype)
         return Damage.of(
             origin.where(
                 picture.channels, picture.rgb, shown=picture.visible(), alpha=picture.alpha, nodata=picture.nodata
@@ -468,7 +468,7 @@ class _InStrips:
                 found = infrared.find(both, size, settings.detect.sensitivity)
                 notices += _moved(found)
                 return found.damage
-            origin.refuse_colours(source.layers)
+            origin.refuse_colours(source.layers, source.dtype)
             return Damage.of_strips(self._marked(origin), source.width)
         except Unmarked as error:
             raise ItemError(source.path, str(error).replace("--mask-from", "--from")) from error
@@ -538,11 +538,6 @@ class _Count:
 
 
 # ---------------------------------------------------------------- parts
-
-
-def _ranged(picture: Picture) -> Picture:
-    """The picture, of which all counts as known: what one of a ranged type looks like goes by its values."""
-    return picture.known_outside(np.zeros((picture.height, picture.width), np.bool_))
 
 
 def _channel(pixels: NDArray[Any], origin: Infrared, colours: tuple[int, ...]) -> NDArray[np.uint16]:

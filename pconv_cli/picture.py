@@ -131,6 +131,10 @@ class Picture:
             return replace(self, layers=dotted(self.layers, self.pixels, known))
         return replace(self, layers=ranged(self.layers, limits_of(self.layers, self.channels[known])))
 
+    def as_a_whole(self) -> Picture:
+        """The picture, of which all counts as known: what one of a ranged type looks like goes by its values."""
+        return self.known_outside(np.zeros((self.height, self.width), np.bool_))
+
     def filled(self, fills: Mapping[Layer, NDArray[Any]], hole: NDArray[np.bool_], *, reveal: bool = False) -> Picture:
         """Take the hole's colours from `fills`; every other pixel stays bit-identical, and so does all transparency.
 

@@ -175,7 +175,8 @@ class _Whiteness:
     def __init__(self, path: Path, raster: Any) -> None:
         kinds, types = list(raster.colorinterp), set(raster.dtypes)
         if not types <= {"uint8", "uint16"}:
-            raise ItemError(path, "a mask of 32-bit or floating-point values has no 50 % grey: save it as 8-bit grey")
+            kind = " and ".join(sorted(types - {"uint8", "uint16"}))
+            raise ItemError(path, f"a mask of {kind} values has no 50 % grey: save it as 8-bit grey")
         if len(raster.subdatasets) > 1:
             raise ItemError(path, f"{len(raster.subdatasets)} pages in one TIFF: split it into one file per page first")
         structure = raster.tags(1, ns="IMAGE_STRUCTURE")

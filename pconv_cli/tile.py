@@ -296,7 +296,7 @@ class _Mask:
             if mark.kind == "alpha" and source.validity not in ("alpha", "mask band"):
                 raise ItemError(source.path, "has no transparency that could mark damage: give a mask with --mask")
             try:
-                mark.refuse_colours(source.layers)
+                mark.refuse_colours(source.layers, source.dtype)
             except Unmarked as error:
                 raise ItemError(source.path, str(error)) from error
             return cls(source, None, settings)

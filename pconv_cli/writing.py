@@ -71,7 +71,7 @@ def foreseen(picture: Picture, target: Path) -> tuple[str, ...]:
     kind = kind_of(target)
     if kind == picture.format == "TIFF":  # a copy, of which only blocks change
         return ()
-    lost = [*picture.notices, *_losses(picture, kind, _for_format(picture, kind, target)[1])]
+    lost = [*picture.notices, *_losses(picture, kind, _mode_for(picture, kind, target)[0])]
     if kind == "JPEG":
         what = "blocks that the hole touches are encoded again" if picture.format == kind else "all pixels change a bit"
         lost.append(Loss(f"a JPEG: {what}"))
@@ -208,8 +208,12 @@ def _widened(picture: Picture, mode: str) -> bool:
     return picture.mode in ("1", "L", "LA") and mode in ("RGB", "RGBA")
 
 
-def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any], str]:
-    """Pixels and mode that the format can hold and that decode to the same colours."""
+def _mode_for(picture: Picture, kind: str, target: Path) -> tuple[str, bool]:
+    """The mode in which the format can hold a picture, and whether its colours are to be spelled out for it.
+
+    Raises:
+        ItemError: There is none.
+    """
     if max(picture.height, picture.width) > _LARGEST.get(kind, 2**31):
         reason = f"{kind} holds at most {_LARGEST[kind]} pixels a side, this picture is"
         raise ItemError(target, f"{reason} {picture.width} x {picture.height}: write png or tiff")
@@ -222,19 +226,29 @@ def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any]
     if mode == "BANDS" or (mode == "CMYK" and kind not in ("JPEG", "TIFF")):
         what = "CMYK colours" if mode == "CMYK" else f"{picture.channels.shape[2]} channels"
         raise ItemError(target, f"{kind} has no place for {what}: write tiff")
-    alpha = picture.opacity()
-    if alpha is not None and kind == "JPEG":
+    clear = picture.opacity() is not None
+    if clear and kind == "JPEG":
         raise ItemError(target, "JPEG has no transparency and this picture has: write png, webp or tiff")
+    keeps = kind == "PNG" or (mode in "1P" and not clear and kind in ("BMP", "TIFF"))
+    if keeps or not (mode in "1P" or picture.carried.colour_key is not None or kind in ("WEBP", "BMP")):
+        return mode, False
+    grey = mode in ("1", "L", "LA") and (kind in ("TIFF", "JPEG") or (kind == "BMP" and not clear))
+    return ("L" if grey else "RGB") + "A" * clear, True
+
+
+def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any], str]:
+    """Pixels and mode that the format can hold and that decode to the same colours."""
+    pixels, alpha, (mode, spelled) = picture.pixels, picture.opacity(), _mode_for(picture, kind, target)
     if picture.inverted:
         upright = np.iinfo(pixels.dtype).max - pixels
         pixels = upright if alpha is None else np.dstack([upright[..., 0], alpha])
-    keeps = kind == "PNG" or (mode in "1P" and alpha is None and kind in ("BMP", "TIFF"))
-    if not keeps and (mode in "1P" or picture.carried.colour_key is not None or kind in ("WEBP", "BMP")):
-        grey = mode in ("1", "L", "LA") and (kind in ("TIFF", "JPEG") or (kind == "BMP" and alpha is None))
-        colours = picture.rgb() if mode in "1P" else np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
-        colours = np.repeat(colours[..., :1], 3, 2) if mode == "LA" else colours[..., :3]
-        colours = colours[..., :1] if grey else colours
-        mode = ("L" if grey else "RGB") + ("" if alpha is None else "A")
+    if spelled:
+        before = picture.mode
+        colours = (
+            picture.rgb() if before in "1P" else np.repeat(pixels[..., None], 3, 2) if pixels.ndim == 2 else pixels
+        )
+        colours = np.repeat(colours[..., :1], 3, 2) if before == "LA" else colours[..., :3]
+        colours = colours[..., :1] if mode in ("L", "LA") else colours
         pixels = np.squeeze(colours, 2) if mode == "L" else colours
         pixels = pixels if alpha is None else np.dstack([colours, alpha])
     if kind == "BMP":

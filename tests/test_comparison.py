@@ -398,3 +398,12 @@ def test_exit_codes(work: Workplace, pconv: Callable[..., int]) -> None:
     assert pconv("in", "masks", "--report", "in/report") == 2
     (work.pictures / "p0.png").write_bytes(b"broken")
     assert pconv("in", "masks") == 1
+
+
+def test_no_format_is_asked_for_and_none_is_refused(work: Workplace) -> None:
+    stocked(work, pictures=0)
+    work.picture("p0.png", "RGBA", size=(SIDE, SIDE))
+    (work.pictures / "p0.png").rename(work.pictures / "p0.jpg")  # a JPEG could not hold it
+    work.mask("p0.png", scratched())
+    done, _ = run(work)
+    assert done.items and not done.failures

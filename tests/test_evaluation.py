@@ -17,9 +17,10 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Workplace, box, pixels
+from conftest import Workplace, box, pixels, texture
 from numpy.typing import NDArray
 from PIL import Image
+from rasters import save
 from reference import one_thread  # noqa: F401 - a fixture
 from rich.console import Console
 
@@ -444,7 +445,14 @@ def test_methods_that_are_best_equally_often_are_all_named() -> None:
     )
     for measure in evaluation.MEASURES:
         assert result(items=items).mostly_best(measure) == (("net", "telea"), 2)
-    assert result(items=()).mostly_best(evaluation.MEASURES[0]) == (("net", "telea"), 0)
+    assert result(items=()).mostly_best(evaluation.MEASURES[0]) == ((), 0)
+
+
+def test_elevation_models_are_evaluated_by_their_own_range_and_not_as_white(work: Workplace) -> None:
+    stocked(work, {"dot.png": square(28)}, pictures=0)
+    save(work.pictures / "dem.tif", texture(SIDE, SIDE, 1).astype(np.int16) * 30 - 2000)
+    done, _ = run(work)
+    assert done.items and all(5 < item.psnr_hole < 60 and item.perceptual > 0 for item in done.items)
 
 
 def test_two_runs_agree_in_all_but_seconds(stock: Workplace) -> None:

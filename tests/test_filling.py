@@ -226,6 +226,24 @@ def test_a_picture_is_reduced_for_a_guide_as_crops_are_in_training(
     )
 
 
+def test_where_a_picture_is_reduced_by_blocks_only_cells_at_their_rims_may_know_less(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("pconv_cli.filling.BLOCK", 32)
+    rng = np.random.default_rng(3)
+    hole = np.kron(rng.random((14, 17)) < 0.7, np.ones((8, 8), np.bool_))[:107, :131]
+    pixels = rng.integers(0, 256, (107, 131, 3)).astype(np.uint8)
+    made = Filling(ArraySurface(pixels), plan_tiles(hole, 64))
+    cells = made._reduced([(x, y) for y in range(0, 107, 32) for x in range(0, 131, 32)], 1 << 20)
+    image = torch.from_numpy(pixels).permute(2, 0, 1)[None].float()
+    tones, some = reduced(image, torch.from_numpy(~hole)[None, None].float())
+    known, wanted = some[0, 0].numpy() > 0, tones[0].permute(1, 2, 0).numpy()
+    row, column = np.indices(known.shape)
+    inner = ~np.isin(row % 4, (0, 3)) & ~np.isin(column % 4, (0, 3))
+    assert np.array_equal(cells.known[inner], known[inner]) and np.abs(cells.pixels - wanted)[inner].max() < 0.51
+    assert not (cells.known & ~known).any() and (known & ~cells.known).any(), "less, and never more"
+
+
 def test_thin_damage_needs_no_guide() -> None:
     hole = box(200, 200, 10, 50, 190, 57)
     _, filling = filled(texture(200, 200), hole, size=64)

@@ -102,6 +102,10 @@ def test_limits_are_lowest_and_highest_of_what_is_finite() -> None:
     assert limits(np.array([np.nan], np.float32)) == (0, 1)
     assert limits(np.array([], np.float32)) == (0, 1)
     assert limits(np.full(9, 42, np.float32)) == (42, 42)
+    assert limits(np.full(9, 1e308)) == (1e308, 1e308)
+    assert limits(np.linspace(1e308, 1.5e308, 50)) == (1e308, 1.5e308)
+    low, high = limits(np.linspace(-1, 1, 50) * 1.7e308)
+    assert np.isfinite(high - low), "a span that no double holds is cut"
 
 
 def test_a_few_wild_values_leave_the_rest_most_of_the_range() -> None:

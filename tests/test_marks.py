@@ -121,9 +121,19 @@ def test_alpha_marks_what_the_file_does_not_show() -> None:
 
 
 def test_a_band_is_no_mask_where_it_is_one_of_the_colours_or_all_there_is() -> None:
-    parse("band=4").refuse_colours([(0, 1, 2), (3,)])
-    parse("band=2").refuse_colours([(0,), (1,)])
-    parse("alpha").refuse_colours([(0,)])
+    tones = np.dtype(np.uint8)
+    parse("band=4").refuse_colours([(0, 1, 2), (3,)], tones)
+    parse("band=2").refuse_colours([(0,), (1,)], tones)
+    parse("alpha").refuse_colours([(0,)], tones)
     for band, groups in ((2, [(0, 1, 2), (3,)]), (1, [(0,)])):
         with pytest.raises(Unmarked, match="name another band"):
-            Mark("band", band=band).refuse_colours(groups)
+            Mark("band", band=band).refuse_colours(groups, tones)
+
+
+def test_a_colour_is_no_mark_of_values_that_are_no_tones() -> None:
+    for kind in ("uint8", "uint16", "float32"):
+        parse("color=#ffffff").refuse_colours([(0, 1, 2)], np.dtype(kind))
+    for kind in ("int8", "int16", "int32", "uint32"):
+        parse("nodata=3").refuse_colours([(0, 1, 2)], np.dtype(kind))
+        with pytest.raises(Unmarked, match=f"{kind} values, which are no colours: .* nodata=-9999"):
+            parse("color=#ffffff").refuse_colours([(0, 1, 2)], np.dtype(kind))

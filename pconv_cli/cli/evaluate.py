@@ -92,9 +92,12 @@ def _summed_up(evaluation: Evaluation) -> str:
     found = []
     for measure in (measure for measure in MEASURES if measure.name in PLOTTED):
         methods, most = evaluation.mostly_best(measure)
-        title, named = measure.title.partition(",")[0], " and ".join(map(one_line, methods))
+        if not methods:
+            continue
+        alike = len(methods) == len(evaluation.methods) > 1
+        title, named = measure.title.partition(",")[0], "all alike" if alike else " and ".join(map(one_line, methods))
         found.append(f"{title}: {named} ({most} of {len(evaluation.buckets)})")
-    return f"\nBest in the most buckets. {'; '.join(found)}."
+    return f"\nBest in the most buckets. {'; '.join(found)}." if found else ""
 
 
 def _table(evaluation: Evaluation, measure: Measure) -> None:

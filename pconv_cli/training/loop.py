@@ -326,7 +326,7 @@ def load_photos(
 
     def load(path: Path) -> NDArray[np.uint8] | ItemError:
         try:
-            photo = read_picture(path).rgb()
+            photo = read_picture(path).as_a_whole().rgb()
         except ItemError as error:
             return error
         if min(photo.shape[:2]) < smallest:
