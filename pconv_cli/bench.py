@@ -124,14 +124,14 @@ class Planned:
         Raises:
             ValueError: The network cannot look at such a picture; the message goes on after the picture's name.
         """
-        picture = picture.known_outside(hole)
+        by_value = _by_value(settings, view)
+        plan = None if by_value else plan_tiles(hole, settings.tile_size, whole=view.whole)
+        picture = picture.known_outside(hole, None if plan is None else plan.windows)
         mark = settings.mask_from
         made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
         layers = viewed(made, view, picture.pixels.dtype, _nodata(picture, settings))
         if mark is not None and mark.kind == "nodata" and not (settings.invert_mask or settings.dilate):
             layers = filling_gaps(layers, picture.pixels.dtype, _nodata(picture, settings))
-        by_value = _by_value(settings, view)
-        plan = None if by_value else plan_tiles(hole, settings.tile_size, whole=view.whole)
         fillings = []
         for layer in layers:
             seen = picture.seen(layer)

@@ -7,7 +7,7 @@ not know files, masks, alpha, networks.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import Space, as_held, is_ranged, next_to, shown_as_is, space
+from pconv_cli.spaces import Space, as_held, is_ranged, next_to, shown_as_is, space, white_of
 
 SOLID = 0.45  # tones farther from grey than this are black or white, without a dot
 DOTTED = 0.15  # where more of a picture's neighbours differ, its tones are dots; of text one in twenty does
@@ -388,8 +388,23 @@ def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, 
     return [spread.limits() for spread in spreads]
 
 
+def whites_of(made: Sequence[Layer], parts: Iterable[NDArray[Any]]) -> list[tuple[float, float]]:
+    """What is to be shown as black and as white of each layer of a picture of 16-bit values: see `white_of`.
+
+    Args:
+        made: The layers.
+        parts: (..., all channels) each, of what is known; no more are taken once all 16 bits are seen to be used.
+    """
+    highest = [0 if isinstance(of.space, Space) and of.space.channels != 4 else 2**16 - 1 for of in made]
+    for pixels in parts:
+        if min(highest) >= 2**15:
+            break
+        highest = [max(high, int(of.taken(pixels).max(initial=0))) for high, of in zip(highest, made, strict=True)]
+    return [(0, white_of(high)) for high in highest]
+
+
 def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tuple[Layer, ...]:
-    """Tell layers of a ranged type their lowest and highest values; floats within [0, 1] are shown as they are."""
+    """Tell layers what is to be shown as black and as white, where they are not shown as they are."""
     return tuple(
         Layer(layer.channels, replace(layer.space, low=low, high=high))
         if isinstance(layer.space, Space) and not shown_as_is(layer.space.dtype, low, high)

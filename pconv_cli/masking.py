@@ -350,9 +350,10 @@ def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: M
     _refuse_taken(job.output, settings)
     if overlay is not None:
         _refuse_taken(overlay, settings)
-    picture = read_picture(job.image, linear=settings.linear).as_a_whole()
+    picture = read_picture(job.image, linear=settings.linear)
     notices: list[str] = []
-    damage, components = _limited(_found(picture, settings, notices), settings)
+    by_mark = isinstance(settings.origin, Mark)  # which means the same to who restores
+    damage, components = _limited(_found(picture if by_mark else picture.as_a_whole(), settings, notices), settings)
     hole = dilate(damage.window(Window(0, 0, damage.width, damage.height)), _growth(settings))
     hole = _shown_only(hole, picture.visible(), settings)
     if job.mask is not None:
@@ -362,7 +363,7 @@ def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: M
 
     def draw(*_: object) -> None:  # right before its mask is there, by which it is known that all is done
         if overlay is not None:
-            drawn = _drawn(picture.rgb(), hole)
+            drawn = _drawn(picture.as_a_whole().rgb(), hole)
             write_png(drawn, overlay, overwrite=settings.overwrite, orientation=picture.orientation)
 
     write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite, ready=draw)

@@ -10,7 +10,7 @@ on it as it is displayed is laid down with it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,9 @@ from numpy.typing import NDArray
 from pconv_cli._carry import Carried
 from pconv_cli.colours import as_bytes, lay
 from pconv_cli.errors import ItemError
-from pconv_cli.layers import Layer, dotted, limits_of, ranged
+from pconv_cli.layers import Layer, dotted, limits_of, ranged, whites_of
 from pconv_cli.orientations import DrawnOn, displayed, over
+from pconv_cli.regions import Window
 from pconv_cli.spaces import is_ranged, top
 
 COLOURS = {"LA": 1, "RGBA": 3, "CMYK": 4, "RGB": 3}
@@ -122,14 +123,26 @@ class Picture:
         """A picture that need not be read."""
         return cls(path, np.zeros((0, 0), np.uint8), "L", "", 1, (), Carried())
 
-    def known_outside(self, hole: NDArray[np.bool_]) -> Picture:
-        """The picture once it is told what is damaged, (h, w): what it is seen as goes by the rest of it."""
-        if self.mode != "1" and not is_ranged(self.pixels.dtype):
+    def known_outside(self, hole: NDArray[np.bool_], windows: Sequence[Window] | None = None) -> Picture:
+        """The picture once it is told what is damaged: what it is seen as goes by the rest of it.
+
+        Args:
+            hole: (h, w), True where damaged.
+            windows: Where one of 16-bit values is looked at; None: everywhere.
+        """
+        deep = self.pixels.dtype == np.uint16
+        if self.mode != "1" and not deep and not is_ranged(self.pixels.dtype):
             return self
         known = ~hole if self.shown is None else ~hole & self.shown
         if self.mode == "1":
             return replace(self, layers=dotted(self.layers, self.pixels, known))
-        return replace(self, layers=ranged(self.layers, limits_of(self.layers, self.channels[known])))
+        if deep:
+            everywhere = Window(0, 0, self.width, self.height)
+            parts = (window.slices for window in ([everywhere] if windows is None else windows))
+            limits = whites_of(self.layers, (self.channels[part][known[part]] for part in parts))
+        else:
+            limits = limits_of(self.layers, self.channels[known])
+        return replace(self, layers=ranged(self.layers, limits))
 
     def as_a_whole(self) -> Picture:
         """The picture, of which all counts as known: what one of a ranged type looks like goes by its values."""

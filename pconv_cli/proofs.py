@@ -207,6 +207,9 @@ def _on_disk(big: Path, mask: Path | None, output: Path, settings: Settings, sta
         known = ~reduced_damage(planned.damage, *small.shape[:2])
         layer = ranged_by(layer, small[known], source.nothing)
         layer_made = layer if made.dtype == source.dtype else layer_made
+    elif source.dtype == np.uint16:
+        (layer,) = tile.told_bits(source, [layer], planned)
+        layer_made = layer if made.dtype == source.dtype else layer_made
 
     def before(window: Window) -> Pixels:
         return _bytes(layer, source.read(window))

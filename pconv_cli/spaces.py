@@ -48,7 +48,7 @@ class Space:
         tones: For each channel what each of 65536 values from 0 to 1 is shown as; empty where as itself.
         inverted: White is 0.
         low: What is shown as 0, of a picture whose type is ranged, see `is_ranged`.
-        high: What is shown as 1.
+        high: What is shown as 1; of 16-bit tones too, if they use fewer bits, see `white_of`.
         icc: Profile that CMYK goes through.
     """
 
@@ -86,7 +86,7 @@ class Space:
             `(..., 3)`, contiguous: uint8 where 8-bit grey or RGB is shown as it is (RGB may be `own` itself), else
             float32 in [0, 1], with 0 where a float is NaN or infinite.
         """
-        top = _TOPS.get(self.dtype)
+        top = self._top
         if self.inverted and top:
             own = ~own
         if self._is_bytes:
@@ -116,7 +116,7 @@ class Space:
             `(..., channels)` in `dtype`: the inverse of `seen`. Grey takes the luminance; inks are those that the
             profile chooses for the colour, without one as much black as it holds.
         """
-        top = _TOPS.get(self.dtype)
+        top = self._top
         if self._is_bytes and seen.dtype == np.uint8:
             made = luminance(seen)[..., None] if self.channels == 1 else seen
             return ~made if self.inverted else made
@@ -137,6 +137,11 @@ class Space:
         if self.dtype.kind != "f":
             values, least, most = np.rint(values), np.iinfo(self.dtype).min, np.iinfo(self.dtype).max
         return np.asarray(values.clip(least, most).astype(self.dtype))
+
+    @property
+    def _top(self) -> int | None:
+        """The greatest value, where that is what is shown as 1."""
+        return _TOPS.get(self.dtype) if (self.low, self.high) == (0, 1) else None
 
     @property
     def _is_bytes(self) -> bool:
@@ -204,8 +209,18 @@ def is_ranged(dtype: DTypeLike) -> bool:
 
 
 def shown_as_is(dtype: DTypeLike, low: float, high: float) -> bool:
-    """Whether values of a ranged type that lie between two limits are tones already: floats in [0, 1] are."""
-    return np.dtype(dtype).kind == "f" and low >= 0 and high <= 1
+    """Whether values that lie between two limits are tones already: floats in [0, 1] are, and bytes, and 16 bits."""
+    kind = np.dtype(dtype)
+    return low >= 0 and high <= 1 if kind.kind == "f" else high == _TOPS.get(kind)
+
+
+def white_of(highest: int) -> int:
+    """What is white in a picture of 16-bit values, none of which is above `highest`.
+
+    The greatest value of as many bits, and of no fewer than 8: 10, 12 and 14 bits are often kept in 16, and white is
+    then 1023, 4095 or 16383. By bits and not by the value itself, so that pictures of one kind are shown alike.
+    """
+    return max(255, (1 << int(highest).bit_length()) - 1)
 
 
 def top(dtype: DTypeLike) -> float:

@@ -41,7 +41,18 @@ from pconv_cli.events import (
 )
 from pconv_cli.georeference import off_the_map, refuse_elsewhere
 from pconv_cli.images import READ_SUFFIXES, orientation
-from pconv_cli.layers import Layer, Spread, View, dotted, filling_gaps, layers, ranged, ranged_by, viewed
+from pconv_cli.layers import (
+    Layer,
+    Spread,
+    View,
+    dotted,
+    filling_gaps,
+    layers,
+    ranged,
+    ranged_by,
+    viewed,
+    whites_of,
+)
 from pconv_cli.marks import Unmarked
 from pconv_cli.masks import dilated_strips, turned_strips
 from pconv_cli.orientations import EITHER, could_be_either, displayed_size, over
@@ -554,6 +565,8 @@ class _Big:
         if is_ranged(source.dtype) and planned.damage.area:
             limits, complete = _looked_through(source, made, planned.damage, stop)
             made = ranged(made, limits)
+        elif source.dtype == np.uint16:
+            made = told_bits(source, made, planned, stop)
         if source.palette is not None:
             middle = _middle(source)
             made = dotted(made, source.read(middle)[..., 0], ~planned.damage.window(middle))
@@ -833,6 +846,20 @@ def _looked_through(
         for spread in spreads:
             spread.add(seen)
     return [spread.limits() for spread in spreads], complete
+
+
+def told_bits(
+    source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool] = lambda: False
+) -> tuple[Layer, ...]:
+    """The layers of a picture of 16-bit values, told how many bits are used in what the network sees of it."""
+
+    def seen() -> Iterator[NDArray[Any]]:
+        for window in _until(stop, plan.windows):
+            pixels, known = source.read(window), ~plan.damage.window(window)
+            valid = source.valid(window, pixels)
+            yield pixels[known if valid is None else known & valid]
+
+    return ranged(made, whites_of(made, seen()))
 
 
 def _middle(source: Source, side: int = 1024) -> Window:

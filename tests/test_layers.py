@@ -14,7 +14,18 @@ from hypothesis.extra import numpy as hnp
 from numpy.typing import NDArray
 
 from pconv_cli._carry import Carried
-from pconv_cli.layers import Layer, Palette, Spread, dotted, filling_gaps, layers, limits_of, ranged, ranged_by
+from pconv_cli.layers import (
+    Layer,
+    Palette,
+    Spread,
+    dotted,
+    filling_gaps,
+    layers,
+    limits_of,
+    ranged,
+    ranged_by,
+    whites_of,
+)
 from pconv_cli.picture import Picture
 from pconv_cli.spaces import Space
 
@@ -280,3 +291,21 @@ def test_a_picture_of_black_and_white_dots_is_filled_with_dots_of_the_same_tone_
     assert dots.space.name != areas.space.name
     inverted = dotted(layers([(0,)], np.dtype(np.uint8), palette=black_and_white[::-1]), halftone, known)[0]
     assert abs(1 - inverted.space.own(grey).mean() - 0.3) < 0.01
+
+
+def test_bits_are_counted_in_what_is_known_and_layer_by_layer() -> None:
+    made = layers([(0, 1, 2), (3,)], np.dtype(np.uint16))
+    pixels = np.zeros((4, 4), np.uint16)
+    pixels[0, 1], pixels[2, 3] = 900, 5000
+    assert whites_of(made, [pixels]) == [(0, 1023), (0, 8191)]
+    assert whites_of(made, []) == [(0, 255), (0, 255)]
+
+    def parts() -> Iterator[NDArray[Any]]:
+        yield np.full((1, 4), 40000, np.uint16)
+        pytest.fail("all bits are used: no more need be read")
+
+    assert whites_of(made, parts()) == [(0, 65535)] * 2
+    assert ranged(made, [(0, 65535)] * 2)[0].space == made[0].space
+    assert ranged(made, [(0, 1023)] * 2)[0].space.name == "uint16 0 to 1023 shown as 0 to 1"
+    inks = layers([(0, 1, 2, 3)], np.dtype(np.uint16))
+    assert whites_of(inks, [pixels]) == [(0, 65535)], "how much ink a few bits are, nobody knows"

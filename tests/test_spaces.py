@@ -566,3 +566,25 @@ def test_threads_share_a_space() -> None:
         together = list(pool.map(lambda piece: at.own(at.seen(piece)), pieces))
     alone = space(4, np.uint8, icc=press())
     assert all(np.array_equal(found, alone.own(alone.seen(p))) for found, p in zip(together, pieces, strict=True))
+
+
+@pytest.mark.parametrize(("highest", "white"), [(0, 255), (255, 255), (256, 511), (1000, 1023), (1024, 2047), (32767, 32767), (32768, 65535), (65535, 65535)])  # fmt: skip
+def test_white_is_the_greatest_value_of_as_many_bits_as_are_used(highest: int, white: int) -> None:
+    assert white_of(highest) == white
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+@pytest.mark.parametrize("inverted", [False, True])
+@pytest.mark.parametrize("linear", [False, True])
+def test_ten_bits_in_sixteen_are_shown_as_sixteen_are_and_come_back(
+    channels: int, inverted: bool, linear: bool
+) -> None:
+    if inverted and channels != 1:
+        return
+    few = replace(space(channels, np.uint16, inverted=inverted, linear=linear), low=0.0, high=1023.0)
+    all16 = space(channels, np.uint16, inverted=inverted, linear=linear)
+    own = np.linspace(0, 1023, 3072).round().astype(np.uint16)[: 1024 * channels].reshape(-1, channels)
+    wide = np.rint(own / 1023 * 65535).astype(np.uint16)
+    np.testing.assert_allclose(few.seen(own), all16.seen(wide), atol=2e-3 if linear else 1e-5)
+    np.testing.assert_array_equal(few.own(few.seen(own)), own)
+    assert few.own(np.ones((1, 3), np.float32)).max() == (0 if inverted else 1023)
