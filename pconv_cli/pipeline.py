@@ -179,7 +179,8 @@ def run(
         items: What to do, in order.
         stages: How.
         limits: How much at once.
-        stop: Once it turns true, no further item is begun; what is in flight is finished and yielded.
+        stop: Once it turns true, no further item is begun, and what was only read so far is dropped; what has gone
+            further is finished and yielded.
 
     Raises:
         Exception: Whatever a stage raises that is no `ItemError`, after the threads have ended.
@@ -204,6 +205,7 @@ class _Flight(Generic[Item, Loaded]):
     cost: int = 0
     loaded: Loaded | None = None
     open_pieces: int = 0
+    computed: bool = False  # or being computed
 
 
 class _Batches(Generic[Item, Loaded, Shape, Piece]):
@@ -219,6 +221,16 @@ class _Batches(Generic[Item, Loaded, Shape, Piece]):
     def __len__(self) -> int:
         """How many pieces wait."""
         return sum(map(len, self._waiting.values()))
+
+    def drop(self) -> list[_Flight[Item, Loaded]]:
+        """Let go of the items of which nothing has been computed, and give them."""
+        dropped: dict[int, _Flight[Item, Loaded]] = {}
+        for shape, queue in list(self._waiting.items()):
+            dropped |= {id(flight): flight for flight, _ in queue if not flight.computed}
+            self._waiting[shape] = [(flight, piece) for flight, piece in queue if flight.computed]
+            if not self._waiting[shape]:
+                del self._waiting[shape]
+        return list(dropped.values())
 
     def take(self, most: int | None) -> tuple[Shape, list[tuple[_Flight[Item, Loaded], Piece]]] | None:
         """Take a full batch, or None if there is none; with `most` the fullest one, but no more pieces than that."""
@@ -251,6 +263,7 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
         self._lane, self._lane_numbers = threading.local(), itertools.count()
         self._computing = 0
         self._finishing = 0
+        self._stopping = False
 
     def outcomes(self) -> Iterator[Outcome[Item, Done]]:
         while True:
@@ -272,7 +285,10 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
     def _admit(self) -> None:
         """Keep items on their way; after a stop, drop what no reader has begun."""
         if self._stop():
+            self._stopping = True
             self._reads -= {future for future in self._reads if future.cancel()}
+            for flight in self._batches.drop():
+                self._drop(flight)
             return
         for item in itertools.islice(self._items, max(0, self._limits.ahead - self._begun)):
             self._begun += 1
@@ -301,7 +317,10 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
         except Again:
             self._begin_again(flight)
             return None
-        self._go_on(flight)
+        if self._stopping:
+            self._drop(flight)
+        else:
+            self._go_on(flight)
         return None
 
     def _go_on(self, flight: _Flight[Item, Loaded]) -> None:
@@ -327,8 +346,7 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             self._begin_again(flight)
             return None
         if isinstance(result, Outcome):
-            flight.loaded = None
-            self._budget.release(flight.cost)
+            self._drop(flight)
             return result
         flight.open_pieces = len(result)
         for shape, piece in result:
@@ -350,6 +368,8 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             beside = max(1, min(lanes, coming))
             future = self._lanes.submit(self._compute, shape, [piece for _, piece in company], beside)
             flights = [flight for flight, _ in company]
+            for flight in flights:
+                flight.computed = True
             future.add_done_callback(lambda f, flights=flights: self._inbox.put(lambda: self._computed(flights, f)))  # type: ignore[misc]
 
     def _enter_lane(self) -> None:
@@ -366,12 +386,14 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             if not flight.open_pieces:
                 self._go_on(flight)
 
-    def _failed(self, flight: _Flight[Item, Loaded], error: ItemError) -> Outcome[Item, Done]:
+    def _drop(self, flight: _Flight[Item, Loaded]) -> None:
         flight.loaded = None
         self._budget.release(flight.cost)
+
+    def _failed(self, flight: _Flight[Item, Loaded], error: ItemError) -> Outcome[Item, Done]:
+        self._drop(flight)
         return Outcome(flight.item, None, error)
 
     def _begin_again(self, flight: _Flight[Item, Loaded]) -> None:
-        flight.loaded = None
-        self._budget.release(flight.cost)
+        self._drop(flight)
         self._begin(flight.item)

@@ -522,7 +522,7 @@ def test_a_closed_budget_lets_nobody_wait_and_nobody_in() -> None:
 # ---------------------------------------------------------------- stopping
 
 
-def test_after_a_stop_no_item_is_begun_and_what_is_in_flight_is_finished() -> None:
+def test_after_a_stop_no_item_is_begun_what_was_only_read_is_dropped_and_what_is_computed_is_finished() -> None:
     second_is_read = threading.Event()
     go_on = threading.Event()
     stopping: list[bool] = []
@@ -552,21 +552,27 @@ def test_after_a_stop_no_item_is_begun_and_what_is_in_flight_is_finished() -> No
     stages = Gated(batch_size=1)
     outcomes = finish([Task(n) for n in range(20)], stages, limits(readers=1, lanes=1), stop)
     assert sorted(stages.begun) == [0, 1]
-    assert {o.item.name: o.done for o in outcomes} == {n: expected(Task(n)) for n in (0, 1)}
+    assert {o.item.name: o.done for o in outcomes} == {0: expected(Task(0))} and stages.written == [0]
     assert not stage_threads()
+
+
+def test_a_stop_drops_what_waits_to_be_computed() -> None:
+    stages = Record(batch_size=100)
+    outcomes = finish([Task(0), Task(1)], stages, limits(), lambda: bool(stages.begun))
+    assert outcomes == [] and stages.begun and not stages.written and not stages.batches
+
+
+def test_a_stop_finishes_an_item_of_which_a_part_is_computed() -> None:
+    task = Task(0, tuple("abcdef"))  # more batches than lanes are given at once
+    stages = Record(batch_size=1)
+    outcomes = finish([task], stages, limits(lanes=1), lambda: bool(stages.batches))
+    assert [outcome.done for outcome in outcomes] == [expected(task)]
 
 
 def test_a_stop_from_the_start_begins_nothing() -> None:
     stages = Record()
     assert finish([Task(n) for n in range(5)], stages, limits(), lambda: True) == []
     assert not stages.begun
-
-
-def test_a_stop_finishes_pieces_that_wait_for_a_full_batch() -> None:
-    stages = Record(batch_size=100)
-    outcomes = finish([Task(0), Task(1)], stages, limits(), lambda: bool(stages.begun))
-    assert sorted(outcome.item.name for outcome in outcomes) == sorted(stages.written) == sorted(stages.begun)
-    assert all(outcome.done == expected(outcome.item) for outcome in outcomes)
 
 
 # ---------------------------------------------------------------- anything

@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import struct
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
 from functools import cache
 from typing import Any
 
@@ -16,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import as_held, next_to, nothing, space
+from pconv_cli.spaces import as_held, next_to, nothing, space, white_of
 
 ALL_BYTES = np.arange(256, dtype=np.uint8)[:, None]
 ALL_WORDS = np.arange(65536, dtype=np.uint16)[:, None]
@@ -568,7 +569,10 @@ def test_threads_share_a_space() -> None:
     assert all(np.array_equal(found, alone.own(alone.seen(p))) for found, p in zip(together, pieces, strict=True))
 
 
-@pytest.mark.parametrize(("highest", "white"), [(0, 255), (255, 255), (256, 511), (1000, 1023), (1024, 2047), (32767, 32767), (32768, 65535), (65535, 65535)])  # fmt: skip
+WHITES = {0: 255, 255: 255, 256: 511, 1000: 1023, 1024: 2047, 32767: 32767, 32768: 65535, 65535: 65535}
+
+
+@pytest.mark.parametrize(("highest", "white"), WHITES.items())
 def test_white_is_the_greatest_value_of_as_many_bits_as_are_used(highest: int, white: int) -> None:
     assert white_of(highest) == white
 
