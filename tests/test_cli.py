@@ -732,7 +732,8 @@ def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workpla
     assert summary["interrupted"]
     done = sorted(item["name"] for item in items)
     assert {item["status"] for item in items} == {"restored"} and summary["not_done"] == 20 - len(done)
-    assert done[:3] == names[:3] and len(done) <= 3 + 8  # what is in flight with one core and one reader
+    # Two before, the third if it was handed to the lane, and one or two behind it: not what was only read.
+    assert 2 <= len(done) <= 5 and done == names[: len(done)]
     assert written(work) == done
     for name in done:
         assert pixels(work.out / name).shape == (40, 48, 3)
