@@ -721,9 +721,9 @@ def test_130_ctrl_c_once_finishes_what_is_in_flight_and_reports_it(work: Workpla
         work.pair(name, hole=ONE_BATCH)
     with started(work, pconv, "--progress", "json", stderr=subprocess.PIPE, helped=helped) as process:
         assert process.stderr is not None
-        items = 0
-        while items < 3:  # the third has been read: its batch waits, or soon will
-            items += json.loads(process.stderr.readline())["event"] == "item_started"
+        batches = 0
+        while batches < 2:  # the third waits, or soon will
+            batches += json.loads(process.stderr.readline())["event"] == "tiles_done"
         process.send_signal(signal.SIGINT)
         (work.root / "go-on").touch()
         out, err = process.communicate()
