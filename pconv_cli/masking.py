@@ -39,7 +39,7 @@ from pconv_cli.images import (
     read_picture,
     why_unreadable,
 )
-from pconv_cli.jobs import Job, JobList, find_jobs
+from pconv_cli.jobs import Job, JobList, among, find_jobs
 from pconv_cli.layers import Layer, layers, ranged_by
 from pconv_cli.marks import FORMS, Mark, Unmarked
 from pconv_cli.marks import parse as parse_mark
@@ -223,7 +223,8 @@ def plan(source: Path, protect: Path | None, output: str, settings: MaskSettings
         settings: How.
 
     Raises:
-        UsageError: If settings or names make no sense, or OpenCV is needed and not there.
+        UsageError: If settings or names make no sense, nothing is there to protect by, OUT holds pictures of IN, or
+            OpenCV is needed and not there.
         NothingToDo: If there is no picture.
     """
     if settings.max_area is not None and settings.max_area < settings.min_area:
@@ -232,7 +233,19 @@ def plan(source: Path, protect: Path | None, output: str, settings: MaskSettings
         opencv()
     named = not source.is_dir() and Path(output).suffix.lower() in MASK_SUFFIXES
     suffix = None if named else SUFFIX
-    return find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=suffix, full_names=True)
+    todo = find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=suffix, full_names=True)
+    if protect is not None and not todo.masks:
+        raise UsageError(f"--protect {protect}: holds no masks, so nothing would be protected: check the path")
+    left = among(source, Path(output), READ_SUFFIXES, [] if protect is None else [protect])
+    masks = {os.path.realpath(job.output) for job in todo.jobs}
+    others = [path for path in left if os.path.realpath(path) not in masks]
+    if others and len(others) == len(left):  # masks have no journal: an earlier run is known by their names
+        pictures = f"{others[0]} and {len(others) - 1} more would" if len(others) > 1 else f"{others[0]} would"
+        raise UsageError(
+            f"{output}: lies inside {source} and holds pictures, none of which is a mask of another: {pictures} be "
+            "left out; choose another OUT"
+        )
+    return replace(todo, in_output=len(others))
 
 
 def make(
@@ -262,6 +275,13 @@ def make(
     emit(MasksStarted(len(todo.jobs), settings.how))
     if todo.left_out:
         emit(Notice(todo.left_out))
+    if todo.in_output:
+        emit(Notice(f"left out, for they lie in OUT and are no masks of the pictures: {todo.in_output} pictures"))
+    if todo.unused:
+        emit(Notice(todo.unused))
+    if bare := sum(job.mask is None for job in todo.jobs) if todo.masks else 0:
+        pictures = f"{bare} of {len(todo.jobs)} pictures" if len(todo.jobs) > 1 else "the picture"
+        emit(Notice(f"nothing is protected in {pictures}: no mask of --protect pairs with it"))
     budget = Budget(_IN_FLIGHT)
 
     def one(job: Job) -> MaskReport:

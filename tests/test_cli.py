@@ -227,6 +227,34 @@ def test_2_where_a_result_would_fall_on_its_picture(work: Workplace, pconv: Pcon
     assert len(pconv.error_lines) == 1 and source.read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["restore", "check", "--watch"])
+def test_2_where_out_lies_inside_in_and_holds_pictures_that_no_run_has_written(
+    work: Workplace, pconv: Pconv, command: str
+) -> None:
+    work.pair("a.png")
+    work.pair("2019/b.png")
+    taken = work.pictures / "2019"
+    line = pconv.line(*(["--watch"] if command == "--watch" else []), out=taken)
+    assert pconv(*(["check", *line[1:4]] if command == "check" else line)) == 2
+    (told,) = pconv.error_lines
+    assert str(taken / "b.png") in told and "choose another OUT" in told
+    assert [path.name for path in taken.iterdir()] == ["b.png"]
+
+
+def test_out_inside_in_is_no_trouble_once_a_run_has_noted_what_it_holds(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    out, more = work.pictures / "out", work.pictures / "more"
+    assert pconv.restore(out=out) == 0
+    assert pconv.restore("--resume", out=out) == 0
+    assert pconv("check", *pconv.line(out=out)[1:4], "--resume", "--weights", "none") == 0
+    listed = work.root / "list.csv"
+    places = (work.pictures / "a.png", work.masks / "a.png", more / "deep" / "b.png")
+    listed.write_text("image,mask,out\n" + ",".join(map(str, places)) + "\n")
+    assert pconv("restore", "--manifest", str(listed), "--weights", "none", "--device", "cpu") == 0
+    shutil.rmtree(out)
+    assert pconv.restore(out=more) == 0
+
+
 def test_3_for_a_folder_without_pictures(work: Workplace, pconv: Pconv) -> None:
     (work.pictures / "notes.txt").write_text("nothing to see")
     assert pconv.restore() == 3

@@ -287,6 +287,46 @@ def test_dilate_grows_and_protect_keeps_clear(work: Workplace, pconv: Pconv) -> 
     assert np.array_equal(other, expected), "a picture without a mask of its own is not protected"
 
 
+def test_what_protects_nothing_is_told(work: Workplace, pconv: Pconv) -> None:
+    one = damaged(work.pictures / "a.png")
+    damaged(work.pictures / "b.png")
+    line_ = ("mask", work.pictures, work.out, "--detect", "dust", "--overwrite", "--protect", work.masks)
+    for name in ("a.png", "c.png", "d.png"):
+        work.mask(name, box(320, 240, 0, 0, 9, 9))
+    assert pconv(*line_) == 0
+    assert f"{work.masks / 'c.png'} and 1 more: no picture pairs with it, so not used" in pconv.err
+    assert "nothing is protected in 1 of 2 pictures" in pconv.err
+    (work.masks / "a.png").unlink()
+    assert pconv(*line_) == 0 and "nothing is protected in 2 of 2 pictures" in pconv.err
+    assert pconv("mask", one, work.root / "m.png", "--protect", work.masks) == 0
+    assert "nothing is protected in the picture" in pconv.err
+    work.mask("b.png", box(320, 240, 0, 0, 9, 9))
+    work.mask("a.png", box(320, 240, 0, 0, 9, 9))
+    assert pconv(*line_) == 0 and "nothing is protected" not in pconv.err
+    empty = work.root / "empty"
+    empty.mkdir()
+    (empty / "read me.txt").write_text("no mask")
+    for source, target in ((work.pictures, work.root / "no"), (one, work.root / "no.png")):
+        assert pconv("mask", source, target, "--protect", empty) == 2
+        assert f"--protect {empty}" in pconv.err and not target.exists()
+
+
+def test_out_inside_in_holds_masks_and_no_pictures_of_it(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "2019" / "b.png")
+    damaged(work.pictures / "2019" / "c.png")
+    taken = work.pictures / "2019"
+    assert pconv("mask", work.pictures, taken) == 2
+    assert f"{taken / 'b.png'} and 1 more" in pconv.err and "choose another OUT" in pconv.err
+    assert files(work.pictures) == ["2019/b.png", "2019/c.png", "a.png"]
+    masks = work.pictures / "found"
+    assert pconv("mask", work.pictures, masks) == 0
+    assert pconv("mask", work.pictures, masks, "--resume") == 0 and "left out" not in pconv.err
+    (taken / "c.png").unlink()
+    assert pconv("mask", work.pictures, masks, "--resume") == 0
+    assert "they lie in OUT and are no masks of the pictures: 1" in pconv.err
+
+
 def test_overlays_show_the_damage_in_a_colour_of_its_own(work: Workplace, pconv: Pconv) -> None:
     one = damaged(work.pictures / "sub" / "a.jpg", quality=95)
     assert pconv("mask", work.pictures, work.out, "--overlay", work.root / "seen") == 0

@@ -212,7 +212,8 @@ def command(
                 look = watching.watched(Path(pipes.source), masks, pipes.output, settings)
                 todo = JobList((), (), {}, Path(pipes.output))
             else:
-                todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
+                away = stage.holds(Path(out))
+                todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings, elsewhere=away)
         else:
             to = base(paths or [])
             listed = staged(rows(manifest), stage)
