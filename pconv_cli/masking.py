@@ -400,12 +400,14 @@ def _found(picture: Picture, settings: MaskSettings, notices: list[str]) -> Dama
             colours = picture.rgb()
             return find_in_rows(lambda top, bottom: colours[top:bottom], size, settings.detect)
         if isinstance(origin, Infrared):
+            if picture.format != "TIFF":
+                raise Unmarked(f"is a {picture.format}, and infrared is a channel of a TIFF: scan it as RGBI")
             channel = _channel(picture.channels, origin, picture.layers[0].channels)
             colours = picture.rgb()
             found = infrared.find(
                 lambda top, bottom: (colours[top:bottom], channel[top:bottom]), size, settings.detect.sensitivity
             )
-            notices += _moved(found)
+            notices += [*_moved(found), *_alpha(origin, picture.channels.shape[2], picture.alpha)]
             return found.damage
         origin.refuse_colours([layer.channels for layer in picture.layers], picture.pixels.dtype)
         return Damage.of(
@@ -487,7 +489,7 @@ class _InStrips:
                     return self._seen(pixels), _channel(pixels, origin, self._first.channels)
 
                 found = infrared.find(both, size, settings.detect.sensitivity)
-                notices += _moved(found)
+                notices += [*_moved(found), *_alpha(origin, source.bands, source.alpha)]
                 return found.damage
             origin.refuse_colours(source.layers, source.dtype)
             return Damage.of_strips(self._marked(origin), source.width)
@@ -579,6 +581,12 @@ def _channel(pixels: NDArray[Any], origin: Infrared, colours: tuple[int, ...]) -
 def _moved(found: infrared.Found) -> list[str]:
     across, down = found.shift
     return [f"infrared lies {across:+d}, {down:+d} pixels beside the colours: moved"] if across or down else []
+
+
+def _alpha(origin: Infrared, bands: int, alpha: int | None) -> list[str]:
+    """Some scanners' programs call infrared alpha; what is transparency in truth would be taken for dust."""
+    band = origin.band or bands
+    return [f"channel {band} is tagged as alpha in the file: taken for infrared"] if band - 1 == alpha else []
 
 
 def _limited(damage: Damage, settings: MaskSettings) -> tuple[Damage, int]:

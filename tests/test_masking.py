@@ -423,7 +423,7 @@ def test_a_picture_without_the_mark_fails_with_the_way_out(work: Workplace, pcon
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("kind", ["uint16", "uint8"])
 def test_infrared_is_the_fourth_channel_whatever_the_file_calls_it(
-    work: Workplace, pconv: Pconv, alpha: bool, kind: str
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, alpha: bool, kind: str
 ) -> None:
     colours, channel, hole = scan((2, -1))
     rgbi = np.dstack([colours.astype(np.uint16) * 257, channel])
@@ -433,7 +433,21 @@ def test_infrared_is_the_fourth_channel_whatever_the_file_calls_it(
         assert pconv("mask", work.pictures, work.out, "--overwrite", "--from", option, "--json") == 0
         precision, recall = overlap(white(work.out / "scan.png"), hole)
         assert precision == 1 and recall == 1
-        assert "+2, -1" in pconv.documents[0]["notices"][0]
+        notices = pconv.documents[0]["notices"]
+        assert "+2, -1" in notices[0] and len(notices) == 1 + alpha
+        assert not alpha or "channel 4 is tagged as alpha" in notices[1]
+        monkeypatch.setattr(masking, "IN_STRIPS", 0)
+        assert pconv("mask", work.pictures, work.out, "--overwrite", "--from", option, "--json") == 0
+        assert pconv.documents[0]["notices"] == notices
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_alpha_of_what_is_no_tiff_is_not_taken_for_infrared(work: Workplace, pconv: Pconv, name: str) -> None:
+    work.picture(name, "RGBA")
+    for option in ("infrared", "infrared=4"):
+        assert pconv("mask", work.pictures, work.out, "--from", option) == 1
+        assert "infrared is a channel of a TIFF" in pconv.err and files(work.out) == []
 
 
 # ---------------------------------------------------------------- strips
