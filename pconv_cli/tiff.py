@@ -133,7 +133,7 @@ class Source:
 
     @property
     def stale(self) -> tuple[str, ...]:
-        """What goes on showing the damage in a patched copy: of previews GDAL makes those anew that are overviews to it.
+        """What goes on showing the damage in a patched copy: previews that GDAL does not make anew as overviews.
 
         Raises:
             ItemError: The file is damaged there, or gone.
