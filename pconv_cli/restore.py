@@ -15,7 +15,7 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
@@ -160,9 +160,21 @@ def refuse_unpaired(todo: JobList, settings: RestoreSettings) -> None:
 
 
 def _may_replace_list(settings: RestoreSettings) -> bool:
-    """Whether what may stand where failures are to be listed may go: a run that goes on makes its list anew."""
+    """Whether what may stand where failures are to be listed may go.
+
+    A run that goes on makes its list anew, and one of a list of failures that list.
+    """
     assert settings.failed_list is not None
-    return settings.overwrite or (settings.resume and manifest.is_of_failures(settings.failed_list))
+    again = settings.resume or _renews_list(settings)
+    return settings.overwrite or (again and manifest.is_of_failures(settings.failed_list))
+
+
+def _renews_list(settings: RestoreSettings) -> bool:
+    """Whether failures are to be listed in the very list of the run."""
+    with suppress(OSError):
+        if settings.failed_list is not None and settings.listed_by is not None:
+            return settings.failed_list.samefile(settings.listed_by)
+    return False
 
 
 def restore(
@@ -231,8 +243,10 @@ def restore(
         if journal is not None:
             stack.enter_context(journal)
         if settings.failed_list is not None:
-            again = _may_replace_list(settings)
-            stack.callback(_list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again)
+            again, renews = _may_replace_list(settings), _renews_list(settings)
+            stack.callback(
+                _list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again, whole=renews
+            )
         outcomes = begin(signature, journal)
         for some in [todo.jobs] if arrivals is None else arrivals:
             jobs |= {job.output: job for job in some}
@@ -499,16 +513,25 @@ def _clean_up(jobs: Sequence[Job], journal: Journal) -> None:
 
 
 def _list_failed(
-    jobs: Iterable[Job], reports: Mapping[Path, ItemReport], stage: Stage, target: Path, *, overwrite: bool
+    jobs: Collection[Job],
+    reports: Mapping[Path, ItemReport],
+    stage: Stage,
+    target: Path,
+    *,
+    overwrite: bool,
+    whole: bool,
 ) -> None:
-    failed = [(job, reports[job.output]) for job in jobs if job.output in reports]
+    """List what has failed; where the list of the run is replaced, `whole`, what was not begun stays in it."""
+    reasons = {output: report.reason for output, report in reports.items() if report.status == "failed"}
+    if whole:
+        reasons |= {job.output: "not begun" for job in jobs if job.output not in reports}
     rows = [
         {
             "image": stage.shown(str(job.image)), "mask": stage.shown(str(job.mask or job.wanted or "")) or None,
-            "out": stage.shown(str(job.output)), "reason": report.reason,
+            "out": stage.shown(str(job.output)), "reason": reasons[job.output],
         }
-        for job, report in failed
-        if report.status == "failed"
+        for job in jobs
+        if job.output in reasons
     ]  # fmt: skip
     manifest.write(rows, target, overwrite=overwrite)
 

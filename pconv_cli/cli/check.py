@@ -43,7 +43,7 @@ from pconv_cli.cli.options import (
     rows,
     staged,
 )
-from pconv_cli.cli.text import ProgressMode, one_line
+from pconv_cli.cli.text import ProgressMode, one_line, wrong_number
 from pconv_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def command(
             with_masks = mask_from is None and detect is None
             names = ["IN", "MASKS", "[OUT]"] if with_masks else ["IN", "[OUT]"]
             if not len(names) - 1 <= len(given) <= len(names):
-                raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
+                raise UsageError(f"{wrong_number(given, ' '.join(names))}; see pconv check --help")
             writes = len(given) == len(names)
             if resume and not writes:
                 raise UsageError("--resume: what is done stands in OUT: give it, too")
