@@ -207,6 +207,24 @@ def exif_block(tags: Tags) -> bytes:
     return b"II*\0\x08\0\0\0" + _pack_directory(chosen, 8) if chosen else b""
 
 
+def thumbnail_in(exif: bytes) -> slice | None:
+    """Where in an EXIF block its thumbnail lies, a JPEG; None where there is none."""
+    order = {b"II": "<", b"MM": ">"}.get(exif[:2], "<")
+    found: dict[int, int] = {}
+    try:
+        (first,) = struct.unpack_from(order + "L", exif, 4)
+        (count,) = struct.unpack_from(order + "H", exif, first)
+        (second,) = struct.unpack_from(order + "L", exif, first + 2 + 12 * count)
+        (count,) = struct.unpack_from(order + "H", exif, second)
+        for at in range(second + 2, second + 2 + 12 * count, 12):
+            tag, kind = struct.unpack_from(order + "HH", exif, at)
+            (found[tag],) = struct.unpack_from(order + ("H" if kind == _SHORT else "L"), exif, at + 8)
+        place = slice(found[513], found[513] + found[514])
+    except (struct.error, KeyError):
+        return None
+    return place if second and place.stop <= len(exif) and exif[place][:2] == b"\xff\xd8" else None
+
+
 def graft_tags(stream: BinaryIO, tags: Tags) -> None:
     """Add tags to the first directory of a TIFF file that stands written, as raw bytes.
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import struct
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import IO, TypeAlias
@@ -20,6 +20,7 @@ from numpy.typing import NDArray
 Value: TypeAlias = tuple[int, int, bytes]  # type, count, and bytes in the file's own order
 
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8, 13: 4, 16: 8, 17: 8, 18: 8}
+_REDUCED, _MASK = 1, 4  # what a page is, in tag 254
 _MOST = 0xFFFF  # tags in a directory; GDAL takes no more either
 _LETTERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
 # How the pixels of one file lie in it: another file has its own way.
@@ -32,7 +33,7 @@ _POINTERS = {330: "embedded previews", 34665: "EXIF", 34853: "GPS", 37724: "Phot
 
 @dataclass(frozen=True)
 class Directory:
-    """The first directory of a TIFF file.
+    """The first directory of a TIFF file, or one that it leads to.
 
     Attributes:
         path: The file.
@@ -60,8 +61,14 @@ class Directory:
             head = stream.read(16)
             order = "<" if head[:2] == b"II" else ">"
             big = head[2:4] in (b"+\0", b"\0+")
-            counter, word, size = ("Q", "Q", 20) if big else ("H", "L", 12)
-            stream.seek(struct.unpack_from(order + word, head, 8 if big else 4)[0])
+            (at,) = struct.unpack_from(order + ("Q" if big else "L"), head, 8 if big else 4)
+        return cls._at(path, order, big, at)
+
+    @classmethod
+    def _at(cls, path: Path, order: str, big: bool, at: int) -> Directory:
+        counter, word, size = ("Q", "Q", 20) if big else ("H", "L", 12)
+        with path.open("rb") as stream, _whole_or_damaged():
+            stream.seek(at)
             (count,) = struct.unpack(order + counter, stream.read(struct.calcsize(order + counter)))
             if count > _MOST:
                 raise OverflowError
@@ -72,6 +79,32 @@ class Directory:
             (tag,) = struct.unpack_from(order + "H", table, at)
             entries.setdefault(tag, table[at + 2 : at + size])
         return cls(path, order, big, entries, following)
+
+    def previews(self) -> Iterator[Directory]:
+        """Directories of smaller views of the picture: pages that follow and say that they are, and all below this one.
+
+        Masks are none. What is damaged is passed over.
+        """
+        at, seen = self.following, set[int]()
+        with suppress(ValueError):
+            while at and at not in seen:
+                seen.add(at)
+                page = self._at(self.path, self.order, self.big, at)
+                if not page.number(254, 0) & _REDUCED:
+                    break
+                if not page.number(254, 0) & _MASK:
+                    yield page
+                at = page.following
+        for at in self.numbers(330) if 330 in self.entries else ():
+            with suppress(ValueError):
+                below = self._at(self.path, self.order, self.big, at)
+                if not below.number(254, 0) & _MASK:
+                    yield below
+
+    def is_view_of(self, other: Directory) -> bool:
+        """Whether it says that it is a smaller view, of as many values a pixel as another has, and of the same type."""
+        types = [(tiff.number(277, 1), tiff.number(258, 1), tiff.number(339, 1)) for tiff in (self, other)]
+        return bool(self.number(254, 0) & _REDUCED) and types[0] == types[1]
 
     def value(self, tag: int, most: int = 2**20) -> Value:
         """A tag's value; of a long one only the first `most` bytes, and no more than there are.

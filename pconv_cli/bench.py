@@ -71,6 +71,7 @@ class RestoreSettings(Settings):
         resume: Leave out what an earlier run has done, from the same content, with the same settings and weights.
         max_failures: How many pictures may fail before no other is begun; None: any number.
         failed_list: Where to list the pictures that failed, as a manifest.
+        listed_by: The manifest that all pictures come from, which such a list may replace if it is one itself.
         max_megapixels: Pictures and masks larger than that are refused; 0: none are.
         detect: What is found by what it looks like; None: damage is marked.
         save_masks: A folder for what was detected, as masks.
@@ -80,6 +81,7 @@ class RestoreSettings(Settings):
     resume: bool = False
     max_failures: int | None = None
     failed_list: Path | None = None
+    listed_by: Path | None = None
     max_megapixels: float = 1000
     detect: Detect | None = None
     save_masks: Path | None = None

@@ -31,7 +31,7 @@ _GAP = 512  # columns without damage that are worth jumping over
 
 def folders(settings: Settings) -> list[Path]:
     """Where maps are to be saved."""
-    return [folder for folder in (settings.save_filled, settings.save_confidence) if folder is not None]
+    return [folder for _, folder in _options(settings)]
 
 
 def check(settings: Settings) -> None:
@@ -40,8 +40,8 @@ def check(settings: Settings) -> None:
     Raises:
         UsageError: They cannot.
     """
-    for option, folder in (("--save-filled", settings.save_filled), ("--save-confidence", settings.save_confidence)):
-        if folder is not None and folder.exists() and not folder.is_dir():
+    for option, folder in _options(settings):
+        if folder.exists() and not folder.is_dir():
             raise UsageError(f"{option} {folder}: is a file: give a folder")
     filled, confidence = settings.save_filled, settings.save_confidence
     if filled is not None and confidence is not None and os.path.realpath(filled) == os.path.realpath(confidence):
@@ -56,17 +56,22 @@ def prepare(settings: Settings) -> None:
     Raises:
         OutputError: They cannot.
     """
-    for folder in folders(settings):
-        _prepare(folder)
+    for option, folder in _options(settings):
+        _prepare(option, folder)
 
 
-def _prepare(folder: Path) -> None:
+def _options(settings: Settings) -> list[tuple[str, Path]]:
+    both = ("--save-filled", settings.save_filled), ("--save-confidence", settings.save_confidence)
+    return [(option, folder) for option, folder in both if folder is not None]
+
+
+def _prepare(option: str, folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
         files.refuse_unwritable(folder)
     except OSError as error:
         why = error.strerror or error
-        raise OutputError(f"{folder}: cannot write there ({why}); choose another folder for maps") from error
+        raise OutputError(f"{option} {folder}: cannot write there ({why}); choose another folder") from error
 
 
 # ---------------------------------------------------------------- maps

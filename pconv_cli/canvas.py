@@ -173,7 +173,8 @@ class Canvas:
                         "if the damage is what that marks, leave out the mask: it is filled and shown then"
                     )
                 if written:
-                    self._rebuild_overviews(part, notices)
+                    notices += () if why else source.stale
+                    self._rebuild_overviews(part, notices, patched=not why)
                 if xmp is not None:
                     graft(part, {XMP: (1, len(xmp), xmp)})
                 with ThreadPoolExecutor(1, "flush") as pool:
@@ -344,13 +345,16 @@ class Canvas:
         notices.append(kind(f"written anew as a deflate TIFF, because {why}{losses}"))
         return written
 
-    def _rebuild_overviews(self, part: Path, notices: list[str]) -> None:
+    def _rebuild_overviews(self, part: Path, notices: list[str], *, patched: bool) -> None:
         """Smaller views inside the file still show the damage: make them again."""
         source = self._source
         with source.raster() as raster:
             own = raster.driver == "GTiff" and not any(name.endswith(".ovr") for name in raster.files[1:])
             factors = raster.overviews(1) if own else []
-        if not factors:
+            tiff = source.tiff if patched else None
+            # GDAL passes over those that are of another type.
+            alike = tiff is None or any(view.is_view_of(tiff) for view in tiff.previews())
+        if not factors or not alike:
             return
         with _gdal.reading(source.path), closing(_gdal.open(source.path, raw=source.raw, OVERVIEW_LEVEL=0)) as raster:
             name = raster.tags(1).get("RESAMPLING", "")

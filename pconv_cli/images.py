@@ -290,6 +290,13 @@ def _opened(path: Path) -> Iterator[tuple[Image.Image, BinaryIO]]:
         yield image, stream
 
 
+def colours_of(jpeg: bytes) -> NDArray[np.uint8] | None:
+    """The colours of a JPEG in memory, (h, w, 3); None where it cannot be read."""
+    with suppress(Exception), quietly():  # a damaged one can make a decoder raise anything
+        return _pixels(Image.open(io.BytesIO(jpeg), formats=("JPEG",)), "RGB")
+    return None
+
+
 def _pixels(image: Image.Image, mode: str = "") -> NDArray[Any]:
     """Decode, after a conversion if `mode` is given."""
     pixels = np.ascontiguousarray(np.asarray(image.convert(mode) if mode else image))

@@ -69,6 +69,8 @@ class JobList:
         home: The folder that holds all results; of the first of them where a list spreads them too far for that.
         unused_masks: Files in the masks folder that no picture uses; always empty where IN is a single file.
         skipped: How many files in IN are no pictures, by suffix (hidden ones are not counted).
+        masks: How many files there are in the masks folder.
+        in_output: How many pictures lie in an OUT inside IN, where none are looked for, besides results.
     """
 
     jobs: tuple[Job, ...]
@@ -76,6 +78,14 @@ class JobList:
     skipped: Mapping[str, int]
     home: Path
     several: bool = True
+    masks: int = 0
+    in_output: int = 0
+
+    @property
+    def unused(self) -> str:
+        """What there is to say of masks that no picture uses; empty where there is none."""
+        more = f" and {len(self.unused_masks) - 1} more" if len(self.unused_masks) > 1 else ""
+        return f"{self.unused_masks[0]}{more}: no picture pairs with it, so not used" if self.unused_masks else ""
 
     @property
     def left_out(self) -> str:
@@ -196,7 +206,27 @@ def find_jobs(
     used = {mask.path for mask in pairs if mask}
     unused = tuple(mask.path for mask in found if mask.path not in used) if source_is_folder else ()
     home = targets[0].parent if targets[0] == Path(output) else Path(output)
-    return JobList(jobs, unused, skipped, home, source_is_folder)
+    return JobList(jobs, unused, skipped, home, source_is_folder, len(found))
+
+
+def among(source: Path, output: Path, suffixes: frozenset[str], apart: Sequence[Path] = ()) -> tuple[Path, ...]:
+    """Pictures in a folder for results that lies inside IN, where `find_jobs` looks for none.
+
+    Args:
+        source: IN.
+        output: The folder for results.
+        suffixes: As in `find_jobs`.
+        apart: Folders for masks and the like, which are not looked into.
+
+    Raises:
+        UsageError: A folder cannot be opened.
+    """
+    outer, inner = _real(source), _real(output)
+    if not (source.is_dir() and inner.is_dir() and inner.is_relative_to(outer)):
+        return ()
+    if any(part.startswith(".") for part in inner.relative_to(outer).parts):  # nor would any be looked for otherwise
+        return ()
+    return tuple(file.path for file in _search(output, [_real(path) for path in apart], suffixes)[0])
 
 
 def listed_jobs(

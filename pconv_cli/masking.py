@@ -39,7 +39,7 @@ from pconv_cli.images import (
     read_picture,
     why_unreadable,
 )
-from pconv_cli.jobs import Job, JobList, find_jobs
+from pconv_cli.jobs import Job, JobList, among, find_jobs
 from pconv_cli.layers import Layer, layers, ranged_by
 from pconv_cli.marks import FORMS, Mark, Unmarked
 from pconv_cli.marks import parse as parse_mark
@@ -223,7 +223,8 @@ def plan(source: Path, protect: Path | None, output: str, settings: MaskSettings
         settings: How.
 
     Raises:
-        UsageError: If settings or names make no sense, or OpenCV is needed and not there.
+        UsageError: If settings or names make no sense, nothing is there to protect by, OUT holds pictures of IN, or
+            OpenCV is needed and not there.
         NothingToDo: If there is no picture.
     """
     if settings.max_area is not None and settings.max_area < settings.min_area:
@@ -232,7 +233,19 @@ def plan(source: Path, protect: Path | None, output: str, settings: MaskSettings
         opencv()
     named = not source.is_dir() and Path(output).suffix.lower() in MASK_SUFFIXES
     suffix = None if named else SUFFIX
-    return find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=suffix, full_names=True)
+    todo = find_jobs(source, protect, output, suffixes=READ_SUFFIXES, out_suffix=suffix, full_names=True)
+    if protect is not None and not todo.masks:
+        raise UsageError(f"--protect {protect}: holds no masks, so nothing would be protected: check the path")
+    left = among(source, Path(output), READ_SUFFIXES, [] if protect is None else [protect])
+    masks = {os.path.realpath(job.output) for job in todo.jobs}
+    others = [path for path in left if os.path.realpath(path) not in masks]
+    if others and len(others) == len(left):  # masks have no journal: an earlier run is known by their names
+        pictures = f"{others[0]} and {len(others) - 1} more would" if len(others) > 1 else f"{others[0]} would"
+        raise UsageError(
+            f"{output}: lies inside {source} and holds pictures, none of which is a mask of another: {pictures} be "
+            "left out; choose another OUT"
+        )
+    return replace(todo, in_output=len(others))
 
 
 def make(
@@ -262,6 +275,13 @@ def make(
     emit(MasksStarted(len(todo.jobs), settings.how))
     if todo.left_out:
         emit(Notice(todo.left_out))
+    if todo.in_output:
+        emit(Notice(f"left out, for they lie in OUT and are no masks of the pictures: {todo.in_output} pictures"))
+    if todo.unused:
+        emit(Notice(todo.unused))
+    if bare := sum(job.mask is None for job in todo.jobs) if todo.masks else 0:
+        pictures = f"{bare} of {len(todo.jobs)} pictures" if len(todo.jobs) > 1 else "the picture"
+        emit(Notice(f"nothing is protected in {pictures}: no mask of --protect pairs with it"))
     budget = Budget(_IN_FLIGHT)
 
     def one(job: Job) -> MaskReport:
@@ -380,12 +400,14 @@ def _found(picture: Picture, settings: MaskSettings, notices: list[str]) -> Dama
             colours = picture.rgb()
             return find_in_rows(lambda top, bottom: colours[top:bottom], size, settings.detect)
         if isinstance(origin, Infrared):
+            if picture.format != "TIFF":
+                raise Unmarked(f"is a {picture.format}, and infrared is a channel of a TIFF: scan it as RGBI")
             channel = _channel(picture.channels, origin, picture.layers[0].channels)
             colours = picture.rgb()
             found = infrared.find(
                 lambda top, bottom: (colours[top:bottom], channel[top:bottom]), size, settings.detect.sensitivity
             )
-            notices += _moved(found)
+            notices += [*_moved(found), *_alpha(origin, picture.channels.shape[2], picture.alpha)]
             return found.damage
         origin.refuse_colours([layer.channels for layer in picture.layers], picture.pixels.dtype)
         return Damage.of(
@@ -467,7 +489,7 @@ class _InStrips:
                     return self._seen(pixels), _channel(pixels, origin, self._first.channels)
 
                 found = infrared.find(both, size, settings.detect.sensitivity)
-                notices += _moved(found)
+                notices += [*_moved(found), *_alpha(origin, source.bands, source.alpha)]
                 return found.damage
             origin.refuse_colours(source.layers, source.dtype)
             return Damage.of_strips(self._marked(origin), source.width)
@@ -559,6 +581,12 @@ def _channel(pixels: NDArray[Any], origin: Infrared, colours: tuple[int, ...]) -
 def _moved(found: infrared.Found) -> list[str]:
     across, down = found.shift
     return [f"infrared lies {across:+d}, {down:+d} pixels beside the colours: moved"] if across or down else []
+
+
+def _alpha(origin: Infrared, bands: int, alpha: int | None) -> list[str]:
+    """Some scanners' programs call infrared alpha; what is transparency in truth would be taken for dust."""
+    band = origin.band or bands
+    return [f"channel {band} is tagged as alpha in the file: taken for infrared"] if band - 1 == alpha else []
 
 
 def _limited(damage: Damage, settings: MaskSettings) -> tuple[Damage, int]:

@@ -15,10 +15,10 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from functools import partial
+from functools import cache, partial
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +43,7 @@ from pconv_cli.events import (
 )
 from pconv_cli.filling import Piece, Shape
 from pconv_cli.images import FORMATS, READ_SUFFIXES
-from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs, with_maps
+from pconv_cli.jobs import Job, JobList, among, find_jobs, listed_jobs, with_maps
 from pconv_cli.journal import NAME, Journal, Signature, sweep
 from pconv_cli.layers import View
 from pconv_cli.pipeline import NICENESS, Limits, Outcome, Stages, Turn, run
@@ -56,7 +56,15 @@ WORTH_HELPERS, WORTH_HELPERS_OF_A_GPU = 256, 64
 """Pictures of a run from which on processes read and write them, computing on a CPU or on GPUs."""
 
 
-def plan(source: Path, masks: Path | None, output: str, settings: RestoreSettings, own: Sequence[Path] = ()) -> JobList:
+def plan(
+    source: Path,
+    masks: Path | None,
+    output: str,
+    settings: RestoreSettings,
+    own: Sequence[Path] = (),
+    *,
+    elsewhere: bool = False,
+) -> JobList:
     """Pair pictures with masks and refuse what cannot work, before any work starts.
 
     Args:
@@ -65,16 +73,40 @@ def plan(source: Path, masks: Path | None, output: str, settings: RestoreSetting
         output: A folder or, for a single picture, a file.
         settings: How.
         own: As in `find_jobs`.
+        elsewhere: Whether OUT is not on this machine: results are noted one by one there, in no journal.
 
     Raises:
-        UsageError: If settings or pairing make no sense.
+        UsageError: If settings or pairing make no sense, or OUT holds pictures of IN.
         NothingToDo: If there is no picture.
         OutputError: If OUT cannot be a folder.
     """
     apart, suffix = beside.folders(settings), _check(settings)
     apart += [] if settings.save_masks is None else [settings.save_masks]
+    if not elsewhere:
+        _refuse_among(source, Path(output), [*apart, *([] if masks is None else [masks])])
     todo = find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart, own=own)
     return with_maps(todo, settings.save_filled, settings.save_confidence, settings.save_masks)
+
+
+def _refuse_among(source: Path, output: Path, apart: Sequence[Path]) -> None:
+    """Make sure that OUT, if it lies inside IN, holds results: other pictures would be left out without a word.
+
+    Raises:
+        UsageError: It holds pictures, and no journal of a run that has written some.
+    """
+
+    @cache
+    def noted(folder: Path) -> bool:  # a list may have had a folder inside for its home
+        return os.path.lexists(folder / NAME) or (folder != output and noted(folder.parent))
+
+    if noted(output):
+        return
+    if found := [path for path in among(source, output, READ_SUFFIXES, apart) if not noted(path.parent)]:
+        pictures = f"{found[0]} and {len(found) - 1} more would" if len(found) > 1 else f"{found[0]} would"
+        raise UsageError(
+            f"{output}: lies inside {source} and holds pictures that no earlier run has noted as its own: {pictures} "
+            "be left out; choose another OUT"
+        )
 
 
 def plan_listed(rows: Sequence[manifest.Row], output: str | None, settings: RestoreSettings) -> JobList:
@@ -128,9 +160,21 @@ def refuse_unpaired(todo: JobList, settings: RestoreSettings) -> None:
 
 
 def _may_replace_list(settings: RestoreSettings) -> bool:
-    """Whether what may stand where failures are to be listed may go: a run that goes on makes its list anew."""
+    """Whether what may stand where failures are to be listed may go.
+
+    A run that goes on makes its list anew, and one of a list of failures that list.
+    """
     assert settings.failed_list is not None
-    return settings.overwrite or (settings.resume and manifest.is_of_failures(settings.failed_list))
+    again = settings.resume or _renews_list(settings)
+    return settings.overwrite or (again and manifest.is_of_failures(settings.failed_list))
+
+
+def _renews_list(settings: RestoreSettings) -> bool:
+    """Whether failures are to be listed in the very list of the run."""
+    with suppress(OSError):
+        if settings.failed_list is not None and settings.listed_by is not None:
+            return settings.failed_list.samefile(settings.listed_by)
+    return False
 
 
 def restore(
@@ -199,8 +243,10 @@ def restore(
         if journal is not None:
             stack.enter_context(journal)
         if settings.failed_list is not None:
-            again = _may_replace_list(settings)
-            stack.callback(_list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again)
+            again, renews = _may_replace_list(settings), _renews_list(settings)
+            stack.callback(
+                _list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again, whole=renews
+            )
         outcomes = begin(signature, journal)
         for some in [todo.jobs] if arrivals is None else arrivals:
             jobs |= {job.output: job for job in some}
@@ -467,16 +513,25 @@ def _clean_up(jobs: Sequence[Job], journal: Journal) -> None:
 
 
 def _list_failed(
-    jobs: Iterable[Job], reports: Mapping[Path, ItemReport], stage: Stage, target: Path, *, overwrite: bool
+    jobs: Collection[Job],
+    reports: Mapping[Path, ItemReport],
+    stage: Stage,
+    target: Path,
+    *,
+    overwrite: bool,
+    whole: bool,
 ) -> None:
-    failed = [(job, reports[job.output]) for job in jobs if job.output in reports]
+    """List what has failed; where the list of the run is replaced, `whole`, what was not begun stays in it."""
+    reasons = {output: report.reason for output, report in reports.items() if report.status == "failed"}
+    if whole:
+        reasons |= {job.output: "not begun" for job in jobs if job.output not in reports}
     rows = [
         {
             "image": stage.shown(str(job.image)), "mask": stage.shown(str(job.mask or job.wanted or "")) or None,
-            "out": stage.shown(str(job.output)), "reason": report.reason,
+            "out": stage.shown(str(job.output)), "reason": reasons[job.output],
         }
-        for job, report in failed
-        if report.status == "failed"
+        for job in jobs
+        if job.output in reasons
     ]  # fmt: skip
     manifest.write(rows, target, overwrite=overwrite)
 
@@ -497,9 +552,8 @@ def _writable(todo: JobList, folder: Path | None, stage: Stage) -> None:
 def _mention_unused(todo: JobList, emit: Listener) -> None:
     if todo.left_out:
         emit(Notice(todo.left_out))
-    if todo.unused_masks:
-        more = f" and {len(todo.unused_masks) - 1} more" if len(todo.unused_masks) > 1 else ""
-        emit(Notice(f"{todo.unused_masks[0]}{more}: no picture pairs with it, so not used"))
+    if todo.unused:
+        emit(Notice(todo.unused))
 
 
 def _report(outcome: Outcome[Job, ItemReport]) -> ItemReport:

@@ -128,7 +128,22 @@ class Source:
     def lost_by_fills(self) -> tuple[str, ...]:
         """What will be lost as soon as anything is filled; `Canvas.commit` tells how much."""
         jpeg = self.in_place and self.tiff is not None and self.tiff.number(259, 1) == JPEG
-        return (Loss("JPEG-compressed: pixels in the blocks that hold damage are encoded again"),) if jpeg else ()
+        lost = (Loss("JPEG-compressed: pixels in the blocks that hold damage are encoded again"),) if jpeg else ()
+        return (*lost, *self.stale)
+
+    @property
+    def stale(self) -> tuple[str, ...]:
+        """What goes on showing the damage in a patched copy: previews that GDAL does not make anew as overviews.
+
+        Raises:
+            ItemError: The file is damaged there, or gone.
+        """
+        if self.tiff is None or not self.in_place:
+            return ()
+        with _gdal.reading(self.path):
+            count = sum(not view.is_view_of(self.tiff) for view in self.tiff.previews())
+        previews = f"{count} embedded previews of other types" if count > 1 else "an embedded preview of another type"
+        return (Loss(f"{previews} than the picture: still showing the damage"),) if count else ()
 
     def read(self, window: Window) -> NDArray[Any]:
         """Read a window.
@@ -333,8 +348,6 @@ class Source:
         if pages:
             kept = "kept as they are" if in_place else "not carried over"
             yield (str if in_place else Loss)(f"only the first of {pages + 1} pages is restored, the others are {kept}")
-        if in_place and 330 in self.tiff.entries:
-            yield "embedded previews (SubIFDs) still show the damage"
         if in_place and 37724 in self.tiff.entries:
             yield "Photoshop layers in the file still show the damage: open the output without them"
         if in_place and raster.tags(ns="IMAGE_STRUCTURE").get("LAYOUT") == "COG":

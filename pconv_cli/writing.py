@@ -34,7 +34,15 @@ from pconv_cli import _carry, _jpeg, files
 from pconv_cli._carry import Carried
 from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss
-from pconv_cli.images import BY_SUFFIX, FORMATS, is_tiff, read_picture, read_pixels, why_unreadable
+from pconv_cli.images import (
+    BY_SUFFIX,
+    FORMATS,
+    colours_of,
+    is_tiff,
+    read_picture,
+    read_pixels,
+    why_unreadable,
+)
 from pconv_cli.orientations import displayed
 from pconv_cli.picture import COLOURS, Picture, palette_table
 from pconv_cli.regions import Window
@@ -46,6 +54,8 @@ Ready = Callable[[Path, Sequence[str]], None]
 _WIDE = {"PNG": 2, "TIFF": 2}  # bytes of the tones that a format holds; the others hold 8 bits
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # sides, by the formats' own rules
 _READS_BACK_WRONG = "what was written does not read back as it should: nothing was kept; check the disk"
+_ANOTHER = 24  # steps of 255 by which a thumbnail differs from the picture, on average, where it shows another one
+_QUALITIES = range(95, 20, -6)  # of a new thumbnail, which is to take no more room than the old one
 _ROWS = 256  # rows looked at together where a whole big picture would need memory many times over
 
 
@@ -100,7 +110,8 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
         return _patch_tiff(picture, target, overwrite, ready)
     try:
         pixels, mode = _for_format(picture, kind, target)
-        notices = _losses(picture, kind, mode)
+        picture, stale = _with_thumbnail(picture, kind)
+        notices = (*_losses(picture, kind, mode), *stale)
         files.refuse_same(picture.path, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, overwrite=overwrite) as stream:
@@ -254,6 +265,50 @@ def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any]
     if kind == "BMP":
         pixels = displayed(pixels, picture.orientation)
     return np.ascontiguousarray(pixels), mode
+
+
+# ---------------------------------------------------------------- the thumbnail
+
+
+def _with_thumbnail(picture: Picture, kind: str) -> tuple[Picture, tuple[str, ...]]:
+    """Make the thumbnail in the EXIF block anew, in its place; what there is to say where that cannot be done."""
+    exif = picture.carried.exif
+    place = _carry.thumbnail_in(exif)
+    goes_along = kind in ("JPEG", "PNG", "WEBP") and _carry.exif_for(picture.carried, kind, picture.orientation) == exif
+    if place is None or not goes_along or picture.hole is None or not picture.hole.any():
+        return picture, ()
+    thumbnail = _thumbnail(picture, exif[place])
+    if thumbnail is None or (picture.encoded and exif not in picture.encoded):  # it is in pieces there
+        return picture, (Loss("the EXIF thumbnail is left as it is: it may show the damage"),)
+    new = exif[: place.start] + thumbnail + exif[place.stop :]
+    carried = replace(picture.carried, exif=new)
+    return replace(picture, carried=carried, encoded=picture.encoded.replace(exif, new, 1)), ()
+
+
+def _thumbnail(picture: Picture, old: bytes) -> bytes | None:
+    """A view of the picture as large as an old one in pixels and in bytes; None where that shows something else."""
+    view, before = colours_of(old), picture.before
+    if view is None or before is None:
+        return None
+    height, width = view.shape[:2]
+    scale = min(height / picture.height, width / picture.width)  # cameras put bars beside pictures of other shapes
+    size = max(round(picture.width * scale), 1), max(round(picture.height * scale), 1)
+    left, top = (width - size[0]) // 2, (height - size[1]) // 2
+    inside = np.s_[top : top + size[1], left : left + size[0]]
+
+    def small(shown: Picture) -> NDArray[np.uint8]:
+        return np.asarray(Image.fromarray(shown.rgb()).resize(size, Image.Resampling.LANCZOS, reducing_gap=2))
+
+    if np.abs(view[inside].astype(int) - small(replace(picture, pixels=before))).mean() > _ANOTHER:
+        return None
+    view = view.copy()
+    view[inside] = small(picture)
+    for quality in _QUALITIES:
+        out = io.BytesIO()
+        Image.fromarray(view).save(out, "JPEG", quality=quality)
+        if len(out.getvalue()) <= len(old):
+            return out.getvalue().ljust(len(old), b"\0")
+    return None
 
 
 # ---------------------------------------------------------------- encoding

@@ -45,6 +45,7 @@ from rasters import (
     picture,
     restore,
     save,
+    sub_directory,
     touched_blocks,
     whole,
 )
@@ -530,6 +531,56 @@ def test_overviews_of_unknown_making_are_averaged_and_that_is_said(tmp_path: Pat
     (notice,) = restore(path, tmp_path / "b.tif", Window(100, 100, 100, 100))
     assert "averaging" in notice
     assert (load(tmp_path / "b.tif", OVERVIEW_LEVEL=0)[60:90, 60:90] == 200).all()
+
+
+def with_preview(path: Path, preview: np.ndarray, *, below: bool, kind: int = 1) -> Path:
+    """Give a little-endian classic TIFF a smaller view of itself, as a second page or in a SubIFD."""
+    height, width, bands = preview.shape
+    data = path.read_bytes()
+    strip = len(data) + len(data) % 2
+    path.write_bytes(data.ljust(strip, b"\0") + preview.tobytes())
+    numbers = {254: kind, 256: width, 257: height, 259: 1, 262: 2 if bands == 3 else 1, 273: strip, 277: bands}
+    numbers |= {278: height, 279: preview.nbytes, 284: 1}
+    tags = {tag: (4, 1, struct.pack("<L", value)) for tag, value in numbers.items()}
+    bits = struct.pack(f"<{bands}H", *[8 * preview.dtype.itemsize] * bands)
+    at = sub_directory(path, tags | {258: (3, bands, bits)})
+    if below:
+        give_tags(path, {330: (4, 1, struct.pack("<L", at))})
+    else:
+        data = path.read_bytes()
+        (first,) = struct.unpack_from("<L", data, 4)
+        after = first + 2 + 12 * struct.unpack_from("<H", data, first)[0]
+        path.write_bytes(data[:after] + struct.pack("<L", at) + data[after + 4 :])
+    return path
+
+
+@pytest.mark.parametrize("below", [False, True])
+@pytest.mark.parametrize(("dtype", "bands"), [("uint16", 3), ("uint8", 3), ("uint16", 1)])
+def test_a_preview_is_made_anew_or_said_to_show_the_damage(tmp_path: Path, dtype: str, bands: int, below: bool) -> None:
+    pixels = picture(3, "uint16", width=400, height=320)
+    small = (pixels[::4, ::4, :bands] >> (8 if dtype == "uint8" else 0)).astype(dtype)
+    path = with_preview(save(tmp_path / "a.tif", pixels, compress="deflate"), small, below=below)
+    with Source(path) as source:
+        foreseen = source.lost_by_fills
+    notices = restore(path, tmp_path / "b.tif", Window(100, 100, 200, 160))
+    data = (tmp_path / "b.tif").read_bytes()
+    tags, following = directory(data)
+    page, _ = directory(data, tags[330].numbers[0] if below else following)
+    start, length = page[273].numbers[0], page[279].numbers[0]
+    stays = data[start : start + length] == small.tobytes()
+    told = [notice for notice in notices if "still showing the damage" in notice]
+    assert stays == bool(told) == ((dtype, bands) != ("uint16", 3))
+    assert all(isinstance(notice, Loss) for notice in told) and foreseen == tuple(told)
+    assert any("averaging" in notice for notice in notices) == (not stays)
+
+
+def test_what_lies_below_and_is_no_smaller_view_is_not_made_anew(tmp_path: Path) -> None:
+    pixels = picture(3, width=400, height=320)
+    path = with_preview(save(tmp_path / "a.tif", pixels, compress="deflate"), pixels[::4, ::4], below=True, kind=0)
+    (notice,) = restore(path, tmp_path / "b.tif", Window(100, 100, 200, 160))
+    assert "still showing the damage" in notice
+    with Source(path) as source:
+        assert source.notices == (), "without a fill there is nothing to say"
 
 
 # ---------------------------------------------------------------- written anew

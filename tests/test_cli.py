@@ -29,7 +29,7 @@ import torch
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
 
-from pconv_cli import __version__, bench, engine, helpers, images
+from pconv_cli import __version__, bench, engine, helpers, images, manifest
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
@@ -227,6 +227,34 @@ def test_2_where_a_result_would_fall_on_its_picture(work: Workplace, pconv: Pcon
     assert len(pconv.error_lines) == 1 and source.read_bytes() == before
 
 
+@pytest.mark.parametrize("command", ["restore", "check", "--watch"])
+def test_2_where_out_lies_inside_in_and_holds_pictures_that_no_run_has_written(
+    work: Workplace, pconv: Pconv, command: str
+) -> None:
+    work.pair("a.png")
+    work.pair("2019/b.png")
+    taken = work.pictures / "2019"
+    line = pconv.line(*(["--watch"] if command == "--watch" else []), out=taken)
+    assert pconv(*(["check", *line[1:4]] if command == "check" else line)) == 2
+    (told,) = pconv.error_lines
+    assert str(taken / "b.png") in told and "choose another OUT" in told
+    assert [path.name for path in taken.iterdir()] == ["b.png"]
+
+
+def test_out_inside_in_is_no_trouble_once_a_run_has_noted_what_it_holds(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    out, more = work.pictures / "out", work.pictures / "more"
+    assert pconv.restore(out=out) == 0
+    assert pconv.restore("--resume", out=out) == 0
+    assert pconv("check", *pconv.line(out=out)[1:4], "--resume", "--weights", "none") == 0
+    listed = work.root / "list.csv"
+    places = (work.pictures / "a.png", work.masks / "a.png", more / "deep" / "b.png")
+    listed.write_text("image,mask,out\n" + ",".join(map(str, places)) + "\n")
+    assert pconv("restore", "--manifest", str(listed), "--weights", "none", "--device", "cpu") == 0
+    shutil.rmtree(out)
+    assert pconv.restore(out=more) == 0
+
+
 def test_3_for_a_folder_without_pictures(work: Workplace, pconv: Pconv) -> None:
     (work.pictures / "notes.txt").write_text("nothing to see")
     assert pconv.restore() == 3
@@ -272,6 +300,17 @@ def test_5_where_the_output_folder_cannot_be_made(work: Workplace, pconv: Pconv,
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
+@pytest.mark.parametrize("option", ["--save-filled", "--save-confidence"])
+def test_5_where_a_folder_of_an_option_cannot_be_made_and_the_option_is_named(
+    work: Workplace, pconv: Pconv, option: str
+) -> None:
+    work.pair()
+    (work.root / "file").write_bytes(b"in the way")
+    assert pconv.restore(option, str(work.root / "file" / "x")) == 5
+    (line,) = pconv.error_lines
+    assert f"{option} {work.root / 'file' / 'x'}: cannot write there" in line
+
+
 def test_6_for_a_device_that_is_not_there(work: Workplace, pconv: Pconv) -> None:
     work.pair()
     assert pconv.restore("--device", "cuda") == 6
@@ -909,10 +948,41 @@ def test_a_manifest_on_standard_input_may_be_json_lines(
     assert (work.root / "b.png").exists()
 
 
+def test_a_list_of_failures_replaces_itself_and_keeps_what_was_not_begun(work: Workplace, pconv: Pconv) -> None:
+    good = {name: work.pair(name)[0].read_bytes() for name in ("a.png", "b.png", "c.png")}
+    for name, content in good.items():
+        (work.pictures / name).write_bytes(content[:100])
+    listed, copy = work.root / "failed.csv", work.root / "copy.csv"
+    assert pconv.restore("--failed-list", str(listed)) == 1
+
+    def again(target: Path, *options: str) -> int:
+        line = ("--manifest", str(listed), "--failed-list", str(target), "--weights", "none", "--device", "cpu")
+        return pconv("restore", *line, *options)
+
+    def left() -> list[str]:
+        return [Path(row.image).name for row in manifest.read(listed)]
+
+    assert left() == ["a.png", "b.png", "c.png"]
+    shutil.copy(listed, copy)
+    assert again(copy) == 2 and "--overwrite" in pconv.err, "another list is somebody else's"
+    assert again(listed, "--sample", "1") == 2 and left() == ["a.png", "b.png", "c.png"]
+    (work.pictures / "a.png").write_bytes(good["a.png"])
+    assert again(listed, "--on-error", "stop", "--jobs", "1") == 1
+    assert left() == ["b.png", "c.png"]
+    plain = work.root / "list.csv"
+    plain.write_text(f"image,mask,out\n{work.pictures / 'a.png'},{work.masks / 'a.png'},{work.out / 'z.png'}\n")
+    line = ("--manifest", str(plain), "--failed-list", str(plain), "--weights", "none")
+    assert pconv("restore", *line) == 2, "a list of the user's own is none of failures"
+    for name, content in good.items():
+        (work.pictures / name).write_bytes(content)
+    assert again(listed) == 0 and listed.read_text().splitlines() == ["image,mask,out,reason"]
+
+
 @pytest.mark.parametrize(
     ("places", "says"),
     [
         (["in", "out"], "2 paths given, needed are IN MASKS OUT"),
+        (["in"], "1 path given, needed are IN MASKS OUT"),
         (["in", "masks", "out", "--mask-from", "alpha"], "needed are IN OUT with --mask-from"),
         (["in", "out", "--mask-from", "beta"], "--mask-from beta: not a mark; use alpha, nodata"),
         (["--manifest", "x.csv", "in", "out"], "only OUT may stand there"),
@@ -1173,6 +1243,16 @@ def test_a_full_disk_behind_a_pipe_is_no_success(work: Workplace, unbuffered: st
     with Path("/dev/full").open("wb") as disk:
         done = subprocess.run([*line, "--weights", "none"], stdout=disk, stderr=subprocess.PIPE, env=environment)
     assert done.returncode == ExitCode.OUTPUT and b"standard output: cannot be written" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="there is no disk that is always full")
+def test_what_was_not_delivered_is_not_said_to_be_restored_to_standard_output(work: Workplace) -> None:
+    source, _ = work.pair("a.bmp", size=(300, 200))
+    line = [sys.executable, "-m", "pconv_cli", "restore", str(source), str(work.masks / "a.png"), "-"]
+    for target, said in (("/dev/full", False), ("/dev/null", True)):
+        with Path(target).open("wb") as out:
+            done = subprocess.run([*line, "--weights", "none"], stdout=out, stderr=subprocess.PIPE)
+        assert (b"restored to standard output" in done.stderr) == said == (done.returncode == 0)
 
 
 def test_a_reader_that_has_gone_ends_a_pipe_quietly(work: Workplace) -> None:

@@ -14,7 +14,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from pconv_cli.errors import NothingToDo, UsageError
-from pconv_cli.jobs import Job, JobList, find_jobs, listed_jobs, natural_key
+from pconv_cli.jobs import Job, JobList, among, find_jobs, listed_jobs, natural_key
 from pconv_cli.manifest import Row
 
 SUFFIXES = frozenset({".jpg", ".jpeg", ".png", ".tif", ".tiff"})
@@ -145,6 +145,18 @@ def test_masks_and_results_inside_the_source_are_not_pictures() -> None:
     found = find(masks="in/masks", output="in/out")
     assert pairs(found) == {"a.jpg": "in/masks/a.png", "outer/b.jpg": None}
     assert [mask.as_posix() for mask in found.unused_masks] == ["in/masks/deep/z.png"]
+
+
+def test_pictures_in_a_place_for_results_inside_the_source_are_found() -> None:
+    make("in/a.jpg", "in/out/b.jpg", "in/out/sub/c.png", "in/out/masks/b.png", "in/out/.x.jpg", "in/.out/d.jpg")
+
+    def found(output: str, source: str = "in") -> list[str]:
+        return [path.as_posix() for path in among(Path(source), Path(output), SUFFIXES, [Path("in/out/masks")])]
+
+    assert found("in/out") == ["in/out/b.jpg", "in/out/sub/c.png"]
+    assert found("in/.out") == found("in/new") == found("out") == found("in/out", "in/a.jpg") == []
+    link("elsewhere", "in/out")
+    assert found("elsewhere") == ["elsewhere/b.jpg", "elsewhere/sub/c.png"]
 
 
 def test_masks_inside_the_source_are_recognised_through_a_link() -> None:

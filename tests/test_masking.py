@@ -287,6 +287,46 @@ def test_dilate_grows_and_protect_keeps_clear(work: Workplace, pconv: Pconv) -> 
     assert np.array_equal(other, expected), "a picture without a mask of its own is not protected"
 
 
+def test_what_protects_nothing_is_told(work: Workplace, pconv: Pconv) -> None:
+    one = damaged(work.pictures / "a.png")
+    damaged(work.pictures / "b.png")
+    line_ = ("mask", work.pictures, work.out, "--detect", "dust", "--overwrite", "--protect", work.masks)
+    for name in ("a.png", "c.png", "d.png"):
+        work.mask(name, box(320, 240, 0, 0, 9, 9))
+    assert pconv(*line_) == 0
+    assert f"{work.masks / 'c.png'} and 1 more: no picture pairs with it, so not used" in pconv.err
+    assert "nothing is protected in 1 of 2 pictures" in pconv.err
+    (work.masks / "a.png").unlink()
+    assert pconv(*line_) == 0 and "nothing is protected in 2 of 2 pictures" in pconv.err
+    assert pconv("mask", one, work.root / "m.png", "--protect", work.masks) == 0
+    assert "nothing is protected in the picture" in pconv.err
+    work.mask("b.png", box(320, 240, 0, 0, 9, 9))
+    work.mask("a.png", box(320, 240, 0, 0, 9, 9))
+    assert pconv(*line_) == 0 and "nothing is protected" not in pconv.err
+    empty = work.root / "empty"
+    empty.mkdir()
+    (empty / "read me.txt").write_text("no mask")
+    for source, target in ((work.pictures, work.root / "no"), (one, work.root / "no.png")):
+        assert pconv("mask", source, target, "--protect", empty) == 2
+        assert f"--protect {empty}" in pconv.err and not target.exists()
+
+
+def test_out_inside_in_holds_masks_and_no_pictures_of_it(work: Workplace, pconv: Pconv) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "2019" / "b.png")
+    damaged(work.pictures / "2019" / "c.png")
+    taken = work.pictures / "2019"
+    assert pconv("mask", work.pictures, taken) == 2
+    assert f"{taken / 'b.png'} and 1 more" in pconv.err and "choose another OUT" in pconv.err
+    assert files(work.pictures) == ["2019/b.png", "2019/c.png", "a.png"]
+    masks = work.pictures / "found"
+    assert pconv("mask", work.pictures, masks) == 0
+    assert pconv("mask", work.pictures, masks, "--resume") == 0 and "left out" not in pconv.err
+    (taken / "c.png").unlink()
+    assert pconv("mask", work.pictures, masks, "--resume") == 0
+    assert "they lie in OUT and are no masks of the pictures: 1" in pconv.err
+
+
 def test_overlays_show_the_damage_in_a_colour_of_its_own(work: Workplace, pconv: Pconv) -> None:
     one = damaged(work.pictures / "sub" / "a.jpg", quality=95)
     assert pconv("mask", work.pictures, work.out, "--overlay", work.root / "seen") == 0
@@ -383,7 +423,7 @@ def test_a_picture_without_the_mark_fails_with_the_way_out(work: Workplace, pcon
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("kind", ["uint16", "uint8"])
 def test_infrared_is_the_fourth_channel_whatever_the_file_calls_it(
-    work: Workplace, pconv: Pconv, alpha: bool, kind: str
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, alpha: bool, kind: str
 ) -> None:
     colours, channel, hole = scan((2, -1))
     rgbi = np.dstack([colours.astype(np.uint16) * 257, channel])
@@ -393,7 +433,21 @@ def test_infrared_is_the_fourth_channel_whatever_the_file_calls_it(
         assert pconv("mask", work.pictures, work.out, "--overwrite", "--from", option, "--json") == 0
         precision, recall = overlap(white(work.out / "scan.png"), hole)
         assert precision == 1 and recall == 1
-        assert "+2, -1" in pconv.documents[0]["notices"][0]
+        notices = pconv.documents[0]["notices"]
+        assert "+2, -1" in notices[0] and len(notices) == 1 + alpha
+        assert not alpha or "channel 4 is tagged as alpha" in notices[1]
+        monkeypatch.setattr(masking, "IN_STRIPS", 0)
+        assert pconv("mask", work.pictures, work.out, "--overwrite", "--from", option, "--json") == 0
+        assert pconv.documents[0]["notices"] == notices
+        monkeypatch.undo()
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp"])
+def test_alpha_of_what_is_no_tiff_is_not_taken_for_infrared(work: Workplace, pconv: Pconv, name: str) -> None:
+    work.picture(name, "RGBA")
+    for option in ("infrared", "infrared=4"):
+        assert pconv("mask", work.pictures, work.out, "--from", option) == 1
+        assert "infrared is a channel of a TIFF" in pconv.err and files(work.out) == []
 
 
 # ---------------------------------------------------------------- strips

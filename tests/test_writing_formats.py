@@ -390,6 +390,74 @@ def test_jpeg_exif_is_carried_verbatim(tmp_path: Path) -> None:
     assert b"Exif\0\0" + after.carried.exif == block
 
 
+def exif_with(thumbnail: bytes, order: str = "<") -> bytes:
+    """An EXIF block with a thumbnail, and something else behind that."""
+    head = (b"II*\0" if order == "<" else b"MM\0*") + struct.pack(order + "L", 8)
+    first = struct.pack(order + "HHHLHHL", 1, 274, 3, 1, 1, 0, 26)
+    second = struct.pack(order + "HHHLLHHLLL", 2, 513, 4, 1, 56, 514, 4, 1, len(thumbnail), 0)
+    return head + first + second + thumbnail + b"maker's note"
+
+
+def jpeg_of(pixels: np.ndarray, size: tuple[int, int], bars: int = 0, quality: int = 85) -> bytes:
+    out = io.BytesIO()
+    small = np.asarray(Image.fromarray(pixels).resize(size, Image.Resampling.BOX))
+    Image.fromarray(np.pad(small, ((bars, bars), (0, 0), (0, 0)))).save(out, "JPEG", quality=quality)
+    return out.getvalue()
+
+
+def plain_with_damage(height: int = 240, width: int = 360) -> tuple[np.ndarray, np.ndarray]:
+    across, down = np.meshgrid(np.arange(width), np.arange(height))
+    pixels = np.stack([across * 150 // width + 20, down * 150 // height + 20, across * 0 + 90], -1).astype(np.uint8)
+    hole = np.zeros((height, width), np.bool_)
+    hole[60:150, 90:240] = True
+    pixels[hole] = 255
+    return pixels, hole
+
+
+@pytest.mark.parametrize(("order", "bars"), [("<", 0), (">", 0), ("<", 10)])
+@pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp"])
+def test_an_exif_thumbnail_is_made_anew_in_its_place(tmp_path: Path, suffix: str, order: str, bars: int) -> None:
+    pixels, hole = plain_with_damage()
+    old = jpeg_of(pixels, (120, 80), bars)
+    exif = exif_with(old, order)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95, exif=b"Exif\0\0" + exif)
+    picture = images.read_picture(tmp_path / "a.jpg")
+    filled = fill(picture, np.full_like(pixels, 60), hole)
+    written = writing.write_picture(filled, tmp_path / f"b{suffix}", overwrite=False)
+    assert written.notices == ()
+    with Image.open(tmp_path / f"b{suffix}") as image:
+        new = image.info["exif"].removeprefix(b"Exif\0\0")
+    place = slice(56, 56 + len(old))
+    assert new[:56] == exif[:56] and new[place.stop :] == b"maker's note" and len(new) == len(exif)
+    view = np.asarray(Image.open(io.BytesIO(new[place])).convert("RGB")).astype(int)
+    assert view.shape == (80 + 2 * bars, 120, 3)
+    inside = view[bars + 22 : bars + 48, 32:78]
+    assert np.abs(inside - 60).max() < 12, "the damage was white"
+    before = np.asarray(Image.open(io.BytesIO(old)).convert("RGB")).astype(int)
+    assert np.abs(view - before)[bars + 54 :].max() < 20
+
+
+@pytest.mark.parametrize("trouble", ["another picture", "no room", "damaged"])
+def test_an_exif_thumbnail_that_cannot_be_made_anew_is_a_loss(tmp_path: Path, trouble: str) -> None:
+    pixels, hole = plain_with_damage()
+    shown, quality = 255 - pixels if trouble == "another picture" else pixels, 3 if trouble == "no room" else 85
+    old = jpeg_of(shown, (120, 80), quality=quality)
+    old = old[:300] if trouble == "damaged" else old
+    exif = exif_with(old)
+    Image.fromarray(pixels).save(tmp_path / "a.jpg", quality=95, exif=b"Exif\0\0" + exif)
+    colours = noise(240, 360, 3) if trouble == "no room" else np.full_like(pixels, 60)
+    filled = fill(images.read_picture(tmp_path / "a.jpg"), colours, hole)
+    written = writing.write_picture(filled, tmp_path / "b.jpg", overwrite=False)
+    (notice,) = written.notices
+    assert isinstance(notice, Loss) and "EXIF thumbnail" in notice
+    with Image.open(tmp_path / "b.jpg") as image:
+        assert image.info["exif"] == b"Exif\0\0" + exif
+    whole = _carry.thumbnail_in(exif)
+    assert whole is not None
+    for cut in range(0, whole.stop, 7):
+        assert _carry.thumbnail_in(exif[:cut]) is None, "what is cut short is found by nobody, and no error"
+
+
 def test_jpeg_stored_as_rgb_stays_rgb(tmp_path: Path) -> None:
     image_of("RGB", 48, 64).save(tmp_path / "in.jpg", keep_rgb=True, quality=100, subsampling=0)
     _, after, _, _ = restored(tmp_path / "in.jpg", tmp_path / "out.jpg")

@@ -43,7 +43,7 @@ from pconv_cli.cli.options import (
     rows,
     staged,
 )
-from pconv_cli.cli.text import ProgressMode, one_line
+from pconv_cli.cli.text import ProgressMode, one_line, wrong_number
 from pconv_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -133,7 +133,7 @@ def command(
             with_masks = mask_from is None and detect is None
             names = ["IN", "MASKS", "[OUT]"] if with_masks else ["IN", "[OUT]"]
             if not len(names) - 1 <= len(given) <= len(names):
-                raise UsageError(f"{len(given)} paths given, needed are {' '.join(names)}; see pconv check --help")
+                raise UsageError(f"{wrong_number(given, ' '.join(names))}; see pconv check --help")
             writes = len(given) == len(names)
             if resume and not writes:
                 raise UsageError("--resume: what is done stands in OUT: give it, too")
@@ -141,7 +141,7 @@ def command(
                 raise UsageError("- is for pconv restore: give files or folders to check")
             out = stage.target(given[-1]) if writes else NOWHERE
             pictures, masks = stage.source(given[0]), Path(stage.source(given[1])) if with_masks else None
-            todo = restore.plan(Path(pictures), masks, out, settings)
+            todo = restore.plan(Path(pictures), masks, out, settings, elsewhere=stage.holds(Path(out)))
         stage.clear()
         todo = todo if sample is None else todo.first(sample)
         show = stack.enter_context(ui.view(progress, quiet=True))

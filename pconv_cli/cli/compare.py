@@ -22,7 +22,7 @@ from pconv_cli.cli.options import (
     ReportTo,
     parsed,
 )
-from pconv_cli.cli.text import ProgressMode, one_line
+from pconv_cli.cli.text import ProgressMode, one_line, wrong_number
 from pconv_cli.errors import ExitCode, UsageError
 
 NOWHERE = "pconv-compare-has-no-OUT/"
@@ -102,9 +102,7 @@ def command(
     )
     names = ["IN", "MASKS"] if mask_from is None else ["IN"]
     if len(paths) != len(names) or "-" in paths:
-        raise UsageError(
-            f"{len(paths)} paths given, needed are {' '.join(names)}, files or folders; see pconv compare --help"
-        )
+        raise UsageError(f"{wrong_number(paths, ' '.join(names))}, files or folders; see pconv compare --help")
     todo = restore.plan(Path(paths[0]), Path(paths[1]) if len(paths) > 1 else None, NOWHERE, reading)
     folder = None if report_to is None else Folder(report_to, overwrite=overwrite, searched=map(Path, paths))
     with ui.view(progress) as show, ui.Stop(show) as stop:

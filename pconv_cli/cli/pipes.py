@@ -70,7 +70,10 @@ class Pipes:
             self.output = f"{output}/"  # a folder
 
     def listening(self, emit: Listener) -> Listener:
-        """Call the files by the name that the user knows them by."""
+        """Call the files by the name that the user knows them by; a run has finished once the result is delivered.
+
+        The listener raises `OutputError` where that cannot be.
+        """
         shown = self._shown
         if not shown:
             return emit
@@ -82,6 +85,7 @@ class Pipes:
             elif isinstance(event, ItemDone):
                 event = replace(event, output=shown.get(event.output, event.output))
             elif isinstance(event, RunFinished) and self._given[2] == DASH:
+                self._deliver()
                 event = replace(event, output="standard output")
             emit(event)
 
@@ -93,14 +97,14 @@ class Pipes:
         report = replace(report, mask=shown.get(report.mask, report.mask), path=shown.get(report.path, report.path))
         return replace(report, name=DASH, image=DASH) if report.image in shown else report
 
-    def deliver(self) -> None:
-        """Write the result to standard output, if it is to go there and there is one.
+    def _deliver(self) -> None:
+        """Write the result to standard output, if there is one.
 
         Raises:
             OutputError: Something belongs beside it, for which standard output has no place.
         """
         result = Path(self.output)
-        if self._given[2] == DASH and result.exists():
+        if result.exists():
             if sidecar(result).exists():
                 raise OutputError("standard output: the provenance has no place in such a file: name a file OUT")
             ui.out_file(result)

@@ -52,7 +52,7 @@ from pconv_cli.cli.options import (
     rows,
     staged,
 )
-from pconv_cli.cli.text import ProgressMode
+from pconv_cli.cli.text import ProgressMode, wrong_number
 from pconv_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
@@ -177,6 +177,7 @@ def command(
         resume=resume or watch,
         max_failures=1 if on_error is OnError.stop else max_failures,
         failed_list=failed_list,
+        listed_by=None if manifest in (None, "-") or sample is not None else Path(str(manifest)),
         max_megapixels=max_megapixels,
         detect=detection_of(detect, sensitivity),
         save_masks=save_masks,
@@ -212,7 +213,8 @@ def command(
                 look = watching.watched(Path(pipes.source), masks, pipes.output, settings)
                 todo = JobList((), (), {}, Path(pipes.output))
             else:
-                todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings)
+                away = stage.holds(Path(out))
+                todo = use_case.plan(Path(pipes.source), masks, pipes.output, settings, elsewhere=away)
         else:
             to = base(paths or [])
             listed = staged(rows(manifest), stage)
@@ -239,8 +241,6 @@ def command(
         named = (lambda item: item) if pipes is None else pipes.named
         each = (lambda item: ui.out(named(item).line())) if as_json else (lambda item: None)
         report = use_case.restore(todo, settings, emit, stop, each, where, stage, arrivals)
-        if pipes is not None:
-            pipes.deliver()
         if page is not None:
             if as_json:  # the page may take a while, and may fail
                 ui.out(report.summary())
@@ -264,7 +264,7 @@ def places(paths: list[str], mask_from: str | None, detect: str | None) -> tuple
     names = "IN OUT" if option else "IN MASKS OUT"
     if len(paths) != len(names.split()):
         with_mark = f" with {option}, which takes the place of MASKS" if option else ""
-        raise UsageError(f"{len(paths)} paths given, needed are {names}{with_mark}; see pconv restore --help")
+        raise UsageError(f"{wrong_number(paths, names)}{with_mark}; see pconv restore --help")
     return paths[0], None if option else paths[1], paths[-1]
 
 

@@ -26,6 +26,11 @@ def one_line(text: str) -> str:
     return _UNSAFE.sub(lambda match: match[0].encode("unicode_escape").decode("ascii"), text)
 
 
+def wrong_number(paths: list[str], needed: str) -> str:
+    """How many paths were given, and which are needed."""
+    return f"{len(paths)} path{'' if len(paths) == 1 else 's'} given, needed are {needed}"
+
+
 def percent(share: float, digits: int = 1) -> str:
     """A share, 0 to 1, in percent; what is there is never 0."""
     shown = f"{share:.{digits}%}"
