@@ -556,6 +556,61 @@ def test_what_does_not_fit_is_refused() -> None:
         PartialConv2d(3, 3, 3, padding_mode="circular")  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+@pytest.mark.parametrize("mode", MODES)
+def test_whole_numbers_above_0_are_known_whatever_they_are(dtype: torch.dtype, mode: PaddingMode) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d((2, 1), 2, 3, padding=1, padding_mode=mode)
+    image, known = torch.randn(2, 3, 5, 6), (torch.rand(2, 2, 5, 6) < 0.4).float()
+    expected, updated = layer(image, known)
+    for training in (True, False):
+        with torch.set_grad_enabled(training):
+            out, mask = layer(image, (known * 255).to(dtype))
+        torch.testing.assert_close(out, expected)
+        assert torch.equal(mask, updated)
+
+
+@pytest.mark.parametrize("mask", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_with_and_without_gradients_the_same_is_hidden_whatever_the_mask_holds(
+    dtype: torch.dtype, mask: torch.dtype
+) -> None:
+    values = torch.tensor([-2.0, -1.0, -0.3, -0.0, 0.0, 1e-5, 0.3, 0.9, 1.0, 1.7, 2.0, 127.0])
+    known = values.to(mask)[None, None, None].requires_grad_(mask.is_floating_point)
+    features = torch.linspace(1, 2, 24).to(dtype).view(1, 2, 1, 12)
+    seen = hide(features, known)
+    assert torch.equal(seen, hide(features.clone().requires_grad_(), known))
+    assert torch.equal(seen, torch.where(known > 0, features, 0))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_trace_is_right_of_other_masks_too(mode: PaddingMode, training: bool) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d((2, 1), 4, 3, 2, 1, padding_mode=mode)
+    with torch.set_grad_enabled(training):
+        traced = torch.jit.trace(layer, (torch.randn(1, 3, 7, 8), torch.ones(1, 2, 7, 8)))
+        for share in (0.0, 0.1, 0.5):
+            image, known = torch.randn(1, 3, 7, 8), (torch.rand(1, 2, 7, 8) < share).float()
+            image[:, :2][known[:, :1].expand(-1, 2, -1, -1) == 0] = torch.nan
+            for found, wanted in zip(traced(image, known), layer(image, known), strict=True):
+                torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_mapped_over_pictures_it_gives_what_it_gives_of_the_batch(training: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d(3, 4, 3, padding=1, bias=bias)
+    image, known = torch.randn(5, 3, 7, 8), (torch.rand(5, 1, 7, 8) < 0.3).float()
+    with torch.set_grad_enabled(training):
+        found = torch.func.vmap(lambda a, b: layer(a[None], b[None]))(image, known)
+        for mapped, wanted in zip(found, layer(image, known), strict=True):
+            torch.testing.assert_close(mapped[:, 0], wanted)
+
+
 @given(
     size=st.integers(1, 40),
     kernel=st.integers(1, 7),

@@ -47,7 +47,9 @@ def partial_conv2d(
 
     Args:
         features: `(n, c, h, w)`, any float type; values under `known == 0` do not matter, NaN included.
-        known: `(n, g, h, w)`, 1 = known, 0 = hole, binary; one channel for each feature group.
+        known: `(n, g, h, w)`, 1 = known, 0 = hole; one channel for each feature group. Of bools and whole numbers all
+            above 0 is known, 255 as well as 1. Floats must be 0 and 1, which is not looked at: what is above 0 is seen,
+            but counts for as much as it says.
         weight: `(out, c / groups, kh, kw)`, for the `sum(1)/sum(known)` normaliser (version 2 of the paper).
         bias: `(out,)` or None.
         stride: Step of the window, pixels.
@@ -101,7 +103,7 @@ def known_ratio(
     """Compute a layer's `sum(1)/sum(known)` and its updated mask: the half of a layer that needs no features.
 
     Args:
-        known: `(n, g, h, w)`, binary.
+        known: `(n, g, h, w)`, see `partial_conv2d`.
         kernel_size: Height and width of the window.
         stride: As in `partial_conv2d`.
         padding: As in `partial_conv2d`.
@@ -120,9 +122,7 @@ def known_ratio(
     """
     shares = _shares(feature_groups, groups)
     window = float(sum(feature_groups) // groups * kernel_size[0] * kernel_size[1])
-    planes, pad = _pad(
-        known if known.dtype == torch.float64 else known.float(), _pair(padding), padding_mode, outside=1.0
-    )
+    planes, pad = _pad(_countable(known), _pair(padding), padding_mode, outside=1.0)
     if len(feature_groups) == 1:
         window /= shares[0][0]  # all or none of the channels are known
     else:
@@ -132,6 +132,13 @@ def known_ratio(
     count = _box_sums(planes, _pair(kernel_size), _pair(stride), pad, _pair(dilation))
     some = count.sign()
     return (window / count.clamp_(min=1.0)).mul_(some), some
+
+
+def _countable(known: Tensor) -> Tensor:
+    """Give a mask as floats, in which whole numbers above 0 are 1."""
+    if known.dtype == torch.float64:
+        return known
+    return (known if known.is_floating_point() or known.dtype == torch.bool else known > 0).float()
 
 
 def _box_sums(planes: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -189,19 +196,24 @@ def renormalised_conv2d(
         return _rescaled(out, ratio, bias, some_empty)
     scale = ratio.to(out.dtype)
     # Not in place, a pass over a large result costs a CPU ten times as much: the memory for another has to be found.
-    into = out if _in_place() else None
+    in_place = _in_place()
+    if bias is not None and not some_empty:
+        return torch.addcmul(bias.to(out.dtype)[:, None, None], out, scale, out=out if in_place else None)
+    out = out.mul_(scale) if in_place else out * scale
     if bias is None:
-        return torch.mul(out, scale, out=into)
+        return out
     bias = bias.to(out.dtype)[:, None, None]
-    if not some_empty:
-        return torch.addcmul(bias, out, scale, out=into)
-    out = torch.mul(out, scale, out=into)
-    return torch.addcmul(out, bias, scale.sign(), out=into)
+    return out.addcmul_(bias, scale.sign()) if in_place else torch.addcmul(out, bias, scale.sign())
 
 
 def _in_place() -> bool:
     """Whether results may be worked on where they are."""
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    return not (torch.is_grad_enabled() or _recording())
+
+
+def _recording() -> bool:
+    """Whether a graph is being made: what is looked at in Python now will not be looked at when it runs."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _rescaled(out: Tensor, ratio: Tensor, bias: Tensor | None, some_empty: bool) -> Tensor:
@@ -259,8 +271,7 @@ def known_conv2d(
         return out
     geometry = [(weight.shape[2 + i], _pair(stride)[i], pad[i], _pair(dilation)[i]) for i in range(2)]
     shift = None if bias is None else bias.to(out.dtype)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        # Sizes may stand for any size there.
+    if _recording():  # sizes may stand for any size there
         scale = torch.outer(*(_traced_ratio(out, features.shape[2 + i], *geometry[i]) for i in range(2))).to(out.dtype)
         return out * scale if shift is None else torch.lerp(shift[:, None, None], out, scale)
     down, across = (_axis_ratio(features.shape[2 + i], *geometry[i]) for i in range(2))
@@ -325,7 +336,7 @@ def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) 
 
     Args:
         features: `(n, c, h, w)`, any float type.
-        known: `(n, g, h, w)`, 1 = known, 0 = hole, binary; one channel for each feature group.
+        known: `(n, g, h, w)`, above 0 = known, else hole; one channel for each feature group.
         feature_groups: Channels that share each channel of `known`, in order; of no matter where there is one.
 
     Returns:
@@ -335,11 +346,18 @@ def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) 
         starts = accumulate(feature_groups, initial=0)
         parts = enumerate(zip(starts, feature_groups, strict=False))
         return torch.cat([hide(features.narrow(1, *part), known[:, i : i + 1]) for i, part in parts], dim=1)
-    if features.requires_grad or features.device.type != "cpu" or torch.compiler.is_compiling():
+    if features.requires_grad or known.requires_grad or features.device.type != "cpu" or _recording():
         return torch.where(known > 0, features, features.new_zeros(()))
     # The same by bits, which a CPU does as fast as it copies; `where` takes several times as long.
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[features.element_size()]
-    return (features.view(bits) & known.to(bits).neg()).view(features.dtype)
+    size = features.element_size()
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+    if known.dtype == torch.bool:
+        seen = known.to(bits).neg_()
+    elif known.dtype == features.dtype:
+        seen = (0 - known).view(bits).bitwise_right_shift_(8 * size - 1)  # the sign in every bit
+    else:
+        seen = torch.gt(known, 0, out=torch.empty_like(known, dtype=bits)).neg_()
+    return (features.view(bits) & seen).view(features.dtype)
 
 
 class PartialConv2d(nn.Module):
