@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import doctest
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any, get_args
@@ -552,8 +552,141 @@ def test_what_does_not_fit_is_refused() -> None:
         partial_conv2d(image, torch.ones(1, 2, 4, 4), weight, feature_groups=(2, 2))
     with pytest.raises(ValueError, match="divide"):
         known_ratio(torch.ones(1, 1, 4, 4), (3, 3), groups=2, feature_groups=(3,))
-    with pytest.raises(ValueError, match="partial, zero, reflect, replicate"):
-        PartialConv2d(3, 3, 3, padding_mode="circular")  # type: ignore[arg-type]
+    with pytest.raises(ValueError, match="features must be"):
+        partial_conv2d(image[0], torch.ones(1, 4, 4), weight)
+    with pytest.raises(ValueError, match="features must be"):
+        known_conv2d(image[0], weight)
+    with pytest.raises(ValueError, match=r"float type, not torch\.uint8"):
+        partial_conv2d(image.byte(), torch.ones(1, 1, 4, 4), weight)
+
+
+@pytest.mark.parametrize("padding", [0, 1])
+@pytest.mark.parametrize("mode", ["zeros", "circular"])
+def test_a_padding_mode_that_there_is_not_is_refused_wherever_it_is_named(mode: Any, padding: int) -> None:
+    image, known, weight = torch.ones(1, 3, 4, 4), torch.ones(1, 1, 4, 4), torch.ones(2, 3, 3, 3)
+    calls: list[Callable[[], Any]] = [
+        lambda: PartialConv2d(3, 2, 3, padding_mode=mode),
+        lambda: partial_conv2d(image, known, weight, padding=padding, padding_mode=mode),
+        lambda: known_ratio(known, (3, 3), padding=padding, padding_mode=mode),
+        lambda: renormalised_conv2d(image, known, weight, padding=padding, padding_mode=mode),
+        lambda: known_conv2d(image, weight, padding=padding, padding_mode=mode),
+    ]
+    for call in calls:
+        with pytest.raises(ValueError, match=f"partial, zero, reflect, replicate, not '{mode}'"):
+            call()
+
+
+@pytest.mark.parametrize(
+    ("keywords", "says"),
+    [
+        ({"stride": 0}, "stride .0, 0. .* must be 1 or more"),
+        ({"dilation": (1, 0)}, "dilation .1, 0. must be 1 or more"),
+        ({"padding": -1}, "padding .-1, -1. 0 or more"),
+        ({"padding": (1, 2, 3)}, "neither a whole number nor two"),
+        ({"padding": "full"}, "'full' is neither a whole number nor two"),
+        ({"kernel_size": 0}, "kernel_size .0, 0."),
+        ({"kernel_size": 4, "padding": "same"}, "padding='same' needs"),
+        ({"kernel_size": (3, 2), "padding": "same"}, "padding='same' needs"),
+        ({"stride": 2, "padding": "same"}, "padding='same' needs"),
+    ],
+)
+def test_a_layer_that_could_not_be_called_or_would_not_keep_the_size_is_refused(
+    keywords: dict[str, Any], says: str
+) -> None:
+    with pytest.raises(ValueError, match=says):
+        PartialConv2d(3, 2, **({"kernel_size": 3} | keywords))
+
+
+def test_a_window_larger_than_what_there_is_is_refused_in_words() -> None:
+    image, known, weight = torch.ones(1, 3, 4, 9), torch.ones(1, 1, 4, 9), torch.ones(2, 3, 3, 3)
+    with pytest.raises(ValueError, match=r"dilation .4, 4., is larger than features of .4, 9. with padding .2, 2."):
+        partial_conv2d(image, known, weight, padding=2, dilation=4)
+    with pytest.raises(ValueError, match="must be 1 or more"):
+        partial_conv2d(image, known, weight, stride=0)
+    assert partial_conv2d(image, known, weight, padding=(3, 0), dilation=4)[0].shape == (1, 2, 2, 1)
+
+
+def test_valid_is_no_padding_and_numpy_s_numbers_are_numbers() -> None:
+    layer = PartialConv2d(np.int64(3), np.int64(4), np.int64(3), np.int64(2), "valid")
+    assert layer.padding == (0, 0) and layer.feature_groups == (3,) and layer.stride == (2, 2)
+    out, updated = layer(torch.ones(1, 3, 7, 9), torch.ones(1, 1, 7, 9))
+    assert out.shape == (1, 4, 3, 4) and updated.shape == (1, 1, 3, 4)
+    assert PartialConv2d(np.array([2, 1]), 4, 3).feature_groups == (2, 1)  # type: ignore[arg-type]
+
+
+def test_a_layer_is_made_of_the_type_and_where_it_is_asked_for() -> None:
+    layer = PartialConv2d(3, 4, 3, device="meta", dtype=torch.float64)
+    assert layer.bias is not None
+    assert {(p.device.type, p.dtype) for p in (layer.weight, layer.bias)} == {("meta", torch.float64)}
+
+
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("sizes", [(4,), (1, 3)])
+def test_a_mask_of_none_is_one_of_ones(mode: PaddingMode, sizes: tuple[int, ...]) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d(sizes, 2, 3, 2, 4, groups=2, padding_mode=mode)  # windows beyond the border are empty
+    image = torch.randn(2, 4, 5, 6)
+    given = image.clone()
+    for training in (True, False):
+        with torch.set_grad_enabled(training):
+            out, updated = layer(image, None)
+            expected, mask = layer(image, torch.ones(2, len(sizes), 5, 6))
+        assert torch.equal(out, expected) and torch.equal(updated, mask) and torch.equal(image, given)
+
+
+@pytest.mark.parametrize("dtype", [torch.bool, torch.uint8, torch.int64])
+@pytest.mark.parametrize("mode", MODES)
+def test_whole_numbers_above_0_are_known_whatever_they_are(dtype: torch.dtype, mode: PaddingMode) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d((2, 1), 2, 3, padding=1, padding_mode=mode)
+    image, known = torch.randn(2, 3, 5, 6), (torch.rand(2, 2, 5, 6) < 0.4).float()
+    expected, updated = layer(image, known)
+    for training in (True, False):
+        with torch.set_grad_enabled(training):
+            out, mask = layer(image, (known * 255).to(dtype))
+        torch.testing.assert_close(out, expected)
+        assert torch.equal(mask, updated)
+
+
+@pytest.mark.parametrize("mask", [torch.float64, torch.float32, torch.float16, torch.bfloat16, torch.int8, torch.bool])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16, torch.float16])
+def test_with_and_without_gradients_the_same_is_hidden_whatever_the_mask_holds(
+    dtype: torch.dtype, mask: torch.dtype
+) -> None:
+    values = torch.tensor([-2.0, -1.0, -0.3, -0.0, 0.0, 1e-5, 0.3, 0.9, 1.0, 1.7, 2.0, 127.0])
+    known = values.to(mask)[None, None, None].requires_grad_(mask.is_floating_point)
+    features = torch.linspace(1, 2, 24).to(dtype).view(1, 2, 1, 12)
+    seen = hide(features, known)
+    assert torch.equal(seen, hide(features.clone().requires_grad_(), known))
+    assert torch.equal(seen, torch.where(known > 0, features, 0))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::torch.jit.TracerWarning")
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("mode", MODES)
+def test_a_trace_is_right_of_other_masks_too(mode: PaddingMode, training: bool) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d((2, 1), 4, 3, 2, 1, padding_mode=mode)
+    with torch.set_grad_enabled(training):
+        traced = torch.jit.trace(layer, (torch.randn(1, 3, 7, 8), torch.ones(1, 2, 7, 8)))
+        for share in (0.0, 0.1, 0.5):
+            image, known = torch.randn(1, 3, 7, 8), (torch.rand(1, 2, 7, 8) < share).float()
+            image[:, :2][known[:, :1].expand(-1, 2, -1, -1) == 0] = torch.nan
+            for found, wanted in zip(traced(image, known), layer(image, known), strict=True):
+                torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
+@pytest.mark.parametrize("bias", [True, False])
+@pytest.mark.parametrize("training", [True, False])
+def test_mapped_over_pictures_it_gives_what_it_gives_of_the_batch(training: bool, bias: bool) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d(3, 4, 3, padding=1, bias=bias)
+    image, known = torch.randn(5, 3, 7, 8), (torch.rand(5, 1, 7, 8) < 0.3).float()
+    with torch.set_grad_enabled(training):
+        found = torch.func.vmap(lambda a, b: layer(a[None], b[None]))(image, known)
+        for mapped, wanted in zip(found, layer(image, known), strict=True):
+            torch.testing.assert_close(mapped[:, 0], wanted)
 
 
 @given(

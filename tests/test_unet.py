@@ -404,6 +404,7 @@ def test_levels_halve_rounding_up() -> None:
         ({"mean": (0.5,)}, "3 values"),
         ({"std": (0.5, 0.5, 0.5, 0.5)}, "3 values"),
         ({"channels": 1}, "1 values"),
+        ({"last_kernel": 2}, "must be odd"),
         ({"upsample": "bilinear"}, "on a floor bilinear"),
         ({"floor": 1, "upsample": "cubic"}, "must be nearest"),
         ({"coarse": PLAIN}, "on a floor has a coarse part"),  # itself on none

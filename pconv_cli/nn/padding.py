@@ -15,11 +15,11 @@ from __future__ import annotations
 
 import logging
 from functools import partial
-from typing import NoReturn, TypeVar, get_args
+from typing import NoReturn, TypeVar
 
 from torch import Tensor, nn
 
-from pconv_cli.nn.partial_conv import PaddingMode, known_conv2d
+from pconv_cli.nn.partial_conv import PaddingMode, check_padding_mode, known_conv2d
 
 Network = TypeVar("Network", bound=nn.Module)
 _LOG = logging.getLogger(__name__)
@@ -59,8 +59,7 @@ def convert_padding(model: Network, padding_mode: PaddingMode = "partial") -> Ne
             `partial`, padding is so wide that a window lies beyond the border entirely. The model is unchanged then.
             Where that depends on the size of the input, the call raises it (a compiled graph gives NaN instead).
     """
-    if padding_mode not in get_args(PaddingMode):
-        raise ValueError(f"padding_mode must be one of {', '.join(get_args(PaddingMode))}, not {padding_mode!r}")
+    check_padding_mode(padding_mode)
     every = [(name or "the model", m) for name, m in model.named_modules() if isinstance(m, nn.Conv2d)]
     if padding_mode == "zero":
         for _, module in every:

@@ -13,7 +13,8 @@ exact in float32, where the usual implementation runs a second full convolution.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import operator
+from collections.abc import Iterable, Sequence
 from functools import lru_cache
 from itertools import accumulate
 from typing import Literal, get_args
@@ -23,13 +24,14 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 PaddingMode = Literal["partial", "zero", "reflect", "replicate"]
+_MODES = get_args(PaddingMode)
 _BAND = 1 << 17  # values that are worked on together where they should stay in a core's cache
 Pair = tuple[int, int]
 
 
 def partial_conv2d(
     features: Tensor,
-    known: Tensor,
+    known: Tensor | None,
     weight: Tensor,
     bias: Tensor | None = None,
     *,
@@ -47,7 +49,9 @@ def partial_conv2d(
 
     Args:
         features: `(n, c, h, w)`, any float type; values under `known == 0` do not matter, NaN included.
-        known: `(n, g, h, w)`, 1 = known, 0 = hole, binary; one channel for each feature group.
+        known: `(n, g, h, w)`, 1 = known, 0 = hole; one channel for each feature group. Of bools and whole numbers all
+            above 0 is known, 255 as well as 1. Floats must be 0 and 1, which is not looked at: what is above 0 is seen,
+            but counts for as much as it says. None: everything is known.
         weight: `(out, c / groups, kh, kw)`, for the `sum(1)/sum(known)` normaliser (version 2 of the paper).
         bias: `(out,)` or None.
         stride: Step of the window, pixels.
@@ -63,13 +67,20 @@ def partial_conv2d(
         where several feature groups meet several convolution groups (their windows then hold different counts).
 
     Raises:
-        ValueError: If the masks do not fit the features.
+        ValueError: If the features are no batch of floats, the masks do not fit them, the padding mode is unknown, or a
+            window does not fit.
     """
+    _check_batch(features)
+    if not features.is_floating_point():
+        raise ValueError(f"features must be of a float type, not {features.dtype}")
     sizes = _feature_groups(features.shape[1], feature_groups)
-    if known.shape != (features.shape[0], len(sizes), *features.shape[2:]):
-        raise ValueError(f"known is {tuple(known.shape)}, features are {tuple(features.shape)} in groups {sizes}")
+    shape = (features.shape[0], len(sizes), *features.shape[2:])
+    if known is not None and known.shape != shape:
+        raise ValueError(
+            f"known is {tuple(known.shape)}, features are {tuple(features.shape)} in groups {sizes}: it must be {shape}"
+        )
     ratio, updated = known_ratio(
-        known,
+        torch.ones(shape, device=features.device) if known is None else known,
         _pair(weight.shape[2:]),
         stride=stride,
         padding=padding,
@@ -78,7 +89,7 @@ def partial_conv2d(
         feature_groups=sizes,
         padding_mode=padding_mode,
     )
-    visible = hide(features, known, sizes)
+    visible = features if known is None else hide(features, known, sizes)
     out = renormalised_conv2d(
         visible, ratio, weight, bias, stride=stride, padding=padding, dilation=dilation, groups=groups,
         padding_mode=padding_mode,
@@ -101,7 +112,7 @@ def known_ratio(
     """Compute a layer's `sum(1)/sum(known)` and its updated mask: the half of a layer that needs no features.
 
     Args:
-        known: `(n, g, h, w)`, binary.
+        known: `(n, g, h, w)`, see `partial_conv2d`.
         kernel_size: Height and width of the window.
         stride: As in `partial_conv2d`.
         padding: As in `partial_conv2d`.
@@ -116,22 +127,29 @@ def known_ratio(
         inf * 0 on an empty window).
 
     Raises:
-        ValueError: If channels and groups do not divide, or a window does not fit.
+        ValueError: If channels and groups do not divide, the padding mode is unknown, or a window does not fit.
     """
+    stride, padding, dilation = _pair(stride), _pair(padding), _pair(dilation)
+    _check_window(kernel_size, stride, padding, dilation, known.shape[2:])
     shares = _shares(feature_groups, groups)
     window = float(sum(feature_groups) // groups * kernel_size[0] * kernel_size[1])
-    planes, pad = _pad(
-        known if known.dtype == torch.float64 else known.float(), _pair(padding), padding_mode, outside=1.0
-    )
+    planes, pad = _pad(_countable(known), padding, padding_mode, outside=1.0)
     if len(feature_groups) == 1:
         window /= shares[0][0]  # all or none of the channels are known
     else:
         # Share by share: a tensor of them would have to be sent to the device, which a GPU's host waits for.
         weighted = [[planes[:, i] * share for i, share in enumerate(row) if share] for row in shares]
         planes = torch.stack([torch.stack(row).sum(0) for row in weighted], dim=1)
-    count = _box_sums(planes, _pair(kernel_size), _pair(stride), pad, _pair(dilation))
+    count = _box_sums(planes, kernel_size, stride, pad, dilation)
     some = count.sign()
     return (window / count.clamp_(min=1.0)).mul_(some), some
+
+
+def _countable(known: Tensor) -> Tensor:
+    """Give a mask as floats, in which whole numbers above 0 are 1."""
+    if known.dtype == torch.float64:
+        return known
+    return (known if known.is_floating_point() or known.dtype == torch.bool else known > 0).float()
 
 
 def _box_sums(planes: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilation: Pair) -> Tensor:
@@ -189,19 +207,24 @@ def renormalised_conv2d(
         return _rescaled(out, ratio, bias, some_empty)
     scale = ratio.to(out.dtype)
     # Not in place, a pass over a large result costs a CPU ten times as much: the memory for another has to be found.
-    into = out if _in_place() else None
+    in_place = _in_place()
+    if bias is not None and not some_empty:
+        return torch.addcmul(bias.to(out.dtype)[:, None, None], out, scale, out=out if in_place else None)
+    out = out.mul_(scale) if in_place else out * scale
     if bias is None:
-        return torch.mul(out, scale, out=into)
+        return out
     bias = bias.to(out.dtype)[:, None, None]
-    if not some_empty:
-        return torch.addcmul(bias, out, scale, out=into)
-    out = torch.mul(out, scale, out=into)
-    return torch.addcmul(out, bias, scale.sign(), out=into)
+    return out.addcmul_(bias, scale.sign()) if in_place else torch.addcmul(out, bias, scale.sign())
 
 
 def _in_place() -> bool:
     """Whether results may be worked on where they are."""
-    return not (torch.is_grad_enabled() or torch.compiler.is_compiling())
+    return not (torch.is_grad_enabled() or _recording())
+
+
+def _recording() -> bool:
+    """Whether a graph is being made: what is looked at in Python now will not be looked at when it runs."""
+    return torch.compiler.is_compiling() or torch.jit.is_tracing()  # type: ignore[attr-defined, no-untyped-call]
 
 
 def _rescaled(out: Tensor, ratio: Tensor, bias: Tensor | None, some_empty: bool) -> Tensor:
@@ -252,15 +275,16 @@ def known_conv2d(
         `(n, out, h', w')` in the type that the convolution computes in.
 
     Raises:
-        ValueError: If a window lies beyond the border entirely.
+        ValueError: If the features are no batch, the padding mode is unknown, or a window lies beyond the border
+            entirely.
     """
+    _check_batch(features)
     out, pad = _convolved(features, weight, bias, stride, padding, dilation, groups, padding_mode)
     if padding_mode != "partial" or not any(pad):
         return out
     geometry = [(weight.shape[2 + i], _pair(stride)[i], pad[i], _pair(dilation)[i]) for i in range(2)]
     shift = None if bias is None else bias.to(out.dtype)
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():  # type: ignore[attr-defined, no-untyped-call]
-        # Sizes may stand for any size there.
+    if _recording():  # sizes may stand for any size there
         scale = torch.outer(*(_traced_ratio(out, features.shape[2 + i], *geometry[i]) for i in range(2))).to(out.dtype)
         return out * scale if shift is None else torch.lerp(shift[:, None, None], out, scale)
     down, across = (_axis_ratio(features.shape[2 + i], *geometry[i]) for i in range(2))
@@ -325,7 +349,7 @@ def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) 
 
     Args:
         features: `(n, c, h, w)`, any float type.
-        known: `(n, g, h, w)`, 1 = known, 0 = hole, binary; one channel for each feature group.
+        known: `(n, g, h, w)`, above 0 = known, else hole; one channel for each feature group.
         feature_groups: Channels that share each channel of `known`, in order; of no matter where there is one.
 
     Returns:
@@ -335,11 +359,18 @@ def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) 
         starts = accumulate(feature_groups, initial=0)
         parts = enumerate(zip(starts, feature_groups, strict=False))
         return torch.cat([hide(features.narrow(1, *part), known[:, i : i + 1]) for i, part in parts], dim=1)
-    if features.requires_grad or features.device.type != "cpu" or torch.compiler.is_compiling():
+    if features.requires_grad or known.requires_grad or features.device.type != "cpu" or _recording():
         return torch.where(known > 0, features, features.new_zeros(()))
     # The same by bits, which a CPU does as fast as it copies; `where` takes several times as long.
-    bits = {2: torch.int16, 4: torch.int32, 8: torch.int64}[features.element_size()]
-    return (features.view(bits) & known.to(bits).neg()).view(features.dtype)
+    size = features.element_size()
+    bits = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[size]
+    if known.dtype == torch.bool:
+        seen = known.to(bits).neg_()
+    elif known.dtype == features.dtype:
+        seen = (0 - known).view(bits).bitwise_right_shift_(8 * size - 1)  # the sign in every bit
+    else:
+        seen = torch.gt(known, 0, out=torch.empty_like(known, dtype=bits)).neg_()
+    return (features.view(bits) & seen).view(features.dtype)
 
 
 class PartialConv2d(nn.Module):
@@ -349,11 +380,11 @@ class PartialConv2d(nn.Module):
     Weights start as in `torch.nn.Conv2d`. Shapes, polarity and errors are those of `partial_conv2d`.
 
     NVIDIA's layer of this name has the same weights, polarity and ratios (with `padding_mode="partial"`); how it is
-    called differs. There is no `return_mask`: output and mask always come, as a pair. There is no mask of None:
-    `convolve_known(features)` is for what is known everywhere. And there is no `multi_channel`, for all channels share
-    one mask channel, `(n, 1, h, w)`, unless `in_channels` names groups that have one each: `(64, 3)` for a decoder that
-    joins 64 features with a picture, `(1,) * 64` for what `multi_channel` does. The mask that comes out has one channel
-    then too, since all outputs see the same windows.
+    called differs. There is no `return_mask`: output and mask always come, as a pair, also where the mask is None and
+    everything known (`convolve_known(features)` is quicker then, and gives no mask). And there is no `multi_channel`,
+    for all channels share one mask channel, `(n, 1, h, w)`, unless `in_channels` names groups that have one each:
+    `(64, 3)` for a decoder that joins 64 features with a picture, `(1,) * 64` for what `multi_channel` does. The mask
+    that comes out has one channel then too, since all outputs see the same windows.
 
     >>> import torch
     >>> from pconv_cli.nn import PartialConv2d
@@ -371,33 +402,41 @@ class PartialConv2d(nn.Module):
         out_channels: int,
         kernel_size: int | Pair,
         stride: int | Pair = 1,
-        padding: int | Pair | Literal["same"] = 0,
+        padding: int | Pair | Literal["same", "valid"] = 0,
         dilation: int | Pair = 1,
         groups: int = 1,
         bias: bool = True,
         padding_mode: PaddingMode = "partial",
+        device: torch.device | str | int | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         """Make a layer; `in_channels` is a number, or the sizes of several feature groups that each have a mask.
 
+        `padding="same"` keeps the size, `"valid"` is 0.
+
         Raises:
-            ValueError: If the padding mode is unknown, or channels and groups do not divide.
+            ValueError: If the padding mode is unknown, channels and groups do not divide, or `padding="same"` meets a
+                stride or a window that has no middle.
         """
         super().__init__()
-        if padding_mode not in get_args(PaddingMode):
-            raise ValueError(f"padding_mode must be one of {', '.join(get_args(PaddingMode))}, not {padding_mode!r}")
-        self.feature_groups = (in_channels,) if isinstance(in_channels, int) else tuple(in_channels)
+        check_padding_mode(padding_mode)
+        channels = in_channels if isinstance(in_channels, Iterable) else (in_channels,)
+        self.feature_groups = tuple(operator.index(count) for count in channels)
         self.kernel_size, self.dilation = _pair(kernel_size), _pair(dilation)
-        self.stride, self.groups, self.padding_mode = _pair(stride), groups, padding_mode
+        self.stride, self.groups, self.padding_mode = _pair(stride), operator.index(groups), padding_mode
         if padding == "same":
-            self.padding = (self.dilation[0] * (self.kernel_size[0] - 1) // 2,
-                            self.dilation[1] * (self.kernel_size[1] - 1) // 2)  # fmt: skip
+            self.padding = _same(self.kernel_size, self.stride, self.dilation)
         else:
-            self.padding = _pair(padding)
-        like = nn.Conv2d(sum(self.feature_groups), out_channels, self.kernel_size, groups=groups, bias=bias)
+            self.padding = (0, 0) if padding == "valid" else _pair(padding)
+        _check_window(self.kernel_size, self.stride, self.padding, self.dilation)
+        like = nn.Conv2d(
+            sum(self.feature_groups), operator.index(out_channels), self.kernel_size, groups=self.groups, bias=bias,
+            device=device, dtype=dtype,
+        )  # fmt: skip
         self.weight = like.weight
         self.bias = like.bias
 
-    def forward(self, features: Tensor, known: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(self, features: Tensor, known: Tensor | None) -> tuple[Tensor, Tensor]:
         """See `partial_conv2d`."""
         return partial_conv2d(
             features, known, self.weight, self.bias, stride=self.stride, padding=self.padding, dilation=self.dilation,
@@ -431,9 +470,53 @@ class PartialConv2d(nn.Module):
         return f"{self.feature_groups} -> {out}, kernel={kernel}, stride={self.stride}, padding={self.padding_mode}"
 
 
+def check_padding_mode(mode: str) -> None:
+    """Refuse a padding mode that is none.
+
+    Raises:
+        ValueError: If it is none.
+    """
+    if mode not in _MODES:
+        raise ValueError(f"padding_mode must be one of {', '.join(_MODES)}, not {mode!r}")
+
+
+def _check_batch(features: Tensor) -> None:
+    if features.dim() != 4:
+        raise ValueError(f"features must be (n, c, h, w), not {tuple(features.shape)}; features[None] makes a batch")
+
+
+def _check_window(kernel: Pair, stride: Pair, padding: Pair, dilation: Pair, size: Sequence[int] = ()) -> None:
+    if min(*kernel, *stride, *dilation) < 1 or min(padding) < 0:
+        raise ValueError(
+            f"kernel_size {kernel}, stride {stride} and dilation {dilation} must be 1 or more, "
+            f"padding {padding} 0 or more"
+        )
+    for length, pad, taps, far in zip(size, padding, kernel, dilation, strict=False):
+        if length + 2 * pad < far * (taps - 1) + 1:
+            raise ValueError(
+                f"a window of {kernel}, dilation {dilation}, is larger than features of {tuple(size)} with padding "
+                f"{padding} on each side"
+            )
+
+
+def _same(kernel: Pair, stride: Pair, dilation: Pair) -> Pair:
+    """Give the padding that keeps the size: the same on each side."""
+    down, across = (far * (taps - 1) for far, taps in zip(dilation, kernel, strict=True))
+    if stride != (1, 1) or down % 2 or across % 2:
+        raise ValueError(
+            "padding='same' needs a stride of 1 and a window with a middle (odd, or of even dilation), not kernel_size "
+            f"{kernel}, stride {stride}, dilation {dilation}; give pixels"
+        )
+    return down // 2, across // 2
+
+
 def _pair(value: int | Sequence[int]) -> Pair:
     if isinstance(value, int):
         return value, value
+    if not isinstance(value, Sequence):  # numpy's numbers are none of Python's
+        return operator.index(value), operator.index(value)
+    if isinstance(value, str) or len(value) != 2:
+        raise ValueError(f"{value!r} is neither a whole number nor two, for height and width")
     first, second = value
     return int(first), int(second)
 
@@ -465,6 +548,7 @@ def _shares(feature_groups: Sequence[int], groups: int) -> list[list[float]]:
 
 def _pad(planes: Tensor, padding: Pair, mode: PaddingMode, *, outside: float) -> tuple[Tensor, Pair]:
     """Return padded planes and the padding that the convolution itself still has to add."""
+    check_padding_mode(mode)
     vertical, horizontal = padding
     if mode == "partial" or (mode == "zero" and outside == 0.0) or not (vertical or horizontal):
         return planes, padding

@@ -85,6 +85,8 @@ class UNetConfig:
             raise ValueError(f"blocks must be {len(self.encoder)} numbers, one for each level, none below 0")
         if min(self.channels, self.last_kernel, *(min(level) for level in self.encoder)) < 1:
             raise ValueError("channels and kernels must be 1 or more")
+        if self.last_kernel % 2 == 0:
+            raise ValueError("last_kernel must be odd, or the output would be of another size than the picture")
         if self.values not in get_args(Values) or self.activation not in get_args(Activation):
             raise ValueError("values must be unit or raw, activation none, tanh or sigmoid")
         if not len(self.mean) == len(self.std) == self.channels:
