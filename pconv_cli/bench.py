@@ -131,7 +131,7 @@ class Planned:
         made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
         layers = viewed(made, view, picture.pixels.dtype, _nodata(picture, settings))
         if mark is not None and mark.kind == "nodata" and not (settings.invert_mask or settings.dilate):
-            layers = filling_gaps(layers, picture.pixels.dtype, _nodata(picture, settings))
+            layers = filling_gaps(layers, picture.pixels.dtype, _nodata(picture, settings), picture.nodata)
         fillings = []
         for layer in layers:
             seen = picture.seen(layer)

@@ -29,6 +29,7 @@ from pconv_cli.files import quietly
 from pconv_cli.layers import Layer, layers
 from pconv_cli.picture import COLOURS, MaskImage, Picture, palette_table
 from pconv_cli.regions import Window
+from pconv_cli.spaces import is_ranged
 
 if TYPE_CHECKING:
     from pconv_cli import tiff
@@ -313,9 +314,8 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
     with tiff.Source(path) as source:
         everything = Window(0, 0, source.width, source.height)
         pixels = source.read(everything)
-        colours = [band for band in range(source.bands) if band != source.alpha]
-        told = source.validity == "alpha" and (source.dtype.kind != "f" or np.isfinite(pixels[..., colours]).all())
-        shown = None if source.validity is None or told else source.valid(everything)
+        told = source.validity == "alpha" and not (is_ranged(source.dtype) and source.is_nothing(pixels).any())
+        shown = None if source.validity is None or told else source.valid(everything, pixels)
         shown = None if shown is None or shown.all() else shown
         mode = _tiff_mode(source)
         with path.open("rb") as stream:
@@ -333,7 +333,7 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
     return Picture(
         path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, mode, "TIFF", source.orientation,
         layers(source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear,
-               inverted=source.inverted),
+               inverted=source.inverted, nodata=source.nodata),
         carried, alpha=source.alpha, nodata=source.nodata, shown=shown, inverted=source.inverted,
     )  # fmt: skip
 

@@ -43,6 +43,7 @@ from pconv_cli.georeference import off_the_map, refuse_elsewhere
 from pconv_cli.images import READ_SUFFIXES, orientation
 from pconv_cli.layers import (
     Layer,
+    Raw,
     Spread,
     View,
     dotted,
@@ -574,7 +575,7 @@ class _Big:
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
         kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
         if mask.by_value and not self._settings.dilate:
-            kept = filling_gaps(kept, source.dtype, mask.nodata)
+            kept = filling_gaps(kept, source.dtype, mask.nodata, source.nodata)
         return [planned] * len(kept), kept, told and not mask.covers and not complete
 
     def _viewed(self, made: Sequence[Layer], view: View) -> Sequence[Layer]:
@@ -785,12 +786,18 @@ class _Bands:
         return self._layer.seen(self._canvas.read(window))
 
     def shown(self, window: Window) -> NDArray[np.bool_] | None:
+        if not self._veiled:
+            return None
         # What has been laid counts as there, and nobody asks of that: what was read already is good enough.
-        return self._source.valid(window, self._canvas.read(window)) if self._veiled else None
+        pixels = self._canvas.read(window)
+        valid = self._source.valid(window, pixels)
+        if isinstance(self._layer.space, Raw) and valid is not None:  # each band tells for itself
+            valid |= self._source.is_nothing(pixels)
+        return valid
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
         if self._whole:
-            self._canvas.lay(window, self._layer.space.own(pixels), where)
+            self._canvas.lay(window, self._layer.own(pixels), where)
             return
         with self._lock:  # windows lie over each other, and the other bands must come through
             whole = self._canvas.read(window)
@@ -810,8 +817,9 @@ def _give_back(canvas: Canvas, source: Source, layer: Layer, plan: TilePlan) -> 
 
 def _layers(source: Source, *, linear: bool = False) -> tuple[Layer, ...]:
     return layers(
-        source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear, inverted=source.inverted
-    )
+        source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear, inverted=source.inverted,
+        nodata=source.nodata,
+    )  # fmt: skip
 
 
 def _view(settings: Settings) -> View:

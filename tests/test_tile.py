@@ -730,6 +730,58 @@ def test_no_filled_pixel_is_nodata_even_where_the_fill_would_be(place: Place, ba
     np.testing.assert_array_equal(after[~HOLE], whole[~HOLE])
 
 
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("float32", -9999), ("float64", -1.7e308), ("int16", -32768), ("uint32", 0)]
+)
+@pytest.mark.parametrize("how", ["mask", "alpha", "--mask-from"])
+def test_a_nodata_value_in_one_band_is_no_measurement_in_any_way_to_restore(
+    place: Place, dtype: str, nodata: float, how: str
+) -> None:
+    """Restored as by NaN: nothing is learnt from such a pixel, and without a mask nothing measured in it is replaced."""
+    from pconv_cli.api import restore_image
+
+    whole = (texture(WIDTH, HEIGHT).astype(dtype) + np.array(1).astype(dtype)) * np.array(3).astype(dtype)
+    gap = box(WIDTH, HEIGHT, 64, 30, 78, 60)  # beside the hole
+    damaged = whole.copy()
+    damaged[HOLE] = nodata if how == "--mask-from" else 5
+    damaged[gap & ~HOLE, 0] = nodata
+    opaque = np.full((HEIGHT, WIDTH, 1), 100, dtype)
+    stored = np.dstack([damaged, opaque]) if how == "alpha" else damaged
+    place.fill_in(stored, nodata=nodata, **({"ALPHA": "YES"} if how == "alpha" else {}))
+    marked = ["--mask-from", "nodata"] if how == "--mask-from" else []
+    hole = HOLE | gap if marked else HOLE
+    place.item(*marked, mask=None if marked else "")
+    after, (low, high) = place.restored()[..., :3], (whole.min(), whole.max())
+    assert after[HOLE].min() >= low and after[HOLE].max() <= high
+    if marked:
+        np.testing.assert_array_equal(after[gap & ~HOLE][:, 1:], whole[gap & ~HOLE][:, 1:])
+        assert after[gap].min() >= low
+    np.testing.assert_array_equal(after[~hole], damaged[~hole])
+    again = place.root / "again.tif"
+    options = ["--weights", "none", "--device", "cpu"]
+    paths = [place.big, *([] if marked else [place.mask]), again]
+    assert place.pconv("restore", *paths, *marked, *options) == 0, place.err
+    np.testing.assert_allclose(load(again)[..., :3], after, rtol=1e-6)
+    if not marked:
+        made = restore_image(stored, HOLE, weights="none", device="cpu", nodata=nodata)
+        np.testing.assert_array_equal(made, load(again))
+
+
+def test_a_value_that_is_given_for_nodata_counts_in_any_band_too_and_what_is_declared_stays_unlearnt(
+    place: Place,
+) -> None:
+    whole = texture(WIDTH, HEIGHT).astype(np.int16)
+    damaged, gap = whole.copy(), box(WIDTH, HEIGHT, 64, 30, 78, 60)
+    damaged[gap, 1] = -1
+    damaged[gap, 2] = damaged[:10, :10, 0] = -32768
+    place.fill_in(damaged, nodata=-32768)
+    place.item("--mask-from", "nodata=-1", mask=None)
+    after = place.restored()
+    np.testing.assert_array_equal(after[..., 0], damaged[..., 0])
+    np.testing.assert_array_equal(after[~gap], damaged[~gap])
+    assert after[gap].min() >= whole.min() and after[gap].max() <= whole.max()
+
+
 def test_filled_pixels_are_valid_in_the_mask_band(place: Place) -> None:
     place.fill_in(after=lambda raster: raster.write_mask(~HOLE), compress="deflate")
     assert place.item(mask=None)["mask"] == f"mask band of {place.big}"
