@@ -49,7 +49,7 @@ from pconv_cli.process import memory_available
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Status, peak_memory, rounded
-from pconv_cli.settings import FAINT, GREY, Settings
+from pconv_cli.settings import BY_NODATA, FAINT, GREY, Settings
 from pconv_cli.tiles import plan_tiles
 from pconv_cli.writing import Ready, Written, copy_file, foreseen, stamped, write_picture
 
@@ -394,7 +394,7 @@ class Reader:
             hole = masking.detected(picture, settings.detect)
         elif settings.mask_from is None:
             assert job.mask is not None
-            hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
+            hole = align_mask(read_mask(job.mask, inverted=settings.invert_mask), picture, settings.mask_on)
             if is_tiff(job.mask) and is_tiff(job.image):
                 from pconv_cli.georeference import refuse_elsewhere
                 from pconv_cli.tiff import Source
@@ -411,7 +411,8 @@ class Reader:
                 )
             except Unmarked as error:
                 raise ItemError(job.image, str(error)) from error
-        hole = ~hole if settings.invert_mask else hole
+        if settings.invert_mask and (settings.detect is not None or settings.mask_from is not None):
+            hole = ~hole
         hole = dilate(hole, settings.dilate)
         if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
             visible = None if (visible | hole).all() else visible | hole
@@ -432,14 +433,14 @@ class Reader:
                 lying = (height, width), orientation(job.mask), (picture.height, picture.width), picture.orientation
                 told += (EITHER,) if could_be_either(*lying) else ()
             return tuple(f"{job.mask} {what}" for what in told)
-        from pconv_cli.strips import is_plain
+        from pconv_cli.strips import is_plain, marks_by_nodata
 
-        plain = False
+        inverted, plain, by_nodata = self._settings.invert_mask, False, False
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            plain = is_plain(job.mask)
-        if not plain and is_drawn_on(job.mask, inverted=self._settings.invert_mask):
+            plain, by_nodata = is_plain(job.mask), marks_by_nodata(job.mask, inverted=inverted)
+        if not plain and is_drawn_on(job.mask, inverted=inverted):
             raise ItemError(job.mask, FAINT)
-        return ()
+        return (f"{job.mask} {BY_NODATA}",) if by_nodata else ()
 
 
 def _made_otherwise(differences: frozenset[str]) -> str:

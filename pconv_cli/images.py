@@ -29,7 +29,6 @@ from pconv_cli.files import quietly
 from pconv_cli.layers import Layer, layers
 from pconv_cli.picture import COLOURS, MaskImage, Picture, palette_table
 from pconv_cli.regions import Window
-from pconv_cli.spaces import is_ranged
 
 if TYPE_CHECKING:
     from pconv_cli import tiff
@@ -123,8 +122,12 @@ def read_pixels(path: Path, like: Picture) -> Picture:
         return replace(like, pixels=_pixels(image), mode=image.mode, before=None)
 
 
-def read_mask(path: Path) -> MaskImage:
+def read_mask(path: Path, *, inverted: bool = False) -> MaskImage:
     """Read a mask of any mode but float: what is lighter than 50 % grey and not transparent is damaged.
+
+    Args:
+        path: The file. Of a TIFF what has its nodata value is no damage in any case.
+        inverted: Whether all else is damaged instead.
 
     Raises:
         ItemError: Missing, unreadable, damaged, floating-point, or with more than one picture in it.
@@ -132,7 +135,9 @@ def read_mask(path: Path) -> MaskImage:
     if is_tiff(path):
         from pconv_cli import strips, tiff
 
-        return MaskImage(path, np.concatenate(list(strips.mask_strips(path, _ROWS))), tiff.orientation(path))
+        return MaskImage(
+            path, np.concatenate(list(strips.mask_strips(path, _ROWS, inverted=inverted))), tiff.orientation(path)
+        )
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         _refuse_several(path, image, kind)
@@ -144,7 +149,7 @@ def read_mask(path: Path) -> MaskImage:
             raise ItemError(path, f"a mask in mode {image.mode} cannot be read: save it as 8-bit grey") from error
         orientation = _carry.orientation_of(_read_exif(image, stream, kind, [])[0])
         if mode not in _MODES or mode == "1":
-            return MaskImage(path, pixels > (0 if mode == "1" else 32767), orientation)
+            return MaskImage(path, (pixels > (0 if mode == "1" else 32767)) ^ inverted, orientation)
         carried = Carried(**_read_transparency(image, stream, kind))
         layers = _layers(mode, pixels, carried, linear=False)
         blocks = [
@@ -155,7 +160,7 @@ def read_mask(path: Path) -> MaskImage:
             )
             for y in range(0, len(pixels), _ROWS)
         ]
-        return MaskImage(path, np.concatenate(blocks), orientation)
+        return MaskImage(path, np.concatenate(blocks) ^ inverted, orientation)
 
 
 def is_drawn_on(mask: Path, *, inverted: bool = False) -> bool:
@@ -314,8 +319,9 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
     with tiff.Source(path) as source:
         everything = Window(0, 0, source.width, source.height)
         pixels = source.read(everything)
-        told = source.validity == "alpha" and not (is_ranged(source.dtype) and source.is_nothing(pixels).any())
-        shown = None if source.validity is None or told else source.valid(everything, pixels)
+        shown = source.valid(everything, pixels)
+        if shown is not None and source.alpha is not None:  # it tells by itself, mostly
+            shown = None if np.array_equal(shown, pixels[..., source.alpha] > 0) else shown
         shown = None if shown is None or shown.all() else shown
         mode = _tiff_mode(source)
         with path.open("rb") as stream:

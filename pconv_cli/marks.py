@@ -28,8 +28,8 @@ class Mark:
     """How a picture shows what is damaged.
 
     Attributes:
-        kind: "alpha": fully transparent. "nodata": there is no value, see `spaces.nothing`. "color": as shown, within a tolerance.
-            "band": lighter than 50 % in a band that holds nothing else.
+        kind: "alpha": fully transparent. "nodata": there is no value, see `spaces.nothing`. "color": as shown, within a
+            tolerance. "band": lighter than 50 % in a band that holds nothing else.
         value: The value of "nodata"; None for the one that the file names.
         colour: Red, green, blue, 0..255.
         tolerance: How far each of them may be off.

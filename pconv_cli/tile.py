@@ -61,9 +61,9 @@ from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
-from pconv_cli.settings import FAINT, Settings
+from pconv_cli.settings import BY_NODATA, FAINT, Settings
 from pconv_cli.spaces import is_ranged
-from pconv_cli.strips import is_plain, mask_size, mask_strips, write_map
+from pconv_cli.strips import is_plain, marks_by_nodata, mask_size, mask_strips, write_map
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan, plan_tiles
 from pconv_cli.writing import copy_file
@@ -382,9 +382,10 @@ class _Mask:
 
     def damage(self, stop: Callable[[], bool] = lambda: False, of: Layer | None = None) -> Damage:
         """Read the mask, or where one layer of raw values holds nothing. Raises `_Stopped` once `stop` turns true."""
-        read = self._own_strips(of) if self.path is None else mask_strips(self.path, ROWS)
+        path, inverted = self.path, self._inverted
+        read = self._own_strips(of) if path is None else mask_strips(path, ROWS, inverted=inverted)
         strips: Iterator[NDArray[np.bool_]] = read
-        if self._inverted:
+        if inverted and path is None:
             strips = (~strip for strip in strips)
         width, height = self._source.width, self._source.height
         _, stored = displayed_size((height, width), self._turn)
@@ -696,11 +697,16 @@ class _Big:
 
     def _look_at_nothing(self) -> None:
         """Refuse a mask that marks nothing although something is drawn on it: no one has drawn that for nothing."""
-        path, plain = self._mask.path, True
+        path, plain, by_nodata = self._mask.path, False, False
+        if path is None:
+            return
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            plain = path is None or is_plain(path)
-        if path is not None and not plain:
+            plain = is_plain(path)
+            by_nodata = marks_by_nodata(path, inverted=self._settings.invert_mask)
+        if not plain:
             raise ItemError(path, FAINT)
+        if by_nodata:
+            self._emit(Notice(f"{path} {BY_NODATA}"))
 
     def _look_at(self, damage: Damage) -> None:
         share = damage.area / (damage.width * damage.height)

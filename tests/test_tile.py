@@ -43,7 +43,7 @@ from pconv_cli.picture import align_mask
 from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
-from pconv_cli.settings import FAINT, Settings
+from pconv_cli.settings import BY_NODATA, FAINT, Settings
 from pconv_cli.spaces import is_ranged
 from pconv_cli.tile import tile
 
@@ -1522,6 +1522,41 @@ def test_a_mask_too_dark_to_mark_anything_is_refused(place: Place, value: int) -
     assert place.only_line.endswith(f"{place.mask}: {FAINT}") or f"({place.mask}): {FAINT}" in place.only_line
     assert names(place.root) == ["big.tif", "m.png"]
     assert place("--invert-mask", "--progress", "none") == 1 and "whole picture" in place.only_line
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_what_a_mask_declares_to_be_nothing_is_no_damage(place: Place, invert: bool) -> None:
+    """A mask of clouds, say: where nobody has looked for any it says 255, and that this is no value."""
+    place.fill_in()
+    place.mask = place.root / "m.tif"
+    clouds = np.where(HOLE ^ invert, 200, 0).astype(np.uint8)
+    clouds[:20, :30] = 255
+    save(place.mask, clouds, nodata=255)
+    options = ["--invert-mask"] * invert
+    assert place.item(*options)["hole_share"] == round(HOLE.mean(), 6)
+    check(load(place.big), place.restored(), HOLE)
+    again = place.root / "again.tif"
+    assert place.pconv("restore", place.big, place.mask, again, "--weights", "none", "--device", "cpu", *options) == 0
+    np.testing.assert_array_equal(load(again), place.restored())
+
+
+@pytest.mark.parametrize("command", ["tile", "restore"])
+def test_a_mask_that_marks_by_its_nodata_value_alone_is_told_and_one_of_ones_beside_it_refused(
+    place: Place, command: str
+) -> None:
+    place.fill_in()
+    place.mask = place.root / "m.tif"
+    clouds = np.zeros_like(HOLE, np.uint8)
+    clouds[:20, :30] = 255
+    save(place.mask, clouds, nodata=255)
+    paths = [place.big, place.mask, place.output] if command == "restore" else [place.big, "--mask", place.mask]
+    options = ["--weights", "none", "--device", "cpu", "--progress", "plain"]
+    assert place.pconv(command, *paths, *options) == 0
+    assert f"{place.mask} {BY_NODATA}" in place.err and place.output.read_bytes() == place.big.read_bytes()
+    place.output.unlink()
+    save(place.mask, np.where(HOLE, 1, clouds).astype(np.uint8), nodata=255)
+    assert place.pconv(command, *paths, *options) == 1
+    assert FAINT in place.err and "gdal_translate -scale 0 1 0 254 -ot Byte" in FAINT and not place.output.exists()
 
 
 def test_a_picture_without_damage_that_is_no_tiff_becomes_one(place: Place) -> None:
