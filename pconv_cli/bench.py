@@ -542,8 +542,8 @@ class Bench:
     def _written(self, work: Work, ready: Ready, *, overwrite: bool) -> ItemReport:
         job = work.job
         if not work.hole.any() and same_format(job.image, job.output):
-            copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
-            return work.reported("copied")
+            told = copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
+            return work.reported("copied", Written(told))
         picture, notices = self._stamped(work, work.filled(reveal=self._reveal))
         written = write_picture(picture, job.output, overwrite=overwrite, ready=ready)
         written = replace(written, notices=(*written.notices, *notices))

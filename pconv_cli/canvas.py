@@ -180,6 +180,7 @@ class Canvas:
                     flushed = pool.submit(files.flush, part)
                     self._read_back(part, written)
                     flushed.result()
+                notices += source.companions.stale(self._output)
                 if ready is not None:
                     ready(part, notices)
                 with source.companions.beside(self._output, overwrite=self._overwrite):

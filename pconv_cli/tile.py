@@ -473,8 +473,8 @@ class _Big:
                 self._look_at_nothing()
                 if source.in_place:
                     stack.close()
-                    copy_file(source.path, self._output, overwrite=settings.overwrite, ready=self._ready)
-                    return self._finished(self._reported("copied", planned), source.notices)
+                    beside_it = copy_file(source.path, self._output, overwrite=settings.overwrite, ready=self._ready)
+                    return self._finished(self._reported("copied", planned), (*source.notices, *beside_it))
                 return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
             from pconv_cli.filling import Filling
 
