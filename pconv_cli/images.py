@@ -266,7 +266,7 @@ def why_unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         if path.stat().st_size == 0:
             return "the file is empty (0 bytes): fetch it again"
-        return (
+        return files.why_no_picture(path) or (
             "not a JPEG, PNG, WebP, BMP or TIFF picture, or its start is damaged: open it elsewhere and export a copy"
         )
     cause = " ".join(str(error).split()) or type(error).__name__

@@ -737,7 +737,7 @@ def test_no_filled_pixel_is_nodata_even_where_the_fill_would_be(place: Place, ba
 def test_a_nodata_value_in_one_band_is_no_measurement_in_any_way_to_restore(
     place: Place, dtype: str, nodata: float, how: str
 ) -> None:
-    """Restored as by NaN: nothing is learnt from such a pixel, and without a mask nothing measured in it is replaced."""
+    """As NaN is: nothing is learnt from such a pixel, and without a mask nothing measured in it is replaced."""
     from pconv_cli.api import restore_image
 
     whole = (texture(WIDTH, HEIGHT).astype(dtype) + np.array(1).astype(dtype)) * np.array(3).astype(dtype)
@@ -1557,6 +1557,65 @@ def test_a_mask_that_marks_by_its_nodata_value_alone_is_told_and_one_of_ones_bes
     save(place.mask, np.where(HOLE, 1, clouds).astype(np.uint8), nodata=255)
     assert place.pconv(command, *paths, *options) == 1
     assert FAINT in place.err and "gdal_translate -scale 0 1 0 254 -ot Byte" in FAINT and not place.output.exists()
+
+
+@pytest.mark.parametrize("command", ["tile", "restore"])
+@pytest.mark.parametrize("hole", [HOLE, np.zeros_like(HOLE)])
+def test_what_an_earlier_output_has_left_beside_is_told_and_stays(
+    place: Place, command: str, hole: NDArray[np.bool_]
+) -> None:
+    place.fill_in(None, hole)
+    left = [place.root / f"{place.output.name}.{suffix}" for suffix in ("ovr", "msk")]
+    paths = [place.big, place.mask, place.output] if command == "restore" else [place.big, "--mask", place.mask]
+    options = ["--weights", "none", "--device", "cpu", "--json"]
+    assert place.pconv(command, *paths, *options) == 0 and not place.lines()[0]["notices"]
+    for path in left:
+        path.write_bytes(b"smaller views of something else")
+    for overwrite in (True, False):
+        if not overwrite:
+            place.output.unlink()
+        assert place.pconv(command, *paths, *options, *["--overwrite"] * overwrite) == 0
+        (told,) = place.lines()[0]["notices"]
+        assert " and ".join(path.name for path in left) in told and "delete them" in told
+        assert all(path.read_bytes() == b"smaller views of something else" for path in left)
+
+
+def test_a_tiff_made_of_another_format_tells_what_lies_beside_it_too(place: Place) -> None:
+    place.fill_in()
+    Image.fromarray(picture()).save(place.root / "a.png")
+    (place.root / "out.tif.msk").write_bytes(b"")
+    options = ["--weights", "none", "--device", "cpu", "--json"]
+    assert place.pconv("restore", place.root / "a.png", place.mask, place.root / "out.tif", *options) == 0
+    assert any("out.tif.msk lies beside" in notice for notice in place.lines()[0]["notices"])
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".shp", ".GPKG", ".kml", ".json"])
+def test_a_vector_layer_for_a_mask_is_called_that(place: Place, suffix: str) -> None:
+    place.fill_in()
+    place.mask = place.root / f"clouds{suffix}"
+    place.mask.write_text('{"type": "FeatureCollection", "features": []}')
+    assert place("--progress", "none") == 1
+    (listed := place.root / "list.csv").write_text(f"image,mask,out\n{place.big},{place.mask},{place.output}\n")
+    errors = [place.only_line]
+    assert place.pconv("restore", "--manifest", listed, "--weights", "none", "--progress", "none") == 1
+    for line in (*errors, place.only_line):
+        assert "no picture but a vector layer" in line and "not a " not in line
+        assert f"gdal_rasterize -burn 255 -ot Byte -ts WIDTH HEIGHT -te XMIN YMIN XMAX YMAX {place.mask.name}" in line
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["big.tif", "-o", "-"], ["big.tif", "--mask", "-"], ["-", "--plan"]])
+def test_what_is_piped_is_for_restore(place: Place, arguments: list[str]) -> None:
+    place.fill_in()
+    assert place.pconv("tile", *(place.big if given == "big.tif" else given for given in arguments)) == 2
+    assert place.only_line.endswith("tile reads and writes files; `pconv restore` takes -")
+
+
+def test_check_of_one_big_picture_names_the_plan_of_tile(place: Place) -> None:
+    place.fill_in()
+    assert place.pconv("check", place.big) == 2
+    assert "1 path given, needed are IN MASKS [OUT]" in place.only_line
+    assert f"pconv tile {place.big} --plan" in place.only_line
+    assert place.pconv("check", place.root) == 2 and place.only_line.endswith("see pconv check --help")
 
 
 def test_a_picture_without_damage_that_is_no_tiff_becomes_one(place: Place) -> None:

@@ -102,9 +102,9 @@ def command(
     )
     names = ["IN", "MASKS"] if mask_from is None else ["IN"]
     if len(paths) != len(names) or "-" in paths:
-        raise UsageError(
-            f"{len(paths)} paths given, needed are {' '.join(names)}, files or folders; see pconv compare --help"
-        )
+        count = f"{len(paths)} path{'s' * (len(paths) != 1)}"
+        needed = f"needed are {' '.join(names)}, files or folders"
+        raise UsageError(f"{count} given, {needed}; see pconv compare --help")
     todo = restore.plan(Path(paths[0]), Path(paths[1]) if len(paths) > 1 else None, NOWHERE, reading)
     folder = None if report_to is None else Folder(report_to, overwrite=overwrite, searched=map(Path, paths))
     with ui.view(progress) as show, ui.Stop(show) as stop:

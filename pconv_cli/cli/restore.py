@@ -264,7 +264,9 @@ def places(paths: list[str], mask_from: str | None, detect: str | None) -> tuple
     names = "IN OUT" if option else "IN MASKS OUT"
     if len(paths) != len(names.split()):
         with_mark = f" with {option}, which takes the place of MASKS" if option else ""
-        raise UsageError(f"{len(paths)} paths given, needed are {names}{with_mark}; see pconv restore --help")
+        raise UsageError(
+            f"{len(paths)} path{'s' * (len(paths) != 1)} given, needed are {names}{with_mark}; see pconv restore --help"
+        )
     return paths[0], None if option else paths[1], paths[-1]
 
 
