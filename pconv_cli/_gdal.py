@@ -91,7 +91,8 @@ def open(path: Path, mode: str = "r", *, raw: bool = False, **options: Any) -> A
             if b"<VRTDataset" in head:
                 way_out = f"make a picture of it (gdal_translate {path.name} {path.stem}.tif)"
                 raise ItemError(path, f"is a VRT, which holds no picture and only says where others lie: {way_out}")
-            raise ItemError(path, _NOT_A_PICTURE if head else "the file is empty (0 bytes): fetch it again")
+            why = files.why_no_picture(path) or _NOT_A_PICTURE
+            raise ItemError(path, why if head else "the file is empty (0 bytes): fetch it again")
     # An absolute path can be nothing but a path: GDAL takes "GTIFF_DIR:1:x.tif" and the like for more than a name.
     place = encodable(path).absolute()
     with quietly():

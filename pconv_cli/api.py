@@ -38,7 +38,7 @@ from pconv_cli.picture import Picture
 from pconv_cli.pipeline import Outcome, run
 from pconv_cli.restore import Filler, in_flight
 from pconv_cli.settings import SUSPICIOUS, Settings
-from pconv_cli.spaces import TYPES, as_held, next_to, nothing
+from pconv_cli.spaces import TYPES, as_held, is_ranged, next_to, nothing
 
 _LOG = logging.getLogger("pconv_cli")
 
@@ -193,8 +193,8 @@ class Restorer:
             batch_size: Tiles computed at once; None or `auto`: as many as suit the device.
             dilate: Pixels that damage is grown by.
             linear: Whether values are linear in light, and not encoded for a screen.
-            nodata: The value that stands for "nothing here" where all colours have it. In floats NaN and infinity
-                always do.
+            nodata: The value that stands for "nothing here": in uint8 and uint16 where all colours have it, in other
+                types where any has it. In floats NaN and infinity always do.
             alpha: Whether the last channel is alpha. None: of 2 and of 4 channels it is, unless the network takes raw
                 values. Four channels without alpha are red, green, blue and a further one; other numbers of channels
                 but 3 are filled one by one.
@@ -574,11 +574,11 @@ def _picture(image: NDArray[Any], alpha: bool, nodata: float | None, linear: boo
         raise ValueError("the image has one channel, which cannot be alpha: leave out alpha=True")
     together = 3 if colours in (3, 4) else 1
     groups = [tuple(range(together)), *((channel,) for channel in range(together, colours))]
-    mode = {1: "L", 3: "RGB"}.get(colours, "BANDS")
+    mode, held = {1: "L", 3: "RGB"}.get(colours, "BANDS"), as_held(nodata, image.dtype)
     picture = replace(
         Picture.nothing(Path()), pixels=pixels[..., 0] if pixels.shape[2:] == (1,) else pixels,
-        mode=mode + "A" * (alpha and mode != "BANDS"), layers=layers(groups, dtype, linear=linear),
-        alpha=count - 1 if alpha else None, nodata=as_held(nodata, image.dtype),
+        mode=mode + "A" * (alpha and mode != "BANDS"), alpha=count - 1 if alpha else None, nodata=held,
+        layers=layers(groups, dtype, linear=linear, nodata=held),
     )  # fmt: skip
     return replace(picture, shown=_shown(picture))
 
@@ -590,11 +590,7 @@ def _colours(picture: Picture) -> int:
 
 def _shown(picture: Picture) -> NDArray[np.bool_] | None:
     """Where a picture shows anything, (h, w); None where only `alpha` could tell."""
-    own = picture.channels[..., : _colours(picture)]
-    empty = nothing(own)
-    if picture.nodata is not None:
-        named = (own == picture.nodata).all(axis=2)
-        empty = named if empty is None else empty | named
+    empty = nothing(picture.channels, picture.nodata, but=picture.alpha)
     if empty is None or not empty.any():
         return None
     return ~empty if picture.alpha is None else ~empty & (picture.channels[..., picture.alpha] > 0)
@@ -609,8 +605,11 @@ def _tell_from_nothing(made: NDArray[Any], hole: NDArray[np.bool_], nodata: floa
         nodata: The value.
     """
     own = made[hole]
-    hit = (own == nodata).all(axis=1)
-    own[hit, -1] = next_to(nodata, made.dtype)
+    hit = own == nodata
+    if not is_ranged(made.dtype):
+        hit[:, -1] = hit.all(axis=1)
+        hit[:, :-1] = False
+    own[hit] = next_to(nodata, made.dtype)
     made[hole] = own
 
 

@@ -49,7 +49,7 @@ from pconv_cli.process import memory_available
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Status, peak_memory, rounded
-from pconv_cli.settings import FAINT, GREY, Settings
+from pconv_cli.settings import BY_NODATA, FAINT, GREY, Settings
 from pconv_cli.tiles import plan_tiles
 from pconv_cli.writing import Ready, Written, copy_file, foreseen, stamped, write_picture
 
@@ -133,7 +133,7 @@ class Planned:
         made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
         layers = viewed(made, view, picture.pixels.dtype, _nodata(picture, settings))
         if mark is not None and mark.kind == "nodata" and not (settings.invert_mask or settings.dilate):
-            layers = filling_gaps(layers, picture.pixels.dtype, _nodata(picture, settings))
+            layers = filling_gaps(layers, picture.pixels.dtype, _nodata(picture, settings), picture.nodata)
         fillings = []
         for layer in layers:
             seen = picture.seen(layer)
@@ -396,7 +396,7 @@ class Reader:
             hole = masking.detected(picture, settings.detect)
         elif settings.mask_from is None:
             assert job.mask is not None
-            hole = align_mask(read_mask(job.mask), picture, settings.mask_on)
+            hole = align_mask(read_mask(job.mask, inverted=settings.invert_mask), picture, settings.mask_on)
             if is_tiff(job.mask) and is_tiff(job.image):
                 from pconv_cli.georeference import refuse_elsewhere
                 from pconv_cli.tiff import Source
@@ -413,7 +413,8 @@ class Reader:
                 )
             except Unmarked as error:
                 raise ItemError(job.image, str(error)) from error
-        hole = ~hole if settings.invert_mask else hole
+        if settings.invert_mask and (settings.detect is not None or settings.mask_from is not None):
+            hole = ~hole
         hole = dilate(hole, settings.dilate)
         if visible is not None and settings.mask_from is not None and settings.mask_from.reveals:
             visible = None if (visible | hole).all() else visible | hole
@@ -434,14 +435,14 @@ class Reader:
                 lying = (height, width), orientation(job.mask), (picture.height, picture.width), picture.orientation
                 told += (EITHER,) if could_be_either(*lying) else ()
             return tuple(f"{job.mask} {what}" for what in told)
-        from pconv_cli.strips import is_plain
+        from pconv_cli.strips import is_plain, marks_by_nodata
 
-        plain = False
+        inverted, plain, by_nodata = self._settings.invert_mask, False, False
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            plain = is_plain(job.mask)
-        if not plain and is_drawn_on(job.mask, inverted=self._settings.invert_mask):
+            plain, by_nodata = is_plain(job.mask), marks_by_nodata(job.mask, inverted=inverted)
+        if not plain and is_drawn_on(job.mask, inverted=inverted):
             raise ItemError(job.mask, FAINT)
-        return ()
+        return (f"{job.mask} {BY_NODATA}",) if by_nodata else ()
 
 
 def _made_otherwise(differences: frozenset[str]) -> str:
@@ -543,8 +544,8 @@ class Bench:
     def _written(self, work: Work, ready: Ready, *, overwrite: bool) -> ItemReport:
         job = work.job
         if not work.hole.any() and same_format(job.image, job.output):
-            copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
-            return work.reported("copied")
+            told = copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
+            return work.reported("copied", Written(told))
         picture, notices = self._stamped(work, work.filled(reveal=self._reveal))
         written = write_picture(picture, job.output, overwrite=overwrite, ready=ready)
         written = replace(written, notices=(*written.notices, *notices))

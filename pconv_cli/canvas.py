@@ -31,7 +31,7 @@ from pconv_cli._pages import Pages
 from pconv_cli.encoders import JPEG
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.regions import Window
-from pconv_cli.spaces import next_to
+from pconv_cli.spaces import is_ranged, next_to
 from pconv_cli.tiff import XMP, Source, ahead
 
 _CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
@@ -181,6 +181,7 @@ class Canvas:
                     flushed = pool.submit(files.flush, part)
                     self._read_back(part, written)
                     flushed.result()
+                notices += source.companions.stale(self._output)
                 if ready is not None:
                     ready(part, notices)
                 with source.companions.beside(self._output, overwrite=self._overwrite):
@@ -211,8 +212,11 @@ class Canvas:
             if self._mark and source.alpha is not None:
                 pixels[where & ~empty, source.alpha] = source.opaque
             if source.nothing is not None and source.palette is None and not self._as_laid:
-                hit = where & source.is_nothing(pixels)  # a fill that is it by chance would be a hole
-                pixels[hit, source.colours[-1]] = next_to(source.nothing, source.dtype)
+                hit = where.copy()  # a fill that is it by chance would be a hole
+                for band in source.colours:
+                    hit &= pixels[..., band] == source.nothing
+                for band in source.colours if is_ranged(source.dtype) else source.colours[-1:]:
+                    pixels[hit, band] = next_to(source.nothing, source.dtype)
         return pixels, where
 
     def _touched(self, across: int, down: int) -> list[Window]:

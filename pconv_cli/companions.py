@@ -6,6 +6,7 @@ nothing of pixels, coordinate systems or GDAL: which is not to read `.aux.xml` f
 
 from __future__ import annotations
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -87,6 +88,17 @@ class Companions:
         """
         for target, data in self.targets(output).items():
             _refuse_taken(target, data, overwrite=overwrite)
+
+    def stale(self, output: Path) -> tuple[str, ...]:
+        """What to say of files beside a copy that none of this run has written, and that GDAL takes for parts of it."""
+        made = self.targets(output)
+        beside = [output.with_name(output.name + suffix) for suffix in (".ovr", ".msk", _AUX)]
+        left = [path.name for path in beside if os.path.lexists(path) and path not in made]
+        if not left:
+            return ()
+        lie, those, parts = ("lies", "it", "a part") if len(left) == 1 else ("lie", "them", "parts")
+        of = f"{lie} beside the output and {'is' if len(left) == 1 else 'are'} of an earlier file"
+        return (f"{' and '.join(left)} {of}: delete {those}, or GDAL takes {those} for {parts} of this one",)
 
     def are_beside(self, output: Path) -> bool:
         """Whether they lie beside a copy as they are."""

@@ -18,6 +18,10 @@ from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
 
+# To 254, so that what is damaged does not become the nodata value of masks in which that is 255.
+OF_ONES = "of 0 and 1: gdal_translate -scale 0 1 0 254 -ot Byte mask.tif mask254.tif"
+"""How to make a mask of a file in which 1 is damage."""
+
 
 class ExitCode(IntEnum):
     """Exit codes of every command: stable, documented in the guide."""

@@ -19,6 +19,7 @@ from typing import BinaryIO
 
 # The filters of warnings are the whole process's: one thread at a time may bend them, whatever library it hushes.
 _WARNINGS = threading.Lock()
+_VECTORS = (".geojson", ".json", ".shp", ".gpkg", ".kml")
 _HELD = re.compile(r"(?:held|with)\.([0-9a-f]{8})\.part")
 
 
@@ -228,6 +229,17 @@ def quietly() -> Iterator[None]:
     with _WARNINGS, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+def why_no_picture(path: Path) -> str:
+    """Why a file is no picture, by its name; empty where that does not tell."""
+    if path.suffix.lower() not in _VECTORS:
+        return ""
+    grid = "-ts WIDTH HEIGHT -te XMIN YMIN XMAX YMAX"
+    return (
+        "no picture but a vector layer: make a mask of it, with the picture's size and extent "
+        f"(gdal_rasterize -burn 255 -ot Byte {grid} {path.name} mask.tif)"
+    )
 
 
 def _held_names(target: Path, number: str) -> tuple[Path, Path]:

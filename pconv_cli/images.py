@@ -122,8 +122,12 @@ def read_pixels(path: Path, like: Picture) -> Picture:
         return replace(like, pixels=_pixels(image), mode=image.mode, before=None)
 
 
-def read_mask(path: Path) -> MaskImage:
+def read_mask(path: Path, *, inverted: bool = False) -> MaskImage:
     """Read a mask of any mode but float: what is lighter than 50 % grey and not transparent is damaged.
+
+    Args:
+        path: The file. Of a TIFF what has its nodata value is no damage in any case.
+        inverted: Whether all else is damaged instead.
 
     Raises:
         ItemError: Missing, unreadable, damaged, floating-point, or with more than one picture in it.
@@ -131,7 +135,9 @@ def read_mask(path: Path) -> MaskImage:
     if is_tiff(path):
         from pconv_cli import strips, tiff
 
-        return MaskImage(path, np.concatenate(list(strips.mask_strips(path, _ROWS))), tiff.orientation(path))
+        return MaskImage(
+            path, np.concatenate(list(strips.mask_strips(path, _ROWS, inverted=inverted))), tiff.orientation(path)
+        )
     with _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         _refuse_several(path, image, kind)
@@ -143,7 +149,7 @@ def read_mask(path: Path) -> MaskImage:
             raise ItemError(path, f"a mask in mode {image.mode} cannot be read: save it as 8-bit grey") from error
         orientation = _carry.orientation_of(_read_exif(image, stream, kind, [])[0])
         if mode not in _MODES or mode == "1":
-            return MaskImage(path, pixels > (0 if mode == "1" else 32767), orientation)
+            return MaskImage(path, (pixels > (0 if mode == "1" else 32767)) ^ inverted, orientation)
         carried = Carried(**_read_transparency(image, stream, kind))
         layers = _layers(mode, pixels, carried, linear=False)
         blocks = [
@@ -154,7 +160,7 @@ def read_mask(path: Path) -> MaskImage:
             )
             for y in range(0, len(pixels), _ROWS)
         ]
-        return MaskImage(path, np.concatenate(blocks), orientation)
+        return MaskImage(path, np.concatenate(blocks) ^ inverted, orientation)
 
 
 def is_drawn_on(mask: Path, *, inverted: bool = False) -> bool:
@@ -260,7 +266,7 @@ def why_unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         if path.stat().st_size == 0:
             return "the file is empty (0 bytes): fetch it again"
-        return (
+        return files.why_no_picture(path) or (
             "not a JPEG, PNG, WebP, BMP or TIFF picture, or its start is damaged: open it elsewhere and export a copy"
         )
     cause = " ".join(str(error).split()) or type(error).__name__
@@ -320,9 +326,9 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
     with tiff.Source(path) as source:
         everything = Window(0, 0, source.width, source.height)
         pixels = source.read(everything)
-        colours = [band for band in range(source.bands) if band != source.alpha]
-        told = source.validity == "alpha" and (source.dtype.kind != "f" or np.isfinite(pixels[..., colours]).all())
-        shown = None if source.validity is None or told else source.valid(everything)
+        shown = source.valid(everything, pixels)
+        if shown is not None and source.alpha is not None:  # it tells by itself, mostly
+            shown = None if np.array_equal(shown, pixels[..., source.alpha] > 0) else shown
         shown = None if shown is None or shown.all() else shown
         mode = _tiff_mode(source)
         with path.open("rb") as stream:
@@ -340,7 +346,7 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
     return Picture(
         path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, mode, "TIFF", source.orientation,
         layers(source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear,
-               inverted=source.inverted),
+               inverted=source.inverted, nodata=source.nodata),
         carried, alpha=source.alpha, nodata=source.nodata, shown=shown, inverted=source.inverted,
     )  # fmt: skip
 

@@ -17,6 +17,7 @@ from functools import cached_property
 from pathlib import Path, PurePath
 from typing import Literal
 
+from pconv_cli import files
 from pconv_cli.errors import NothingToDo, UsageError
 from pconv_cli.manifest import Row
 
@@ -376,7 +377,8 @@ def _check_input(path: Path, suffixes: frozenset[str], role: str) -> Literal["fo
     if kind is None:
         raise UsageError(f"{path}: not found; {role} are looked for there: check the path and that you may read it")
     if kind == "file" and not _is_picture(path, suffixes):
-        raise UsageError(f"{path}: not a picture that can be read: give a folder, or one of {_listed(suffixes)}")
+        other = f"not a picture that can be read: give a folder, or one of {_listed(suffixes)}"
+        raise UsageError(f"{path}: {files.why_no_picture(path) or other}")
     return kind
 
 

@@ -177,13 +177,16 @@ class Layer:
     Attributes:
         channels: The indices.
         space: How the network sees them.
-        missing: Of floats whose damage is what holds no value: the values that stand for none, beside NaN and infinity.
-            Nothing else is replaced, though another channel of that pixel is damaged. None: damage is whole pixels.
+        missing: Of a ranged type whose damage is what holds no value: the values that stand for none, beside NaN and
+            infinity. Nothing else is replaced, though another channel of that pixel is damaged. None: damage is whole
+            pixels.
+        nothing: Of a ranged type the value for "nothing here", which no fill of tones becomes: raw ones see to that.
     """
 
     channels: tuple[int, ...]
     space: Space | Palette | Alone | Raw
     missing: tuple[float, ...] | None = None
+    nothing: float | None = None
 
     @property
     def width(self) -> int:
@@ -208,12 +211,19 @@ class Layer:
         """The layer as the network sees it: (..., all channels) to (..., c), uint8, float32 in [0, 1], or raw."""
         return self.space.seen(self.taken(pixels))
 
+    def own(self, fill: NDArray[Any]) -> NDArray[Any]:
+        """Fills as pixels of the picture: the inverse of `seen`, but for what would by chance stand for nothing."""
+        values = self.space.own(fill)
+        if self.nothing is not None:
+            values[values == self.nothing] = next_to(self.nothing, values.dtype)
+        return values
+
     def put(self, pixels: NDArray[Any], fill: NDArray[Any], where: NDArray[np.bool_]) -> None:
         """Take fills, (h, w, c) as `seen` gives them, into (h, w, all channels), in place, where `where` is True."""
         for at in range(0, len(where), _ROWS):  # what is in between takes many times the room
             rows = slice(at, at + _ROWS)
             here, part = where[rows], pixels[rows]
-            for channel, values in zip(self.channels, self.space.own(fill[rows][here]).T, strict=True):
+            for channel, values in zip(self.channels, self.own(fill[rows][here]).T, strict=True):
                 if self.missing is not None:
                     before = part[here, channel]
                     values = np.where(self.measured(before), before, values)
@@ -225,18 +235,17 @@ class Layer:
         return np.asarray(np.isfinite(values) & ~missing)
 
 
-def filling_gaps(made: Sequence[Layer], dtype: np.dtype[Any], nodata: float | None) -> tuple[Layer, ...]:
+def filling_gaps(made: Sequence[Layer], dtype: np.dtype[Any], *nodata: float | None) -> tuple[Layer, ...]:
     """Have layers keep what was measured, where damage is what holds no value: see `Layer.missing`.
 
     Args:
         made: The layers.
-        dtype: The picture's type; integers have no NaN, and are damaged where all channels hold the value.
-        nodata: The value that stands for none, beside NaN, if there is one.
+        dtype: The picture's type; tones are damaged where all channels hold the value.
+        nodata: The values that stand for none, beside NaN, if there are any.
     """
-    if dtype.kind != "f":
+    if not is_ranged(dtype):
         return tuple(made)
-    held = as_held(nodata, dtype)
-    values = () if held is None else (held,)
+    values = tuple(held for value in nodata if (held := as_held(value, dtype)) is not None)
     return tuple(layer if isinstance(layer.space, Raw) else replace(layer, missing=values) for layer in made)
 
 
@@ -248,6 +257,7 @@ def layers(
     icc: bytes = b"",
     linear: bool = False,
     inverted: bool = False,
+    nodata: float | None = None,
 ) -> tuple[Layer, ...]:
     """Make the layers of a picture.
 
@@ -258,6 +268,7 @@ def layers(
         icc: Profile of the first group.
         linear: Whether values are linear light where no profile says what they are.
         inverted: Whether white is 0, of grey.
+        nodata: The value that stands for "nothing here", if there is one.
     """
     if palette is not None:
         return (Layer(groups[0], Palette(palette)),)
@@ -268,6 +279,7 @@ def layers(
                 len(group), dtype, icc=b"" if number else icc, linear=linear and not (icc and not number),
                 inverted=inverted and len(group) == 1,
             ),
+            nothing=as_held(nodata, dtype) if is_ranged(dtype) else None,
         )
         for number, group in enumerate(groups)
     )  # fmt: skip
@@ -310,10 +322,14 @@ def _one_by_one(layer: Layer) -> list[Layer]:
     space = layer.space
     if isinstance(space, Palette) or len(layer.channels) == 1:
         assert isinstance(space, Palette | Space)
-        return [Layer(layer.channels, Alone(space))]
+        return [replace(layer, space=Alone(space))]
     assert isinstance(space, Space)
     return [
-        Layer((channel,), Alone(replace(space, channels=1, tones=space.tones[number : number + 1], icc=b"")))
+        replace(
+            layer,
+            channels=(channel,),
+            space=Alone(replace(space, channels=1, tones=space.tones[number : number + 1], icc=b"")),
+        )
         for number, channel in enumerate(layer.channels)
     ]
 
@@ -406,7 +422,7 @@ def whites_of(made: Sequence[Layer], parts: Iterable[NDArray[Any]]) -> list[tupl
 def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tuple[Layer, ...]:
     """Tell layers what is to be shown as black and as white, where they are not shown as they are."""
     return tuple(
-        Layer(layer.channels, replace(layer.space, low=low, high=high))
+        replace(layer, space=replace(layer.space, low=low, high=high))
         if isinstance(layer.space, Space) and not shown_as_is(layer.space.dtype, low, high)
         else layer
         for layer, (low, high) in zip(made, limits, strict=True)
@@ -419,9 +435,9 @@ def ranged_by(layer: Layer, sample: NDArray[Any], nodata: float | None) -> Layer
     Args:
         layer: The layer.
         sample: (..., channels of the layer).
-        nodata: The value that counts for nothing where all of them have it, if there is one.
+        nodata: The value that stands for "nothing here", if there is one.
     """
     if not is_ranged(sample.dtype):
         return layer
-    held = sample if nodata is None else sample[(sample != nodata).any(axis=-1)]
+    held = sample if nodata is None else sample[(sample != nodata).all(axis=-1)]
     return ranged([layer], limits_of([layer], held))[0]

@@ -14,7 +14,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.errors import UsageError
-from pconv_cli.spaces import as_held, is_ranged, top
+from pconv_cli.spaces import is_ranged, nothing, top
 
 FORMS = "alpha, nodata, nodata=VALUE, color=#RRGGBB, color=#RRGGBB~TOLERANCE or band=N"
 
@@ -28,8 +28,8 @@ class Mark:
     """How a picture shows what is damaged.
 
     Attributes:
-        kind: "alpha": fully transparent. "nodata": every colour has the value. "color": as shown, within a tolerance.
-            "band": lighter than 50 % in a band that holds nothing else.
+        kind: "alpha": fully transparent. "nodata": there is no value, see `spaces.nothing`. "color": as shown, within a
+            tolerance. "band": lighter than 50 % in a band that holds nothing else.
         value: The value of "nodata"; None for the one that the file names.
         colour: Red, green, blue, 0..255.
         tolerance: How far each of them may be off.
@@ -114,13 +114,10 @@ class Mark:
             return np.asarray(pixels[..., self.band - 1] > top(pixels.dtype) / 2)
         if self.kind == "nodata":
             value = nodata if self.value is None else self.value
-            floating = pixels.dtype.kind == "f"
-            if value is None and not floating:
+            if value is None and pixels.dtype.kind != "f":
                 raise Unmarked("names no nodata value: give it, as in --mask-from nodata=0")
-            own = pixels[..., [band for band in range(pixels.shape[2]) if band != alpha]]
-            wanted = as_held(value, pixels.dtype)
-            found = np.zeros(own.shape[:-1], np.bool_) if wanted is None else (own == wanted).all(axis=-1)
-            return np.asarray(found | ~np.isfinite(own).all(axis=-1) if floating else found)
+            found = nothing(pixels, value, but=alpha)
+            return np.zeros(pixels.shape[:2], np.bool_) if found is None else found
         if shown is None:
             raise Unmarked("has no transparency that could mark damage: give a mask")
         return ~shown

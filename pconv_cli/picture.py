@@ -195,7 +195,7 @@ class MaskImage:
 
     Attributes:
         path: Where it was read from.
-        hole: (h, w) as stored, True where more than 50 % grey and not transparent: damaged.
+        hole: (h, w) as stored, True where damaged.
         orientation: The mask file's own EXIF orientation.
     """
 

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from pconv_cli.errors import UsageError
+from pconv_cli.errors import OF_ONES, UsageError
 from pconv_cli.marks import Mark
 from pconv_cli.orientations import DrawnOn
 from pconv_cli.tiles import SMALLEST_TILE
@@ -23,9 +23,15 @@ SUSPICIOUS = 0.6
 
 FAINT = (
     "marks nothing, yet something is drawn on it: only what is lighter than 50 % grey counts; "
-    "make what is damaged white, all else black"
+    f"make what is damaged white, all else black ({OF_ONES})"
 )
 """Why a mask is refused that is not of one colour, and marks nothing: of 0 and 1, say."""
+
+BY_NODATA = (
+    "marks nothing but by its nodata value, which is no damage; "
+    "if it is, take that out of a copy: gdal_translate -a_nodata none mask.tif marks.tif"
+)
+"""What to say of a mask whose damage, as it looks, is declared to be nothing."""
 
 GREY = "is grey like a photograph, and a mask is black and white: is it the right file?"
 """What to say of a mask that is a picture."""

@@ -254,16 +254,34 @@ def next_to(value: float, dtype: DTypeLike) -> float:
     return int(value) + (1 if value < np.iinfo(kind).max else -1)
 
 
-def nothing(own: NDArray[Any]) -> NDArray[np.bool_] | None:
-    """Where a float picture holds nothing.
+def nothing(own: NDArray[Any], nodata: float | None = None, *, but: int | None = None) -> NDArray[np.bool_] | None:
+    """Where a picture holds nothing, as its values say it.
 
     Args:
         own: `(..., channels)`.
+        nodata: The value that stands for none, beside NaN and infinity, if there is one.
+        but: Index of a channel that does not count, alpha's.
 
     Returns:
-        `(...)`, True where any channel is NaN or infinite; None for integers, which always hold something.
+        `(...)`, True where any channel has no value. Of tones, see `is_ranged`, where all have the one that stands for
+        none: 0 or 255 in some channels is a colour. None: the picture cannot say it.
     """
-    return None if own.dtype.kind in "ui" else ~np.isfinite(own).all(axis=-1)
+    held, floating, tonal = as_held(nodata, own.dtype), own.dtype.kind == "f", not is_ranged(own.dtype)
+    if held is None and not floating:
+        return None
+    found = np.full(own.shape[:-1], tonal)
+    for channel in range(own.shape[-1]):  # several times faster than `all` or `any` over a short axis
+        if channel == but:
+            continue
+        values = own[..., channel]
+        if tonal:
+            found &= values == held
+            continue
+        if held is not None:
+            found |= values == held
+        if floating:
+            found |= ~np.isfinite(values)
+    return found
 
 
 def _as_srgb(light: NDArray[np.float64]) -> NDArray[np.float32]:

@@ -19,7 +19,7 @@ from rasterio.enums import ColorInterp
 
 from pconv_cli import _gdal, files
 from pconv_cli._ifd import Directory, graft
-from pconv_cli.errors import ItemError
+from pconv_cli.errors import OF_ONES, ItemError
 from pconv_cli.georeference import placement
 from pconv_cli.regions import Window
 from pconv_cli.tiff import Source, ahead
@@ -35,12 +35,16 @@ def mask_size(path: Path) -> tuple[int, int]:
         return raster.width, raster.height
 
 
-def mask_strips(path: Path, rows: int = 256) -> Generator[NDArray[np.bool_], None, None]:
+def mask_strips(
+    path: Path, rows: int = 256, *, inverted: bool = False, nodata: bool = True
+) -> Generator[NDArray[np.bool_], None, None]:
     """Read a mask from top to bottom without holding more of it than a strip.
 
     Args:
         path: A picture of any format and size that GDAL reads, of any mode but floating point.
         rows: Rows of a strip, at least 1.
+        inverted: Whether what is darker, or transparent, is damaged.
+        nodata: Whether pixels that have the file's nodata value are no damage, whatever it looks like.
 
     Yields:
         (rows or fewer, width) as stored, True where lighter than 50 % grey and not transparent: damaged. EXIF
@@ -61,7 +65,10 @@ def mask_strips(path: Path, rows: int = 256) -> Generator[NDArray[np.bool_], Non
 
         def read(strip: Window) -> NDArray[np.bool_]:
             with _gdal.reading(path):
-                return white(raster.read(white.bands, window=_gdal.window(strip)))
+                pixels = raster.read(white.bands, window=_gdal.window(strip))
+                damaged = ~white(pixels) if inverted else white(pixels)
+                empty = white.nothing(pixels) if nodata else None
+                return damaged if empty is None else damaged & ~empty
 
         strips = [Window(0, y, width, min(rows, height - y)) for y in range(0, height, rows)]
         with closing(ahead(read, strips, threads=1, begun=2)) as found:
@@ -113,14 +120,39 @@ def write_mask(
 
 
 def is_plain(path: Path) -> bool:
-    """Whether all pixels of a picture are one colour, read in strips.
+    """Whether all pixels of a mask are one colour, but for those that have its nodata value; read in strips.
 
     Raises:
         ItemError: Not a picture that can be read.
     """
     with _gdal.reading(path), closing(_gdal.open(path)) as raster:
-        first = raster.read(window=_gdal.window(Window(0, 0, 1, 1)))
-        return all((rows == first).all() for rows in _gdal.rows(raster))
+        key, first = _nodata(raster), None
+        for rows in _gdal.rows(raster):
+            pixels = rows.reshape(len(rows), -1)
+            if key is not None:
+                pixels = pixels[:, (pixels != key).any(axis=0)]
+            first = pixels[:, :1] if first is None else first
+            if (pixels != first).any():
+                return False
+            first = first if first.size else None
+        return True
+
+
+def marks_by_nodata(path: Path, *, inverted: bool = False) -> bool:
+    """Whether a mask that marks nothing would mark something if its nodata value were damage like any other.
+
+    Args:
+        path: The file.
+        inverted: As for `mask_strips`.
+
+    Raises:
+        ItemError: Not a mask that can be read.
+    """
+    with _gdal.reading(path), closing(_gdal.open(path)) as raster:
+        if _nodata(raster) is None:
+            return False
+    with closing(mask_strips(path, inverted=inverted, nodata=False)) as strips:
+        return any(strip.any() for strip in strips)
 
 
 def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source, *, rows: int, overwrite: bool) -> None:
@@ -169,6 +201,11 @@ def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source,
             part.unlink(missing_ok=True)
 
 
+def _nodata(raster: Any) -> float | None:
+    """The value for "nothing here"; None of a PNG, which has a transparent colour that GDAL shows as such."""
+    return None if raster.driver == "PNG" else raster.nodata
+
+
 class _Whiteness:
     """How the pixels of one mask file say that they are lighter than 50 % grey."""
 
@@ -176,7 +213,7 @@ class _Whiteness:
         kinds, types = list(raster.colorinterp), set(raster.dtypes)
         if not types <= {"uint8", "uint16"}:
             kind = " and ".join(sorted(types - {"uint8", "uint16"}))
-            raise ItemError(path, f"a mask of {kind} values has no 50 % grey: save it as 8-bit grey")
+            raise ItemError(path, f"a mask of {kind} values has no 50 % grey: save it as 8-bit grey ({OF_ONES})")
         if len(raster.subdatasets) > 1:
             raise ItemError(path, f"{len(raster.subdatasets)} pages in one TIFF: split it into one file per page first")
         structure = raster.tags(1, ns="IMAGE_STRUCTURE")
@@ -187,12 +224,14 @@ class _Whiteness:
             table = np.tile(np.array([0, 0, 0, 255], np.uint8), (256, 1))
             for index, colour in raster.colormap(1).items():
                 table[index % 256] = colour
+            if _nodata(raster) is not None:
+                table[:, 3] = 255  # GDAL calls that colour transparent, which in a TIFF it is not
             self._table, self._inverted = table, False
         colours = 3 if kinds[0] == ColorInterp.red and raster.count >= 3 else 1
         self._alpha = ColorInterp.alpha in kinds[colours:]
         self.bands = [*range(1, colours + 1)] + ([kinds.index(ColorInterp.alpha) + 1] if self._alpha else [])
-        # The one transparent colour of a PNG, which GDAL shows as nodata; that of a TIFF means no transparency.
-        self._key = None
+        self._colours, self._nodata = colours, _nodata(raster)
+        self._key = None  # the one transparent colour of a PNG
         if raster.driver == "PNG" and self._table is None and raster.nodata is not None:
             self._key = np.array(raster.nodatavals[:colours]).reshape(-1, 1, 1)
 
@@ -210,6 +249,10 @@ class _Whiteness:
             colours = 255 - colours
         light = self._light(colours, alpha)
         return light if key is None else light & ~key
+
+    def nothing(self, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
+        """Where (bands, h, w) as stored are what stands for no value; None where the file names none."""
+        return None if self._nodata is None else (pixels[: self._colours] == self._nodata).all(axis=0)
 
     def _as_8_bits(self, values: NDArray[Any]) -> NDArray[np.uint8]:
         wide = values.astype(np.uint32)

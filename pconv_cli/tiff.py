@@ -30,7 +30,7 @@ from pconv_cli.encoders import JPEG, patching
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.regions import Window
-from pconv_cli.spaces import TYPES, as_held, top
+from pconv_cli.spaces import TYPES, as_held, is_ranged, nothing, top
 
 XMP = 700
 """TIFF's number of the tag that holds an XMP packet."""
@@ -170,8 +170,8 @@ class Source:
             pixels: What `read` gave of it, where that is at hand already.
 
         Returns:
-            (h, w), False where alpha or the mask band is 0 or all colours have the nodata value, and in float pictures
-            wherever a colour is no finite number; None if the file has no way to say it.
+            (h, w), False where alpha or the mask band is 0, or the colours hold nothing, see `spaces.nothing`; None if
+            the file has no way to say it.
 
         Raises:
             ItemError: The file is damaged there, or gone.
@@ -180,14 +180,15 @@ class Source:
         self.refuse_beyond(window)
         if self.validity is None:
             return None
-        if pixels is None and (self.validity != "mask band" or self.dtype.kind == "f"):
+        by_value = self.validity == "nodata" or is_ranged(self.dtype)
+        if pixels is None and (self.validity != "mask band" or by_value):
             pixels = self.read(window)
         shown = np.ones((window.height, window.width), np.bool_)
         if self.validity == "mask band":
             shown = self.mask(window) > 0
         elif self.alpha is not None and pixels is not None:
             shown = pixels[..., self.alpha] > 0
-        if pixels is not None and (self.validity == "nodata" or self.dtype.kind == "f"):
+        if pixels is not None and by_value:
             shown &= ~self.is_nothing(pixels)
         return shown
 
@@ -201,13 +202,9 @@ class Source:
             return np.asarray(raster.read_masks(1, window=_gdal.window(window)))
 
     def is_nothing(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
-        """Where all colours of (h, w, bands) have the nodata value, or one is no number."""
-        nothing, missing = np.ones(pixels.shape[:2], np.bool_), np.zeros(pixels.shape[:2], np.bool_)
-        for band in self.colours:  # several times faster than `all` over a short axis
-            nothing &= False if self.nothing is None else pixels[..., band] == self.nothing
-            if self.dtype.kind == "f":
-                missing |= ~np.isfinite(pixels[..., band])
-        return nothing | missing
+        """Where the colours of (h, w, bands) hold nothing, see `spaces.nothing`."""
+        found = nothing(pixels, self.nodata, but=self.alpha)
+        return np.zeros(pixels.shape[:2], np.bool_) if found is None else found
 
     def thumbnail(self, longest: int) -> NDArray[Any]:
         """A small view of the whole picture, to draw on.

@@ -43,6 +43,7 @@ from pconv_cli.georeference import off_the_map, refuse_elsewhere
 from pconv_cli.images import READ_SUFFIXES, orientation
 from pconv_cli.layers import (
     Layer,
+    Raw,
     Spread,
     View,
     dotted,
@@ -60,9 +61,9 @@ from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
-from pconv_cli.settings import FAINT, Settings
+from pconv_cli.settings import BY_NODATA, FAINT, Settings
 from pconv_cli.spaces import is_ranged
-from pconv_cli.strips import is_plain, mask_size, mask_strips, write_map
+from pconv_cli.strips import is_plain, marks_by_nodata, mask_size, mask_strips, write_map
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan, plan_tiles
 from pconv_cli.writing import copy_file
@@ -381,9 +382,10 @@ class _Mask:
 
     def damage(self, stop: Callable[[], bool] = lambda: False, of: Layer | None = None) -> Damage:
         """Read the mask, or where one layer of raw values holds nothing. Raises `_Stopped` once `stop` turns true."""
-        read = self._own_strips(of) if self.path is None else mask_strips(self.path, ROWS)
+        path, inverted = self.path, self._inverted
+        read = self._own_strips(of) if path is None else mask_strips(path, ROWS, inverted=inverted)
         strips: Iterator[NDArray[np.bool_]] = read
-        if self._inverted:
+        if inverted and path is None:
             strips = (~strip for strip in strips)
         width, height = self._source.width, self._source.height
         _, stored = displayed_size((height, width), self._turn)
@@ -471,8 +473,8 @@ class _Big:
                 self._look_at_nothing()
                 if source.in_place:
                     stack.close()
-                    copy_file(source.path, self._output, overwrite=settings.overwrite, ready=self._ready)
-                    return self._finished(self._reported("copied", planned), source.notices)
+                    beside_it = copy_file(source.path, self._output, overwrite=settings.overwrite, ready=self._ready)
+                    return self._finished(self._reported("copied", planned), (*source.notices, *beside_it))
                 return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
             from pconv_cli.filling import Filling
 
@@ -574,7 +576,7 @@ class _Big:
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
         kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
         if mask.by_value and not self._settings.dilate:
-            kept = filling_gaps(kept, source.dtype, mask.nodata)
+            kept = filling_gaps(kept, source.dtype, mask.nodata, source.nodata)
         return [planned] * len(kept), kept, told and not mask.covers and not complete
 
     def _viewed(self, made: Sequence[Layer], view: View) -> Sequence[Layer]:
@@ -695,11 +697,16 @@ class _Big:
 
     def _look_at_nothing(self) -> None:
         """Refuse a mask that marks nothing although something is drawn on it: no one has drawn that for nothing."""
-        path, plain = self._mask.path, True
+        path, plain, by_nodata = self._mask.path, False, False
+        if path is None:
+            return
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            plain = path is None or is_plain(path)
-        if path is not None and not plain:
+            plain = is_plain(path)
+            by_nodata = marks_by_nodata(path, inverted=self._settings.invert_mask)
+        if not plain:
             raise ItemError(path, FAINT)
+        if by_nodata:
+            self._emit(Notice(f"{path} {BY_NODATA}"))
 
     def _look_at(self, damage: Damage) -> None:
         share = damage.area / (damage.width * damage.height)
@@ -785,12 +792,18 @@ class _Bands:
         return self._layer.seen(self._canvas.read(window))
 
     def shown(self, window: Window) -> NDArray[np.bool_] | None:
+        if not self._veiled:
+            return None
         # What has been laid counts as there, and nobody asks of that: what was read already is good enough.
-        return self._source.valid(window, self._canvas.read(window)) if self._veiled else None
+        pixels = self._canvas.read(window)
+        valid = self._source.valid(window, pixels)
+        if isinstance(self._layer.space, Raw) and valid is not None:  # each band tells for itself
+            valid |= self._source.is_nothing(pixels)
+        return valid
 
     def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
         if self._whole:
-            self._canvas.lay(window, self._layer.space.own(pixels), where)
+            self._canvas.lay(window, self._layer.own(pixels), where)
             return
         with self._lock:  # windows lie over each other, and the other bands must come through
             whole = self._canvas.read(window)
@@ -810,8 +823,9 @@ def _give_back(canvas: Canvas, source: Source, layer: Layer, plan: TilePlan) -> 
 
 def _layers(source: Source, *, linear: bool = False) -> tuple[Layer, ...]:
     return layers(
-        source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear, inverted=source.inverted
-    )
+        source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear, inverted=source.inverted,
+        nodata=source.nodata,
+    )  # fmt: skip
 
 
 def _view(settings: Settings) -> View:

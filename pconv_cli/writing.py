@@ -116,7 +116,7 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, overwrite=overwrite) as stream:
             told = _encode(picture, pixels, mode, kind, stream)
-            notices += told
+            notices += (*told, *(Companions().stale(target) if kind == "TIFF" else ()))
             stream.flush()
             part = Path(stream.name)
             patched = kind == picture.format == "JPEG" and mode == picture.mode and not told
@@ -154,10 +154,13 @@ def stamped(picture: Picture, target: Path, change: Callable[[bytes], bytes]) ->
     return replace(picture, carried=replace(new, chunks=chunks), stamped=True), b""
 
 
-def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | None = None) -> None:
+def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | None = None) -> tuple[str, ...]:
     """Copy a file byte by byte, all of it or nothing; `ready` is told of it as in `write_picture`.
 
     What lies beside a TIFF and describes it goes with it.
+
+    Returns:
+        What there is to say of the copy's place, one line each.
 
     Raises:
         ItemError: The source cannot be read, the target exists or is the source, or the disk says no.
@@ -170,14 +173,17 @@ def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | Non
         try:
             files.refuse_same(source, target)
             target.parent.mkdir(parents=True, exist_ok=True)
-            described = Companions.of(source) if is_tiff(source) else Companions()
+            tiff = is_tiff(source)
+            described = Companions.of(source) if tiff else Companions()
             described.refuse_taken(target, overwrite=overwrite)
+            told = described.stale(target) if tiff else ()
             with ExitStack() as together, files.whole(target, overwrite=overwrite) as out:
                 shutil.copyfileobj(stream, out, 1 << 20)
                 out.flush()
                 if ready is not None:
                     ready(Path(out.name), ())
                 together.enter_context(described.beside(target, overwrite=overwrite))
+            return told
         except OSError as error:
             raise ItemError(target, why_unwritable(error, "a copy")) from error
 

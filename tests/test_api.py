@@ -63,6 +63,13 @@ def veiled(pixels: NDArray[Any], value: Any = 0) -> NDArray[Any]:
     return made
 
 
+def partly(pixels: NDArray[Any], value: float) -> NDArray[Any]:
+    """A copy with a corner in which one band alone holds nothing."""
+    made = pixels.copy()
+    made[90:, 100:, 0] = value
+    return made
+
+
 def beside(value: int) -> NDArray[np.uint8]:
     """Values on both sides of one that stands for nothing: a fill would pass through it."""
     made = np.full((HEIGHT, WIDTH), value - 1, np.uint8)
@@ -91,6 +98,12 @@ KINDS: dict[str, tuple[NDArray[Any], NDArray[np.bool_], dict[str, Any], dict[str
     "named16.tif": (veiled(shorts(1), 65535), DEEP, {"nodata": 65535}, {"nodata": 65535}),
     "beside.tif": (beside(7), DEEP, {"nodata": 7}, {"nodata": 7}),
     "bytes8.tif": ((bytes_of(1) // 2).astype(np.int8) - np.int8(99), DEEP, {}, {}),
+    "bands.nodata.tif": (
+        partly(metres(3).astype(np.int16), -32768),
+        DEEP,
+        {"colours": 3, "nodata": -32768},
+        {"nodata": -32768},
+    ),
     "dem.tif": (veiled(metres().astype(np.int16), -32768), DEEP, {"nodata": -32768}, {"nodata": -32768}),
     "colours16.tif": ((metres(3) * 8).astype(np.int16), SPECKS, {"colours": 3}, {}),
     "veil16.tif": (veiled(metres(4).astype(np.int16)), DEEP, {"colours": 3, "alpha": True}, {}),

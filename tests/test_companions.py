@@ -78,6 +78,22 @@ def test_what_is_far_too_large_is_named(tmp_path: Path) -> None:
     assert Companions.of(tmp_path / "a.tif").lost == ("a.tif.aux.xml", "a.tfw")
 
 
+def test_what_an_earlier_file_has_left_beside_the_copy_is_told_unless_it_is_replaced(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    (tmp_path / "b.ovr").write_bytes(b"of no file that is there")
+    (tmp_path / "b.tif.txt").write_bytes(b"of another kind")
+    assert Companions.of(path).stale(out) == ()
+    (tmp_path / "b.tif.aux.xml").write_bytes(PLACED % b"")
+    (told,) = Companions.of(path).stale(out)
+    assert told.startswith("b.tif.aux.xml lies beside the output and is of an earlier file: delete it")
+    (tmp_path / "b.tif.ovr").write_bytes(b"")
+    (told,) = Companions.of(path).stale(out)
+    assert told.startswith("b.tif.ovr and b.tif.aux.xml lie beside the output and are")
+    (tmp_path / "a.tif.aux.xml").write_bytes(PLACED % b"")
+    (told,) = Companions.of(path).stale(out)
+    assert told.startswith("b.tif.ovr lies")
+
+
 def test_they_come_with_the_copy_or_not_at_all(tmp_path: Path) -> None:
     path, out = tmp_path / "in" / "a.tif", tmp_path / "out" / "b.tif"
     for folder in (path.parent, out.parent):

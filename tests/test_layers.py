@@ -72,7 +72,23 @@ def test_where_damage_is_what_holds_no_value_the_rest_of_a_pixel_stays(
         same = pixels[0, 0, channel] == whole[0, 0, channel]
         assert same == (channel in kept), channel
     assert np.isfinite(whole).all() and (whole[1] == pixels[1]).all()
-    assert filling_gaps([layer], np.dtype(np.uint8), nodata) == (layer,)
+    assert filling_gaps([layer], np.dtype(np.uint16), nodata) == (layer,)
+
+
+def test_of_integers_that_are_no_tones_what_was_measured_stays_too_and_no_fill_becomes_nothing() -> None:
+    (layer,) = layers([(0, 1, 2)], np.dtype(np.int16), nodata=0)
+    (seen,) = ranged([layer], [(-10, 10)])
+    (gaps,) = filling_gaps([seen], np.dtype(np.int16), -9999, 0)
+    pixels = np.array([[[-9999, 7, 0]]], np.int16)
+    gaps.put(pixels, np.full((1, 1, 3), 0.5, np.float32), np.array([[True]]))  # half way is 0, and 0 is nothing
+    assert pixels.tolist() == [[[1, 7, 1]]]
+
+
+def test_a_value_for_nothing_is_none_of_the_range_whichever_band_has_it() -> None:
+    (layer,) = layers([(0, 1, 2)], np.dtype(np.float32))
+    sample = np.array([[-9999, 5, 5], [2, 3, 4]], np.float32)
+    space = ranged_by(layer, sample, -9999).space
+    assert isinstance(space, Space) and (space.low, space.high) == (2, 4)
 
 
 def test_a_value_for_nothing_that_no_float_of_the_pictures_type_can_be_is_infinite_there_without_a_word() -> None:

@@ -98,6 +98,7 @@ def test_in_float_pictures_what_is_no_number_is_nodata_too() -> None:
     pixels = np.array([[[0.1, 1], [np.nan, 1], [1, np.inf], [-9999, -9999]]], np.float32)
     assert where("nodata", pixels) == [[0, 1], [0, 2]]
     assert where("nodata=-9999", pixels) == where("nodata", pixels, nodata=-9999.0) == [[0, 1], [0, 2], [0, 3]]
+    assert where("nodata=1", pixels) == [[0, 0], [0, 1], [0, 2]], "where any band has it, as of NaN"
     tenth = np.full((1, 1, 1), 0.1, np.float32)
     assert where("nodata=0.1", tenth) == [[0, 0]], "as the picture itself rounds it"
     assert where("nodata=-1.8e308", tenth) == where("nodata=-1e300", tenth) == []
@@ -105,8 +106,9 @@ def test_in_float_pictures_what_is_no_number_is_nodata_too() -> None:
 
 def test_nodata_may_be_any_value_that_the_type_holds() -> None:
     for dtype, value in (("int8", -128), ("int16", -32768), ("int32", -(2**31)), ("uint32", 2**32 - 1)):
-        pixels = np.array([[[value], [0], [1]]], dtype)
-        assert where(f"nodata={value}", pixels) == where("nodata", pixels, nodata=float(value)) == [[0, 0]]
+        pixels = np.array([[[value, value], [0, 0], [1, value]]], dtype)
+        assert where(f"nodata={value}", pixels) == where("nodata", pixels, nodata=float(value)) == [[0, 0], [0, 2]]
+        assert where(f"nodata={value}", pixels, alpha=1) == [[0, 0]]
         assert where("nodata=0.5", pixels) == where("nodata=-1e300", pixels) == []
     doubles = np.array([[[0.1], [np.float32(0.1)], [-1.7e308], [np.nan]]], np.float64)
     assert where("nodata=0.1", doubles) == [[0, 0], [0, 3]], "not as 32 bits round it"

@@ -208,6 +208,22 @@ def test_nan_beside_the_mask_is_unknown_to_the_network_and_stays(
     assert np.isnan(after[HOLE & ~small]).all() and not np.isnan(after[~HOLE | small]).any()
 
 
+@pytest.mark.parametrize("nothing", [np.nan, -9999.0])
+def test_what_one_band_lacks_beside_the_mask_is_known_of_the_others(
+    tmp_path: Path, net: PartialConvUNet, run: Run, nothing: float
+) -> None:
+    values, small = temperatures(2), np.zeros(SIZE, np.bool_)
+    small[10:20, 10:20] = True
+    outputs = [expected(net, values[..., i : i + 1], hole)[0] for i, hole in enumerate((small | HOLE, small))]
+    values[HOLE & ~small, 0] = nothing
+    values[small] = 1e6
+    run(save(tmp_path / "in.tif", values, nodata=nothing), mask_file(tmp_path, small))
+    after = load(tmp_path / "out.tif")
+    for i, output in enumerate(outputs):
+        assert np.abs(after[small, i] - output[small, 0]).max() < 2e-7 * np.abs(output[small]).max()
+    np.testing.assert_array_equal(after[~small], values[~small])
+
+
 def test_every_band_is_filled_alone_by_a_network_of_one_channel(tmp_path: Path, net: PartialConvUNet, run: Run) -> None:
     values = temperatures(3)
     wanted = np.concatenate([expected(net, values[..., i : i + 1], HOLE)[0] for i in range(3)], axis=-1)

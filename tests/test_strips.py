@@ -15,7 +15,7 @@ from rasters import load, names, picture, save
 
 from pconv_cli import images
 from pconv_cli.errors import ItemError
-from pconv_cli.strips import mask_size, mask_strips, write_map, write_mask
+from pconv_cli.strips import is_plain, marks_by_nodata, mask_size, mask_strips, write_map, write_mask
 from pconv_cli.tiff import Source
 
 
@@ -80,6 +80,57 @@ def test_a_mask_means_the_same_read_in_strips_and_read_whole(tmp_path: Path) -> 
     assert not [name for name in names(tmp_path) if name.endswith(".xml")]
 
 
+@pytest.mark.parametrize("inverted", [False, True])
+def test_what_has_a_masks_nodata_value_is_no_damage_whatever_it_looks_like(tmp_path: Path, inverted: bool) -> None:
+    ramp, bits = grey_ramp(), grey_ramp(16) % 2
+    colours, few = np.dstack([ramp] * 3), Image.fromarray(colour_noise(3)).quantize(5)
+    colours[0, 255, 2] = 254  # not all of them are 255
+    indices, table = np.asarray(few), np.array(few.getpalette("RGB"), np.uint8).reshape(-1, 3)[:5]
+    light = np.asarray(few.convert("L")) > 127
+    places = {index + 1: (*map(int, colour), 255) for index, colour in enumerate(table)}
+    cases = {
+        "grey": (ramp, {"nodata": 200}, (ramp > 127), ramp != 200),
+        "black": (ramp, {"nodata": 0}, (ramp > 127), ramp != 0),
+        "bits": (bits, {"nodata": 1, "NBITS": 1}, bits > 0, bits != 1),
+        "deep": (ramp.astype(np.uint16) * 257, {"nodata": 65535}, (ramp > 127), ramp != 255),
+        "colours": (colours, {"nodata": 255}, ramp > 127, (colours != 255).any(axis=2)),
+        "palette": (
+            indices + 1, {"nodata": 2, "photometric": "PALETTE", "after": lambda file: file.write_colormap(1, places)},
+            light, indices + 1 != 2,
+        ),
+        "alpha": (np.dstack([ramp, np.full_like(ramp, 255)]), {"nodata": 200, "ALPHA": "YES"}, ramp > 127, ramp != 200),
+    }  # fmt: skip
+    for name, (pixels, options, white, valid) in cases.items():
+        path = save(tmp_path / f"{name}.tif", pixels, **options)
+        wanted = white ^ inverted
+        np.testing.assert_array_equal(images.read_mask(path, inverted=inverted).hole, wanted & valid, err_msg=name)
+        for rows in (4, 256):
+            found = np.concatenate(list(mask_strips(path, rows, inverted=inverted)))
+            np.testing.assert_array_equal(found, wanted & valid, err_msg=name)
+        regardless = np.concatenate(list(mask_strips(path, inverted=inverted, nodata=False)))
+        np.testing.assert_array_equal(regardless, wanted, err_msg=name)
+
+
+def test_the_transparent_colour_of_a_png_is_black_and_no_nodata_value(tmp_path: Path) -> None:
+    Image.fromarray(grey_ramp()).save(tmp_path / "a.png", transparency=200)
+    wanted = (grey_ramp() > 127) & (grey_ramp() != 200)
+    for inverted in (False, True):
+        found = np.concatenate(list(mask_strips(tmp_path / "a.png", inverted=inverted)))
+        np.testing.assert_array_equal(found, wanted ^ inverted)
+        np.testing.assert_array_equal(images.read_mask(tmp_path / "a.png", inverted=inverted).hole, found)
+
+
+@pytest.mark.parametrize("background", [0, 1, 255])
+def test_a_mask_is_plain_where_all_but_its_nodata_value_is(tmp_path: Path, background: int) -> None:
+    pixels = np.full((9, 20), 255, np.uint8)
+    pixels[5:, 3:9] = background
+    path = save(tmp_path / "a.tif", pixels, nodata=255)
+    assert is_plain(path) and marks_by_nodata(path)
+    pixels[8, 8] = 2
+    assert is_plain(save(path, pixels, nodata=255)) == (background == 255)
+    assert not marks_by_nodata(save(path, pixels)) and not is_plain(path)
+
+
 def test_deep_colour_masks_draw_the_line_in_the_middle(tmp_path: Path) -> None:
     values = np.array([0, 32767, 32768, 65535], np.uint16)
     path = save(tmp_path / "a.tif", np.repeat(values[None, :, None], 3, axis=2))
@@ -90,7 +141,7 @@ def test_masks_that_have_no_middle_or_no_one_picture_are_refused(tmp_path: Path)
     path = tmp_path / "a.tif"
     for dtype in ("float32", "int16", "uint32"):
         save(path, picture(1).astype(dtype))
-        with pytest.raises(ItemError, match="no 50 % grey"):
+        with pytest.raises(ItemError, match=r"no 50 % grey: .* gdal_translate -scale 0 1 0 254 -ot Byte"):
             next(mask_strips(path))
     pages = [Image.fromarray(grey_ramp()) for _ in range(3)]
     pages[0].save(path, save_all=True, append_images=pages[1:])

@@ -43,7 +43,7 @@ from pconv_cli.picture import align_mask
 from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
-from pconv_cli.settings import FAINT, Settings
+from pconv_cli.settings import BY_NODATA, FAINT, Settings
 from pconv_cli.spaces import is_ranged
 from pconv_cli.tile import tile
 
@@ -728,6 +728,58 @@ def test_no_filled_pixel_is_nodata_even_where_the_fill_would_be(place: Place, ba
     after = place.restored()
     assert not (after == 102).all(axis=-1).any() and after[HOLE].min() >= 99 and after[HOLE].max() <= 105
     np.testing.assert_array_equal(after[~HOLE], whole[~HOLE])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "nodata"), [("float32", -9999), ("float64", -1.7e308), ("int16", -32768), ("uint32", 0)]
+)
+@pytest.mark.parametrize("how", ["mask", "alpha", "--mask-from"])
+def test_a_nodata_value_in_one_band_is_no_measurement_in_any_way_to_restore(
+    place: Place, dtype: str, nodata: float, how: str
+) -> None:
+    """As NaN is: nothing is learnt from such a pixel, and without a mask nothing measured in it is replaced."""
+    from pconv_cli.api import restore_image
+
+    whole = (texture(WIDTH, HEIGHT).astype(dtype) + np.array(1).astype(dtype)) * np.array(3).astype(dtype)
+    gap = box(WIDTH, HEIGHT, 64, 30, 78, 60)  # beside the hole
+    damaged = whole.copy()
+    damaged[HOLE] = nodata if how == "--mask-from" else 5
+    damaged[gap & ~HOLE, 0] = nodata
+    opaque = np.full((HEIGHT, WIDTH, 1), 100, dtype)
+    stored = np.dstack([damaged, opaque]) if how == "alpha" else damaged
+    place.fill_in(stored, nodata=nodata, **({"ALPHA": "YES"} if how == "alpha" else {}))
+    marked = ["--mask-from", "nodata"] if how == "--mask-from" else []
+    hole = HOLE | gap if marked else HOLE
+    place.item(*marked, mask=None if marked else "")
+    after, (low, high) = place.restored()[..., :3], (whole.min(), whole.max())
+    assert after[HOLE].min() >= low and after[HOLE].max() <= high
+    if marked:
+        np.testing.assert_array_equal(after[gap & ~HOLE][:, 1:], whole[gap & ~HOLE][:, 1:])
+        assert after[gap].min() >= low
+    np.testing.assert_array_equal(after[~hole], damaged[~hole])
+    again = place.root / "again.tif"
+    options = ["--weights", "none", "--device", "cpu"]
+    paths = [place.big, *([] if marked else [place.mask]), again]
+    assert place.pconv("restore", *paths, *marked, *options) == 0, place.err
+    np.testing.assert_allclose(load(again)[..., :3], after, rtol=1e-6)
+    if not marked:
+        made = restore_image(stored, HOLE, weights="none", device="cpu", nodata=nodata)
+        np.testing.assert_array_equal(made, load(again))
+
+
+def test_a_value_that_is_given_for_nodata_counts_in_any_band_too_and_what_is_declared_stays_unlearnt(
+    place: Place,
+) -> None:
+    whole = texture(WIDTH, HEIGHT).astype(np.int16)
+    damaged, gap = whole.copy(), box(WIDTH, HEIGHT, 64, 30, 78, 60)
+    damaged[gap, 1] = -1
+    damaged[gap, 2] = damaged[:10, :10, 0] = -32768
+    place.fill_in(damaged, nodata=-32768)
+    place.item("--mask-from", "nodata=-1", mask=None)
+    after = place.restored()
+    np.testing.assert_array_equal(after[..., 0], damaged[..., 0])
+    np.testing.assert_array_equal(after[~gap], damaged[~gap])
+    assert after[gap].min() >= whole.min() and after[gap].max() <= whole.max()
 
 
 def test_filled_pixels_are_valid_in_the_mask_band(place: Place) -> None:
@@ -1470,6 +1522,102 @@ def test_a_mask_too_dark_to_mark_anything_is_refused(place: Place, value: int) -
     assert place.only_line.endswith(f"{place.mask}: {FAINT}") or f"({place.mask}): {FAINT}" in place.only_line
     assert names(place.root) == ["big.tif", "m.png"]
     assert place("--invert-mask", "--progress", "none") == 1 and "whole picture" in place.only_line
+
+
+@pytest.mark.parametrize("invert", [False, True])
+def test_what_a_mask_declares_to_be_nothing_is_no_damage(place: Place, invert: bool) -> None:
+    """A mask of clouds, say: where nobody has looked for any it says 255, and that this is no value."""
+    place.fill_in()
+    place.mask = place.root / "m.tif"
+    clouds = np.where(HOLE ^ invert, 200, 0).astype(np.uint8)
+    clouds[:20, :30] = 255
+    save(place.mask, clouds, nodata=255)
+    options = ["--invert-mask"] * invert
+    assert place.item(*options)["hole_share"] == round(HOLE.mean(), 6)
+    check(load(place.big), place.restored(), HOLE)
+    again = place.root / "again.tif"
+    assert place.pconv("restore", place.big, place.mask, again, "--weights", "none", "--device", "cpu", *options) == 0
+    np.testing.assert_array_equal(load(again), place.restored())
+
+
+@pytest.mark.parametrize("command", ["tile", "restore"])
+def test_a_mask_that_marks_by_its_nodata_value_alone_is_told_and_one_of_ones_beside_it_refused(
+    place: Place, command: str
+) -> None:
+    place.fill_in()
+    place.mask = place.root / "m.tif"
+    clouds = np.zeros_like(HOLE, np.uint8)
+    clouds[:20, :30] = 255
+    save(place.mask, clouds, nodata=255)
+    paths = [place.big, place.mask, place.output] if command == "restore" else [place.big, "--mask", place.mask]
+    options = ["--weights", "none", "--device", "cpu", "--progress", "plain"]
+    assert place.pconv(command, *paths, *options) == 0
+    assert f"{place.mask} {BY_NODATA}" in place.err and place.output.read_bytes() == place.big.read_bytes()
+    place.output.unlink()
+    save(place.mask, np.where(HOLE, 1, clouds).astype(np.uint8), nodata=255)
+    assert place.pconv(command, *paths, *options) == 1
+    assert FAINT in place.err and "gdal_translate -scale 0 1 0 254 -ot Byte" in FAINT and not place.output.exists()
+
+
+@pytest.mark.parametrize("command", ["tile", "restore"])
+@pytest.mark.parametrize("hole", [HOLE, np.zeros_like(HOLE)])
+def test_what_an_earlier_output_has_left_beside_is_told_and_stays(
+    place: Place, command: str, hole: NDArray[np.bool_]
+) -> None:
+    place.fill_in(None, hole)
+    left = [place.root / f"{place.output.name}.{suffix}" for suffix in ("ovr", "msk")]
+    paths = [place.big, place.mask, place.output] if command == "restore" else [place.big, "--mask", place.mask]
+    options = ["--weights", "none", "--device", "cpu", "--json"]
+    assert place.pconv(command, *paths, *options) == 0 and not place.lines()[0]["notices"]
+    for path in left:
+        path.write_bytes(b"smaller views of something else")
+    for overwrite in (True, False):
+        if not overwrite:
+            place.output.unlink()
+        assert place.pconv(command, *paths, *options, *["--overwrite"] * overwrite) == 0
+        (told,) = place.lines()[0]["notices"]
+        assert " and ".join(path.name for path in left) in told and "delete them" in told
+        assert all(path.read_bytes() == b"smaller views of something else" for path in left)
+
+
+def test_a_tiff_made_of_another_format_tells_what_lies_beside_it_too(place: Place) -> None:
+    place.fill_in()
+    Image.fromarray(picture()).save(place.root / "a.png")
+    (place.root / "out.tif.msk").write_bytes(b"")
+    options = ["--weights", "none", "--device", "cpu", "--json"]
+    assert place.pconv("restore", place.root / "a.png", place.mask, place.root / "out.tif", *options) == 0
+    assert any("out.tif.msk lies beside" in notice for notice in place.lines()[0]["notices"])
+
+
+@pytest.mark.parametrize("suffix", [".geojson", ".shp", ".GPKG", ".kml", ".json"])
+def test_a_vector_layer_for_a_mask_is_called_that(place: Place, suffix: str) -> None:
+    place.fill_in()
+    place.mask = place.root / f"clouds{suffix}"
+    place.mask.write_text('{"type": "FeatureCollection", "features": []}')
+    assert place("--progress", "none") == 1
+    (listed := place.root / "list.csv").write_text(f"image,mask,out\n{place.big},{place.mask},{place.output}\n")
+    errors = [place.only_line]
+    assert place.pconv("restore", "--manifest", listed, "--weights", "none", "--progress", "none") == 1
+    errors.append(place.only_line)
+    assert place.pconv("restore", place.big, place.mask, place.output, "--progress", "none") == 2
+    for line in (*errors, place.only_line):
+        assert "no picture but a vector layer" in line and "not a " not in line
+        assert f"gdal_rasterize -burn 255 -ot Byte -ts WIDTH HEIGHT -te XMIN YMIN XMAX YMAX {place.mask.name}" in line
+
+
+@pytest.mark.parametrize("arguments", [["-"], ["big.tif", "-o", "-"], ["big.tif", "--mask", "-"], ["-", "--plan"]])
+def test_what_is_piped_is_for_restore(place: Place, arguments: list[str]) -> None:
+    place.fill_in()
+    assert place.pconv("tile", *(place.big if given == "big.tif" else given for given in arguments)) == 2
+    assert place.only_line.endswith("tile reads and writes files; `pconv restore` takes -")
+
+
+def test_check_of_one_big_picture_names_the_plan_of_tile(place: Place) -> None:
+    place.fill_in()
+    assert place.pconv("check", place.big) == 2
+    assert "1 path given, needed are IN MASKS [OUT]" in place.only_line
+    assert f"pconv tile {place.big} --plan" in place.only_line
+    assert place.pconv("check", place.root) == 2 and place.only_line.endswith("see pconv check --help")
 
 
 def test_a_picture_without_damage_that_is_no_tiff_becomes_one(place: Place) -> None:

@@ -133,7 +133,10 @@ def command(
             with_masks = mask_from is None and detect is None
             names = ["IN", "MASKS", "[OUT]"] if with_masks else ["IN", "[OUT]"]
             if not len(names) - 1 <= len(given) <= len(names):
-                raise UsageError(f"{wrong_number(given, ' '.join(names))}; see pconv check --help")
+                way_out = "see pconv check --help"
+                if len(given) == 1 and Path(given[0]).is_file():
+                    way_out = f"of one large picture, pconv tile {given[0]} --plan tells what would be done"
+                raise UsageError(f"{wrong_number(given, ' '.join(names))}; {way_out}")
             writes = len(given) == len(names)
             if resume and not writes:
                 raise UsageError("--resume: what is done stands in OUT: give it, too")

@@ -108,6 +108,8 @@ def command(
     from pconv_cli.remote import Stage
     from pconv_cli.settings import Settings
 
+    if "-" in (str(big), str(mask), str(output)):
+        raise UsageError("tile reads and writes files; `pconv restore` takes -")
     settings = Settings(
         weights=weights,
         device=device,
