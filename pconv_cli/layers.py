@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import Space, as_held, is_ranged, next_to, shown_as_is, space, white_of
+from pconv_cli.spaces import Space, as_held, is_ranged, next_to, shown_between, space, white_of
 
 SOLID = 0.45  # tones farther from grey than this are black or white, without a dot
 DOTTED = 0.15  # where more of a picture's neighbours differ, its tones are dots; of text one in twenty does
@@ -412,21 +412,21 @@ def whites_of(made: Sequence[Layer], parts: Iterable[NDArray[Any]]) -> list[tupl
         parts: (..., all channels) each, of what is known; no more are taken once all 16 bits are seen to be used.
     """
     highest = [0 if isinstance(of.space, Space) and of.space.channels != 4 else 2**16 - 1 for of in made]
-    for pixels in parts:
-        if min(highest) >= 2**15:
-            break
+    more = iter(parts)
+    while min(highest) < 2**15 and (pixels := next(more, None)) is not None:
         highest = [max(high, int(of.taken(pixels).max(initial=0))) for high, of in zip(highest, made, strict=True)]
     return [(0, white_of(high)) for high in highest]
 
 
 def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tuple[Layer, ...]:
     """Tell layers what is to be shown as black and as white, where they are not shown as they are."""
-    return tuple(
-        replace(layer, space=replace(layer.space, low=low, high=high))
-        if isinstance(layer.space, Space) and not shown_as_is(layer.space.dtype, low, high)
-        else layer
-        for layer, (low, high) in zip(made, limits, strict=True)
-    )  # fmt: skip
+    told = []
+    for layer, between in zip(made, limits, strict=True):
+        if isinstance(layer.space, Space):
+            low, high = shown_between(layer.space.channels, layer.space.dtype, *between)
+            layer = replace(layer, space=replace(layer.space, low=low, high=high))
+        told.append(layer)
+    return tuple(told)
 
 
 def ranged_by(layer: Layer, sample: NDArray[Any], nodata: float | None) -> Layer:

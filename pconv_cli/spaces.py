@@ -179,7 +179,8 @@ def space(
         linear: Grey and RGB are linear light, whatever the profile says. CMYK has no such thing: no effect.
         inverted: White is 0, grey only.
         limits: Lowest and highest known value of a ranged type, finite and no infinite span apart: they become 0 and
-            1. By default, and of floats within [0, 1], values are taken as they are. No effect on uint8 and uint16.
+            1, but for floats within [0, 1], see `shown_between`. By default values are taken as they are. No effect on
+            uint8 and uint16.
 
     Raises:
         ValueError: What was asked for does not exist.
@@ -192,8 +193,7 @@ def space(
     low, high = limits if limits and is_ranged(kind) else (0.0, 1.0)
     if not (math.isfinite(float(high) - float(low)) and low <= high):
         raise ValueError(f"limits must be finite and in order, not {low} and {high}")
-    if shown_as_is(kind, low, high):
-        low, high = 0.0, 1.0
+    low, high = shown_between(channels, kind, low, high)
     if channels == 4:
         return Space(channels, kind, low=float(low), high=float(high), icc=icc)
     tones = (_as_srgb(_GRID),) * channels if linear else _tones(icc, channels)
@@ -208,10 +208,23 @@ def is_ranged(dtype: DTypeLike) -> bool:
     return np.dtype(dtype) not in _TOPS
 
 
-def shown_as_is(dtype: DTypeLike, low: float, high: float) -> bool:
-    """Whether values that lie between two limits are tones already: floats in [0, 1] are, and bytes, and 16 bits."""
+def shown_between(channels: int, dtype: DTypeLike, low: float, high: float) -> tuple[float, float]:
+    """What is black and what is white of values that lie between two limits; (0, 1) where they are shown as they are.
+
+    Bytes are, values that use all of 16 bits, and floats in [0, 1], for they are tones already. But of floats that are
+    all dark, as reflectances are, a network would see little: white is then the least power of 2 that none is above.
+
+    Args:
+        channels: As in `space`; of inks nobody knows how much a little is.
+        dtype: The values' type.
+        low: Lowest.
+        high: Highest, or of 16-bit values what `white_of` gives.
+    """
     kind = np.dtype(dtype)
-    return low >= 0 and high <= 1 if kind.kind == "f" else high == _TOPS.get(kind)
+    if kind.kind == "f" and low >= 0 and high <= 1:
+        white = 1.0 if channels == 4 or high <= 0 else 2.0 ** math.ceil(math.log2(high))
+        return 0.0, white
+    return (0.0, 1.0) if high == _TOPS.get(kind) else (low, high)
 
 
 def white_of(highest: int) -> int:

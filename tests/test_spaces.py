@@ -347,8 +347,8 @@ def test_values_of_any_range_come_back_in_their_type(dtype: Any, options: dict[s
     back = at.own(seen)
     assert back.dtype == dtype
     off = np.abs(back.astype(np.float64) - own).max()
-    if (at.low, at.high) == (0, 1):
-        assert off <= 1e-6
+    if np.dtype(dtype).kind == "f" and low >= 0 and high <= 1:  # tones, white a power of 2
+        assert off <= 1e-6 * at.high
     else:
         assert low <= back.min() and back.max() <= high
         assert off <= 2e-6 * (high - low) + (0.5 if np.dtype(dtype).kind != "f" else 0)
@@ -405,9 +405,26 @@ def test_floats_of_any_range_come_back(limits: tuple[float, float] | None, optio
 
 
 def test_floats_within_0_and_1_are_taken_as_they_are() -> None:
-    own = np.array([[0.25, 0.3, 0.5]], np.float32)
-    at = space(3, np.float32, limits=(0.25, 0.5))
+    own = np.array([[0.25, 0.3, 0.6]], np.float32)
+    at = space(3, np.float32, limits=(0.25, 0.6))
     assert np.array_equal(at.seen(own), own) and at.name == "as it is"
+    assert space(4, np.float32, limits=(0, 0.1)).name == "CMYK without a profile", (
+        "how much ink little is, nobody knows"
+    )
+    assert space(1, np.float32, limits=(0, 0)).name == "as it is"
+
+
+@pytest.mark.parametrize(("highest", "white"), {0.5: 0.5, 0.3: 0.5, 0.25: 0.25, 0.0401: 0.0625, 1e-9: 2.0**-29}.items())
+@pytest.mark.parametrize("dtype", [np.float32, np.float64])
+def test_floats_that_are_all_dark_are_shown_up_to_a_power_of_2(highest: float, white: float, dtype: Any) -> None:
+    at = space(1, dtype, limits=(0, highest))
+    assert at.name == f"float 0 to {white:g} shown as 0 to 1"
+    own = np.linspace(0, highest, 50, dtype=dtype)[:, None]
+    np.testing.assert_allclose(at.seen(own)[:, :1], own / white, rtol=1e-6)
+    np.testing.assert_allclose(at.own(at.seen(own)), own, rtol=1e-6)
+
+
+def test_floats_beyond_0_to_1_are_shown_from_lowest_to_highest() -> None:
     assert space(3, np.float32, limits=(-12, 830)).name == "float -12 to 830 shown as 0 to 1"
     assert space(3, np.float32, limits=(-12, 830)).seen(np.float32([[-12, 409, 830]])).tolist() == [[0, 0.5, 1]]
 
