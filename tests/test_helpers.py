@@ -454,7 +454,7 @@ class Forgetful(Bench):
         return report
 
 
-@pytest.mark.parametrize("options", [{}, {"resume": True}, {"overwrite": True}], ids=str)
+@pytest.mark.parametrize("options", [{}, {"resume": True}], ids=str)
 def test_a_result_that_a_helper_did_not_live_to_tell_of_is_made_once_more(
     options: dict[str, bool], work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
