@@ -26,16 +26,16 @@ from pconv_cli.nn.pyramid import EXPORTED_LEVELS, pyramid_fill
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 
 RAW = UNetConfig(
-    encoder=((4, 5), (6, 3), (6, 3)), channels=1, mean=(0.2,), std=(3.0,), values="raw", norm=False, last_kernel=1,
+    encoder=((4, 5), (6, 3)), channels=1, mean=(0.2,), std=(3.0,), values="raw", norm=False, last_kernel=1,
     activation="tanh",
 )  # fmt: skip
 """Without a floor, as networks from elsewhere are."""
 FLOOR = UNetConfig(
-    encoder=((6, 5), (8, 3), (8, 3)), mean=(0.5,) * 3, std=(0.25,) * 3, floor=2, head=4, upsample="bilinear",
+    encoder=((6, 5), (8, 3)), mean=(0.5,) * 3, std=(0.25,) * 3, floor=2, head=4, upsample="bilinear",
 )  # fmt: skip
 """On a floor, like the default, whose tracing would take these tests half a minute more. It is compared with torch
 whenever it is exported."""
-LEVELS = 6
+LEVELS = 5
 """Fewer than an exported graph has, since its tracing takes long; enough for the pictures here."""
 SIZES = {
     "floor": [(1, 1), (7, 1), (2, 3), (33, 64), (61, 40), (64, 64)],
