@@ -25,7 +25,7 @@ from pconv_cli import weights as store
 from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
 from pconv_cli.drawings import write_map, write_mask
-from pconv_cli.errors import CHANGED, ItemError, refuse_losses
+from pconv_cli.errors import CHANGED, TAKEN, ItemError, refuse_losses
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
     is_drawn_on,
@@ -54,7 +54,6 @@ from pconv_cli.tiles import plan_tiles
 from pconv_cli.writing import Ready, Written, copy_file, foreseen, stamped, write_picture
 
 WAY_OUT = "try another --format, or leave it out"
-TAKEN = "the output exists already; use --overwrite to replace it"
 
 # Picture, colours, fill, two masks, and what encoding and reading back take; of 8 bits, and of 16 or of float.
 BYTES_PER_PIXEL, BYTES_PER_DEEP_PIXEL = 24, 64

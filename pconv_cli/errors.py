@@ -97,7 +97,8 @@ class Loss(str):
 
 
 CHANGED = "was changed while it was being restored: run it again"
-"""The reason of an `ItemError` about a picture or a mask."""
+TAKEN = "the output exists already; use --overwrite to replace it"
+"""Reasons of an `ItemError`: about a picture or a mask, and about a result that is there."""
 
 
 def refuse_losses(path: Path, notices: Sequence[str], way_out: str = "leave it out to accept that") -> None:

@@ -30,7 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
-from pconv_cli.errors import ItemError, OutputError, RunError, UsageError
+from pconv_cli.errors import TAKEN, ItemError, OutputError, RunError, UsageError
 from pconv_cli.events import Listener
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
@@ -373,7 +373,7 @@ class Stage:
             if there == note:  # it got through, though no answer came back, or another run has made the same
                 return
             if there is not None:  # a condition that does not hold is another error for every kind of storage
-                raise ItemError(url, "the output exists already; use --overwrite to replace it") from error
+                raise ItemError(url, TAKEN) from error
             raise ItemError(url, f"not written: {_why(error)}") from error
 
     def keep(self, result: Path) -> Path:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pconv_cli import beside, companions, files, provenance
 from pconv_cli.canvas import Canvas
 from pconv_cli.colours import as_bytes
-from pconv_cli.errors import CHANGED, ItemError, OutputError, UsageError, refuse_losses
+from pconv_cli.errors import CHANGED, TAKEN, ItemError, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -262,7 +262,7 @@ def _fetched(
         inputs += stage.there([*beside_it, *companions.names(big)])
     made = [] if output is None or not stage.holds(output) else [output]
     if made and not settings.overwrite and stage.note(made[0]) is not None:
-        raise ItemError(made[0], "the output exists already; use --overwrite to replace it")
+        raise ItemError(made[0], TAKEN)
     needed = stage.make_room(*(path for path in inputs if stage.holds(path)), *(big for _ in made))
     if needed is not None:
         emit(Notice(f"{big}: whole files pass through this machine, {needed}"))
