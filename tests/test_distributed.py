@@ -24,6 +24,7 @@ import ray
 import torch
 from conftest import Workplace, box, texture
 from PIL import Image
+from toys import Diarist, fail
 
 from pconv_cli import distributed, sharing
 from pconv_cli import weights as store
@@ -37,42 +38,26 @@ from pconv_cli.settings import Settings
 THREE = Cluster("local", workers=3)
 
 
-@dataclass
-class Toy:
-    """Writes down what it begins, and does what an item says."""
-
-    folder: Path
-
-    def __call__(self, items: Sequence[str], stop: Callable[[], bool]) -> Iterator[tuple[int, Any] | Event]:
-        for number, item in enumerate(items):
-            if stop():
-                return
-            with (self.folder / "begun").open("a") as file:
-                file.write(f"{item} {os.getpid()}\n")
-            time.sleep(0.02)
-            if item == "poison":
-                os.kill(os.getpid(), signal.SIGKILL)
-            if item == "snail":
-                time.sleep(3)
-            if item == "told":
-                yield Notice("told")
-            yield number, (item, os.getpid())
-
-
 @pytest.fixture(scope="module")
 def somewhere() -> Iterator[None]:
     """One Ray for all tests: the runs find it and leave it."""
     distributed._library()
-    ray.init(
-        num_cpus=3,
-        runtime_env={"env_vars": {"PYTHONPATH": str(Path(__file__).parent)}},
-        include_dashboard=False,
-        log_to_driver=False,
-        logging_level="CRITICAL",
-        object_store_memory=128 << 20,
-    )
+    with pytest.MonkeyPatch.context() as patch:
+        # Workers inherit it; told as a run's own environment, processes that wait for work could not be used.
+        patch.setenv("PYTHONPATH", str(Path(__file__).parent))
+        ray.init(
+            num_cpus=3,
+            include_dashboard=False,
+            log_to_driver=False,
+            logging_level="CRITICAL",
+            object_store_memory=128 << 20,
+        )
     yield
     ray.shutdown()
+
+
+def address() -> str:
+    return str(ray.get_runtime_context().gcs_address)
 
 
 @dataclass
@@ -92,7 +77,7 @@ def run(items: Sequence[Any], make: Any, cluster: Cluster, stop: Callable[[], bo
 
 def gather(items: Sequence[str], folder: Path, each: Callable[[int], None] = lambda count: None, **options: Any) -> Ran:
     ran = Ran({}, Counter(), [], [])
-    for found in run(items, partial(Toy, folder), THREE, **options):
+    for found in run(items, partial(Diarist, folder), THREE, **options):
         if not isinstance(found, tuple):
             ran.events.append(found)
             continue
@@ -169,7 +154,7 @@ def test_nobody_is_missed_by_a_run_that_is_over_before_all_have_started(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "MISSED", float("inf"))  # however slow the machine
-    with Crew(THREE, partial(Toy, tmp_path)) as crew:
+    with Crew(THREE, partial(Diarist, tmp_path)) as crew:
         assert list(crew.do([])) == []
         found = [one for _ in range(4) for one in crew.do(["item"])]
     assert [one[0] for one in found if isinstance(one, tuple)] == [0] * 4
@@ -190,7 +175,7 @@ def test_workers_for_whom_there_is_no_room_are_missed_and_the_others_do_it_all(
     monkeypatch.setattr(distributed, "MISSED", 0.0)
     busy = ray.remote(num_cpus=2)(Busy).remote()
     ray.get(busy.there.remote())
-    with Crew(THREE, partial(Toy, tmp_path)) as crew:
+    with Crew(THREE, partial(Diarist, tmp_path)) as crew:
         found = list(crew.do([f"item{i}" for i in range(20)]))
     ray.kill(busy)
     assert found.pop() == Notice("2 of 3 workers found no place in time: the cluster is busy or smaller")
@@ -207,10 +192,6 @@ def our_workers() -> list[int]:
     return [int(pid) for pid, _, *args in lines if int(pid) in below and args[:1] and args[0].startswith("ray::Worker")]
 
 
-def fail(error: Exception) -> Any:
-    raise error
-
-
 @pytest.mark.usefixtures("somewhere")
 def test_an_error_in_a_worker_ends_the_run_as_it_would_here(tmp_path: Path) -> None:
     for error in (WeightsError("none to be found"), ItemError(tmp_path, "none to be found")):
@@ -224,18 +205,18 @@ def test_workers_of_another_version_or_without_the_folder_are_refused(
 ) -> None:
     monkeypatch.setattr(distributed, "__version__", "0.0.0")
     with pytest.raises(UsageError, match=r"has pconv .*, and this is 0\.0\.0"):
-        list(run(["a"], partial(Toy, tmp_path), THREE))
+        list(run(["a"], partial(Diarist, tmp_path), THREE))
     monkeypatch.undo()
     monkeypatch.setattr(distributed.Path, "cwd", lambda: Path("/no/such/folder"))
     with pytest.raises(UsageError, match="must see the same folders"):
-        list(run(["a"], partial(Toy, tmp_path), THREE))
+        list(run(["a"], partial(Diarist, tmp_path), THREE))
 
 
 @pytest.mark.usefixtures("somewhere")
 def test_6_and_one_line_where_nobody_finds_a_place_to_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(distributed, "PATIENCE", 1.0)
     with pytest.raises(DeviceError, match=r"no worker found a place.*wants 1 GPU and 1 CPU, .*0 of 0 GPUs"):
-        list(run(["a"], partial(Toy, tmp_path), Cluster("local", workers=1, gpu=True)))
+        list(run(["a"], partial(Diarist, tmp_path), Cluster("local", workers=1, gpu=True)))
 
 
 @pytest.mark.usefixtures("somewhere")
@@ -243,7 +224,7 @@ def test_workers_that_have_found_a_place_may_be_long_in_coming_but_not_for_ever(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(distributed, "PATIENCE", 0.0)
-    with Crew(THREE, partial(Toy, tmp_path)):
+    with Crew(THREE, partial(Diarist, tmp_path)):
         pass
     until = time.monotonic() + 60
     while ray.available_resources().get("CPU") != 3:  # those workers are on their way out
@@ -251,7 +232,7 @@ def test_workers_that_have_found_a_place_may_be_long_in_coming_but_not_for_ever(
         time.sleep(0.1)
     monkeypatch.setattr(distributed, "STARTING", 0.0)
     with pytest.raises(DeviceError, match=r"no worker has started within 0 s, though there is room"):
-        Crew(THREE, partial(Toy, tmp_path)).__enter__()
+        Crew(THREE, partial(Diarist, tmp_path)).__enter__()
 
 
 def test_without_ray_the_way_out_is_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,15 +285,19 @@ def test_a_cluster_writes_the_same_files_and_reports_in_the_same_way(
     assert told[0] == told[1] and len(told[0][3]) == 24
 
 
+MANY = 120
+"""Pictures of a run that is stopped before it ends."""
+
+
 @pytest.fixture
 def running(work: Workplace) -> Iterator[Callable[[], subprocess.Popen[str]]]:
-    """Starts a run on a Ray of its own, of many pictures; gives it when some are done."""
-    for i in range(150):
+    """Starts a run of many pictures; gives it when some are done."""
+    for i in range(MANY):
         work.pair(f"{i}.png", size=(160, 120), seed=i)
     started: list[subprocess.Popen[str]] = []
 
-    def start(*options: str) -> subprocess.Popen[str]:
-        command = [sys.executable, "-m", "pconv_cli", *restore(work, "--cluster", "local", "--workers", "3", *options)]
+    def start(address: str, *options: str) -> subprocess.Popen[str]:
+        command = [sys.executable, "-m", "pconv_cli", *restore(work, "--cluster", address, "--workers", "2", *options)]
         one = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(one)
         while one.poll() is None and not len(finished(work)) >= 5:
@@ -325,27 +310,29 @@ def running(work: Workplace) -> Iterator[Callable[[], subprocess.Popen[str]]]:
         one.communicate()
 
 
+@pytest.mark.usefixtures("somewhere")
 def test_a_run_whose_own_process_is_killed_goes_on_where_it_stopped(
     work: Workplace, running: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    one = running()
+    one = running("local")
     one.kill()
     one.communicate()
     before = {path: path.stat().st_mtime_ns for path in finished(work)}
-    assert 5 <= len(before) < 150, "killed too late"
+    assert 5 <= len(before) < MANY, "killed too late"
     time.sleep(2)  # its workers end by themselves
-    another = running("--resume")
+    another = running(address(), "--resume")
     out, err = another.communicate(timeout=120)
     counts = summary(out)
     assert another.returncode == 0, err
     assert counts["failed"] == 0 and counts["done_before"] >= len(before)
-    assert counts["restored"] + counts["done_before"] == 150 == len(finished(work))
+    assert counts["restored"] + counts["done_before"] == MANY == len(finished(work))
     assert all(path.stat().st_mtime_ns == when for path, when in before.items())
     assert not list(work.out.rglob("*.part"))
 
 
+@pytest.mark.usefixtures("somewhere")
 def test_ctrl_c_once_finishes_what_is_in_flight(work: Workplace, running: Callable[..., subprocess.Popen[str]]) -> None:
-    one = running()
+    one = running(address())
     one.send_signal(signal.SIGINT)
     out, err = one.communicate(timeout=60)
     counts = summary(out)
@@ -357,7 +344,7 @@ def test_ctrl_c_once_finishes_what_is_in_flight(work: Workplace, running: Callab
 def test_ctrl_c_twice_stops_at_once_and_what_has_a_name_is_whole(
     work: Workplace, running: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    one = running()
+    one = running("local")
     one.send_signal(signal.SIGINT)
     time.sleep(0.3)  # two key presses; one that comes twice is sooner
     one.send_signal(signal.SIGINT)

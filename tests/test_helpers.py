@@ -10,9 +10,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import pytest
 from conftest import Workplace, box
-from numpy.typing import NDArray
+from toys import ARRAYS, MAKE, Toy, Unheard, fail
 
 from pconv_cli import helpers
 from pconv_cli import restore as use_case
@@ -35,81 +35,6 @@ from pconv_cli.restore import RestoreSettings, plan, restore
 pytestmark = pytest.mark.skipif(not helpers.can_be_had(), reason="no helpers on this system")
 
 PATIENCE = 60
-
-
-@dataclass(frozen=True, eq=False)
-class Data:
-    """What is computed on in these tests."""
-
-    numbers: NDArray[Any]
-    more: NDArray[Any] | None
-    word: str
-
-
-@dataclass(eq=False)
-class Sum:
-    """A piece: 1 is to be added to its numbers."""
-
-    item: list[Any]
-    window: tuple[int, int]
-    data: Data
-
-    def load(self) -> Data:
-        return self.data
-
-    def land(self, data: Data, result: Data) -> None:
-        assert data is self.data
-        self.item.append(result)
-
-
-class Toy:
-    """Items are names of arrays; there are two rounds of two pieces each, and what comes of all of them is written."""
-
-    def __init__(self, arrays: dict[str, NDArray[Any]]) -> None:
-        self._arrays = arrays
-
-    def cost(self, item: str) -> int:
-        return self._arrays[item].nbytes
-
-    def read(self, item: str) -> list[Any]:
-        if item == "no item":
-            raise ItemError(Path("no item"), "is none")
-        if item == "no run":
-            raise UsageError("all of this makes no sense")
-        if item.startswith("poison"):
-            os.kill(os.getpid(), signal.SIGKILL)
-        return [item]
-
-    def told(self, loaded: list[Any]) -> tuple[str, int]:
-        return loaded[0], os.getpid()
-
-    def pieces(self, loaded: list[Any]) -> Sequence[tuple[int, Sum]]:
-        if loaded == ["not cut"]:
-            raise ItemError("not cut", "cannot be")
-        if len(loaded) == 5:
-            return ()
-        array = self._arrays[loaded[0]]
-        return [(7, Sum(loaded, (len(loaded), i), Data(array, array.T if i else None, f"{i}"))) for i in range(2)]
-
-    def write(self, loaded: list[Any]) -> tuple[int, list[tuple[str, tuple[int, ...], bytes, str]]]:
-        if loaded[0] == "late poison":
-            os.kill(os.getpid(), signal.SIGKILL)
-        if loaded[0] == "not written":
-            raise ZeroDivisionError("a slip")
-        landed = [(d.numbers.dtype.str, d.numbers.shape, d.numbers.tobytes(), d.word) for d in loaded[1:]]
-        return os.getpid(), landed
-
-
-ARRAYS: dict[str, NDArray[Any]] = {
-    "bytes": np.arange(24, dtype=np.uint8).reshape(2, 4, 3),
-    "flags": np.array([[True, False, True]]),
-    "floats": np.array([[np.nan, -0.0, np.inf]], np.float32),
-    "slice": np.arange(100, dtype=np.int32).reshape(10, 10)[2:7, 1:9:2],
-    "none": np.zeros((0, 3), np.uint16),
-    "large": np.random.default_rng(0).integers(0, 255, (700, 900, 3), np.uint8),
-    "not written": np.zeros(1), "not cut": np.zeros(1), "late poison": np.zeros(1),
-}  # fmt: skip
-MAKE = partial(Toy, ARRAYS)
 
 
 def given_up(item: str) -> ItemError:
@@ -172,7 +97,7 @@ def test_what_fails_fails_here_as_it_did_there_and_the_helper_goes_on(crew: Any)
         crew.pieces(held)
     with pytest.raises(UsageError, match="makes no sense"):
         crew.read("no run")
-    with pytest.raises(RuntimeError, match=r"KeyError: 'unheard of' \(in a helper: test_helpers.py, line \d+\)"):
+    with pytest.raises(RuntimeError, match=r"KeyError: 'unheard of' \(in a helper: toys.py, line \d+\)"):
         crew.cost("unheard of")
     held = crew.read("not written")
     for _ in range(2):
@@ -184,12 +109,11 @@ def test_what_fails_fails_here_as_it_did_there_and_the_helper_goes_on(crew: Any)
     assert done(crew, "bytes")[2]
 
 
-def refusing() -> Toy:
-    raise UsageError("no bench for you")
-
-
 def test_a_bench_that_cannot_be_made_says_why() -> None:
-    with engage(1, refusing) as crew, pytest.raises(UsageError, match="no bench for you"):
+    with (
+        engage(1, partial(fail, UsageError("no bench for you"))) as crew,
+        pytest.raises(UsageError, match="no bench for you"),
+    ):
         crew.cost("bytes")
 
 
@@ -271,8 +195,9 @@ def test_helpers_end_with_their_crew_and_heed_no_signal_before() -> None:
 
 def test_helpers_do_not_outlive_a_process_that_is_killed() -> None:
     code = (
-        "import test_helpers as t, time\n"
-        "with t.engage(2) as crew:\n"
+        "import time, toys\n"
+        "from pconv_cli.helpers import Crew\n"
+        "with Crew(toys.MAKE, 2, lambda item: None) as crew:\n"
         "    print([crew.told(crew.read(item))[1] for item in ('bytes', 'flags')], flush=True)\n"
         "    time.sleep(600)\n"
     )
@@ -310,13 +235,6 @@ def test_where_no_helper_comes_it_is_said_why() -> None:
     unheard: Any = Unheard()
     with pytest.raises(OSError, match="ZeroDivisionError"):
         engage(1, partial(Toy, unheard)).__enter__()
-
-
-class Unheard:
-    """Cannot be had in another process."""
-
-    def __reduce__(self) -> Any:
-        return divmod, (1, 0)
 
 
 def wait_for_the_end_of(pids: Any) -> None:

@@ -26,7 +26,7 @@ from pconv_cli.tiles import (
     plan_tiles,
 )
 
-thorough = settings(max_examples=250, deadline=None)
+thorough = settings(max_examples=100, deadline=None)
 sizes = st.integers(24, 64)
 contexts = st.sampled_from([CONTEXT, CONTEXT, 8, 3, 0])
 

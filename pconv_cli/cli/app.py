@@ -11,10 +11,12 @@ import os
 import re
 import sys
 from contextlib import suppress
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+import typer.main
 
 from pconv_cli import __version__
 from pconv_cli.cli import check, compare, doctor, evaluate, mask, restore, tile, train, weights
@@ -111,7 +113,7 @@ def run(arguments: list[str] | None = None) -> int:
     try:
         _refuse_nowhere()
         _refuse_empty(sys.argv[1:] if arguments is None else arguments)
-        return app(args=arguments, prog_name="pconv", standalone_mode=False) or ExitCode.OK
+        return _command()(args=arguments, prog_name="pconv", standalone_mode=False) or ExitCode.OK
     except SystemExit as end:  # completion leaves so
         return end.code if isinstance(end.code, int) else ExitCode.OK
     except _UsageError as error:
@@ -133,6 +135,12 @@ def run(arguments: list[str] | None = None) -> int:
         return _complain(f"standard output: cannot be written ({error.strerror})", ExitCode.OUTPUT)
     except Exception as error:
         return _report_bug(error)
+
+
+@cache
+def _command() -> Any:
+    """All commands with their options, which take some time to be read off the functions."""
+    return typer.main.get_command(app)
 
 
 def _report_bug(error: Exception) -> ExitCode:
