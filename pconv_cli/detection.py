@@ -17,8 +17,12 @@ sizes too: the finer a scan, the more pixels a speck has.
 
 from __future__ import annotations
 
+import os
+from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from typing import Any, Literal, cast
 
 import numpy as np
@@ -39,6 +43,7 @@ REACH = 152
 """Rows above and below a strip that decide what is damaged in it."""
 
 _STRIP = 1 << 22  # pixels of a strip
+_AT_ONCE = 6 << 22  # pixels of strips that lie side by side, 30 bytes of memory each
 _ROWS = 512  # of a large picture that are read together to make a smaller one of them
 _SMALLEST = 480  # pixels: a picture is looked at in full size, in half of it and so on, until its shorter side is that
 
@@ -185,17 +190,38 @@ def _found(rows: Rows, size: tuple[int, int], detect: Detect, strip: int | None)
     height, width = size
     strip = strip or max(384, _STRIP // width)
     looks = [look for look in (_dust(detect, size), _scratches(detect, size), _tears(detect, size)) if look is not None]
-    gathered = [[_Gathered(judge, height, width, most) for _ in range(count)] for _, count, judge, most in looks]
+    gathered = [_Gathered(judge, height, width, most) for _, count, judge, most in looks for _ in range(count)]
+
+    def seen_to(top: int, inner: slice, pixels: NDArray[np.uint8]) -> tuple[int, int, list[_Candidates | None]]:
+        scene = _Scene(pixels)
+        return top, top + inner.stop - inner.start, [
+            _Candidates.of(body[inner], [measure[inner] for measure in measures])
+            for look, _, _, _ in looks
+            for body, measures in look(scene)
+        ]  # fmt: skip
+
+    def gather(top: int, bottom: int, candidates: list[_Candidates | None]) -> None:
+        for sink, found in zip(gathered, candidates, strict=True):
+            if found is not None:
+                sink.add(top, bottom, found)
+
+    at_work: deque[Future[tuple[int, int, list[_Candidates | None]]]] = deque()
     for top in range(0, height, strip):
         bottom = min(top + strip, height)
         first = max(0, top - REACH)
-        seen = rows(first, min(bottom + REACH, height))
-        inner = slice(top - first, bottom - first)
-        scene = _Scene(seen)
-        for (look, _, _, _), sinks in zip(looks, gathered, strict=True):
-            for sink, (body, measures) in zip(sinks, look(scene), strict=True):
-                sink.add(top, body[inner], [measure[inner] for measure in measures])
-    return _united([sink.accepted() for sinks in gathered for sink in sinks], height, width)
+        pixels = rows(first, min(bottom + REACH, height))
+        at_work.append(_pool().submit(seen_to, top, slice(top - first, bottom - first), pixels))
+        if len(at_work) >= min(_AT_ONCE // pixels[..., 0].size, os.cpu_count() or 1):
+            gather(*at_work.popleft().result())
+    for one in at_work:
+        gather(*one.result())
+    return _united([sink.accepted() for sink in gathered], height, width)
+
+
+@cache
+def _pool() -> ThreadPoolExecutor:
+    """Looks at strips, of however many pictures."""
+    return ThreadPoolExecutor(os.cpu_count() or 1, "detect")
 
 
 # ---------------------------------------------------------------- candidates
@@ -208,6 +234,29 @@ Look = tuple[Callable[["_Scene"], Iterator[Measured]], int, Judge, int | None]
 """How to look at a strip, how many planes of candidates that gives, how to judge them, and the most one may hold."""
 
 
+@dataclass(frozen=True)
+class _Candidates:
+    """What may be damage in a strip.
+
+    Attributes:
+        runs: Where, rows counted from the strip's first.
+        table: The length of each run, and what is measured there, summed up: `(n, 1 + k)`.
+    """
+
+    runs: Damage
+    table: NDArray[np.float64]
+
+    @classmethod
+    def of(cls, body: Hole, measures: Sequence[NDArray[Any]]) -> _Candidates | None:
+        runs = Damage.of(body)
+        if not len(runs):
+            return None
+        lengths = (runs.stops - runs.starts).astype(np.int64)
+        begins = np.cumsum(lengths) - lengths
+        sums = [np.add.reduceat(measure[body].astype(np.int64), begins) for measure in measures]  # runs in a row
+        return cls(runs, np.stack([lengths, *sums], axis=1).astype(np.float64))
+
+
 class _Gathered:
     """Candidates of one kind. What ends within a strip is judged at once, so that memory holds little else."""
 
@@ -216,19 +265,12 @@ class _Gathered:
         self._accepted: list[Damage] = []
         self._open: list[tuple[Damage, NDArray[np.float64]]] = []
 
-    def add(self, top: int, body: Hole, measures: Sequence[NDArray[Any]]) -> None:
+    def add(self, top: int, bottom: int, found: _Candidates) -> None:
         """Take the candidates of the next strip."""
-        runs = Damage.of(body)
-        if not len(runs):
-            return
-        lengths = (runs.stops - runs.starts).astype(np.int64)
-        begins = np.cumsum(lengths) - lengths
-        sums = [np.add.reduceat(measure[body].astype(np.int64), begins) for measure in measures]  # runs in a row
-        table = np.stack([lengths, *sums], axis=1).astype(np.float64)
+        runs, table = found.runs, found.table
         moved = Damage(self._height, self._width, runs.rows + np.int32(top), runs.starts, runs.stops)
         labels, boxes = moved.components()
-        last = top + len(body)
-        ends = ((boxes[:, 1] > top) | (top == 0)) & ((boxes[:, 3] < last) | (last == self._height))
+        ends = ((boxes[:, 1] > top) | (top == 0)) & ((boxes[:, 3] < bottom) | (bottom == self._height))
         self._keep(moved, table, labels, boxes, ends)
         rest = ~ends[labels]
         if rest.any():
@@ -300,6 +342,9 @@ def opencv() -> Any:
     except ImportError as error:
         hint = "pip install opencv-python-headless, which needs no libGL"
         raise UsageError(f"--detect needs OpenCV, which cannot be loaded ({error}): {hint}") from error
+    cv2.setNumThreads(
+        1
+    )  # strips and pictures lie side by side already: with threads of its own it takes a fifth longer
     return cv2
 
 
@@ -394,20 +439,25 @@ _SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it
 
 def _alike(scene: _Scene, light: Plane, hat: Plane, where: Hole) -> NDArray[np.int32]:
     """How many pixels around are about as light as each of some, `(h, w)`; 0 elsewhere."""
+    cv2 = scene.cv2
     found = np.zeros(light.shape, np.int32)
     half = _NEAR // 2
+    wide = cv2.copyMakeBorder(light, half, half, half, half, cv2.BORDER_REFLECT_101)
     for left in range(0, light.shape[1], _COLUMNS):  # candidates are few: most columns need few levels, or none
-        right = left + _COLUMNS
-        if not where[:, left:right].any():
+        rows, columns = np.nonzero(where[:, left : left + _COLUMNS])
+        if not len(rows):
             continue
-        first = max(0, left - half)
-        block = (slice(None), slice(first, right + half))
-        seen, inner = light[block], (slice(None), slice(left - first, right - first))
-        level = (seen[inner] - hat[:, left:right] // 3) // _STEP
-        for number in np.unique(level[where[:, left:right]]):
-            at = where[:, left:right] & (level == number)
-            count = scene.sums((seen >= number * _STEP).astype(np.uint8), _NEAR, _NEAR)
-            found[:, left:right][at] = count[inner][at]
+        seen = wide[:, left : left + _COLUMNS + 2 * half]
+        levels = (light[rows, left + columns] - hat[rows, left + columns] // 3) // _STEP
+        for number in np.unique(levels):
+            at = np.flatnonzero(levels == number)
+            y, x = rows[at], columns[at]
+            top = y[0]
+            counted = cv2.integral((seen[top : y[-1] + _NEAR] >= number * _STEP).view(np.uint8))  # [i, j]: above, left
+            above, below = y - top, y - top + _NEAR
+            found[y, left + x] = (
+                counted[below, x + _NEAR] - counted[below, x] - counted[above, x + _NEAR] + counted[above, x]
+            )
     return found
 
 
