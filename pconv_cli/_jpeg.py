@@ -11,6 +11,7 @@ any conversion of colours, and quantised once more. That keeps them closer than 
 from __future__ import annotations
 
 import ctypes
+import os
 import re
 import zlib
 from collections.abc import Callable, Iterable, Sequence
@@ -332,7 +333,9 @@ def _library(name: str) -> Any:
         import jpeglib
 
         folder = Path(jpeglib.__file__).parent / "cjpeglib"
-        library = ctypes.CDLL(str(next(folder.glob(f"cjpeglib_{name}.*"))))
+        # On Windows what it was linked with lies beside it.
+        built = (path for path in folder.glob(f"cjpeglib_{name}.*") if path.suffix in (".so", ".pyd"))
+        library = ctypes.CDLL(str(next(built)))
         text, array, number, flags = ctypes.c_char_p, ctypes.c_void_p, ctypes.c_int, ctypes.c_uint
         library.read_jpeg_info.argtypes = (text, *[array] * 11)
         library.read_jpeg_dct.argtypes = (text, *[array] * 6)
@@ -341,6 +344,25 @@ def _library(name: str) -> Any:
     except (ImportError, OSError, StopIteration, AttributeError) as error:
         raise ValueError(f"jpeglib's {name} cannot be loaded") from error
     return library
+
+
+def refuse_without_libjpeg() -> None:
+    """Make sure that there is what reads and writes blocks.
+
+    Raises:
+        ValueError: It cannot be loaded.
+    """
+    for name in (_SEQUENTIAL, _PROGRESSIVE, _ANY_ORDER):
+        _library(name)
+
+
+def _called(path: Path) -> bytes:
+    """A file's name as C takes it, on Windows in the system's code page.
+
+    Raises:
+        ValueError: It has characters that are not in that.
+    """
+    return str(path).encode("mbcs") if os.name == "nt" else bytes(path)
 
 
 def _remembered(what: str, header: bytes, make: Callable[[], T]) -> T:
@@ -361,7 +383,7 @@ def _shapes(source: Path) -> list[tuple[int, int]]:
     """
     blocks, scans = np.zeros((4, 2), np.int32), np.zeros(1, np.int32)
     arrays = (blocks.ctypes.data, *[None] * 8, scans.ctypes.data)
-    found = _library(_SEQUENTIAL).read_jpeg_info(bytes(source), *arrays, None)
+    found = _library(_SEQUENTIAL).read_jpeg_info(_called(source), *arrays, None)
     return [(down, across) for down, across in blocks.tolist() if down and across] if found else []
 
 
@@ -376,7 +398,7 @@ def _read(data: bytes, header: bytes, frame: _Frame, folder: Path) -> tuple[list
     planes = [np.empty((*shape, 8, 8), np.int16) for shape in shapes]
     tables, numbers = np.zeros((4, 8, 8), np.uint16), np.zeros(4, np.int16)
     arrays = _pointers([*planes, *[None] * (4 - count), tables, numbers])
-    if not library.read_jpeg_dct(bytes(source), *arrays):
+    if not library.read_jpeg_dct(_called(source), *arrays):
         raise ValueError("libjpeg cannot read its coefficients")
     tables = tables[numbers[:count]]
     if not tables.all():
@@ -439,7 +461,7 @@ def _put(
     as_in_source = (None, -1, None, 0, None, None, None)  # tables, quality, their numbers, markers
     flags = (_OPTIMISE, 0xFFFFFFFF if to_measure else 0)
     call = _library(name).write_jpeg_dct
-    if not call(bytes(source), bytes(target), *arrays, None, None, _SPACES[count], count, *as_in_source, *flags):
+    if not call(_called(source), _called(target), *arrays, None, None, _SPACES[count], count, *as_in_source, *flags):
         raise ValueError("libjpeg cannot write its coefficients")
     return target.read_bytes()
 

@@ -22,7 +22,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pconv_cli import __version__
+from pconv_cli import __version__, _jpeg
 from pconv_cli.errors import ExitCode, ItemError
 from pconv_cli.files import quietly
 from pconv_cli.process import memory_available
@@ -310,6 +310,8 @@ def _library(name: str, module: str, without: str) -> Library:
     try:
         with quietly():
             found = importlib.import_module(module)
+            if module == "jpeglib":
+                _jpeg.refuse_without_libjpeg()
     except Exception as error:
         return Library(name, None, f"{_reason(error)}: {_way_out(module, error)}", without)
     version = str(getattr(found, "__version__", "of unknown version"))
@@ -319,7 +321,7 @@ def _library(name: str, module: str, without: str) -> Library:
 
 def _way_out(module: str, error: Exception) -> str:
     if isinstance(error, ModuleNotFoundError) and error.name == module:
-        return "reinstall pconv" if module != "jpeglib" else "pip install jpeglib"
+        return "reinstall pconv" if module != "jpeglib" else "pip install jpeglib==1.0.2"
     if module == "cv2":  # the wheel wants libGL and glib of the system, which servers and containers lack
         return "pip uninstall opencv-python, then pip install opencv-python-headless"
     return "install it again"

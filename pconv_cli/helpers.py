@@ -126,9 +126,9 @@ class Held(Generic[Item, Told]):
 
 
 def can_be_had() -> bool:
-    """Whether helpers can be had on this system."""
+    """Whether helpers can be had on this system: macOS has its own arithmetic crash in processes that are forked."""
     python = bool(sys.executable) and not getattr(sys, "frozen", False)
-    return python and hasattr(os, "fork") and hasattr(socket, "send_fds")
+    return python and hasattr(os, "fork") and hasattr(socket, "send_fds") and sys.platform != "darwin"
 
 
 class Nursery:

@@ -19,12 +19,14 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
-from queue import SimpleQueue
+from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
 from pconv_cli.errors import ItemError
 
 NICENESS = 5
+
+_TICK = 0.2  # seconds: on Windows, Ctrl-C is not heard while a thread waits
 
 Item = TypeVar("Item")
 Loaded = TypeVar("Loaded")
@@ -271,7 +273,10 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             self._dispatch()
             if not (self._reads or self._computing or self._finishing) and self._inbox.empty():
                 return
-            outcome = self._inbox.get()()
+            try:
+                outcome = self._inbox.get(timeout=_TICK)()
+            except Empty:
+                continue
             if outcome is not None:
                 self._begun -= 1
                 yield outcome

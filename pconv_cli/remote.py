@@ -35,6 +35,7 @@ from pconv_cli.events import Listener
 
 _URL = re.compile(r"([A-Za-z][A-Za-z0-9+.-]+)://(.*)", re.DOTALL)
 _SAME = {"s3a": "s3", "gcs": "gs"}  # one storage under two names
+_ASKED = "~"  # begins the name of a folder for what a web page was asked for
 _STORES = {"s3": "Metadata", "gs": "metadata"}  # who takes results, and how a put calls what goes with an object
 _NOTE, _RUN = "pconv", "pconv-run"
 _STATES = ("ETag", "etag", "LastModified", "mtime", "updated")  # what changes with content, the surest first
@@ -130,10 +131,11 @@ class Stage:
         self._system(scheme, text)
         bare, mark, query = rest.partition("?") if scheme in ("http", "https") else (rest, "", "")
         parts = bare.rstrip("/").split("/")
-        if any(part in ("", ".", "..") for part in parts) or "\0" in bare:
+        # Windows takes part of a name for a drive or for folders, which may lie anywhere.
+        if any(part in ("", ".", "..") or Path(part).name != part for part in parts) or "\0" in bare:
             raise UsageError(f"{text}: a URL with empty parts, or such as .., cannot be worked with: rename it")
         if mark:  # one page may give many pictures, and signatures are longer than names may be
-            parts.insert(-1, "?" + hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:16])
+            parts.insert(-1, _ASKED + hashlib.sha256(query.encode("utf-8", "surrogateescape")).hexdigest()[:16])
         path = self._open().joinpath(scheme, *parts)
         if mark:
             self._asked["/".join((scheme, *parts))] = text
@@ -205,7 +207,7 @@ class Stage:
             if asked is not None:
                 change = asked
             elif root in thing:
-                if f"{os.sep}?" in thing:
+                if f"{os.sep}{_ASKED}" in thing:
                     for name in sorted(self._asked, key=len, reverse=True):
                         change = change.replace(root + name.replace("/", os.sep), self._asked[name])
                 pattern = re.escape(root) + r"([a-z0-9+.-]+)" + re.escape(os.sep)

@@ -265,7 +265,7 @@ class _Whiteness:
             # In Pillow's own integers, so that both ways to read a mask draw the line at the same pixel.
             total = np.full(light.shape, 0x8000, np.uint32)
             for colour, weight in zip(colours, (19595, 38470, 7471), strict=True):
-                total += colour * np.uint32(weight)
+                total += colour.astype(np.uint32) * weight
             light = (total >> 16).astype(np.uint8)
         white = light > 127 if alpha is None else light.astype(np.uint32) * alpha > 127 * 255
         return np.asarray(white)

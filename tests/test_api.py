@@ -114,7 +114,12 @@ KINDS: dict[str, tuple[NDArray[Any], NDArray[np.bool_], dict[str, Any], dict[str
         {"nodata": 2**32 - 1},
         {"nodata": 2**32 - 1},
     ),
-    "doubles.tif": (veiled(metres() / np.float64(3), -1.7e308), DEEP, {"nodata": -1.7e308}, {"nodata": -1.7e308}),
+    "doubles.tif": (
+        veiled(metres().astype(np.float64) / 3, -1.7e308),
+        DEEP,
+        {"nodata": -1.7e308},
+        {"nodata": -1.7e308},
+    ),
     "unit64.tif": (bytes_of(3) / 255, DEEP, {"colours": 3}, {}),
     "infrared.tif": (bytes_of(4), DEEP, {"colours": 3}, {"alpha": False}),
     "pair.tif": (bytes_of(2), SPECKS, {}, {"alpha": False}),

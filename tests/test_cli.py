@@ -1584,6 +1584,26 @@ def test_a_dumb_terminal_gets_lines(work: Workplace, pconv: Pconv, monkeypatch: 
     assert "[1/2] restored " in shown and "[2/2] restored " in shown
 
 
+def test_an_old_console_of_windows_gets_lines(work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch) -> None:
+    work.pair()
+    monkeypatch.setattr("rich.console.Console.legacy_windows", True, raising=False)
+    monkeypatch.setattr("rich.console.Console.__init__", lambda *_, **__: None)
+    monkeypatch.setattr("rich.console.Console.is_dumb_terminal", False)
+    with terminal(monkeypatch) as screen:
+        assert pconv.restore() == 0
+    assert "restored a.png" in text(screen[0]) and "\x1b" not in text(screen[0])
+
+
+@pytest.mark.parametrize("system", ["cp1252", "ascii"])
+def test_a_pipe_gets_utf_8_whatever_the_system_speaks(work: Workplace, system: str) -> None:
+    work.pair()
+    work.picture("\u00fc\u65e5.png")  # has no mask, which is told
+    line = [sys.executable, "-m", "pconv_cli", "check", str(work.pictures), str(work.masks), "--json"]
+    done = subprocess.run(line, capture_output=True, env=os.environ | {"PYTHONIOENCODING": system}, timeout=PATIENCE)
+    assert done.returncode == 1, done.stderr
+    assert "\u00fc\u65e5.png" in done.stdout.decode("utf-8")
+
+
 def test_what_a_stopped_run_has_not_done_says_how_to_go_on() -> None:
     assert "2 not done (the same command with --resume does them)" in str(ui.sentence(finished(not_done=2)))
     assert "1 not done in" in str(ui.sentence(finished(not_done=1)))  # of one picture there is nothing to go on with

@@ -406,6 +406,11 @@ def test_few_pictures_are_not_worth_helpers(work: Workplace, monkeypatch: pytest
     assert run(work, "out")[0].count("restored") == 1
 
 
+def test_macos_has_none(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(sys, "platform", "darwin")
+    assert not helpers.can_be_had()
+
+
 def test_where_no_process_can_be_had_threads_do_it_and_it_is_told(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

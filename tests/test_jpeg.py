@@ -387,6 +387,20 @@ def test_a_library_that_writes_something_else_is_found_out(tmp_path: Path, monke
     assert not (tmp_path / "b.jpg").exists()
 
 
+def test_of_what_lies_beside_a_library_nothing_is_taken_for_it(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in jpeglib's package for Windows, in the order of names."""
+    real = next((Path(jpeglib.__file__).parent / "cjpeglib").glob("cjpeglib_turbo210.*"))
+    folder = tmp_path / "cjpeglib"
+    folder.mkdir()
+    for name in ("cjpeglib_turbo210.exp", "cjpeglib_turbo210.lib"):
+        (folder / name).write_bytes(b"what it was linked with")
+    monkeypatch.setattr(jpeglib, "__file__", str(tmp_path / "__init__.py"))
+    with pytest.raises(ValueError, match="jpeglib's turbo210 cannot be loaded"):
+        _jpeg._library.__wrapped__("turbo210")
+    (folder / real.name).symlink_to(real)
+    assert _jpeg._library.__wrapped__("turbo210").read_jpeg_info
+
+
 def test_no_disk_space_is_a_value_error(monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*_: object) -> int:
         raise OSError(28, "No space left on device")

@@ -16,7 +16,7 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
 from functools import partial
-from pathlib import Path
+from pathlib import Path, PureWindowsPath
 from types import SimpleNamespace
 from typing import Any
 from urllib.parse import quote
@@ -207,6 +207,15 @@ def test_names_of_a_stage_have_their_urls_again_in_all_that_people_read(tmp_path
 def test_urls_that_cannot_be_names_are_refused(url: str) -> None:
     with Stage() as stage, pytest.raises(UsageError, match="empty parts"):
         stage.name(url)
+
+
+@pytest.mark.parametrize("part", ["D:", "D:k.png", "..\\..\\evil.png", "\\evil.png"])
+def test_where_names_have_drives_no_part_of_a_url_is_one(part: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    with Stage() as stage:
+        assert Path(stage.name(f"s3://b/{part}")).name == part
+        monkeypatch.setattr(remote, "Path", PureWindowsPath)
+        with pytest.raises(UsageError, match="cannot be worked with"):
+            stage.name(f"s3://b/{part}")
 
 
 # ---------------------------------------------------------------- the same as with folders

@@ -12,6 +12,7 @@ import re
 import sys
 from contextlib import suppress
 from functools import cache
+from io import TextIOWrapper
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -70,6 +71,7 @@ def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with one of the documented exit codes."""
     settle()
     _keep_numbers()
+    _write_utf8()
     _hush_libraries()
     if "_PCONV_COMPLETE" in os.environ:  # the shell asks, and would take a description that is folded for two answers
         os.environ["COLUMNS"] = "10000"
@@ -90,6 +92,13 @@ def _keep_numbers() -> None:
             os.open(os.devnull, os.O_RDWR)
     if sys.stderr is None:
         sys.stderr = os.fdopen(2, "w", encoding="utf-8", closefd=False)
+
+
+def _write_utf8() -> None:
+    """Let files and pipes get UTF-8, whatever the system's own is; a terminal gets what it can show, and no error."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(encoding=None if stream.isatty() else "utf-8", errors="backslashreplace")
 
 
 def _hush_libraries() -> None:
