@@ -431,6 +431,7 @@ def test_compiled_whole_for_any_size() -> None:
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.skipif(torch.__version__ < "2.9", reason="older torch takes sizes for constants")
 def test_exported_for_any_size() -> None:
     model = convert_padding(network())
     sizes = {2: torch.export.Dim("height", min=5, max=4096), 3: torch.export.Dim("width", min=5, max=4096)}

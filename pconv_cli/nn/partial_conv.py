@@ -22,6 +22,7 @@ from typing import Literal, get_args
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
+from torch._C._functorch import is_batchedtensor
 
 PaddingMode = Literal["partial", "zero", "reflect", "replicate"]
 _MODES = get_args(PaddingMode)
@@ -359,7 +360,13 @@ def hide(features: Tensor, known: Tensor, feature_groups: Sequence[int] = (1,)) 
         starts = accumulate(feature_groups, initial=0)
         parts = enumerate(zip(starts, feature_groups, strict=False))
         return torch.cat([hide(features.narrow(1, *part), known[:, i : i + 1]) for i, part in parts], dim=1)
-    if features.requires_grad or known.requires_grad or features.device.type != "cpu" or _recording():
+    if (
+        features.requires_grad
+        or known.requires_grad
+        or features.device.type != "cpu"
+        or _recording()
+        or any(map(is_batchedtensor, (features, known)))  # `vmap` sees no bits before torch 2.10
+    ):
         return torch.where(known > 0, features, features.new_zeros(()))
     # The same by bits, which a CPU does as fast as it copies; `where` takes several times as long.
     size = features.element_size()
