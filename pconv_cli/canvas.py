@@ -14,6 +14,7 @@ Nothing is taken to be written until it has been read back.
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
@@ -77,8 +78,9 @@ class Canvas:
             source.companions.refuse_taken(output, overwrite=overwrite)
             output.parent.mkdir(parents=True, exist_ok=True)
             self._held = files.Held(output)
+            files.keep_rights(Path(self._held.stream.name), source.path, output)
         self._pages = Pages(self._held.stream, source)
-        self._copying = _Copying(source.path, self._held.second)
+        self._copying = _Copying(source.path, self._held.second, output)
 
     def read(self, window: Window) -> NDArray[Any]:
         """Read a window, what was laid included.
@@ -163,6 +165,7 @@ class Canvas:
                 if why:
                     self._copying.stop()
                     written = self._write_anew(part, why, notices, progress)
+                    files.keep_rights(part, source.path, self._output)
                 else:
                     written = self._patch_copy(part, notices, progress)
                 if self._hidden:
@@ -411,9 +414,9 @@ class Canvas:
 class _Copying:
     """A file that is copied by a thread of its own, so that the disk works while tiles are computed."""
 
-    def __init__(self, source: Path, target: Path) -> None:
+    def __init__(self, source: Path, target: Path, result: Path) -> None:
         self.target = target
-        self._source = source
+        self._source, self._result = source, result
         self._lock = threading.Lock()
         self._stopped = threading.Event()
         self._thread: threading.Thread | None = None
@@ -450,15 +453,23 @@ class _Copying:
 
     def _run(self) -> None:
         try:
-            _copy(self._source, self.target, self._stopped.is_set)
+            _copy(self._source, self.target, self._result, self._stopped.is_set)
         except BaseException as error:
             self._error = error
 
 
-def _copy(source: Path, target: Path, stopped: Callable[[], bool]) -> None:
+def _copy(source: Path, target: Path, result: Path, stopped: Callable[[], bool]) -> None:
+    """Copy a file; where one with gaps has none but zeros for a megabyte, the copy has a gap."""
     with source.open("rb") as stream, target.open("xb") as out:
-        while not stopped() and (chunk := stream.read(8 << 20)):
-            out.write(chunk)
+        files.keep_rights(target, source, result)
+        status = os.fstat(stream.fileno())
+        gaps = getattr(status, "st_blocks", status.st_size) * 512 < status.st_size
+        while not stopped() and (chunk := stream.read(1 << 20)):
+            if gaps and chunk.count(0) == len(chunk):
+                out.seek(len(chunk), os.SEEK_CUR)
+            else:
+                out.write(chunk)
+        out.truncate()
 
 
 def _farthest(one: NDArray[Any], other: NDArray[Any]) -> int:

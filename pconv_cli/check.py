@@ -31,7 +31,7 @@ from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
 from pconv_cli.restore import bench_of, home_of, journal_of, refuse_unpaired, signature_of, worth_helpers
-from pconv_cli.settings import SUSPICIOUS
+from pconv_cli.settings import GREY, SUSPICIOUS
 
 AT_REST = 450 << 20  # bytes that a run takes whatever it does
 PER_HELPER = 140 << 20  # bytes that a process which reads and writes takes
@@ -212,7 +212,7 @@ def _look_at(job: Job, bench: Bench, settings: RestoreSettings, budget: Budget, 
             work = bench.read(job)
             if work.done_before:
                 return _Look(done=True)
-            _refuse_beside(job, settings, stage)
+            _refuse_place(job, settings, stage)
             return _look_into(job, work, settings, started)
         finally:
             budget.release(cost)
@@ -223,7 +223,8 @@ def _look_at(job: Job, bench: Bench, settings: RestoreSettings, budget: Budget, 
 def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) -> _Look:
     share = float(work.hole.mean())
     suspicion = settings.suspicion(share) or next(iter(work.notices), None)
-    finding = None if suspicion is None else Finding(job.name, str(job.mask or job.image), suspicion, grave=False)
+    grave = any(GREY in notice for notice in work.notices)
+    finding = None if suspicion is None else Finding(job.name, str(job.mask or job.image), suspicion, grave=grave)
     size = job.image.stat().st_size
     raw = work.picture.pixels.nbytes
     # Without loss a photograph takes some two thirds of its pixels; what keeps its format keeps its size.
@@ -234,13 +235,17 @@ def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) 
     )  # fmt: skip
 
 
-def _refuse_beside(job: Job, settings: RestoreSettings, stage: Stage) -> None:
-    """Make sure that the names beside a result are free for what goes with it: a run finds out when it writes.
+def _refuse_place(job: Job, settings: RestoreSettings, stage: Stage) -> None:
+    """Make sure that a result can be written, and that names beside it are free: a run finds out when it writes.
 
     Raises:
-        ItemError: One is taken.
+        ItemError: Its folder cannot be written, or a name is taken.
     """
-    if not stage.holds(job.output) and same_format(job.image, job.output) and is_tiff(job.image):
+    if stage.holds(job.output):
+        return
+    if not _can_be_written(job.output.parent):
+        raise ItemError(job.output, "cannot be written: choose another OUT")
+    if same_format(job.image, job.output) and is_tiff(job.image):
         try:
             Companions.of(job.image).refuse_taken(job.output, overwrite=settings.overwrite)
         except Refused as error:
@@ -260,13 +265,16 @@ def _unwritable(todo: JobList, stage: Stage) -> list[Finding]:
         stage.refuse_unreachable((), (job.output for job in todo.jobs))
     except OutputError as error:
         return [Finding("", "", str(error), grave=True)]
-    folder = todo.home
-    if stage.holds(folder):
+    if stage.holds(todo.home) or _can_be_written(todo.home):
         return []
-    there = next((place for place in (folder.absolute(), *folder.absolute().parents) if place.exists()), None)
-    if there is None or (there.is_dir() and os.access(there, os.W_OK | os.X_OK)):
-        return []
-    return [Finding("", str(folder), "cannot be written: choose another OUT", grave=True)]
+    return [Finding("", str(todo.home), "cannot be written: choose another OUT", grave=True)]
+
+
+def _can_be_written(folder: Path) -> bool:
+    """Whether a folder, or the nearest one above it that is there, takes new files."""
+    places = (folder.absolute(), *folder.absolute().parents)
+    there = next((place for place in places if os.path.lexists(place)), None)  # a link may lead nowhere
+    return there is None or (there.is_dir() and os.access(there, os.W_OK | os.X_OK))
 
 
 def _memory(settings: RestoreSettings, looks: list[_Look]) -> int:

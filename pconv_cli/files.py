@@ -10,6 +10,7 @@ import errno
 import os
 import re
 import secrets
+import stat
 import threading
 import warnings
 from collections.abc import Iterator
@@ -140,13 +141,30 @@ def refuse_unwritable(folder: Path) -> None:
     probe.unlink()
 
 
+def keep_rights(part: Path, source: Path, target: Path) -> None:
+    """Let nobody read a result who may not read its source; one that is replaced keeps the rights that it has.
+
+    Args:
+        part: What is going to be the result.
+        source: What it is made from.
+        target: Its name later on.
+    """
+    with suppress(OSError):  # a system or a disk that knows no such rights
+        if target.is_file() and not target.is_symlink():
+            mode = target.stat().st_mode
+        else:
+            mode = part.stat().st_mode & source.stat().st_mode | stat.S_IRUSR | stat.S_IWUSR
+        part.chmod(stat.S_IMODE(mode) & 0o777)
+
+
 @contextmanager
-def whole(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
+def whole(target: Path, *, overwrite: bool, source: Path | None = None) -> Iterator[BinaryIO]:
     """Write a file, all of it or nothing.
 
     Args:
         target: Where to; its folder must be there.
         overwrite: Whether a file that is there may be replaced.
+        source: What it is made from, whose rights it shares: see `keep_rights`.
 
     Yields:
         A stream open for writing and reading. What was written gets its name when the block ends without an error.
@@ -159,6 +177,8 @@ def whole(target: Path, *, overwrite: bool) -> Iterator[BinaryIO]:
     part = hidden(target)
     try:
         with part.open("x+b") as stream:  # made with the user's own umask, unlike tempfile's
+            if source is not None:
+                keep_rights(part, source, target)
             yield stream
             stream.flush()
             os.fsync(stream.fileno())

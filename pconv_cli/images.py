@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import io
 import logging
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
@@ -247,7 +248,14 @@ def suffix_of(path: Path) -> str:
 
 
 def is_tiff(path: Path) -> bool:
-    """Whether a file begins as a TIFF does."""
+    """Whether a file begins as a TIFF does.
+
+    Raises:
+        ItemError: It is a pipe or a device, which might be waited for without end.
+    """
+    with suppress(OSError):
+        if not stat.S_ISREG(kind := path.stat().st_mode) and not stat.S_ISDIR(kind):
+            raise ItemError(path, "is a pipe or a device, not a file: save a copy, or pipe one picture in as -")
     with suppress(OSError), path.open("rb") as stream:
         return stream.read(4) in _TIFF_STARTS
     return False

@@ -176,6 +176,7 @@ class Journal:
         Raises:
             OSError: The part cannot be read, or the journal not written.
         """
+        self._follow()
         place = _place(output)
         entry = _Entry(self._key, *of, _content(part), self._run)
         if entry in self._entries.get(place, ()):
@@ -231,6 +232,22 @@ class Journal:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+    def _follow(self) -> None:
+        """Begin another file where the journal's own has been moved or removed, with all of its folder."""
+        if self._own != self._descriptor:  # of a cluster: its files are gathered at the end
+            return
+        with self._changing:
+            try:
+                if os.path.samestat(os.fstat(self._descriptor), self._path.stat()):
+                    return
+            except FileNotFoundError:
+                pass
+            old, self._descriptor = self._descriptor, _opened(self._path)
+            self._own = self._descriptor
+            files.lock(self._descriptor, alone=False)
+            os.close(old)
+            self._entries, self._read, self._listed = {}, {}, {}
 
     def _known(self, output: Path) -> Iterator[tuple[_Entry, ...]]:
         """What is known of an output, then what others have noted meanwhile, for who has not found it in the first.

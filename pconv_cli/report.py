@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from pconv_cli import __version__
+from pconv_cli.errors import RunError
 from pconv_cli.events import Event, Listener, Notice
 
 Status = Literal["restored", "copied", "done_before", "failed", "not_done"]
@@ -110,7 +111,8 @@ class ItemReport:
 class Report:
     """A finished run: the settings that matter, every picture in the order of the input, the time in seconds.
 
-    `notices` concern the run as a whole; what concerns one picture stands with it.
+    `notices` concern the run as a whole; what concerns one picture stands with it. `unlisted` is why what failed is not
+    listed, though that was asked for.
     """
 
     settings: Mapping[str, Any]
@@ -118,6 +120,7 @@ class Report:
     seconds: float
     interrupted: bool = False
     notices: tuple[str, ...] = ()
+    unlisted: RunError | None = None
 
     def count(self, status: Status) -> int:
         """Pictures with a status."""

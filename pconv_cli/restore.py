@@ -29,7 +29,7 @@ from pconv_cli.bench import RestoreSettings as RestoreSettings  # it belongs to 
 from pconv_cli.detection import opencv
 from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
-from pconv_cli.errors import ItemError, OutputError, UsageError
+from pconv_cli.errors import ItemError, OutputError, RunError, UsageError
 from pconv_cli.events import (
     Event,
     ItemDone,
@@ -232,6 +232,7 @@ def restore(
     reports: dict[Path, ItemReport] = {}
     jobs = {job.output: job for job in todo.jobs}
     failed = 0
+    unlisted: list[RunError] = []
 
     def enough() -> bool:
         return stop() or (settings.max_failures is not None and failed >= settings.max_failures)
@@ -244,9 +245,19 @@ def restore(
             stack.enter_context(journal)
         if settings.failed_list is not None:
             again, renews = _may_replace_list(settings), _renews_list(settings)
-            stack.callback(
+            listing = partial(
                 _list_failed, jobs.values(), reports, stage, settings.failed_list, overwrite=again, whole=renews
             )
+
+            def list_failed(_: object, ended_by: object, __: object) -> None:
+                try:
+                    listing()
+                except RunError as error:  # all else is to be told first
+                    unlisted.append(error)
+                    if ended_by is not None:
+                        emit(Notice(str(error)))
+
+            stack.push(list_failed)
         outcomes = begin(signature, journal)
         for some in [todo.jobs] if arrivals is None else arrivals:
             jobs |= {job.output: job for job in some}
@@ -265,7 +276,7 @@ def restore(
             with suppress(OSError):  # the files of the workers say the same
                 journal.gather()
     items = tuple(reports.get(job.output) or stage.shown(report_of(job, "not_done")) for job in jobs.values())
-    whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices))
+    whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices), next(iter(unlisted), None))
     place = todo.home if arrivals is not None or len(todo.jobs) != 1 else todo.jobs[0].output
     emit(
         RunFinished(

@@ -114,7 +114,7 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
         notices = (*_losses(picture, kind, mode), *stale)
         files.refuse_same(picture.path, target)
         target.parent.mkdir(parents=True, exist_ok=True)
-        with files.whole(target, overwrite=overwrite) as stream:
+        with files.whole(target, overwrite=overwrite, source=picture.path) as stream:
             told = _encode(picture, pixels, mode, kind, stream)
             notices += (*told, *(Companions().stale(target) if kind == "TIFF" else ()))
             stream.flush()
@@ -177,7 +177,7 @@ def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | Non
             described = Companions.of(source) if tiff else Companions()
             described.refuse_taken(target, overwrite=overwrite)
             told = described.stale(target) if tiff else ()
-            with ExitStack() as together, files.whole(target, overwrite=overwrite) as out:
+            with ExitStack() as together, files.whole(target, overwrite=overwrite, source=source) as out:
                 shutil.copyfileobj(stream, out, 1 << 20)
                 out.flush()
                 if ready is not None:

@@ -13,6 +13,7 @@ import re
 import shlex
 import shutil
 import signal
+import stat
 import subprocess
 import sys
 import threading
@@ -948,6 +949,77 @@ def test_a_manifest_on_standard_input_may_be_json_lines(
     assert (work.root / "b.png").exists()
 
 
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_among_files_is_refused_and_not_waited_for(work: Workplace, pconv: Pconv) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        work.pair(name)
+    os.mkfifo(work.root / "pipe.png")
+    for path in (work.pictures / "a.png", work.masks / "b.png"):
+        path.unlink()
+        path.symlink_to(work.root / "pipe.png")
+    assert pconv.restore() == 1 and written(work) == ["c.png"]
+    assert pconv.err.count("is a pipe or a device, not a file") == 2
+
+
+def test_what_was_done_is_told_before_why_the_list_of_failures_could_not_be_written(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for name in ("a.png", "b.png"):
+        work.pair(name)
+    (work.pictures / "b.png").write_bytes(b"none")
+    listed = work.root / "failed.csv"
+    write = manifest.write
+
+    def late(rows: Any, target: Path, *, overwrite: bool) -> None:
+        target.write_text("somebody else's")
+        write(rows, target, overwrite=overwrite)
+
+    monkeypatch.setattr(manifest, "write", late)
+    assert pconv.restore("--failed-list", str(listed), "--json", "--report", str(work.root / "page")) == ExitCode.OUTPUT
+    summary = json.loads(pconv.out.splitlines()[-1])
+    assert (summary["type"], summary["restored"], summary["failed"]) == ("summary", 1, 1)
+    assert (work.root / "page" / "index.html").exists() and listed.read_text() == "somebody else's"
+    assert "1 restored" in pconv.err and pconv.error_lines[-1].startswith(f"pconv: {listed}: is there already")
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
+def test_130_for_a_kill_before_anything_has_begun_and_nothing_is_left(work: Workplace, number: signal.Signals) -> None:
+    work.pair("a.png")
+    stage = work.root / "tmp"
+    stage.mkdir()
+    line = [sys.executable, "-m", "pconv_cli", "restore", "-", str(work.masks / "a.png"), "-"]
+    with subprocess.Popen(
+        line, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+        env=os.environ | {"TMPDIR": str(stage)}, preexec_fn=lambda: signal.signal(number, signal.SIG_DFL),
+    ) as process:  # fmt: skip
+        until = time.monotonic() + PATIENCE
+        while not list(stage.rglob("stdin*")) and time.monotonic() < until:
+            time.sleep(0.02)
+        process.send_signal(number)
+        assert process.wait(PATIENCE) == 130
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.read() == b"" and b"Traceback" not in process.stderr.read()
+    assert list(stage.iterdir()) == []
+
+
+@pytest.mark.skipif(os.name != "posix", reason="rights of POSIX")
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.tif", "whole.png"])
+def test_nobody_may_read_a_result_who_may_not_read_its_source(work: Workplace, pconv: Pconv, name: str) -> None:
+    work.pair(name, hole=np.zeros((40, 48), np.bool_) if name == "whole.png" else None)
+    work.pair("open.png")
+    (work.pictures / name).chmod(0o600)
+    (work.pictures / "open.png").chmod(0o444)
+    before = os.umask(0o022)
+    try:
+        assert pconv.restore() == 0
+        assert [stat.S_IMODE((work.out / one).stat().st_mode) for one in (name, "open.png")] == [0o600, 0o644]
+        (work.out / name).chmod(0o640)
+        assert pconv.restore("--overwrite") == 0
+        assert stat.S_IMODE((work.out / name).stat().st_mode) == 0o640
+    finally:
+        os.umask(before)
+
+
 def test_a_list_of_failures_replaces_itself_and_keeps_what_was_not_begun(work: Workplace, pconv: Pconv) -> None:
     good = {name: work.pair(name)[0].read_bytes() for name in ("a.png", "b.png", "c.png")}
     for name, content in good.items():
@@ -1147,6 +1219,30 @@ def test_check_finds_an_out_that_cannot_be_written(work: Workplace, pconv: Pconv
     (work.root / "file").touch()
     assert pconv("check", str(work.pictures), str(work.masks), str(work.root / "file" / "out"), "--json") == 2
     assert "choose another OUT" in json.loads(pconv.out)["findings"][0]["reason"]
+
+
+def test_check_finds_a_folder_below_out_that_cannot_be_written(work: Workplace, pconv: Pconv) -> None:
+    work.pair("sub/a.png")
+    work.out.mkdir()
+    (work.out / "sub").touch()
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.out), "--json") == 2
+    (found,) = json.loads(pconv.out)["findings"]
+    assert (found["path"], found["reason"]) == (
+        str(work.out / "sub" / "a.png"),
+        "cannot be written: choose another OUT",
+    )
+    (work.root / "astray").symlink_to(work.root / "nowhere")
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.root / "astray")) == 2
+
+
+def test_check_takes_a_photograph_for_a_mask_for_what_is_wrong(work: Workplace, pconv: Pconv) -> None:
+    Image.fromarray(texture(200, 160)).save(work.picture("a.png", size=(200, 160)))
+    work.mask("a.png", box(200, 160, 2, 2, 9, 9))
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.out)) == 0
+    Image.fromarray(texture(200, 160, seed=3)).save(work.masks / "a.png")
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.out), "--json") == 2
+    (found,) = json.loads(pconv.out)["findings"]
+    assert found["grave"] and "is it the right file?" in found["reason"]
 
 
 def test_check_refuses_a_list_that_says_not_where_to_as_restore_does(work: Workplace, pconv: Pconv) -> None:

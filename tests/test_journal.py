@@ -83,6 +83,16 @@ def place(tmp_path: Path) -> Place:
     return found
 
 
+def test_a_journal_whose_folder_was_moved_away_begins_anew_where_results_go(place: Place) -> None:
+    with place.open() as book:
+        make(book, place.image, place.mask, place.output)
+        place.out.rename(place.out.with_name("moved"))
+        place.out.mkdir()
+        make(book, place.image, place.mask, place.output)
+        assert book.done(place.image, place.mask, place.output)
+    assert place.done()
+
+
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """No waiting for the disk in tests that write hundreds of files."""

@@ -9,6 +9,7 @@ import errno
 import gc
 import os
 import re
+import signal
 import sys
 from contextlib import suppress
 from functools import cache
@@ -70,6 +71,7 @@ def _options(
 def main(arguments: list[str] | None = None) -> None:
     """Run the command line and leave with one of the documented exit codes."""
     settle()
+    _end_tidily()
     _keep_numbers()
     _write_utf8()
     _hush_libraries()
@@ -83,6 +85,15 @@ def main(arguments: list[str] | None = None) -> None:
                 stream.flush()
         os._exit(code)
     sys.exit(code)
+
+
+def _end_tidily() -> None:
+    """Let `kill` and a terminal that goes away be what Ctrl-C is, as long as nobody hears of them otherwise."""
+    for name in ("SIGTERM", "SIGHUP"):
+        number = getattr(signal, name, None)
+        if number is not None and signal.getsignal(number) is signal.SIG_DFL:
+            with suppress(ValueError):  # not in the main thread, which alone hears of them
+                signal.signal(number, signal.default_int_handler)
 
 
 def _keep_numbers() -> None:

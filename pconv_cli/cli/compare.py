@@ -107,14 +107,16 @@ def command(
     folder = None if report_to is None else Folder(report_to, overwrite=overwrite, searched=map(Path, paths))
     with ui.view(progress) as show, ui.Stop(show) as stop:
         found = use_case.compare(todo, reading, settings, stop.listening, stop, folder)
-    if as_json:
-        ui.out(found.as_json())
-    elif found.advice is not None:
-        columns, rows, bold = found.table()
-        cells = [[one_line(cell) for cell in row] for row in rows]
-        ui.table(f"Means over {found.places} places", columns, cells, figures=True, bold=bold)
-        ui.out(f"\n{one_line(found.advice.sentence)}")
-    use_case.save(found, settings)
+    try:
+        if as_json:
+            ui.out(found.as_json())
+        elif found.advice is not None:
+            columns, rows, bold = found.table()
+            cells = [[one_line(cell) for cell in row] for row in rows]
+            ui.table(f"Means over {found.places} places", columns, cells, figures=True, bold=bold)
+            ui.out(f"\n{one_line(found.advice.sentence)}")
+    finally:
+        use_case.save(found, settings)
     if found.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     raise typer.Exit(ExitCode.SOME_FAILED if found.failures else ExitCode.OK)

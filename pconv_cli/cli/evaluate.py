@@ -72,14 +72,16 @@ def command(
     )
     with ui.view(progress) as show, ui.Stop(show) as stop:
         evaluation = use_case.evaluate(photos, masks, settings, stop.listening, stop)
-    if as_json:
-        ui.out(evaluation.as_json())
-    elif evaluation.items:
-        for measure in use_case.MEASURES:
-            _table(evaluation, measure)
-        if len(evaluation.methods) > 1:
-            ui.out(_summed_up(evaluation))
-    use_case.save(evaluation, settings)
+    try:
+        if as_json:
+            ui.out(evaluation.as_json())
+        elif evaluation.items:
+            for measure in use_case.MEASURES:
+                _table(evaluation, measure)
+            if len(evaluation.methods) > 1:
+                ui.out(_summed_up(evaluation))
+    finally:
+        use_case.save(evaluation, settings)
     if evaluation.interrupted:
         raise typer.Exit(ExitCode.INTERRUPTED)
     raise typer.Exit(ExitCode.SOME_FAILED if evaluation.failures else ExitCode.OK)

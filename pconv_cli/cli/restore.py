@@ -247,6 +247,8 @@ def command(
             proofs.of_pictures(report, todo, settings, page, stop.listening, stage)
     if as_json and page is None:
         ui.out(report.summary())
+    if report.unlisted is not None:
+        raise report.unlisted
     raise typer.Exit(exit_code(report))
 
 

@@ -82,8 +82,8 @@ def view(mode: ProgressMode, *, quiet: bool = False, verbose: bool = False) -> I
     if mode is ProgressMode.auto:
         # On a dumb terminal rich would show neither a bar nor, but for what goes wrong, a line; to an old console of
         # Windows it speaks through the standard streams' own descriptors, which are elsewhere by now.
-        console = Console(stderr=True)
-        moves = sys.stderr.isatty() and not (console.is_dumb_terminal or console.legacy_windows)
+        console = Console(stderr=True) if sys.stderr.isatty() else None
+        moves = console is not None and not (console.is_dumb_terminal or console.legacy_windows)
         mode = ProgressMode.bar if moves else ProgressMode.plain
     views: dict[ProgressMode, type[View]] = {
         ProgressMode.bar: _Bar,
