@@ -462,6 +462,16 @@ def test_the_tests_bring_what_the_extras_bring() -> None:
     assert f'"pconv[{",".join(EXTRAS)}]"' in block
 
 
+def test_the_lowest_versions_that_were_run_with_are_those_that_are_asked_for() -> None:
+    block = re.search(r"^dependencies = \[(.*?)^\]", (ROOT / "pyproject.toml").read_text("utf-8"), re.M | re.S)
+    assert block
+    asked = dict(re.findall(r'^ *"([a-z-]+)[>=]=([0-9.]+)', block[1], re.M))
+    lines = (ROOT / "tests" / "lowest.txt").read_text("utf-8").splitlines()
+    run = dict(line.split("==") for line in lines if not line.startswith("#"))
+    assert run.keys() == asked.keys() and len(run) >= 10
+    assert all(f"{run[name]}.".startswith(f"{version}.") for name, version in asked.items())
+
+
 def test_only_the_importer_opens_pickles() -> None:
     opening = [
         module
