@@ -186,7 +186,8 @@ def run(
 
     Raises:
         Exception: Whatever a stage raises that is no `ItemError`, after the threads have ended.
-        KeyboardInterrupt: As it comes, after what is being read and written, but not what is being computed.
+        KeyboardInterrupt: As it comes, after what is being written, but not what is being read, which may be from a
+            place that does not answer any more, or computed.
     """
     stream = _Stream(iter(items), stages, limits, stop)
     at_once = False
@@ -284,7 +285,7 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
     def end(self, *, at_once: bool) -> None:
         self._budget.close()
         self._lanes.shutdown(wait=not at_once, cancel_futures=True)
-        self._readers.shutdown(wait=True, cancel_futures=True)
+        self._readers.shutdown(wait=not at_once, cancel_futures=True)
         self._finishers.shutdown(wait=True, cancel_futures=True)
 
     def _admit(self) -> None:
