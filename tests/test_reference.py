@@ -136,6 +136,9 @@ def complete(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
         ("pconv restore --pre", ["--precision"]),
         ("pconv restore --precision ", ["auto", "fp64", "fp32", "bf16", "fp16"]),
         ("pconv restore a b c --precision f", ["fp64", "fp32", "fp16"]),
+        ("pconv restore --format t", ["tiff"]),
+        ("pconv tile --device ", ["auto", "cpu", "cuda", "mps"]),
+        ("pconv mask --detect ", ["auto", "dust", "scratches", "tears"]),
         ("pconv restore ", []),  # nothing, and bash completes files itself
         ("pconv tile --mask ", []),
     ],

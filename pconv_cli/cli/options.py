@@ -9,7 +9,7 @@ import sys
 from dataclasses import replace
 from enum import Enum
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -22,6 +22,12 @@ if TYPE_CHECKING:
     from pconv_cli.manifest import Row
     from pconv_cli.marks import Mark
     from pconv_cli.remote import Stage
+
+
+def one_of(values: str) -> dict[str, Any]:
+    """Arguments of an option that takes a word or something else: the help shows both, and shells complete words."""
+    words = [word for word in values.split("|") if word.isalnum() and word.islower()]
+    return {"metavar": values, "autocompletion": lambda incomplete: [w for w in words if w.startswith(incomplete)]}
 
 
 class MaskOn(str, Enum):
@@ -69,7 +75,7 @@ def _batch_size(text: str) -> int | None:
 BatchSize = Annotated[
     int | None,
     typer.Option(
-        parser=_batch_size, metavar="auto|N", show_default=False,
+        parser=_batch_size, **one_of("auto|N"), show_default=False,
         help="Tiles computed at once: in one go on a GPU, side by side on a CPU (default: auto, what suits it).",
     ),
 ]  # fmt: skip
@@ -95,12 +101,12 @@ Overlap = Annotated[
     typer.Option(min=0, metavar="N", help="Share and blend N pixels between tiles of a plain grid, for comparison."),
 ]
 Device = Annotated[
-    str, typer.Option(metavar="auto|cpu|cuda|cuda:N|mps", help="Where to compute; auto takes a GPU if there is one.")
+    str, typer.Option(**one_of("auto|cpu|cuda|cuda:N|mps"), help="Where to compute; auto takes a GPU if there is one.")
 ]
 Devices = Annotated[
     str,
     typer.Option(
-        metavar="auto|cpu|cuda|cuda:N|mps",
+        **one_of("auto|cpu|cuda|cuda:N|mps"),
         help="Where to compute; auto takes a GPU if there is one. Several: cuda:0,cuda:1 or cuda:all.",
     ),
 ]
@@ -123,7 +129,7 @@ Detected = Annotated[
     str | None,
     typer.Option(
         "--detect",
-        metavar="auto|dust|scratches|tears",
+        **one_of("auto|dust|scratches|tears"),
         help="Find the damage: dust and hairs, scratches along the picture, tears, or several with commas; auto: all "
         "of them, where they are clearest.",
     ),
@@ -163,7 +169,7 @@ MaskOnOption = Annotated[
 ]
 Format = Annotated[
     str | None,
-    typer.Option(metavar="png|tiff|webp|jpg|bmp", help="Format of all outputs (default: that of each picture)."),
+    typer.Option(**one_of("png|tiff|webp|jpg|bmp"), help="Format of all outputs (default: that of each picture)."),
 ]
 Overwrite = Annotated[bool, typer.Option("--overwrite", help="Replace outputs that exist.")]
 SaveMasks = Annotated[
@@ -179,7 +185,7 @@ OnCluster = Annotated[
     str | None,
     typer.Option(
         "--cluster",
-        metavar="auto|local|ADDRESS",
+        **one_of("auto|local|ADDRESS"),
         help="Share the work among the workers of a Ray cluster: the one this machine belongs to, or one that is "
         "started here for the time being (local: always); needs the extra ray.",
     ),

@@ -7,7 +7,7 @@ from typing import Annotated
 
 import typer
 
-from pconv_cli.cli.options import Precision
+from pconv_cli.cli.options import Precision, one_of
 from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import ExitCode
 
@@ -20,11 +20,12 @@ def command(
         typer.Option(metavar="DIR", help="Masks to mix into the made-up damage; white = damaged."),
     ] = None,
     recipe: Annotated[
-        str | None, typer.Option(metavar="default|paper", help="What other options begin with.", show_default="default")
+        str | None,
+        typer.Option(**one_of("default|paper"), help="What other options begin with.", show_default="default"),
     ] = None,
     network: Annotated[
         str | None,
-        typer.Option(metavar="deep|compact|paper", help="Which architecture (default: the recipe's)."),
+        typer.Option(**one_of("deep|compact|paper"), help="Which architecture (default: the recipe's)."),
     ] = None,
     start_from: Annotated[
         str | None,
@@ -64,7 +65,7 @@ def command(
     perceptual: Annotated[
         str | None,
         typer.Option(
-            metavar="squeeze|none|FILE",
+            **one_of("squeeze|none|FILE"),
             help="Feature network of the losses that need one: the shipped one, or SqueezeNet 1.1 or VGG-16 as "
             "safetensors.",
         ),
@@ -103,7 +104,7 @@ def command(
     device: Annotated[
         str | None,
         typer.Option(
-            metavar="auto|cpu|cuda|cuda:N|mps",
+            **one_of("auto|cpu|cuda|cuda:N|mps"),
             help="Where to compute; auto takes a GPU if there is one.",
             show_default="auto",
         ),
