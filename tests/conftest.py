@@ -22,6 +22,9 @@ DAMAGE = (255, 0, 255)
 HANGS: list[str] = []
 """Threads that a test has given up: Python would wait for them for ever at its end."""
 
+LONGEST = [f"test_{name}" for name in ("distributed", "cli", "remote", "tile", "export", "api", "training")]
+"""Files that are begun first: where several processes share the tests, what is left at the end is short."""
+
 _STATUS = pytest.StashKey[int]()
 
 
@@ -34,6 +37,11 @@ def pytest_configure() -> None:
     os.environ |= {"_TYPER_FORCE_DISABLE_TERMINAL": "1", "COLUMNS": "100"}
     # Who starts the tests in the background of a script has them ignore Ctrl-C, and pconv keeps to that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put the longest files first, in their order; all others stay as they are."""
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
 
 
 def pytest_sessionfinish(session: pytest.Session, exitstatus: int) -> None:
