@@ -150,11 +150,9 @@ def keep_rights(part: Path, source: Path, target: Path) -> None:
         target: Its name later on.
     """
     with suppress(OSError):  # a system or a disk that knows no such rights
-        if target.is_file() and not target.is_symlink():
-            mode = target.stat().st_mode
-        else:
-            mode = part.stat().st_mode & source.stat().st_mode | stat.S_IRUSR | stat.S_IWUSR
-        part.chmod(stat.S_IMODE(mode) & 0o777)
+        replaced = target.is_file() and not target.is_symlink()
+        mode = target.stat().st_mode if replaced else part.stat().st_mode & source.stat().st_mode
+        part.chmod(mode & 0o777 | stat.S_IRUSR | stat.S_IWUSR)  # it is yet to be written to
 
 
 @contextmanager
