@@ -153,13 +153,13 @@ def load_network(name: str | None, padding: PaddingMode | None = None) -> nn.Mod
         coarse = None if config.coarse is None else replace(config.coarse, padding_mode=padding)
         config = replace(config, padding_mode=padding, coarse=coarse)
     try:
-        network = PartialConvUNet(config)
+        network = PartialConvUNet.bare(config)
     except (TypeError, ValueError, RuntimeError) as error:
         raise WeightsError(f"{path}: its architecture cannot be rebuilt ({error})") from error
     if any(value.dtype == torch.float64 for value in state.values()):
         network.double()
     load_strictly(network, state, path)
-    return network.eval().folded()
+    return network.fold()
 
 
 def feature_state() -> dict[str, Tensor]:
@@ -191,7 +191,8 @@ def read(path: Path) -> tuple[dict[str, Any], dict[str, Tensor]]:
     except (OSError, SafetensorError) as error:
         raise WeightsError(f"{path}: the weights cannot be read ({error}); fetch the file again") from error
     half = (torch.float16, torch.bfloat16)
-    return header, {key: value.float() if value.dtype in half else value for key, value in state.items()}
+    # What is not widened would lie in the file still, which somebody may replace or cut off meanwhile.
+    return header, {key: value.float() if value.dtype in half else value.clone() for key, value in state.items()}
 
 
 def read_header(path: Path) -> dict[str, Any]:
@@ -305,7 +306,7 @@ def _config(entries: Any, path: Path) -> UNetConfig:
 
 
 def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -> None:
-    """Load every tensor by name and shape, or refuse and name the keys.
+    """Load every tensor by name and shape, or refuse and name the keys; a bare network keeps the very tensors.
 
     Raises:
         WeightsError: If a key is missing, unknown, or of another shape.
@@ -318,7 +319,8 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
     if faults:
         shown = ", ".join(sorted(faults)[:4]) + (" ..." if len(faults) > 4 else "")
         raise WeightsError(f"{path}: the weights do not fit the architecture in its header: {shown}")
-    network.load_state_dict(given, strict=False)
+    bare = any(value.is_meta for value in wanted.values())
+    network.load_state_dict(given, strict=False, assign=bare)
 
 
 def verify(entry: Listed) -> str | None:

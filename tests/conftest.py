@@ -6,7 +6,7 @@ import os
 import random
 import signal
 import sys
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +15,9 @@ import pytest
 import torch
 from numpy.typing import NDArray
 from PIL import Image
+
+from pconv_cli import weights as store
+from pconv_cli.nn.unet import PartialConvUNet
 
 DAMAGE = (255, 0, 255)
 """Colour that is painted where a picture is damaged; no texture comes near it."""
@@ -35,6 +38,9 @@ def pytest_configure() -> None:
     os.environ["OMP_NUM_THREADS"] = "1"
     # Texts are compared: typer would colour its help where it meets a CI service, and fold it to the terminal.
     os.environ |= {"_TYPER_FORCE_DISABLE_TERMINAL": "1", "COLUMNS": "100"}
+    # Started processes find the modules compiled, as they do on most machines.
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
+    sys.dont_write_bytecode = False
     # Who starts the tests in the background of a script has them ignore Ctrl-C, and pconv keeps to that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
 
@@ -87,6 +93,25 @@ def pixels(path: Path) -> NDArray[np.uint8]:
         if image.mode == "P":
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")
         return np.asarray(image)
+
+
+@pytest.fixture(scope="session")
+def small_weights(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Weights built like the default's, with few channels: enough where results are compared, whatever they are."""
+    default = store.find(None)
+    assert default is not None
+    config = store.config_from(store.read_header(default), default)
+    assert config.coarse is not None
+    coarse = replace(config.coarse, encoder=((4, 5), (4, 3), (4, 3), (4, 3)), head=4)
+    config = replace(config, encoder=((4, 5), (6, 3), (4, 3), (4, 3)), head=4, coarse=coarse)
+    torch.manual_seed(0)
+    network = PartialConvUNet(config)
+    for part in (network, network.coarse):
+        assert isinstance(part, PartialConvUNet)
+        torch.nn.init.normal_(part.out.weight, std=0.1)  # it begins at 0, which would leave the floor alone
+    path = tmp_path_factory.mktemp("weights") / "small.safetensors"
+    store.write(path, network, network.state_dict(), {"name": "small"})
+    return path
 
 
 @dataclass(frozen=True)

@@ -167,7 +167,7 @@ def command(root: Path, **settings: Any) -> Path:
 
 
 @pytest.fixture(scope="module")
-def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
+def written(_network: None, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the command makes of a folder with a picture of each kind, in one run."""
     root = tmp_path_factory.mktemp("command")
     (root / "in").mkdir()
@@ -176,6 +176,11 @@ def written(tmp_path_factory: pytest.TempPathFactory) -> Path:
         save(root / "in" / name, pixels, **how)
         save_mask(root / "masks" / f"{Path(name).stem}.png", hole)
     return command(root, **SETTINGS)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _network(small_weights: Path) -> None:
+    SETTINGS["weights"] = str(small_weights)
 
 
 def pyramid(**options: Any) -> Restorer:

@@ -27,6 +27,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import warm
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
 
@@ -742,9 +743,7 @@ def started(
     arguments = pconv.line("--json", "--jobs", "1", "--batch-size", "1", *options)
     command = [sys.executable, "-c", SLOW, go_on, helped, *arguments]
     one_core = {**os.environ, "OMP_NUM_THREADS": "1"}
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, env=one_core
-    ) as process:
+    with warm.Popen(command, stdout=subprocess.PIPE, stderr=stderr, start_new_session=True, env=one_core) as process:
         watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
         try:
@@ -823,7 +822,7 @@ def test_130_ctrl_c_twice_ends_at_once_with_whole_outputs_and_a_visible_cursor(
 def test_a_reader_of_stdout_that_has_gone_is_no_reason_to_complain(work: Workplace, pconv: Pconv) -> None:
     work.pair()
     command = [sys.executable, "-m", "pconv_cli", *pconv.line("--json", "--progress", "none")]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+    process = warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
     assert process.stdout is not None and process.stderr is not None
     process.stdout.close()
     assert process.stderr.read() == b""
@@ -1285,7 +1284,7 @@ def test_a_share_of_something_is_never_shown_as_nothing(share: float, digits: in
 
 def piped(arguments: list[str], given: bytes) -> subprocess.CompletedProcess[bytes]:
     line = [sys.executable, "-m", "pconv_cli", "restore", *arguments, "--weights", "none", "--device", "cpu"]
-    return subprocess.run(line, input=given, capture_output=True, check=False, timeout=PATIENCE)
+    return warm.run(line, input=given, capture_output=True, check=False, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("a.jpg", "RGB"), ("a.tif", "L"), ("a.webp", "RGB")])
@@ -1339,7 +1338,7 @@ def test_a_full_disk_behind_a_pipe_is_no_success(work: Workplace, unbuffered: st
     line = [sys.executable, "-m", "pconv_cli", "restore", str(source), str(work.masks / "a.png"), "-", "-q"]
     environment = os.environ | {"PYTHONUNBUFFERED": unbuffered}
     with Path("/dev/full").open("wb") as disk:
-        done = subprocess.run([*line, "--weights", "none"], stdout=disk, stderr=subprocess.PIPE, env=environment)
+        done = warm.run([*line, "--weights", "none"], stdout=disk, stderr=subprocess.PIPE, env=environment)
     assert done.returncode == ExitCode.OUTPUT and b"standard output: cannot be written" in done.stderr
 
 
@@ -1349,14 +1348,14 @@ def test_what_was_not_delivered_is_not_said_to_be_restored_to_standard_output(wo
     line = [sys.executable, "-m", "pconv_cli", "restore", str(source), str(work.masks / "a.png"), "-"]
     for target, said in (("/dev/full", False), ("/dev/null", True)):
         with Path(target).open("wb") as out:
-            done = subprocess.run([*line, "--weights", "none"], stdout=out, stderr=subprocess.PIPE)
+            done = warm.run([*line, "--weights", "none"], stdout=out, stderr=subprocess.PIPE)
         assert (b"restored to standard output" in done.stderr) == said == (done.returncode == 0)
 
 
 def test_a_reader_that_has_gone_ends_a_pipe_quietly(work: Workplace) -> None:
     source, _ = work.pair()
     line = [sys.executable, "-m", "pconv_cli", "restore", str(source), str(work.masks / "a.png"), "-", "-q"]
-    with subprocess.Popen([*line, "--weights", "none"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+    with warm.Popen([*line, "--weights", "none"], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         assert process.stdout is not None and process.stderr is not None
         process.stdout.close()
         assert process.stderr.read() == b""
@@ -1625,7 +1624,7 @@ def test_results_that_cannot_be_written_are_no_bug(work: Workplace) -> None:
     work.pair()
     line = [sys.executable, "-m", "pconv_cli", "restore", str(work.pictures), str(work.masks), str(work.out)]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run(
+        done = warm.run(
             [*line, "--weights", "none", "--json"], stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE
         )
     assert done.returncode == 5
@@ -1639,7 +1638,7 @@ def test_a_full_disk_behind_standard_error_stops_no_work(work: Workplace, masks:
     work.pair("b.png")
     line = [sys.executable, "-m", "pconv_cli", "restore", str(work.pictures), str(work.root / masks), str(work.out)]
     with Path("/dev/full").open("w") as full:
-        done = subprocess.run([*line, "--weights", "none"], stderr=full, timeout=PATIENCE)
+        done = warm.run([*line, "--weights", "none"], stderr=full, timeout=PATIENCE)
     assert done.returncode == code
     assert len(list(work.root.glob("out/*.png"))) == (0 if code else 2)
 
@@ -1649,7 +1648,7 @@ def test_a_full_disk_behind_standard_error_stops_no_work(work: Workplace, masks:
 def test_a_full_disk_behind_help_and_tables_is_no_bug(line: list[str]) -> None:
     with Path("/dev/full").open("w") as full:
         command = [sys.executable, "-m", "pconv_cli", *line]
-        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+        done = warm.run(command, stdout=full, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     assert done.returncode == 5
     assert done.stderr == "pconv: standard output: cannot be written (No space left on device)\n"
 
@@ -1696,7 +1695,7 @@ def test_a_pipe_gets_utf_8_whatever_the_system_speaks(work: Workplace) -> None:
     work.pair()
     work.picture("\u00fc\u65e5.png")  # has no mask, which is told
     line = [sys.executable, "-m", "pconv_cli", "check", str(work.pictures), str(work.masks), "--json"]
-    done = subprocess.run(line, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, timeout=PATIENCE)
+    done = warm.run(line, capture_output=True, env=os.environ | {"PYTHONIOENCODING": "cp1252"}, timeout=PATIENCE)
     assert done.returncode == ExitCode.USAGE and not done.stderr
     assert "\u00fc\u65e5.png" in done.stdout.decode("utf-8")
 
@@ -1715,6 +1714,6 @@ def test_a_table_whose_reader_has_gone_is_no_failure(capsys: pytest.CaptureFixtu
     line = [sys.executable, "-m", "pconv_cli", "weights", "list"]
     reader, writer = os.pipe()
     os.close(reader)
-    done = subprocess.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
+    done = warm.run(line, stdout=writer, stderr=subprocess.PIPE, text=True, timeout=PATIENCE)
     os.close(writer)
     assert (done.returncode, done.stderr) == (0, "")

@@ -22,6 +22,7 @@ import pytest
 import rasterio
 import ray
 import torch
+import warm
 from conftest import Workplace, box, texture
 from PIL import Image
 from toys import Diarist, fail
@@ -285,7 +286,7 @@ def test_a_cluster_writes_the_same_files_and_reports_in_the_same_way(
     assert told[0] == told[1] and len(told[0][3]) == 24
 
 
-MANY = 120
+MANY = 80
 """Pictures of a run that is stopped before it ends."""
 
 
@@ -298,7 +299,7 @@ def running(work: Workplace) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 
     def start(address: str, *options: str) -> subprocess.Popen[str]:
         command = [sys.executable, "-m", "pconv_cli", *restore(work, "--cluster", address, "--workers", "2", *options)]
-        one = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        one = warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
         started.append(one)
         while one.poll() is None and not len(finished(work)) >= 5:
             time.sleep(0.02)
@@ -314,7 +315,7 @@ def running(work: Workplace) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 def test_a_run_whose_own_process_is_killed_goes_on_where_it_stopped(
     work: Workplace, running: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    one = running("local")
+    one = running(address())
     one.kill()
     one.communicate()
     before = {path: path.stat().st_mtime_ns for path in finished(work)}

@@ -16,6 +16,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from conftest import Workplace, box, texture
 from malformed import Malformed, changed_outside, malformed
 
@@ -57,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
 def restore(work: Workplace, pictures: Path, out: Path) -> subprocess.CompletedProcess[str]:
     command = [sys.executable, "-m", "pconv_cli", "restore", str(pictures), str(work.masks), str(out)]
     options = ["--weights", "none", "--device", "cpu", "--progress", "none", "--json"]
-    return subprocess.run(
+    return warm.run(
         [*command, *options], capture_output=True, text=True, encoding="utf-8", errors="replace", timeout=PATIENCE
     )
 

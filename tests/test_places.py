@@ -15,6 +15,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from conftest import Workplace, box, pixels
 from malformed import chunk, zeros_packed
 from PIL import Image
@@ -284,6 +285,26 @@ def test_an_output_name_that_a_folder_has_is_one_failed_item(work: Workplace, pc
     assert files(work.out) == ["a.png"]
 
 
+MOUNTED = """
+import ctypes, os, runpy, subprocess, sys
+script, listing, out, *sys.argv = sys.argv[1:]
+user, group = os.getuid(), os.getgid()
+if ctypes.CDLL(None, use_errno=True).unshare(0x10000000 | 0x00020000):  # CLONE_NEWUSER | CLONE_NEWNS
+    raise OSError(ctypes.get_errno(), "unshare")
+for name, text in (("setgroups", "deny"), ("uid_map", f"0 {user} 1"), ("gid_map", f"0 {group} 1")):
+    with open(f"/proc/self/{name}", "w") as file:
+        file.write(text)
+subprocess.run(["sh", "-ec", "mount --make-rprivate /; " + script], check=True)
+try:
+    runpy.run_module("pconv_cli", run_name="__main__", alter_sys=True)
+finally:
+    with open(listing, "w") as file:
+        for folder, _, names in os.walk(out):
+            file.writelines(os.path.join(folder, name) + "\\n" for name in names)
+"""
+"""Runs `pconv` in a world of its own, root there, after a script that mounts something; lists what is in OUT then."""
+
+
 @cache
 def own_mounts() -> str:
     """Why no file system can be mounted here for one process; empty where it can."""
@@ -294,20 +315,19 @@ def own_mounts() -> str:
 
 
 def mounted(work: Workplace, script: str) -> tuple[int, list[str], dict[str, dict[str, Any]], list[str]]:
-    """Run `$PCONV` after a shell script that mounts on `$OUT`; exit code, stderr, items, and what is in OUT then."""
+    """Run `pconv` after a shell script that mounts on `$OUT`; exit code, stderr, items, and what is in OUT then."""
     if why := own_mounts():
         pytest.skip(why)
     work.out.mkdir(exist_ok=True)
-    listing, report = work.root / "listing", work.root / "report"
-    run = f'set -e; {script}; set +e; "$@" > "{report}"; code=$?; find "{work.out}" -type f > "{listing}"; exit $code'
-    command = [sys.executable, "-m", "pconv_cli", "restore", str(work.pictures), str(work.masks), str(work.out)]
-    done = subprocess.run(
-        ["unshare", "-rm", "sh", "-c", run, "sh", *command, *OPTIONS],
+    listing = work.root / "listing"
+    command = [sys.executable, "-c", MOUNTED, script, str(listing), str(work.out), "pconv", "restore"]
+    done = warm.run(
+        [*command, str(work.pictures), str(work.masks), str(work.out), *OPTIONS],
         capture_output=True, text=True, timeout=PATIENCE, env=os.environ | {"OUT": str(work.out)},
     )  # fmt: skip
     found = [str(Path(line).relative_to(work.out)) for line in listing.read_text().splitlines()]
     kept = sorted(name for name in found if not name.startswith(".pconv") or name.endswith(".part"))
-    return done.returncode, done.stderr.splitlines(), items_of(report.read_text()), kept
+    return done.returncode, done.stderr.splitlines(), items_of(done.stdout), kept
 
 
 def test_a_folder_that_may_only_be_read_ends_the_run_with_5_in_one_line(work: Workplace) -> None:

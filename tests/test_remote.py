@@ -23,6 +23,7 @@ from urllib.parse import quote
 
 import fsspec
 import pytest
+import warm
 from conftest import Workplace, box
 from moto.server import ThreadedMotoServer
 
@@ -571,9 +572,7 @@ def test_a_run_that_was_ended_leaves_whole_results_and_goes_on(
     stage = tmp_path / "killed"
     stage.mkdir()
     command = [sys.executable, "-m", "pconv_cli", "restore", source, masks, out, *RUN, "--jobs", "1"]
-    one = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(stage)}
-    )
+    one = warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env={**os.environ, "TMPDIR": str(stage)})
     assert delivered.wait(60)
     one.send_signal(end)
     _, err = one.communicate(timeout=60)
@@ -868,7 +867,7 @@ def test_ctrl_c_while_a_big_picture_is_fetched_fetches_no_more(
 
     bucket.server.fault = wait
     line = [sys.executable, "-m", "pconv_cli", "tile", f"{source}/map.tif", *TILE]
-    one = subprocess.Popen(
+    one = warm.Popen(
         line, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env={**os.environ, "TMPDIR": str(stage)}
     )
     assert asked_for.wait(60)

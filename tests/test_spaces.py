@@ -308,6 +308,11 @@ def test_a_damaged_profile_never_raises_and_never_costs_the_way_back(data: st.Da
     assert np.array_equal(found.own(found.seen(ALL_WORDS[::97])), ALL_WORDS[::97])
 
 
+def test_a_curve_that_is_all_but_flat_is_not_used() -> None:
+    found = space(1, np.uint16, icc=grey(curv(4)))
+    assert np.array_equal(found.own(found.seen(ALL_WORDS)), ALL_WORDS)
+
+
 @settings(max_examples=100, deadline=None)
 @given(st.binary(max_size=300), st.sampled_from([b"GRAY", b"RGB ", b"CMYK"]))
 def test_bytes_that_are_no_profile_count_as_none(noise: bytes, kind: bytes) -> None:

@@ -24,6 +24,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+import warm
 from conftest import Workplace, box, texture
 from conftest import pixels as as_pillow_sees
 from numpy.typing import NDArray
@@ -1398,13 +1399,14 @@ def test_help_names_every_way_to_a_mask(place: Place) -> None:
 @pytest.mark.parametrize(
     ("mode", "weights", "size"),
     [
-        ("RGB", "none", 64), ("L", "none", 64), ("RGBA", "none", 64), ("RGB", None, 64), ("L", None, 512),
-        ("L", None, 64),
+        ("RGB", "none", 64), ("L", "none", 64), ("RGBA", "none", 64), ("RGB", "small", 64), ("L", "small", 512),
+        ("L", "small", 64),
     ],
 )  # fmt: skip
 def test_tile_and_restore_give_the_same_pixels(
-    place: Place, work: Workplace, mode: str, weights: str | None, size: int
+    place: Place, work: Workplace, small_weights: Path, mode: str, weights: str, size: int
 ) -> None:
+    weights = str(small_weights) if weights == "small" else weights
     source, hole = work.pair("a.png", mode, (WIDTH, HEIGHT), hole=LARGE)
     settings: dict[str, Any] = {"weights": weights, "device": "cpu", "precision": "bf16"}
     chosen = RestoreSettings(tile_size=size, **settings)
@@ -1831,7 +1833,7 @@ def test_130_for_a_process_that_gets_ctrl_c_twice(place: Place) -> None:
     here = place.root / "here"
     arguments = ["tile", str(place.big), "--mask", str(place.mask), "--weights", "none", "--size", "32", "--jobs", "1"]
     command = [sys.executable, "-c", SLOW, str(here), *arguments, "--device", "cpu"]
-    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
+    with warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, start_new_session=True) as process:
         watchdog = threading.Timer(PATIENCE, process.kill)
         watchdog.start()
         try:
@@ -1860,7 +1862,7 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next_and_said(place: Place
         "run(sys.argv[1:])"
     )
     command = ["tile", place.big, "--mask", place.mask, "--weights", "none", "--device", "cpu"]
-    done = subprocess.run([sys.executable, "-c", code, *command], check=False, timeout=PATIENCE, capture_output=True)
+    done = warm.run([sys.executable, "-c", code, *command], check=False, timeout=PATIENCE, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert len(names(place.root)) == 4
     assert place() == 0
@@ -1955,7 +1957,7 @@ def test_a_disk_that_is_full_in_the_middle_fails_the_picture_and_leaves_nothing(
     before = place.big.read_bytes()
     arguments = ["tile", str(place.big), "--mask", str(place.mask), "--weights", "none", "--progress", "none"]
     command = [sys.executable, "-c", LIMITED, str(limit), *arguments, "--device", "cpu"]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = warm.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert "cannot be written" in line and str(place.output) in line
@@ -1981,7 +1983,7 @@ def test_memory_does_not_grow_with_the_picture(place: Place) -> None:
             for x, y in specks:
                 raster.write(np.full((1, 9, 12), 255, np.uint8), window=rasterio.windows.Window(x, y, 12, 9))
     command = [sys.executable, "-m", "pconv_cli", "tile", str(place.big), "--weights", "none", "--device", "cpu"]
-    done = subprocess.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = warm.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE, check=False)
     assert done.returncode == 0, done.stderr
     item = json.loads(done.stdout.splitlines()[0])
     assert item["mask"] == str(mask) and item["peak_memory_bytes"] < 700 << 20

@@ -17,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import warm
 from conftest import Workplace, box, pixels
 from PIL import Image
 
@@ -410,7 +411,7 @@ def test_the_command_restores_what_arrives_until_ctrl_c_and_after_a_kill_goes_on
     ]
 
     def started() -> subprocess.Popen[str]:
-        return subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        return warm.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
     def until(name: str) -> None:
         end = time.monotonic() + PATIENCE

@@ -107,6 +107,20 @@ def test_a_network_comes_back_as_it_was_written(tmp_path: Path, config: UNetConf
             torch.testing.assert_close(output, expected, rtol=1e-4, atol=1e-4)
 
 
+def test_loading_draws_no_number_and_what_is_loaded_does_not_lie_in_the_file(tmp_path: Path) -> None:
+    path = tmp_path / "w.safetensors"
+    network = network_of(PAIR)
+    store.write(path, network, network.state_dict(), {}, half=False)
+    before = torch.get_rng_state()
+    back = store.load_network(str(path))
+    assert torch.equal(torch.get_rng_state(), before)
+    held = {key: value.clone() for key, value in back.state_dict().items()}
+    path.write_bytes(bytes(path.stat().st_size))  # in place: a file that is mapped would show it
+    assert all(torch.equal(value, held[key]) for key, value in back.state_dict().items())
+    assert isinstance(back, PartialConvUNet) and not any(x.is_meta for x in (*back.parameters(), *back.buffers()))
+    assert torch.equal(back.mean, network.mean) and torch.equal(back.std, network.std)
+
+
 def test_another_padding_is_taken_by_the_coarse_part_too(tmp_path: Path) -> None:
     network = network_of(PAIR)
     store.write(tmp_path / "w", network, network.state_dict(), {})

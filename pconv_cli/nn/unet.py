@@ -174,8 +174,27 @@ class PartialConvUNet(nn.Module):
         )
         self.register_buffer("mean", torch.tensor(config.mean)[:, None, None], persistent=False)
         self.register_buffer("std", torch.tensor(config.std)[:, None, None], persistent=False)
-        self._start()
+        if not self.out.weight.is_meta:
+            self._start()
         self.coarse = None if config.coarse is None else PartialConvUNet(config.coarse)
+
+    @classmethod
+    def bare(cls, config: UNetConfig) -> PartialConvUNet:
+        """Make a network whose weights have shapes and no numbers: they are to be assigned from a file.
+
+        To draw numbers that a file replaces takes longer than to read it.
+        """
+        with torch.device("meta"):
+            network = cls(config)
+        for unet in network.modules():
+            if isinstance(unet, PartialConvUNet):
+                unet._scale(torch.float32)
+        return network
+
+    def _scale(self, dtype: torch.dtype, device: torch.device | str = "cpu") -> None:
+        """Set mean and scale to what the configuration says."""
+        self.mean = torch.tensor(self.config.mean, dtype=dtype, device=device)[:, None, None]
+        self.std = torch.tensor(self.config.std, dtype=dtype, device=device)[:, None, None]
 
     def _start(self) -> None:
         """He initialisation; residual blocks add nothing at first, and with a floor the output is the floor's."""
@@ -260,8 +279,7 @@ class PartialConvUNet(nn.Module):
     def double(self) -> PartialConvUNet:
         """Widen to float64; mean and scale become what the configuration says, not what float32 held of it."""
         super().double()
-        self.mean = torch.tensor(self.config.mean, dtype=torch.float64, device=self.mean.device)[:, None, None]
-        self.std = torch.tensor(self.config.std, dtype=torch.float64, device=self.std.device)[:, None, None]
+        self._scale(torch.float64, self.mean.device)
         return self
 
     def freeze_encoder_norm(self) -> None:
@@ -271,16 +289,19 @@ class PartialConvUNet(nn.Module):
                 module.eval()
 
     def folded(self) -> PartialConvUNet:
-        """Return the same network for inference, batch norm folded into the weights.
+        """Return the same network for inference, as `fold` makes it; this one stays as it is."""
+        return copy.deepcopy(self).fold()
+
+    def fold(self) -> PartialConvUNet:
+        """Become a network for inference, batch norm folded into the weights.
 
         Exact up to rounding: the ratio multiplies the linear part only, so `norm(conv)` is a convolution with scaled
         weights and another bias.
         """
-        twin = copy.deepcopy(self)
-        for module in twin.modules():
+        for module in self.modules():
             if isinstance(module, _Block):
                 module.fold()
-        return twin.eval().requires_grad_(False)
+        return self.eval().requires_grad_(False)
 
 
 def _doubled(features: Tensor) -> Tensor:
