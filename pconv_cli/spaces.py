@@ -33,6 +33,7 @@ _TOPS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
 TYPES = frozenset({"uint8", "uint16", "int8", "int16", "int32", "uint32", "float32", "float64"})
 """Names of the types that pixels may have."""
 
+_APART = 2.0**-21  # eight times what a float near 1 is rounded by; grey loses two of them as a luminance
 _GRID = np.arange(65536) / 65535  # where tone curves are sampled: every value of 8 and of 16 bits is one of its points
 
 
@@ -311,8 +312,8 @@ def _tones(icc: bytes, channels: int) -> tuple[NDArray[np.float32], ...]:
     # A perceptual curve is below 0.5 ** 1.5 in its middle, whatever its formula.
     rising = [c for c in curves if c is not None and c[32768] > 0.5**PERCEPTUAL_FROM]
     tones = tuple(_as_srgb(curve) for curve in rising)
-    # Strictly, in the network's own numbers too: else there is no way back.
-    return tones if len(tones) == channels and all((np.diff(tone) > 0).all() for tone in tones) else ()
+    # By more than the network's own numbers are rounded, too: else there is no way back.
+    return tones if len(tones) == channels and all((np.diff(tone) > _APART).all() for tone in tones) else ()
 
 
 def _tag(icc: bytes, wanted: bytes) -> bytes:
