@@ -342,9 +342,8 @@ def opencv() -> Any:
     except ImportError as error:
         hint = "pip install opencv-python-headless, which needs no libGL"
         raise UsageError(f"--detect needs OpenCV, which cannot be loaded ({error}): {hint}") from error
-    cv2.setNumThreads(
-        1
-    )  # strips and pictures lie side by side already: with threads of its own it takes a fifth longer
+    # Strips and pictures lie side by side already: with threads of its own it takes a fifth longer.
+    cv2.setNumThreads(1)
     return cv2
 
 

@@ -100,7 +100,7 @@ def export_onnx(name: str | None, target: Path, *, overwrite: bool) -> Exported:
     said = _said(name, network)
     composite = Composite(network).eval().requires_grad_(False)
     channels = network.config.channels if isinstance(network, PartialConvUNet) else 3
-    with _hushed():
+    with _hushed(), torch.no_grad():  # each switch of gradients within would be a graph of its own, to trace twice
         model = _bare(_graph(composite, channels), said)
         content = model.SerializeToString()
         try:
