@@ -17,6 +17,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 import types
 from functools import cache
 from pathlib import Path
@@ -104,10 +105,13 @@ def _serve(requests: socket.socket) -> dict[str, Any] | None:
         reader, writer = os.pipe()
         between = os.fork()
         if between == 0:
+            parent = os.getpid()
             child = os.fork()
             if child:
                 os.write(writer, str(child).encode())
                 os._exit(0)  # the test adopts its child
+            while os.getppid() == parent:
+                time.sleep(0.0005)
             requests.close()
             os.close(reader)
             os.close(writer)
