@@ -25,7 +25,7 @@ DAMAGE = (255, 0, 255)
 HANGS: list[str] = []
 """Threads that a test has given up: Python would wait for them for ever at its end."""
 
-LONGEST = [f"test_{name}" for name in ("distributed", "cli", "remote", "tile", "export", "api", "training")]
+LONGEST = [f"test_{name}" for name in ("distributed", "cli", "export", "remote", "training", "tile", "helpers")]
 """Files that are begun first: where several processes share the tests, what is left at the end is short."""
 
 _STATUS = pytest.StashKey[int]()
