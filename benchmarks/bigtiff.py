@@ -20,6 +20,7 @@ import subprocess
 import sys
 import tempfile
 import time
+import warnings
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
@@ -27,6 +28,7 @@ from typing import Any
 import numpy as np
 import rasterio
 import torch
+from rasterio.errors import NotGeoreferencedWarning
 from rasterio.windows import Window as Part
 
 from pconv_cli import weights as store
@@ -171,7 +173,7 @@ print(time.perf_counter() - started, peak_memory())
 def run(big: Path, mask: Path, out: Path, *options: str) -> dict[str, Any]:
     command = [sys.executable, "-m", "pconv_cli", "tile", str(big), "--mask", str(mask), "-o", str(out)]
     done = subprocess.run([*command, "--overwrite", "--json", *options], check=True, capture_output=True, text=True)
-    return json.loads(done.stdout)["items"][0]
+    return next(one for one in map(json.loads, done.stdout.splitlines()) if one["type"] == "item")
 
 
 def measure(folder: Path, side: int, share: float, batch: int, repeat: int) -> dict[str, Any]:
@@ -230,6 +232,9 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=4)
     parser.add_argument("--repeat", type=int, default=5)
     options = parser.parse_args()
+    warnings.simplefilter("ignore", NotGeoreferencedWarning)
+    if options.folder is not None:
+        options.folder.mkdir(parents=True, exist_ok=True)
     rows = []
     for side in options.sides:
         with tempfile.TemporaryDirectory(dir=options.folder) as folder:
