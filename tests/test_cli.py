@@ -1284,7 +1284,7 @@ def test_a_share_of_something_is_never_shown_as_nothing(share: float, digits: in
 
 def piped(arguments: list[str], given: bytes) -> subprocess.CompletedProcess[bytes]:
     line = [sys.executable, "-m", "pconv_cli", "restore", *arguments, "--weights", "none", "--device", "cpu"]
-    return warm.run(line, input=given, capture_output=True, check=False, timeout=PATIENCE)
+    return warm.run(line, input=given, capture_output=True, timeout=PATIENCE)
 
 
 @pytest.mark.parametrize(("name", "mode"), [("a.png", "RGB"), ("a.jpg", "RGB"), ("a.tif", "L"), ("a.webp", "RGB")])

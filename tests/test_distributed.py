@@ -315,7 +315,7 @@ def running(work: Workplace) -> Iterator[Callable[[], subprocess.Popen[str]]]:
 def test_a_run_whose_own_process_is_killed_goes_on_where_it_stopped(
     work: Workplace, running: Callable[..., subprocess.Popen[str]]
 ) -> None:
-    one = running(address())
+    one = running("local")
     one.kill()
     one.communicate()
     before = {path: path.stat().st_mtime_ns for path in finished(work)}
@@ -457,7 +457,7 @@ def big(work: Workplace, kind: str) -> list[str]:
 
 @pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
 @pytest.mark.usefixtures("somewhere")
-@pytest.mark.parametrize("kind", ["veiled", "raw"])
+@pytest.mark.parametrize("kind", ["usual", "veiled", "raw"])
 def test_the_windows_of_one_picture_are_shared_and_the_file_is_the_same(
     kind: str, work: Workplace, capsys: pytest.CaptureFixture[str]
 ) -> None:

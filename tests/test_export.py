@@ -27,7 +27,7 @@ from pconv_cli.nn.pyramid import EXPORTED_LEVELS, pyramid_fill
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 
 RAW = UNetConfig(
-    encoder=((4, 5),), channels=1, mean=(0.2,), std=(3.0,), values="raw", norm=False, last_kernel=1,
+    encoder=((4, 5), (6, 3)), channels=1, mean=(0.2,), std=(3.0,), values="raw", norm=False, last_kernel=1,
     activation="tanh",
 )  # fmt: skip
 """Without a floor, as networks from elsewhere are."""

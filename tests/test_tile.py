@@ -1862,7 +1862,7 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next_and_said(place: Place
         "run(sys.argv[1:])"
     )
     command = ["tile", place.big, "--mask", place.mask, "--weights", "none", "--device", "cpu"]
-    done = warm.run([sys.executable, "-c", code, *command], check=False, timeout=PATIENCE, capture_output=True)
+    done = warm.run([sys.executable, "-c", code, *command], timeout=PATIENCE, capture_output=True)
     assert done.returncode == -signal.SIGKILL
     assert len(names(place.root)) == 4
     assert place() == 0
@@ -1957,7 +1957,7 @@ def test_a_disk_that_is_full_in_the_middle_fails_the_picture_and_leaves_nothing(
     before = place.big.read_bytes()
     arguments = ["tile", str(place.big), "--mask", str(place.mask), "--weights", "none", "--progress", "none"]
     command = [sys.executable, "-c", LIMITED, str(limit), *arguments, "--device", "cpu"]
-    done = warm.run(command, capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = warm.run(command, capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 1 and done.stdout == ""
     (line,) = done.stderr.splitlines()
     assert "cannot be written" in line and str(place.output) in line
@@ -1983,7 +1983,7 @@ def test_memory_does_not_grow_with_the_picture(place: Place) -> None:
             for x, y in specks:
                 raster.write(np.full((1, 9, 12), 255, np.uint8), window=rasterio.windows.Window(x, y, 12, 9))
     command = [sys.executable, "-m", "pconv_cli", "tile", str(place.big), "--weights", "none", "--device", "cpu"]
-    done = warm.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE, check=False)
+    done = warm.run([*command, "--json"], capture_output=True, text=True, timeout=PATIENCE)
     assert done.returncode == 0, done.stderr
     item = json.loads(done.stdout.splitlines()[0])
     assert item["mask"] == str(mask) and item["peak_memory_bytes"] < 700 << 20

@@ -51,8 +51,8 @@ class Popen(subprocess.Popen[Any]):
         self._close_pipe_fds(p2cread, p2cwrite, c2pread, c2pwrite, errread, errwrite)  # type: ignore[attr-defined]
 
 
-def run(args: list[str], *, timeout: float | None = None, input: Any = None, check: bool = False, **how: Any) -> Any:
-    """`subprocess.run`, as far as it is used here."""
+def run(args: list[str], *, timeout: float | None = None, input: Any = None, **how: Any) -> Any:
+    """`subprocess.run`, as far as it is used here: whoever calls it looks at the exit code."""
     if how.pop("capture_output", False):
         how |= {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
     if input is not None:
@@ -63,8 +63,6 @@ def run(args: list[str], *, timeout: float | None = None, input: Any = None, che
         except BaseException:
             process.kill()
             raise
-    if check and process.returncode:
-        raise subprocess.CalledProcessError(process.returncode, args, out, err)
     return subprocess.CompletedProcess(args, process.returncode, out, err)
 
 
