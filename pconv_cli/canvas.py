@@ -27,13 +27,14 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pconv_cli import _anew, _gdal, files
-from pconv_cli._ifd import graft
+from pconv_cli._ifd import Directory, Value, graft
 from pconv_cli._pages import Pages
+from pconv_cli.companions import without_statistics
 from pconv_cli.encoders import JPEG
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.regions import Window
 from pconv_cli.spaces import is_ranged, next_to
-from pconv_cli.tiff import XMP, Source, ahead
+from pconv_cli.tiff import NOTES, XMP, Source, ahead
 
 _CLASSIC_LIMIT = 2**32 - 2**24  # bytes; a classic TIFF counts its positions in 32 bits
 
@@ -178,8 +179,8 @@ class Canvas:
                 if written:
                     notices += () if why else source.stale
                     self._rebuild_overviews(part, notices, patched=not why)
-                if xmp is not None:
-                    graft(part, {XMP: (1, len(xmp), xmp)})
+                told: dict[int, Value] = {} if xmp is None else {XMP: (1, len(xmp), xmp)}
+                graft(part, told | (self._uncounted(part) if self._pages.laid() else {}))
                 with ThreadPoolExecutor(1, "flush") as pool:
                     flushed = pool.submit(files.flush, part)
                     self._read_back(part, written)
@@ -374,6 +375,14 @@ class Canvas:
             _gdal.open(part, "r+", raw=source.raw, IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")
         ) as raster:
             raster.build_overviews(factors, Resampling.average if method is None else method)
+
+    @staticmethod
+    def _uncounted(part: Path) -> dict[int, Value]:
+        """GDAL's notes in the file without statistics of the damaged pixels, where they hold any."""
+        made = Directory.first(part)
+        kind, _, notes = made.value(NOTES, 2**26) if NOTES in made.entries else (2, 0, b"")
+        kept = without_statistics(notes)
+        return {NOTES: (kind, len(kept), kept)} if kept != notes else {}
 
     def _read_back(self, part: Path, written: dict[Window, int | None]) -> None:
         """Make sure that the file can be read and holds what was written."""

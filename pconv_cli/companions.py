@@ -1,12 +1,14 @@
 """What lies beside a raster file and describes all of it: `NAME.aux.xml` and world files, as plain bytes.
 
-It knows how they are called, what of them stays true of a restored copy, and how they get their place with it. It knows
-nothing of pixels, coordinate systems or GDAL: which is not to read `.aux.xml` files, for they can name other files.
+It knows how they are called, what of them, and of the notes that GDAL keeps in a TIFF, stays true of a restored copy,
+and how they get their place with it. It knows nothing of pixels, coordinate systems or GDAL: which is not to read
+`.aux.xml` files, for they can name other files.
 """
 
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
@@ -17,6 +19,7 @@ from pconv_cli import files
 
 _LARGEST = 16 * 2**20  # bytes; what describes a raster has some thousand
 _AUX = ".aux.xml"
+_COUNTED = re.compile(rb"""\s*<Item\s(?:[^>]*\s)?name=["']STATISTICS_[^>]*?(?:/>|>[^<]*</Item\s*>)""")
 
 
 def names(path: Path) -> list[Path]:
@@ -132,6 +135,11 @@ class Companions:
                 with suppress(OSError):
                     target.unlink(missing_ok=True) if old is None else target.write_bytes(old)
             raise
+
+
+def without_statistics(notes: bytes) -> bytes:
+    """What GDAL notes in a TIFF, its XML, without what was counted in pixels that are no longer the same."""
+    return _COUNTED.sub(b"", notes)
 
 
 def _refuse_taken(target: Path, data: bytes, *, overwrite: bool) -> None:

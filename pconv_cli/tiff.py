@@ -34,6 +34,8 @@ from pconv_cli.spaces import TYPES, as_held, is_ranged, nothing, top
 
 XMP = 700
 """TIFF's number of the tag that holds an XMP packet."""
+NOTES = 42112
+"""The same of the one in which GDAL notes, as XML, what there is to say of the file and its bands."""
 
 _ICC = 34675
 _SPACES = {0: "RGB", 1: "RGB", 2: "RGB", 3: "RGB", 5: "CMYK", 6: "YCbCr", 8: "Lab", 9: "Lab", 10: "Lab"}

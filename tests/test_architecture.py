@@ -153,6 +153,7 @@ NEIGHBOURS = {
     ("strips", "tiff"),
     ("canvas", "_gdal"),
     ("canvas", "_ifd"),
+    ("canvas", "companions"),
     ("canvas", "encoders"),
     ("canvas", "tiff"),
     ("canvas", "_pages"),  # its private parts

@@ -464,6 +464,28 @@ def test_what_places_a_picture_from_beside_it_goes_with_the_output(tmp_path: Pat
     assert names(tmp_path) == ["a.tif", "a.tif.aux.xml", "b.tif", "b.tif.aux.xml", "m.tif"]
 
 
+@pytest.mark.parametrize("compress", ["lzw", "lzma"])
+def test_statistics_in_the_file_go_once_anything_is_filled_and_nothing_else_does(tmp_path: Path, compress: str) -> None:
+    def counted(raster: Any) -> None:
+        raster.update_tags(author="me & you", STATISTICS_NOTE="of all")
+        raster.update_tags(1, STATISTICS_MEAN="7", kept="8 < 9", STATISTICS_MAXIMUM="")
+        raster.update_tags(2, STATISTICS_MEAN="9")
+        raster.descriptions = ["one", "two"]
+
+    path, output = save(tmp_path / "a.tif", picture(2), counted, compress=compress), tmp_path / "b.tif"
+    assert not any(isinstance(notice, Loss) for notice in restore(path, output))
+    with hushed(), rasterio.open(path) as old, rasterio.open(output) as new:
+        assert old.tags(2) == {"STATISTICS_MEAN": "9"} and new.tags(2) == {}
+        assert new.tags(1) == {"kept": "8 < 9"} and new.descriptions == ("one", "two")
+        assert {**new.tags(), "STATISTICS_NOTE": "of all"} == old.tags()
+    if compress == "lzw":
+        (before, *_), (after, *_) = directories(path), directories(output)
+        assert {tag for tag in before if before[tag] != after[tag]} <= POSITIONS | {42112}
+        with Source(path) as source, Canvas(source, tmp_path / "c.tif", overwrite=False) as canvas:
+            canvas.commit()
+        assert directories(tmp_path / "c.tif")[0][42112] == before[42112]
+
+
 def test_a_world_file_goes_with_the_output_but_over_nothing(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", picture(1))
     (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n100\n200\n")
