@@ -1,4 +1,4 @@
-"""What lies beside a raster file and describes all of it: `NAME.aux.xml` and world files, as plain bytes.
+"""What lies beside a raster file and describes all of it, world files and their like, as plain bytes.
 
 It knows how they are called, what of them, and of the notes that GDAL keeps in a TIFF, stays true of a restored copy,
 and how they get their place with it. It knows nothing of pixels, coordinate systems or GDAL: which is not to read
@@ -19,12 +19,16 @@ from pconv_cli import files
 
 _LARGEST = 16 * 2**20  # bytes; what describes a raster has some thousand
 _AUX = ".aux.xml"
+_TABLE, _PROJECTION = ".tab", ".prj"
+_FILE = re.compile(rb'^([ \t]*File[ \t]+")[^"\r\n]*(?=")', re.IGNORECASE | re.MULTILINE)
+_OF_RASTER = re.compile(rb'^[ \t]*Type[ \t]+"RASTER"', re.IGNORECASE | re.MULTILINE)
 _COUNTED = re.compile(rb"""\s*<Item\s(?:[^>]*\s)?name=["']STATISTICS_[^>]*?(?:/>|>[^<]*</Item\s*>)""")
 
 
 def names(path: Path) -> list[Path]:
     """What the companions of a raster may be called, whether they are there or not."""
-    return [path.with_name(path.name + _AUX), *(path.with_suffix(suffix) for suffix in _world_suffixes(path).values())]
+    others = (path.stem + ending for ending in _endings(path).values())
+    return [path.with_name(name) for name in (path.name + _AUX, *others)]
 
 
 @dataclass(frozen=True)
@@ -42,7 +46,7 @@ class Companions:
     crs: str = ""
     geotransform: tuple[float, ...] | None = None
     nodata: float | None = None
-    _contents: dict[str, bytes] = field(default_factory=dict, repr=False)  # by kind: ".aux.xml" or that of a world file
+    _contents: dict[str, bytes] = field(default_factory=dict, repr=False)  # by kind: ".aux.xml", or see `_endings`
 
     @classmethod
     def of(cls, path: Path) -> Companions:
@@ -64,22 +68,27 @@ class Companions:
         except (OSError, ValueError, ElementTree.ParseError):
             lost.append(aux.name)
             crs, geotransform, nodata = "", None, None
-        for kind, suffix in _world_suffixes(path).items():
-            for world in (path.with_suffix(suffix), path.with_suffix(suffix.upper())):
+        for kind, ending in _endings(path).items():
+            if kind == _PROJECTION and not contents.keys() & _world_endings(path).keys():
+                continue  # it may be another's, of a layer of that name
+            for found in dict.fromkeys((ending, ending.upper(), ending.lower())):
+                name = path.stem + found
                 try:
-                    data = _read(world)
+                    data = _read(path.with_name(name))
                 except (OSError, ValueError):
-                    lost.append(world.name)
+                    lost.append(name)
                     continue
-                if data is not None:
+                if data is not None and (kind != _TABLE or (_OF_RASTER.search(data) and _FILE.search(data))):
                     contents.setdefault(kind, data)
         return cls(tuple(lost), crs, geotransform, nodata, contents)
 
     def targets(self, output: Path) -> dict[Path, bytes]:
         """What is to lie beside a copy, with what is in it."""
-        suffixes = _world_suffixes(output)
+        endings = _endings(output)
         return {
-            output.with_name(output.name + kind) if kind == _AUX else output.with_suffix(suffixes[kind]): data
+            output.with_name(output.name + kind if kind == _AUX else output.stem + endings[kind]): (
+                _FILE.sub(lambda found: found[1] + os.fsencode(output.name), data, 1) if kind == _TABLE else data
+            )
             for kind, data in self._contents.items()
         }
 
@@ -151,8 +160,16 @@ def _refuse_taken(target: Path, data: bytes, *, overwrite: bool) -> None:
         raise files.Refused(f"{target.name} beside it {error}") from error
 
 
-def _world_suffixes(path: Path) -> dict[str, str]:
-    """What a world file may end in, by kind: for `.tif` these are `.tfw`, `.tifw` and `.wld`."""
+def _endings(path: Path) -> dict[str, str]:
+    """What stands for a raster's suffix in the names of all but `.aux.xml`, by kind.
+
+    A table of MapInfo's names its raster, which is the only thing that changes in any of them.
+    """
+    return _world_endings(path) | {_PROJECTION: _PROJECTION, _TABLE: _TABLE, "rational": "_RPC.TXT"}
+
+
+def _world_endings(path: Path) -> dict[str, str]:
+    """The same of world files: for `.tif` these are `.tfw`, `.tifw` and `.wld`."""
     suffix = path.suffix.lower()
     named = {"short": f"{suffix[:2]}{suffix[-1]}w", "long": f"{suffix}w"} if len(suffix) > 2 else {}
     return named | {"plain": ".wld"}

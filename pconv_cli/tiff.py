@@ -337,8 +337,8 @@ class Source:
         return "nodata" if self.nothing is not None or self.dtype.kind == "f" else None
 
     def _find_notices(self, raster: Any, beside: list[str], *, in_place: bool) -> Iterator[str]:
-        carried = {target.name for target in self.companions.targets(self.path)}
-        left = [name for name in beside if name not in carried and name not in self.companions.lost]
+        carried = {target.name.lower() for target in self.companions.targets(self.path)}
+        left = [name for name in beside if name.lower() not in carried and name not in self.companions.lost]
         if left or self.companions.lost:
             yield Loss(f"beside the file and not carried over: {', '.join([*left, *self.companions.lost])}")
         if self.tiff is None:

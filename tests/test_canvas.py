@@ -499,6 +499,23 @@ def test_a_world_file_goes_with_the_output_but_over_nothing(tmp_path: Path) -> N
     assert names(tmp_path) == ["a.tfw", "a.tif", "b.tfw", "b.tif", "c.tfw", "c.tif"]
 
 
+def test_a_table_beside_the_picture_places_the_output_and_upper_case_is_no_loss(tmp_path: Path) -> None:
+    path = save(tmp_path / "a.tif", picture(1))
+    corners = [(0, 0), (WIDTH, 0), (0, HEIGHT)]
+    points = [f'  ({500 + 2 * x},{900 - 2 * y}) ({x},{y}) Label "Pt",' for x, y in corners]
+    system = '  CoordSys Earth Projection 8, 104, "m", 9, 0, 0.9996, 500000, 0'
+    lines = ["!table", "Definition Table", '  File "a.tif"', '  Type "RASTER"', *points, system]
+    (tmp_path / "a.TAB").write_text("\n".join(lines))
+    assert restore(path, tmp_path / "b.tif") == ()
+    with hushed(), rasterio.open(tmp_path / "b.tif") as made:
+        assert made.crs == "EPSG:32632" and made.transform == rasterio.Affine(2, 0, 500, 0, -2, 900)
+    assert 'File "b.tif"' in (tmp_path / "b.tab").read_text()
+    (tmp_path / "a.TAB").unlink()
+    (tmp_path / "a.TFW").write_text("2\n0\n0\n-2\n100\n200\n")
+    assert restore(path, tmp_path / "c.tif") == ()
+    assert "c.tfw" in names(tmp_path)
+
+
 def test_without_an_output_nothing_is_left_beside_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = save(tmp_path / "a.tif", picture(1))
     (tmp_path / "a.tfw").write_text("2\n0\n0\n-2\n100\n200\n")

@@ -10,6 +10,9 @@ from pconv_cli import files
 from pconv_cli.companions import Companions, names
 
 WORLD = b"2\n0\n0\n-2\n100\n200\n"
+TABLE = (
+    b'!table\r\n!version 300\r\n\r\nDefinition Table\r\n  File "%s"\r\n  Type "%s"\r\n  (0,0) (0,0) Label "File",\r\n'
+)
 PLACED = (
     b"<PAMDataset>\n  <SRS>LOCAL_CS[&quot;here&quot;]</SRS>\n"
     b"  <GeoTransform>1, 2, 3, 4, 5, 6</GeoTransform>%s</PAMDataset>\n"
@@ -26,7 +29,8 @@ def beside(path: Path) -> dict[str, bytes]:
 
 def test_what_is_there_is_found_and_named_as_the_copy_is(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
-    assert [name.name for name in names(path)] == ["a.tif.aux.xml", "a.tfw", "a.tifw", "a.wld"]
+    expected = ["a.tif.aux.xml", "a.tfw", "a.tifw", "a.wld", "a.prj", "a.tab", "a_RPC.TXT"]
+    assert [name.name for name in names(path)] == expected
     assert Companions.of(path) == Companions()
     (tmp_path / "a.tif.aux.xml").write_bytes(PLACED % b"")
     (tmp_path / "a.TFW").write_bytes(WORLD)
@@ -42,6 +46,28 @@ def test_what_is_there_is_found_and_named_as_the_copy_is(tmp_path: Path) -> None
         "b.c.tiffw": WORLD,
         "b.c.wld": WORLD,
     }
+
+
+def test_a_table_comes_with_the_copy_s_name_in_it_and_that_of_a_layer_does_not(tmp_path: Path) -> None:
+    path = tmp_path / "a.tif"
+    for name in ("a.tab", "a.TAB"):
+        table = tmp_path / name
+        table.write_bytes(TABLE % (b"a.tif", b"RASTER"))
+        targets = Companions.of(path).targets(tmp_path / r"b\1.tif")
+        assert targets == {tmp_path / r"b\1.tab": TABLE % (rb"b\1.tif", b"RASTER")}
+        table.write_bytes(TABLE % (b"a.tif", b"NATIVE"))
+        assert Companions.of(path) == Companions()
+        table.unlink()
+
+
+def test_a_projection_comes_with_a_world_file_alone_and_coefficients_with_nothing_else(tmp_path: Path) -> None:
+    path, out = tmp_path / "a.tif", tmp_path / "b.tif"
+    (tmp_path / "a.prj").write_bytes(b"PROJCS[]")
+    assert Companions.of(path) == Companions()
+    (tmp_path / "a.tfw").write_bytes(WORLD)
+    (tmp_path / "a_rpc.txt").write_bytes(b"LINE_OFF: 1")
+    made = {target.name: data for target, data in Companions.of(path).targets(out).items()}
+    assert made == {"b.tfw": WORLD, "b.prj": b"PROJCS[]", "b_RPC.TXT": b"LINE_OFF: 1"}
 
 
 def test_statistics_are_left_behind_and_nothing_else(tmp_path: Path) -> None:
