@@ -14,7 +14,7 @@ import re
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing
+from contextlib import ExitStack, closing, suppress
 from dataclasses import asdict, dataclass, field, replace
 from functools import partial
 from pathlib import Path
@@ -29,6 +29,7 @@ from pconv_cli.detection import Detect, find_in_rows, opencv
 from pconv_cli.drawings import write_mask, write_png
 from pconv_cli.errors import ItemError, OutputError, UsageError
 from pconv_cli.events import ItemFailed, Listener, MaskMade, MasksFinished, MasksStarted, Notice
+from pconv_cli.georeference import placement
 from pconv_cli.images import (
     READ_SUFFIXES,
     is_tiff,
@@ -386,7 +387,15 @@ def _in_memory(job: Job, settings: MaskSettings, overlay: Path | None, report: M
             drawn = _drawn(picture.as_a_whole().rgb(), hole)
             write_png(drawn, overlay, overwrite=settings.overwrite, orientation=picture.orientation)
 
-    write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite, ready=draw)
+    place = (None, None)
+    if picture.format == "TIFF":
+        with suppress(ItemError), Source(job.image) as source:  # some can be read whole alone
+            place = _place(source, job.output)
+    if place == (None, None):
+        write_mask(MaskImage(job.output, hole, picture.orientation), overwrite=settings.overwrite, ready=draw)
+    else:
+        draw()
+        strips.write_mask(lambda: iter((hole,)), hole.shape, job.output, overwrite=settings.overwrite, place=place)
     return replace(
         report, width=picture.width, height=picture.height, share=round(share, 6), components=components,
         overlay=None if overlay is None else str(overlay), notices=tuple(notices),
@@ -446,7 +455,8 @@ class _InStrips:
                 return turned_strips(counted.of(self._strips(damage)), source.width, source.orientation, _ROWS)
 
             try:
-                strips.write_mask(lying, size, job.output, overwrite=settings.overwrite)
+                place = _place(source, job.output)
+                strips.write_mask(lying, size, job.output, overwrite=settings.overwrite, place=place)
             except ValueError as error:
                 raise ItemError(source.path, str(error)) from error
             share = counted.damaged / (source.height * source.width)
@@ -603,6 +613,11 @@ def _limited(damage: Damage, settings: MaskSettings) -> tuple[Damage, int]:
     kept = fine[labels]
     runs = (damage.rows[kept], damage.starts[kept], damage.stops[kept])
     return Damage(damage.height, damage.width, *runs), int(fine.sum())
+
+
+def _place(source: Source, output: Path) -> tuple[Any, Any]:
+    """Where the mask of a picture lies on the map, see `placement`; nowhere, if it is no TIFF or may be turned."""
+    return (None, None) if source.orientation != 1 or output.suffix.lower() == SUFFIX else placement(source)
 
 
 def _growth(settings: MaskSettings) -> int:

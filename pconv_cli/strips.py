@@ -80,8 +80,9 @@ def mask_strips(
 
 
 def write_mask(
-    strips: Callable[[], Iterator[NDArray[np.bool_]]], size: tuple[int, int], target: Path, *, overwrite: bool
-) -> None:
+    strips: Callable[[], Iterator[NDArray[np.bool_]]], size: tuple[int, int], target: Path, *, overwrite: bool,
+    place: tuple[Any, Any] = (None, None),
+) -> None:  # fmt: skip
     """Write a mask of any size, white where damaged, without holding more of it than a strip; all of it or nothing.
 
     Args:
@@ -89,6 +90,7 @@ def write_mask(
         size: Height and width.
         target: PNG where the name ends so, else TIFF; its folder must be there.
         overwrite: Whether a file that is there may be replaced.
+        place: Where a TIFF lies on the map: coordinate system and transform, None for either that nothing tells.
 
     Raises:
         ItemError: The target exists, or the disk says no.
@@ -96,7 +98,7 @@ def write_mask(
     height, width = size
     part, copy = files.hidden(_gdal.encodable(target)), files.hidden(target)
     profile: dict[str, Any] = {"height": height, "width": width, "count": 1, "dtype": "uint8", "BLOCKYSIZE": 256}
-    profile |= {"compress": "deflate", "BIGTIFF": "IF_SAFER"}
+    profile |= {"compress": "deflate", "BIGTIFF": "IF_SAFER"} | _placed(*place)
     top, damaged = 0, 0
     try:
         with _gdal.writing(target), _gdal.settings():
@@ -172,9 +174,7 @@ def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source,
     """
     profile: dict[str, Any] = {"width": source.width, "height": source.height, "count": 1, "dtype": "uint8"}
     profile |= {"compress": "deflate", "photometric": "MINISBLACK", "BIGTIFF": "IF_SAFER", "blockysize": rows}
-    crs, transform = placement(source)
-    profile |= {"crs": crs} if crs else {}
-    profile |= {} if transform is None else {"transform": transform}
+    profile |= _placed(*placement(source))
     sums: list[tuple[Window, int]] = []
     with _gdal.writing(target):
         files.refuse_taken(target, overwrite=overwrite)
@@ -199,6 +199,10 @@ def write_map(strips: Iterable[NDArray[np.uint8]], target: Path, source: Source,
             files.place(part, target, overwrite=overwrite)
         finally:
             part.unlink(missing_ok=True)
+
+
+def _placed(crs: Any, transform: Any) -> dict[str, Any]:
+    return ({"crs": crs} if crs else {}) | ({} if transform is None else {"transform": transform})
 
 
 def _nodata(raster: Any) -> float | None:

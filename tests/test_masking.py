@@ -523,6 +523,22 @@ def test_a_mask_in_strips_of_a_turned_picture_lies_as_that_is_displayed(
     assert np.array_equal(*drawn)
 
 
+@pytest.mark.parametrize("limit", [10**9, 0])
+def test_a_tiff_as_mask_of_a_map_lies_where_that_does(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    place = {"crs": "EPSG:25832", "transform": rasterio.Affine(0.5, 0, 500000, 0, -0.5, 5600000)}
+    values = np.where(box(48, 40, 10, 5, 20, 30), np.float32(-9), 1).astype(np.float32)[..., None]
+    path = write_tiff(work.pictures / "a.tif", values, nodata=-9, **place)
+    monkeypatch.setattr(masking, "IN_STRIPS", limit)
+    for name in ("mask.tif", "mask.png"):
+        assert pconv("mask", path, work.out / name, "--from", "nodata") == 0
+        assert np.array_equal(white(work.out / name), box(48, 40, 10, 5, 20, 30))
+    with rasterio.open(work.out / "mask.tif") as made:
+        assert made.crs == place["crs"] and made.transform == place["transform"]
+    assert files(work.out) == ["mask.png", "mask.tif"]
+
+
 def test_a_mask_in_strips_is_never_half_there(work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch) -> None:
     path = write_tiff(work.pictures / "a.tif", scene().astype(np.uint16) * 257)
     monkeypatch.setattr(masking, "IN_STRIPS", 0)
