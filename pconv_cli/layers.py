@@ -26,6 +26,10 @@ _SAMPLE = 2**20  # values that they are taken from, at most
 _ROWS = 128  # that fills are laid in together
 _FARTHEST = float(np.finfo(np.float64).max) / 16  # no sum or difference of a few such values is infinite
 _SINGLE = float(np.finfo(np.float32).max)
+# What programs write where nothing is: by habit, as the ends of a type, or by default (netCDF).
+_STAND_INS = frozenset([-999.0, -9999.0, -99999.0, float(np.float32(9.969209968386869e36)), -32767.0])
+_STAND_INS |= {float(end) for bits in (8, 16, 32) for end in (-(2 ** (bits - 1)), 2 ** (bits - 1) - 1)} | {2.0**32 - 1}
+_STAND_INS |= {sign * float(np.finfo(kind).max) for sign in (-1, 1) for kind in (np.float32, np.float64)}
 
 
 @dataclass(frozen=True)
@@ -390,9 +394,31 @@ class Spread:
         span = high - low
         return float(max(lowest, low - span)), float(min(highest, high + span))
 
+    def stand_in(self) -> tuple[float, float] | None:
+        """A value that seems to stand for "nothing here", though nobody says so; and the share of values that are it.
+
+        It is lowest or highest, one of those that programs write for that, farther from nearly all others than these
+        are from each other, and too frequent for `limits` to leave it out.
+        """
+        for value in (self._low, self._high):
+            if value not in _STAND_INS:
+                continue
+            here = self._sample == value
+            share, others = float(here.mean()), self._sample[~here].astype(np.float64)
+            if share > _USUAL[0] / 100 and others.size:
+                low, high = map(float, np.percentile(others.clip(-_FARTHEST, _FARTHEST), _USUAL))
+                if min(abs(low - value), abs(high - value)) > high - low:
+                    return value, share
+        return None
+
 
 def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, float]]:
-    """What is to be shown as black and as white of each layer of a picture that is in memory: see `Spread`.
+    """What is to be shown as black and as white of each layer of a picture that is in memory: see `spreads_of`."""
+    return [spread.limits() for spread in spreads_of(made, pixels)]
+
+
+def spreads_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[Spread]:
+    """How the values of each layer of a picture that is in memory spread.
 
     Args:
         made: The layers.
@@ -401,7 +427,12 @@ def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, 
     spreads = [Spread(layer) for layer in made]
     for spread in spreads:
         spread.add(pixels)
-    return [spread.limits() for spread in spreads]
+    return spreads
+
+
+def stand_in(spreads: Iterable[Spread]) -> tuple[float, float] | None:
+    """The first that any layer has, see `Spread.stand_in`."""
+    return next(filter(None, (spread.stand_in() for spread in spreads)), None)
 
 
 def whites_of(made: Sequence[Layer], parts: Iterable[NDArray[Any]]) -> list[tuple[float, float]]:

@@ -123,6 +123,17 @@ class Mark:
         return ~shown
 
 
+def unnamed(value: float, share: float) -> str:
+    """What to say of a picture that holds a value which seems to stand for nothing, in a share of what is known."""
+    mark = str(Mark("nodata", value=value))
+    number = mark.partition("=")[2]
+    return (
+        f"{number}, far from all else, is in {share:.1%} of what is not damaged, and no nodata value is named: if it "
+        f"means that nothing is there, say so in a copy (gdal_edit.py -a_nodata {number} copy.tif), or have it filled "
+        f"too (--mask-from {mark}); fills go by it else"
+    )
+
+
 def parse(text: str) -> Mark:
     """Read what stands after `--mask-from`.
 

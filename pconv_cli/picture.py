@@ -21,10 +21,11 @@ from numpy.typing import NDArray
 from pconv_cli._carry import Carried
 from pconv_cli.colours import as_bytes, lay
 from pconv_cli.errors import ItemError
-from pconv_cli.layers import Layer, dotted, limits_of, ranged, whites_of
+from pconv_cli.layers import Layer, dotted, ranged, spreads_of, stand_in, whites_of
+from pconv_cli.marks import unnamed
 from pconv_cli.orientations import DrawnOn, displayed, over
 from pconv_cli.regions import Window
-from pconv_cli.spaces import is_ranged, top
+from pconv_cli.spaces import as_held, is_ranged, top
 
 COLOURS = {"LA": 1, "RGBA": 3, "CMYK": 4, "RGB": 3}
 """How many of a mode's channels are colours; 1 where it is not said."""
@@ -133,6 +134,7 @@ class Picture:
         deep = self.pixels.dtype == np.uint16
         if self.mode != "1" and not deep and not is_ranged(self.pixels.dtype):
             return self
+        notices = self.notices
         known = ~hole if self.shown is None else ~hole & self.shown
         if self.mode == "1":
             return replace(self, layers=dotted(self.layers, self.pixels, known))
@@ -141,8 +143,11 @@ class Picture:
             parts = (window.slices for window in ([everywhere] if windows is None else windows))
             limits = whites_of(self.layers, (self.channels[part][known[part]] for part in parts))
         else:
-            limits = limits_of(self.layers, self.channels[known])
-        return replace(self, layers=ranged(self.layers, limits))
+            spreads = spreads_of(self.layers, self.channels[known])
+            limits = [spread.limits() for spread in spreads]
+            if as_held(self.nodata, self.pixels.dtype) is None and (found := stand_in(spreads)) is not None:
+                notices += (unnamed(*found),)
+        return replace(self, layers=ranged(self.layers, limits), notices=notices)
 
     def as_a_whole(self) -> Picture:
         """The picture, of which all counts as known: what one of a ranged type looks like goes by its values."""

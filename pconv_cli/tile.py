@@ -51,10 +51,11 @@ from pconv_cli.layers import (
     layers,
     ranged,
     ranged_by,
+    stand_in,
     viewed,
     whites_of,
 )
-from pconv_cli.marks import Unmarked
+from pconv_cli.marks import Unmarked, unnamed
 from pconv_cli.masks import dilated_strips, turned_strips
 from pconv_cli.orientations import EITHER, could_be_either, displayed_size, over
 from pconv_cli.pipeline import Limits, Turn, run
@@ -431,6 +432,7 @@ class _Big:
         self._fillings: Sequence[Filling] = ()
         self._planned: Sequence[TilePlan] = ()
         self._sidecar = b""
+        self._unnamed: tuple[float, float] | None = None  # a value for nothing, it seems, and its share
 
     @cached_property
     def _view(self) -> View:
@@ -565,8 +567,9 @@ class _Big:
         planned = plan_tiles(mask.damage(stop), self._settings.tile_size, whole=view.whole)
         made, complete = _layers(source, linear=self._settings.linear), False
         if is_ranged(source.dtype) and planned.damage.area:
-            limits, complete = _looked_through(source, made, planned.damage, stop)
-            made = ranged(made, limits)
+            spreads, complete = _looked_through(source, made, planned.damage, stop)
+            made = ranged(made, [spread.limits() for spread in spreads])
+            self._unnamed = stand_in(spreads) if source.nothing is None else None
         elif source.dtype == np.uint16:
             made = told_bits(source, made, planned, stop)
         if source.palette is not None:
@@ -712,6 +715,8 @@ class _Big:
         share = damage.area / (damage.width * damage.height)
         if self._mask.doubt is not None:
             self._emit(Notice(self._mask.doubt))
+        if self._unnamed is not None:
+            self._emit(Notice(f"{self._source.path}: {unnamed(*self._unnamed)}"))
         suspicion = self._settings.suspicion(share)
         if suspicion is not None and not self._mask.own:
             self._emit(Notice(f"{self._mask.name}: {suspicion}"))
@@ -846,8 +851,8 @@ def _strips(source: Source) -> Iterator[Window]:
 
 def _looked_through(
     source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool]
-) -> tuple[list[tuple[float, float]], bool]:
-    """Limits of each layer of a ranged type outside the damage, and whether all of that is there."""
+) -> tuple[list[Spread], bool]:
+    """How each layer of a ranged type spreads outside the damage, and whether all of that is there."""
     spreads = [Spread(layer) for layer in made]
     complete = True
     for strip in _until(stop, _strips(source)):
@@ -859,7 +864,7 @@ def _looked_through(
         seen = pixels if known.all() else pixels[known]
         for spread in spreads:
             spread.add(seen)
-    return [spread.limits() for spread in spreads], complete
+    return spreads, complete
 
 
 def told_bits(

@@ -100,6 +100,7 @@ EMPTY = {"", "training"}
 NEIGHBOURS = {
     ("picture", "_carry"),  # it hands on what that holds
     ("picture", "layers"),
+    ("picture", "marks"),
     ("images", "picture"),
     ("images", "_carry"),  # their private parts
     ("images", "_jpeg"),

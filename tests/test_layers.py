@@ -25,6 +25,7 @@ from pconv_cli.layers import (
     limits_of,
     ranged,
     ranged_by,
+    stand_in,
     whites_of,
 )
 from pconv_cli.picture import Picture
@@ -169,6 +170,26 @@ def test_a_wild_value_that_a_sample_of_many_does_not_hold_is_out_of_reach() -> N
     values = np.full(2**21, 7, np.float32)
     values[1] = 1e30
     assert limits(values) == (7, 7)
+
+
+def test_what_stands_for_nothing_is_an_end_far_off_that_programs_write_and_no_few_pixels_have() -> None:
+    heights = np.linspace(-50, 900, 1000).astype(np.float32)
+
+    def found(values: NDArray[Any], value: float, count: int) -> tuple[float, float] | None:
+        parts = np.split(np.concatenate([values, np.full(count, value, values.dtype)]), 2)
+        spread = Spread(layers([(0,)], values.dtype)[0])
+        for part in parts:
+            spread.add(part.reshape(-1, 1))
+        return stand_in([Spread(layers([(0,)], F)[0]), spread])
+
+    assert found(heights, -9999, 1000) == (-9999, 0.5)
+    assert found(heights.astype(np.float64), -np.finfo(np.float64).max, 1000) == (-np.finfo(np.float64).max, 0.5)
+    assert found(heights, float(np.finfo(np.float32).max), 1000) == (np.finfo(np.float32).max, 0.5)
+    assert found(heights.astype(np.int16), -32768, 1000) == (-32768, 0.5)
+    assert found(heights, -1e5, 1000) is None
+    assert found(heights * 20, -9999, 1000) is None, "not far"
+    assert found(np.tile(heights, 5), -9999, 4) is None, "few, which limits leave out"
+    assert found(np.full(10, -9999, np.float32), -9999, 10) is None
 
 
 @given(st.lists(st.integers(0, 5000), max_size=6), st.integers(0, 10**6))

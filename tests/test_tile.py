@@ -1028,6 +1028,26 @@ def test_of_any_type_fills_lie_among_the_values_that_are_known_and_all_else_stay
     assert small[~HOLE].tobytes() == after[~HOLE].tobytes() and not (small[HOLE] == nodata).any()
 
 
+@pytest.mark.parametrize(("dtype", "value"), [("float32", -9999), ("int16", -32768), ("float64", -1e5)])
+def test_what_seems_to_be_nodata_beside_the_damage_and_is_not_named_is_told_in_any_way_to_restore(
+    place: Place, dtype: str, value: float
+) -> None:
+    whole = texture(WIDTH, HEIGHT, 1).astype(dtype)
+    whole[:, 150:] = value
+    for named in (None, value):
+        place.fill_in(painted(whole, 0), nodata=named)
+        place.item()
+        told = [line for line in place.error_lines if "no nodata value is named" in line]
+        chosen = RestoreSettings(weights="none", device="cpu", overwrite=True)
+        out = str(place.root / "other.tif")
+        report = restore(plan(place.big, place.mask, out, chosen), chosen, lambda _: None)
+        also = [notice for notice in report.items[0].notices if "no nodata value is named" in notice]
+        expected = named is None and value != -1e5  # which nobody writes for that
+        assert len(told) == len(also) == expected
+        if expected:
+            assert also[0] in told[0] and f"gdal_edit.py -a_nodata {value}" in told[0]
+
+
 @pytest.mark.parametrize("hole", [HOLE, LARGE], ids=["one window", "cut and healed"])
 def test_a_gap_in_one_band_leaves_what_the_others_measured(place: Place, hole: NDArray[np.bool_]) -> None:
     whole = texture(WIDTH, HEIGHT, 3).astype(np.float32) * 13 - 5000
