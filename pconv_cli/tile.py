@@ -342,7 +342,12 @@ class _Mask:
         Raises:
             ItemError: It is not.
         """
-        if self.path is not None and files.state(self.path) != self._state:
+        if self.path is None:
+            return
+        state = None
+        with suppress(OSError):  # it is gone
+            state = files.state(self.path)
+        if state != self._state:
             raise ItemError(self.path, CHANGED)
 
     @property
@@ -393,9 +398,14 @@ class _Mask:
         strips = turned_strips(_until(stop, strips), stored, self._turn, ROWS)
         try:
             with closing(read):  # a mask that is not read to its end has a thread and a file open
-                return Damage.of_strips(dilated_strips(strips, self._settings.dilate), width)
-        except ValueError as error:
+                found = Damage.of_strips(dilated_strips(strips, self._settings.dilate), width)
+        except (ItemError, ValueError) as error:
+            self.refuse_changed()
+            if isinstance(error, ItemError):
+                raise
             raise ItemError(self.path or self._source.path, str(error)) from error
+        self.refuse_changed()
+        return found
 
     def _own_strips(self, of: Layer | None) -> Generator[NDArray[np.bool_], None, None]:
         source, mark = self._source, self.mark

@@ -2048,3 +2048,24 @@ def test_the_provenance_names_no_mask_that_has_come_meanwhile(place: Place) -> N
     (item,) = go(place, emit=change, provenance=True)[0].items
     assert (item.status, item.path, item.reason) == ("failed", str(place.mask), CHANGED)
     assert names(place.root) == ["big.tif", "m.png"]
+
+
+@pytest.mark.parametrize("other", ["another", "smaller", "damaged", "gone"])
+def test_a_mask_that_changes_while_it_is_read_is_named_as_a_picture_is(
+    place: Place, monkeypatch: pytest.MonkeyPatch, other: str
+) -> None:
+    place.fill_in()
+    read = use_case.mask_strips
+
+    def changed(path: Path, *given: Any, **named: Any) -> Any:
+        content = {"another": LARGE, "smaller": LARGE[:, :100]}.get(other)
+        if content is None:
+            path.write_bytes(b"") if other == "damaged" else path.unlink()
+        else:
+            save_mask(path, content)
+        return read(path, *given, **named)
+
+    monkeypatch.setattr(use_case, "mask_strips", changed)
+    (item,) = go(place)[0].items
+    assert (item.status, item.path, item.reason) == ("failed", str(place.mask), CHANGED)
+    assert not place.output.exists()
