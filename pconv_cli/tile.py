@@ -188,7 +188,7 @@ def tile(
     """Restore one picture, window by window; memory does not grow with its size.
 
     The mask is `mask` or what `settings.mask_from` says, else `BIG_mask.*` or `BIG.mask.*` beside the picture, else its
-    alpha channel (0 = damaged), else its mask band or nodata value (in a float picture NaN always is one). When
+    alpha channel (0 = damaged), else its mask band or nodata value (in floats NaN and infinity always are one). When
     `stop` turns true, what is in flight is finished and nothing is written. With a `cluster`, its workers compute the
     windows; what they make is laid and written here. Files on a `stage` are fetched whole before, and a result there is
     delivered whole; where that fails, it is kept on this machine.
