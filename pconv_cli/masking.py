@@ -419,11 +419,13 @@ def _found(picture: Picture, settings: MaskSettings, notices: list[str]) -> Dama
             notices += [*_moved(found), *_alpha(origin, picture.channels.shape[2], picture.alpha)]
             return found.damage
         origin.refuse_colours([layer.channels for layer in picture.layers], picture.pixels.dtype)
-        return Damage.of(
+        marked = Damage.of(
             origin.where(
                 picture.channels, picture.rgb, shown=picture.visible(), alpha=picture.alpha, nodata=picture.nodata
             )
         )
+        notices += _unnamed(marked, origin, picture.nodata)
+        return marked
     except Unmarked as error:
         raise ItemError(picture.path, str(error).replace("--mask-from", "--from")) from error
     except ValueError as error:
@@ -502,7 +504,9 @@ class _InStrips:
                 notices += [*_moved(found), *_alpha(origin, source.bands, source.alpha)]
                 return found.damage
             origin.refuse_colours(source.layers, source.dtype)
-            return Damage.of_strips(self._marked(origin), source.width)
+            marked = Damage.of_strips(self._marked(origin), source.width)
+            notices += _unnamed(marked, origin, source.nodata)
+            return marked
         except Unmarked as error:
             raise ItemError(source.path, str(error).replace("--mask-from", "--from")) from error
         except ValueError as error:
@@ -627,6 +631,13 @@ def _growth(settings: MaskSettings) -> int:
 def _shown_only(hole: Hole, shown: Hole | None, settings: MaskSettings) -> Hole:
     """Nothing is detected where the picture shows nothing."""
     return hole if shown is None or settings.origin is not None else hole & shown
+
+
+def _unnamed(marked: Damage, mark: Mark, nodata: float | None) -> list[str]:
+    """What to say where nothing is marked, for the file names no value for "nothing here"."""
+    if mark != Mark("nodata") or nodata is not None or len(marked):
+        return []
+    return ["names no nodata value, and no NaN is in it: nothing is marked; give the value, as in --from nodata=-9999"]
 
 
 def _warning(share: float, settings: MaskSettings) -> list[str]:

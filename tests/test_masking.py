@@ -420,6 +420,23 @@ def test_a_picture_without_the_mark_fails_with_the_way_out(work: Workplace, pcon
     assert "scan it as RGBI" in pconv.err
 
 
+@pytest.mark.parametrize("limit", [10**9, 0])
+def test_floats_without_nan_that_name_no_nodata_value_are_told(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, limit: int
+) -> None:
+    monkeypatch.setattr(masking, "IN_STRIPS", limit)
+    values = np.full((40, 48, 1), -9999, np.float32)
+    values[:9] = 7
+    for number, (origin, nodata) in enumerate([("nodata", None), ("nodata", 3), ("nodata=3", None)]):
+        path = write_tiff(work.pictures / f"{number}.tif", values, nodata=nodata)
+        assert pconv("mask", path, work.out / f"{number}.png", "--from", origin, "--json") == 0
+        told = any("names no nodata value" in notice for notice in pconv.documents[0]["notices"])
+        assert told == (number == 0) and not white(work.out / f"{number}.png").any()
+    values[0, 0] = np.nan
+    assert pconv("mask", write_tiff(work.pictures / "a.tif", values), work.out / "a.png", "--from", "nodata") == 0
+    assert "names no nodata" not in pconv.err
+
+
 @pytest.mark.parametrize("alpha", [False, True])
 @pytest.mark.parametrize("kind", ["uint16", "uint8"])
 def test_infrared_is_the_fourth_channel_whatever_the_file_calls_it(
