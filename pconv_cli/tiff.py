@@ -367,6 +367,8 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
         way_out = "convert a copy to one of them"
         if wrong and not any(name.startswith("complex") for name in wrong):
             way_out = f"convert a copy (gdal_translate -ot Float64 {path.name} out.tif), which keeps 53 bits of a value"
+        elif types == {"uint16"}:
+            way_out = f"convert a copy (gdal_translate -co NBITS=16 {path.name} out.tif), which keeps all values"
         raise ItemError(path, f"pixels are {what} per channel, not 8, 16 or 32 bits, float32 or float64: {way_out}")
     # GDAL turns some of these into RGB while it reads, and cannot turn them back.
     space = raster.tags(ns="IMAGE_STRUCTURE").get("SOURCE_COLOR_SPACE", "RGB")
