@@ -33,10 +33,8 @@ from pconv_cli.remote import Stage
 from pconv_cli.restore import bench_of, home_of, journal_of, refuse_unpaired, signature_of, worth_helpers
 from pconv_cli.settings import GREY, SUSPICIOUS
 
-AT_REST = 450 << 20  # bytes that a run takes whatever it does
 PER_HELPER = 140 << 20  # bytes that a process which reads and writes takes
 IN_FLIGHT = 1 << 30  # bytes of pictures between reading and writing, see `pipeline.Limits`
-PER_TILE_PIXEL = 650  # bytes that the default network takes while it computes
 PIXELS_PER_GIGAFLOP = 5.2e3  # that a run fills where NumPy multiplies so much in fp32 (see benchmarks/README.md)
 STARTING = 2.0  # seconds
 
@@ -278,14 +276,12 @@ def _can_be_written(folder: Path) -> bool:
 
 
 def _memory(settings: RestoreSettings, looks: list[_Look]) -> int:
-    cores = os.cpu_count() or 1
     pictures = sum(found.area for found in looks) * BYTES_PER_PIXEL
     largest = max((found.area for found in looks), default=0)
     held = min(pictures, max(IN_FLIGHT, largest * BYTES_PER_PIXEL))
-    lanes = min(settings.batch_size or cores, cores)
     if worth_helpers(len(looks), on_cpu=True):
-        held += PER_HELPER * (settings.jobs or max(1, cores // 2))
-    return AT_REST + held + PER_TILE_PIXEL * lanes * min(settings.tile_size**2, largest)
+        held += PER_HELPER * (settings.jobs or max(1, (os.cpu_count() or 1) // 2))
+    return settings.memory(largest) + held
 
 
 def _free(output: Path) -> int | None:

@@ -5,6 +5,7 @@ Knows values, which of them make sense, and how masks are read. Does not know fi
 
 from __future__ import annotations
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,6 +21,11 @@ if TYPE_CHECKING:
 SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
 
+AT_REST = 360 << 20
+"""Bytes that a run takes whatever it does: interpreter, torch, GDAL's blocks."""
+
+PER_TILE_PIXEL = 650
+"""Bytes that the default network takes for a pixel of a tile while it computes."""
 
 FAINT = (
     "marks nothing, yet something is drawn on it: only what is lighter than 50 % grey counts; "
@@ -104,6 +110,16 @@ class Settings:
             "mask_from": str(self.mask_from or ""),
             "linear": self.linear,
         }
+
+    def memory(self, largest: int) -> int:
+        """Bytes that a run takes on a CPU beside pictures, roughly: at rest, and for a network, if one computes tiles.
+
+        Args:
+            largest: Pixels of the largest picture.
+        """
+        cores = os.cpu_count() or 1
+        lanes = 0 if self.weights == "none" else min(self.batch_size or cores, cores)
+        return AT_REST + PER_TILE_PIXEL * lanes * min(self.tile_size**2, largest)
 
     @property
     def polarity(self) -> str:

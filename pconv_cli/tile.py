@@ -78,8 +78,8 @@ MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
 SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
 ROWS = 256  # of a mask looked at together
 COLLAR = 0.05  # share of a picture; what is less may be torn edges
-AT_REST = 400 << 20  # bytes that a run takes whatever it does: interpreter, torch, weights, GDAL's blocks
-ON_DEVICE = 650  # bytes that the default network takes for a pixel of a batch
+PER_CELL = 32  # bytes of a cell of 8 x 8 pixels of the reduced picture that deep holes go by
+MOST_CELLS = 1 << 23  # that are reckoned with: those of larger pictures are larger
 IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
 ON_ITS_WAY = 1 << 30  # the same for a GPU, whose batches are larger
 PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
@@ -153,9 +153,9 @@ def plan(
 
 def memory(planned: TilePlan, settings: Settings) -> int:
     """Estimate the most memory that a run will hold, in bytes."""
-    cores = os.cpu_count() or 1
-    batch = min(settings.batch_size or cores, cores) * min(settings.tile_size**2, planned.height * planned.width)
-    return AT_REST + ON_DEVICE * batch + min(IN_FLIGHT, planned.pixels * PER_PIXEL) + 48 * len(planned.damage.rows)
+    area = planned.height * planned.width
+    held = min(IN_FLIGHT, planned.pixels * PER_PIXEL) + 48 * len(planned.damage.rows)
+    return settings.memory(area) + held + PER_CELL * min(MOST_CELLS, area // 8**2)
 
 
 def default_output(big: Path) -> Path:

@@ -17,7 +17,7 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import fields
+from dataclasses import fields, replace
 from pathlib import Path
 from typing import Any
 
@@ -44,7 +44,7 @@ from pconv_cli.picture import align_mask
 from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
-from pconv_cli.settings import BY_NODATA, FAINT, Settings
+from pconv_cli.settings import AT_REST, BY_NODATA, FAINT, PER_TILE_PIXEL, Settings
 from pconv_cli.spaces import is_ranged
 from pconv_cli.tile import tile
 
@@ -494,6 +494,16 @@ def test_the_plan_is_one_json_object_and_nothing_is_written_or_needed(place: Pla
     assert all(inside(window, WIDTH, HEIGHT, 64) for window in windows)
     assert document["pixels_to_compute"] == sum(w * h for _, _, w, h in windows)
     assert document["crossings"] == len(document["cuts"]) > 0
+
+
+def test_the_plan_s_memory_is_less_where_no_network_runs_and_more_for_a_larger_picture(place: Place) -> None:
+    place.fill_in()
+    planned = use_case.plan(place.big, place.mask, Settings()).plan
+    alone, cores = use_case.memory(planned, Settings(weights="none")), os.cpu_count() or 1
+    assert AT_REST < alone < AT_REST + (32 << 20)
+    assert use_case.memory(planned, Settings()) == alone + PER_TILE_PIXEL * cores * WIDTH * HEIGHT
+    wide = replace(planned, damage=replace(planned.damage, width=100 * WIDTH, plane=None))
+    assert use_case.memory(wide, Settings(weights="none")) > alone
 
 
 @pytest.mark.parametrize("shape", ["box", "blobs"])
