@@ -350,7 +350,7 @@ class Canvas:
         lost = _anew.carry_tags(source, part)
         losses = f"; lost: {', '.join(lost)}" if lost else ""
         kind = Loss if lost else str
-        notices.append(kind(f"written anew as a deflate TIFF, because {why}{losses}"))
+        notices.append(kind(f"written anew as a deflate TIFF in blocks of {side} pixels, because {why}{losses}"))
         return written
 
     def _rebuild_overviews(self, part: Path, notices: list[str], *, patched: bool) -> None:

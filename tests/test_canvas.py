@@ -724,7 +724,7 @@ def test_other_formats_are_written_anew_as_tiff(tmp_path: Path, name: str, optio
         Image.fromarray(picture()).save(path, **options, **({"exif": exif, "xmp": XMP} if name == "a.jpg" else {}))
     pixels = load(path)
     (notice,) = restore(path, tmp_path / "b.tif")
-    assert notice.startswith("written anew as a deflate TIFF, because it is not a TIFF")
+    assert notice.startswith("written anew as a deflate TIFF in blocks of 512 pixels, because it is not a TIFF")
     assert ("lost: EXIF" in notice) == (name in ("a.jpg", "a.png", "a.webp"))
     np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels))
     assert directories(tmp_path / "b.tif")[0].get(274, Tag(3, 1, b"", (1,))).numbers == (
