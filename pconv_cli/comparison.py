@@ -356,7 +356,8 @@ class _Run:
         try:
             self._reader.cost(job)
             work = self._reader.read(job)
-            truth, damage = work.picture.rgb(), work.hole
+            damage = work.hole
+            truth = work.picture.known_outside(damage).rgb()  # places lie beside what is seen of it when it is filled
             shapes = self._shapes_for(job, damage) if min(damage.shape) >= squeeze.SMALLEST else None
             random = np.random.default_rng(_number(f"{settings.seed} {job.name}"))
             for number in range(count):

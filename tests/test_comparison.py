@@ -14,10 +14,11 @@ from typing import Any
 
 import numpy as np
 import pytest
-from conftest import Workplace, box, pixels
+from conftest import Workplace, box, pixels, texture
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from numpy.typing import NDArray
+from PIL import Image
 from reference import one_thread  # noqa: F401 - a fixture
 
 from pconv_cli import classical, comparison
@@ -164,6 +165,24 @@ def test_methods_see_neither_what_was_punched_nor_what_is_damaged(
         assert (picture[hole] == 255).all()
         assert (hole & scratched() == scratched()).all() and hole.sum() > scratched().sum()
         assert (picture[~hole] == pixels(work.pictures / "p0.png")[~hole]).all()
+
+
+def test_methods_see_all_16_bits_wherever_the_damage_is(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Damage in a dark corner, beside which 8 bits would do: the places are elsewhere."""
+    deep = texture(SIDE, SIDE, 1)[..., 0].astype(np.uint16) * 257
+    deep[:60, :60] //= 512
+    Image.fromarray(deep).save(work.pictures / "a.png")
+    work.mask("a.png", box(SIDE, SIDE, 20, 20, 26, 32))
+    seen: list[Pixels] = []
+
+    def spy(name: str) -> classical.Method:
+        return lambda picture, hole: seen.append(picture[~hole]) or picture  # type: ignore[func-returns-value]
+
+    monkeypatch.setattr(classical, "load", spy)
+    reading = RestoreSettings(tile_size=48)
+    todo = plan(work.pictures, work.masks, "nowhere/", reading)
+    compare(todo, reading, replace(QUICK, methods=("telea",), weights=(None,)), lambda event: None)
+    assert seen and all((colours == 255).mean() < 0.1 for colours in seen)
 
 
 def test_only_what_was_punched_is_measured(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
