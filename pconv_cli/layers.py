@@ -15,7 +15,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import Space, as_held, is_ranged, next_to, shown_between, space, white_of
+from pconv_cli.spaces import Space, as_held, is_ranged, next_to, nothing, shown_between, space, white_of
 
 SOLID = 0.45  # tones farther from grey than this are black or white, without a dot
 DOTTED = 0.15  # where more of a picture's neighbours differ, its tones are dots; of text one in twenty does
@@ -461,14 +461,17 @@ def ranged(made: Sequence[Layer], limits: Sequence[tuple[float, float]]) -> tupl
 
 
 def ranged_by(layer: Layer, sample: NDArray[Any], nodata: float | None) -> Layer:
-    """Tell a layer of a ranged type what is black and white by some of its pixels; any other stays as it is.
+    """Tell a layer what is black and white by some of its pixels, to be looked at; one of bytes stays as it is.
 
     Args:
         layer: The layer.
         sample: (..., channels of the layer).
         nodata: The value that stands for "nothing here", if there is one.
     """
-    if not is_ranged(sample.dtype):
+    if sample.dtype == np.uint8:
         return layer
-    held = sample if nodata is None else sample[(sample != nodata).all(axis=-1)]
-    return ranged([layer], limits_of([layer], held))[0]
+    empty = nothing(sample, nodata)
+    held = sample if empty is None else sample[~empty]
+    alone = replace(layer, channels=tuple(range(sample.shape[-1])))
+    limits = limits_of([alone], held) if is_ranged(sample.dtype) else whites_of([alone], [held])
+    return ranged([layer], limits)[0]

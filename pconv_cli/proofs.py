@@ -59,7 +59,6 @@ from pconv_cli.report import ItemReport, Report
 from pconv_cli.seams import BESIDE, SeamMeter
 from pconv_cli.settings import Settings
 from pconv_cli.sketch import reduced as reduced_damage
-from pconv_cli.spaces import is_ranged
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan
 
@@ -178,7 +177,8 @@ def _view(settings: Settings) -> View:
 def _in_memory(reader: Reader, job: Job) -> Sight:
     """A picture that `restore` has read whole."""
     work, made = reader.read(job), read_picture(job.output)
-    picture, layer = work.picture, work.picture.layers[0]
+    picture = work.picture.known_outside(work.hole)  # all of it is looked at, not the surroundings of damage alone
+    layer = picture.layers[0]
     before = _bytes(layer, picture.channels)
     alike = (made.mode, made.pixels.dtype, made.channels.shape) == (
         picture.mode, picture.pixels.dtype, picture.channels.shape,
@@ -203,12 +203,9 @@ def _on_disk(big: Path, mask: Path | None, output: Path, settings: Settings, sta
         raise ItemError(output, "was changed since it was restored, so it is not shown")
     small = source.thumbnail(OVERVIEW)
     layer, layer_made = tile.seen_as(source, linear=settings.linear), tile.seen_as(made, linear=settings.linear)
-    if is_ranged(source.dtype):
+    if source.dtype != np.uint8:
         known = ~reduced_damage(planned.damage, *small.shape[:2])
         layer = ranged_by(layer, small[known], source.nothing)
-        layer_made = layer if made.dtype == source.dtype else layer_made
-    elif source.dtype == np.uint16:
-        (layer,) = tile.told_bits(source, [layer], planned)
         layer_made = layer if made.dtype == source.dtype else layer_made
 
     def before(window: Window) -> Pixels:

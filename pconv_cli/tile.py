@@ -581,7 +581,7 @@ class _Big:
             made = ranged(made, [spread.limits() for spread in spreads])
             self._unnamed = stand_in(spreads) if source.nothing is None else None
         elif source.dtype == np.uint16:
-            made = told_bits(source, made, planned, stop)
+            made = _told_bits(source, made, planned, stop)
         if source.palette is not None:
             middle = _middle(source)
             made = dotted(made, source.read(middle)[..., 0], ~planned.damage.window(middle))
@@ -877,9 +877,7 @@ def _looked_through(
     return spreads, complete
 
 
-def told_bits(
-    source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool] = lambda: False
-) -> tuple[Layer, ...]:
+def _told_bits(source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool]) -> tuple[Layer, ...]:
     """The layers of a picture of 16-bit values, told how many bits are used in what the network sees of it."""
 
     def seen() -> Iterator[NDArray[Any]]:
@@ -905,7 +903,7 @@ def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint
 
 
 def seen_as(source: Source, *, linear: bool) -> Layer:
-    """The first layer, as people see it; of a ranged type whatever range it has."""
+    """The first layer, as people see it, whatever range it has: see `ranged_by`."""
     return _layers(source, linear=linear)[0]
 
 

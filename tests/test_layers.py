@@ -252,6 +252,9 @@ def test_a_sample_sets_the_range_but_for_what_stands_for_nothing() -> None:
     assert ranged_by(tones, sample.astype(np.uint8), 0.0) is tones
     made = [ranged_by(metres, sample, nothing).space for nothing in (-32768, None)]
     assert [(at.low, at.high) for at in made if isinstance(at, Space)] == [(7, 90), (-32768, 90)]
+    beside_alpha = Layer((1,), *(layer.space for layer in layers([(0,)], np.dtype(np.uint16))))
+    deep = ranged_by(beside_alpha, np.array([[700], [65535]], np.uint16), 65535)
+    assert deep.channels == (1,) and isinstance(deep.space, Space) and deep.space.high == 1023
 
 
 def test_known_float_pixels_set_the_range_and_the_damage_does_not() -> None:

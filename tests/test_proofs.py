@@ -155,6 +155,22 @@ def test_floats_are_shown_in_their_own_range_before_and_after_alike(work: Workpl
     assert close(before[:15], after[:15]) and before[:15].std() > 20
 
 
+@pytest.mark.parametrize("command", ["restore", "tile"])
+def test_16_bits_are_shown_by_all_that_is_known_and_not_by_what_lies_round_the_damage(
+    work: Workplace, run: Run, command: str
+) -> None:
+    deep = texture(200, 160, 1)[..., 0].astype(np.uint16) * 257
+    deep[:60, :60] //= 512
+    Image.fromarray(deep).save(work.pictures / "a.tif")
+    mask = work.mask("a.png", box(200, 160, 20, 20, 26, 32))
+    line = ("restore", "in", "masks", "out", "--tile-size", "48")
+    if command == "tile":
+        line = ("tile", "in/a.tif", "--mask", str(mask), "-o", "out.tif", "--size", "48")
+    assert run(*line, "--report", "report") == 0
+    for view in entry("a.tif")["sheets"][0]["views"]:
+        assert close(shown(view["file"])[60:, 60:, 0], (deep >> 8).astype(np.uint8)[60:, 60:])
+
+
 def test_a_large_picture_is_shown_reduced_with_its_worst_places_pixel_by_pixel(
     work: Workplace, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -580,6 +580,14 @@ def test_a_drawn_plan_shows_picture_damage_windows_cuts_and_crossings(place: Pla
     np.testing.assert_array_equal(shown[:5, :5], load(place.big)[:5, :5] // 2 + 40)
 
 
+def test_a_drawn_plan_shows_12_bits_kept_in_16_as_bright_as_they_are(place: Place) -> None:
+    grey = texture(WIDTH, HEIGHT, 1)
+    place.fill_in(grey.astype(np.uint16) * 16)
+    assert place("--plan-image", place.root / "plan.png") == 0
+    seen = as_pillow_sees(place.root / "plan.png")[:5, :5, 0].astype(int) - 40
+    assert np.abs(2 * seen - grey[:5, :5, 0]).max() <= 3
+
+
 def test_a_drawn_plan_of_a_large_picture_is_small(place: Place) -> None:
     hole = np.zeros((1500, 2400), np.bool_)
     hole[700:720, 100:130] = True
