@@ -41,7 +41,7 @@ from pconv_cli.images import (
     why_unreadable,
 )
 from pconv_cli.jobs import Job, JobList, among, find_jobs
-from pconv_cli.layers import Layer, layers, ranged_by
+from pconv_cli.layers import Layer, layers, ranged, ranged_by, whites_of
 from pconv_cli.marks import FORMS, Mark, Unmarked
 from pconv_cli.marks import parse as parse_mark
 from pconv_cli.masks import dilate, dilated_strips, turned_strips
@@ -450,6 +450,8 @@ class _InStrips:
                 raise ItemError(job.image, f"{values}: convert a copy to 16 bits unsigned")
             self._source = source
             self._first = self._layers()[0]
+            if source.dtype == np.uint16 and not isinstance(settings.origin, Mark):  # as it is looked at in memory
+                (self._first,) = ranged([self._first], whites_of([self._first], self._shown()))
             damage, components = _limited(self._found(notices), settings)
             size, counted = displayed_size((source.height, source.width), source.orientation), _Count()
 
@@ -465,7 +467,8 @@ class _InStrips:
             notices += _warning(share, settings)
             if overlay is not None:
                 small = source.thumbnail(_VIEW)
-                first = ranged_by(self._first, small, source.nothing)
+                by_mark = isinstance(settings.origin, Mark)
+                first = ranged_by(self._first, small, source.nothing) if by_mark else self._first
                 view = displayed(as_bytes(first.space.seen(small)), source.orientation)
                 marked = Damage.of_strips(strips.mask_strips(job.output, _ROWS), size[1])
                 drawn = _drawn(view, _reduced(marked, view.shape[:2]))
@@ -484,6 +487,15 @@ class _InStrips:
 
     def _read(self, top: int, bottom: int) -> NDArray[Any]:
         return self._source.read(Window(0, top, self._source.width, bottom - top))
+
+    def _shown(self) -> Iterator[NDArray[Any]]:
+        """What the picture shows, (n, bands), from top to bottom."""
+        source = self._source
+        for top in range(0, source.height, _ROWS):
+            window = Window(0, top, source.width, min(_ROWS, source.height - top))
+            pixels = source.read(window)
+            valid = source.valid(window, pixels)
+            yield pixels.reshape(-1, source.bands) if valid is None else pixels[valid]
 
     def _seen(self, pixels: NDArray[Any]) -> NDArray[np.uint8]:
         return as_bytes(self._first.seen(pixels))

@@ -150,8 +150,9 @@ class Picture:
         return replace(self, layers=ranged(self.layers, limits), notices=notices)
 
     def as_a_whole(self) -> Picture:
-        """The picture, of which all counts as known: what one of a ranged type looks like goes by its values."""
-        return self.known_outside(np.zeros((self.height, self.width), np.bool_))
+        """The picture, of which all that it shows counts as known: what it looks like goes by all of its values."""
+        shown = self.visible()
+        return self.known_outside(np.zeros((self.height, self.width), np.bool_) if shown is None else ~shown)
 
     def filled(self, fills: Mapping[Layer, NDArray[Any]], hole: NDArray[np.bool_], *, reveal: bool = False) -> Picture:
         """Take the hole's colours from `fills`; every other pixel stays bit-identical, and so does all transparency.

@@ -470,6 +470,36 @@ def test_alpha_of_what_is_no_tiff_is_not_taken_for_infrared(work: Workplace, pco
 # ---------------------------------------------------------------- strips
 
 
+@pytest.mark.parametrize("kind", ["grey", "alpha", "infrared"])
+def test_strips_of_12_bits_kept_in_16_give_what_memory_gives(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, kind: str
+) -> None:
+    colours, channel, _ = scan((3, 1))
+    deep = painted(colours, specks()[::-1], 250).astype(np.uint16) * 16
+    if kind == "grey":
+        deep = deep[..., 1:2]
+    elif kind == "alpha":  # what is transparent is none of what is seen
+        opaque = np.full((240, 320, 1), 65535, np.uint16)
+        deep[:20], opaque[:20] = 65535, 0
+        deep = np.dstack([deep, opaque])
+    else:
+        deep = np.dstack([deep, channel])
+    path = write_tiff(work.pictures / "a.tif", deep, alpha=kind == "alpha")
+    options = ("--from", "infrared") if kind == "infrared" else ("--detect", "dust")
+    seen = []
+    for limit in (10**9, 0):
+        monkeypatch.setattr(masking, "IN_STRIPS", limit)
+        monkeypatch.setattr(masking, "_ROWS", 37)
+        place = work.root / str(limit)
+        assert pconv("mask", path, place / "mask.png", "--overlay", place / "seen", "--json", *options) == 0
+        item = pconv.documents[0]
+        assert item["components"] and ("moved" in str(item["notices"])) == (kind == "infrared")
+        seen.append((item["components"], white(place / "mask.png"), pixels(place / "seen/a.png")))
+    (one, mask, drawn), (other, other_mask, other_drawn) = seen
+    assert one == other and np.array_equal(mask, other_mask) and np.array_equal(drawn, other_drawn)
+    assert drawn[30:].mean() > 60
+
+
 @pytest.mark.parametrize("target", ["mask.png", "mask.tif"])
 @pytest.mark.parametrize(
     ("options", "kind"),
