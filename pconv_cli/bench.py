@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field, replace
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -126,7 +127,8 @@ class Planned:
             ValueError: The network cannot look at such a picture; the message goes on after the picture's name.
         """
         by_value = _by_value(settings, view)
-        plan = None if by_value else plan_tiles(hole, settings.tile_size, whole=view.whole)
+        tiled = partial(plan_tiles, size=settings.tile_size, whole=view.whole, overlap=settings.overlap)
+        plan = None if by_value else tiled(hole)
         picture = picture.known_outside(hole, None if plan is None else plan.windows)
         mark = settings.mask_from
         made = [layer for layer in picture.layers if mark is None or mark.index not in layer.channels]
@@ -142,7 +144,7 @@ class Planned:
             own = plan
             if own is None:  # each layer has holes of its own
                 empty = dilate(np.isnan(seen).any(axis=2), settings.dilate)
-                own = plan_tiles(empty, settings.tile_size, whole=view.whole)
+                own = tiled(empty)
             fillings.append(Filling.of(surface, own, view, settings.overlap, may_be_empty=layer.may_be_empty))
         return cls(picture, hole, layers, fillings)
 

@@ -164,7 +164,7 @@ class Filling:
 
     Attributes:
         surface: The picture.
-        plan: Which windows, which cuts.
+        plan: Which windows, which cuts; of windows that share pixels there are no cuts, if the plan is of those too.
         overlap: Pixels that neighbouring windows of a plain grid share and blend, instead of the plan's windows and
             healing; for comparison. 0: the plan.
         guided: Whether deep holes are filled coarse to fine, by the network too.
@@ -372,6 +372,9 @@ class Filling:
         """Windows of a grid that share borders: every second row and column first, then those between, blended in."""
         placed = plan_overlapping(self.plan.damage, self.plan.size, self.overlap)
         height, width = self.surface.height, self.surface.width
+        if self.leaves:  # what is there is damage, and nothing to be mixed with
+            for i, window in enumerate(self.plan.windows):
+                self.surface.lay(window, np.full_like(self.surface.read(window), np.nan), self.plan.owned(i))
         for row, column in ((0, 0), (0, 1), (1, 0), (1, 1)):
             pieces = []
             for at in placed:

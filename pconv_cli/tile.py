@@ -146,9 +146,13 @@ def plan(
     mask = _fetched(stage or Stage(), big, mask, None, settings)
     with Source(big) as source:
         chosen = _Mask.choose(source, mask, settings)
-        found = plan_tiles(chosen.damage(), settings.tile_size, whole=_view(settings).whole)
+        found = _tiled(chosen.damage(), settings, _view(settings))
         view = None if thumbnail is None else _thumbnail(source, thumbnail, linear=settings.linear)
         return Planned(big, chosen.name, chosen.path, found, memory(found, settings), view)
+
+
+def _tiled(damage: Damage, settings: Settings, view: View) -> TilePlan:
+    return plan_tiles(damage, settings.tile_size, whole=view.whole, overlap=settings.overlap)
 
 
 def memory(planned: TilePlan, settings: Settings) -> int:
@@ -572,9 +576,8 @@ class _Big:
         source, mask, view = self._source, self._mask, self._view
         if view.raw and mask.by_value:  # each layer has holes of its own
             layers = self._viewed(_layers(source), view)
-            size = self._settings.tile_size
-            return [plan_tiles(mask.damage(stop, of), size, whole=view.whole) for of in layers], layers, False
-        planned = plan_tiles(mask.damage(stop), self._settings.tile_size, whole=view.whole)
+            return [_tiled(mask.damage(stop, of), self._settings, view) for of in layers], layers, False
+        planned = _tiled(mask.damage(stop), self._settings, view)
         made, complete = _layers(source, linear=self._settings.linear), False
         if is_ranged(source.dtype) and planned.damage.area:
             spreads, complete = _looked_through(source, made, planned.damage, stop)

@@ -128,8 +128,9 @@ class GridWindow:
 
 
 def plan_tiles(
-    damage: Damage | NDArray[np.bool_], size: int, *, context: int = CONTEXT, heal: bool = True, whole: bool = False
-) -> TilePlan:
+    damage: Damage | NDArray[np.bool_], size: int, *, context: int = CONTEXT, heal: bool = True, whole: bool = False,
+    overlap: int = 0,
+) -> TilePlan:  # fmt: skip
     """Choose the windows that must be computed, from the damage.
 
     What hangs together and fits into a window with `LEAST` pixels round it is never cut. What does not fit is cut where
@@ -146,17 +147,22 @@ def plan_tiles(
         heal: Whether to plan the second pass over the cuts. Windows of under 8 pixels have no room for one.
         whole: Whether all surroundings count: a picture that fits into a window is one then, and windows of others see
             as much context as they may.
+        overlap: Pixels that the windows of a plain grid share, if the plan is to be of those instead, see
+            `plan_overlapping`. What several of them hold they blend, so nothing is cut, and the writer is one of them.
 
     Returns:
         The plan. Without damage it has no windows.
 
     Raises:
-        ValueError: An array is not two-dimensional or has no pixel, `size` is below 1, or `context` below 0.
+        ValueError: An array is not two-dimensional or has no pixel, `size` is below 1, `context` below 0, or `overlap`
+            out of range.
     """
     if size < 1 or context < 0:
         raise ValueError(f"size must be at least 1 and context at least 0, got {size} and {context}")
     damage = damage if isinstance(damage, Damage) else Damage.of(damage, held=True)
     sheet = _Sheet(size, damage.width, damage.height)
+    if overlap:
+        return _blending(damage, sheet, overlap)
     if whole and max(damage.width, damage.height) <= size:
         return plan_grid(damage, size)
     context, grid = size // 4 if whole else min(context, size // 4), _grid(damage, sheet)
@@ -377,6 +383,19 @@ def _plan(
 
 
 # --- Planning: on the damage, on a grid, and the bands to heal ---
+
+
+def _blending(damage: Damage, sheet: _Sheet, overlap: int) -> TilePlan:
+    """The plan of `plan_overlapping`."""
+    placed = [at.window for at in plan_overlapping(damage, sheet.size, overlap)]
+    windows = np.array([(at.x, at.y, at.right, at.bottom) for at in placed], np.int32).reshape(-1, 4)
+    sides = ((damage.height, sheet.size, overlap), (damage.width, sheet.size, overlap))
+    rows, columns = ((*_overlapping(*side)[0].tolist(), side[0]) for side in sides)
+    pieces, cells = _cells(damage, rows, columns)  # each begins where a window does
+    number = {(at.x, at.y): i for i, at in enumerate(placed)}
+    owners = np.array([number[x, y] for x, y, _, _ in cells.tolist()], np.int32)[pieces.piece]
+    none = np.zeros((0, 4), np.int32)
+    return _plan(damage, sheet.size, windows, pieces.runs, owners, none, _grid(damage, sheet), overlap)
 
 
 def _on_damage(damage: Damage, sheet: _Sheet, context: int, grid: _Grid, *, bounded: bool) -> TilePlan | None:

@@ -142,7 +142,8 @@ def test_a_network_that_takes_no_guide_leaves_no_window_in_the_dark(kind: str, o
     pixels = np.where(hole[..., None], 0, truth)
     pixels = pixels if kind == "bytes" else pixels.astype(np.float32) * np.float32(scale)
     surface = ArraySurface(pixels)
-    filling = Filling.of(surface, plan_tiles(hole, 64), View(raw=kind == "raw", whole=True), overlap)
+    plan = plan_tiles(hole, 64, overlap=overlap)
+    filling = Filling.of(surface, plan, View(raw=kind == "raw", whole=True), overlap)
     with_guide: list[Tile] = []
     for pieces in filling.rounds():
         for piece in pieces:
@@ -338,6 +339,34 @@ def test_overlapping_windows_fill_every_damaged_pixel_and_no_other(overlap: int)
     after, filling = filled(before, hole, size=64, overlap=overlap)
     np.testing.assert_array_equal(after, pixels)
     assert filling.unfilled == 0
+
+
+def test_as_many_overlapping_windows_are_planned_as_are_computed_and_nothing_is_cut() -> None:
+    pixels, hole = texture(170, 150), box(170, 150, 10, 60, 160, 66)
+    filling = Filling(ArraySurface(pixels), plan_tiles(hole, 64, overlap=16), 16, guided=False)
+    fill(filling, engine())
+    assert filling.planned == filling.windows == len(filling.plan.windows) > 2
+    assert filling.pixels == filling.plan.pixels_to_compute
+    assert filling.plan.crossings == 0 and filling.seams().ratio() is None
+
+
+def test_under_a_mask_overlapping_windows_leave_what_the_network_does_not_reach_and_nothing_else() -> None:
+    class Partly(nn.Module):
+        """A network that reaches the upper rows of its windows."""
+
+        def forward(self, image: Tensor, known: Tensor, guide: Tensor | None = None) -> tuple[Tensor, Tensor]:
+            reached = torch.zeros_like(known)
+            reached[..., :40, :] = 1
+            return torch.full_like(image, 7), reached
+
+    hole = box(170, 150, 10, 10, 160, 140)
+    surface = ArraySurface(np.full((150, 170, 1), 3, np.float32))
+    plan = plan_tiles(hole, 64, overlap=16)
+    filling = Filling.of(surface, plan, View(1, raw=True, whole=True), 16, may_be_empty=True)
+    fill(filling, engine(Partly()))
+    left = np.isnan(surface.pixels[..., 0])
+    assert 0 < left.sum() < hole.sum() and filling.unfilled == left.sum()
+    assert (surface.pixels[hole & ~left] == 7).all() and (surface.pixels[~hole] == 3).all()
 
 
 def test_the_wider_the_overlap_the_softer_the_step() -> None:

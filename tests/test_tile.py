@@ -1355,6 +1355,10 @@ def test_overlap_changes_fills_and_nothing_else(place: Place) -> None:
     plain = place.restored()
     item = place.item("--size", "64", "--overlap", "16")
     assert item["unfilled"] == 0 and place.lines()[1]["settings"]["overlap"] == 16
+    assert (item["crossings"], item["seam_ratio"]) == (0, None), "what is blended has no cuts to be measured at"
+    assert place("--size", "64", "--overlap", "16", "--plan") == 0
+    plan = place.document()
+    assert len(plan["windows"]) == item["windows"] <= item["tiles"] and plan["cuts"] == []
     check(load(place.big), place.restored(), LARGE)
     assert (place.restored() != plain)[LARGE].any()
 

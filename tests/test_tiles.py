@@ -378,6 +378,21 @@ def test_overlapping_windows_are_equal_share_the_overlap_and_cover_the_damage(
         assert len(starts) == 1 or (len(starts) - 1) * size - (len(starts) - 2) * overlap < length
 
 
+@thorough
+@given(masks(), st.integers(4, 64), st.data())
+def test_a_plan_of_overlapping_windows_has_a_writer_for_each_pixel_and_no_cut(
+    mask: Mask, size: int, data: st.DataObject
+) -> None:
+    overlap = data.draw(st.integers(1, size // 2))
+    plan = plan_tiles(mask, size, overlap=overlap)
+    assert plan.windows == tuple(one.window for one in plan_overlapping(mask, size, overlap))
+    assert plan.crossings == 0 and plan.heals == ()
+    written = np.zeros(mask.shape, np.int64)
+    for i, window in enumerate(plan.windows):
+        written[window.slices] += plan.owned(i)
+    np.testing.assert_array_equal(written, mask)
+
+
 def test_overlapping_windows_know_their_place() -> None:
     mask = np.zeros((10, 22), np.bool_)
     mask[9, 21] = mask[0, 9] = True
