@@ -133,7 +133,8 @@ def choose_precision(
         device: Where.
         training: Whether weights are trained, for which `auto` takes half precision on CUDA only.
         exact: Whether results are numbers to go on with, and not colours to look at: `auto` takes fp64 then, where the
-            device has it, since such networks are small and their values may have five digits before the point.
+            device has it, since such networks are small and their values may have five digits before the point. Tiles
+            come and go as fp32, whose seven digits no sum inside the network then costs.
 
     Returns:
         The type, and the reason in a few words.
@@ -149,7 +150,7 @@ def choose_precision(
             raise DeviceError(f"--precision fp64: {where}; use auto or fp32")
         return PRECISIONS[name], "as asked for"
     if exact:
-        return torch.float32 if device.type == "mps" else torch.float64, "raw values are kept exact"
+        return torch.float32 if device.type == "mps" else torch.float64, "raw values keep the digits of fp32 in it"
     if device.type == "cuda":
         if torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU computes in it"
