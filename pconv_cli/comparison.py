@@ -491,12 +491,17 @@ def place(damage: Hole, shapes: Damage, side: int, random: np.random.Generator) 
 
 
 def _cut_out(shapes: Damage, middle: tuple[int, int], side: int) -> Hole:
-    """A square of a mask round a pixel, as far as the mask goes."""
-    limits = shapes.height, shapes.width
-    top, left = (min(max(at - side // 2, 0), max(limit - side, 0)) for at, limit in zip(middle, limits, strict=True))
-    part = Window(left, top, min(side, shapes.width), min(side, shapes.height))
+    """A square of a mask with a pixel in its middle; beyond the mask nothing is marked."""
+    down, across = (at - side // 2 for at in middle)
+    top, left, bottom, right = (
+        max(down, 0),
+        max(across, 0),
+        min(down + side, shapes.height),
+        min(across + side, shapes.width),
+    )
     out = np.zeros((side, side), np.bool_)
-    out[: part.height, : part.width] = shapes.window(part)
+    inside = shapes.window(Window(left, top, right - left, bottom - top))
+    out[top - down : bottom - down, left - across : right - across] = inside
     return out
 
 

@@ -105,9 +105,16 @@ def test_shapes_are_those_of_the_mask_moved_mirrored_and_turned() -> None:
     assert seen == ways
 
 
+@pytest.mark.parametrize("shape", [(0, 60, 5, 90), (155, 60, 160, 90), (60, 0, 90, 5), (60, 155, 90, 160)], ids=str)
+def test_torn_edges_are_shapes_like_others(shape: tuple[int, int, int, int]) -> None:
+    torn = box(SIDE, SIDE, *shape)
+    found = place(torn, Damage.of(torn), 96, np.random.default_rng(0))
+    assert found is not None and found[1].sum() == torn.sum()
+
+
 def test_a_shape_near_damage_is_left_out_as_a_whole() -> None:
     damage = box(96, 96, 0, 0, 96, 48)
-    shapes = box(96, 96, 20, 60, 30, 70) | box(96, 96, 60, 40, 70, 66)  # the second would reach into the damage
+    shapes = box(96, 96, 20, 60, 30, 70) | box(96, 96, 40, 40, 50, 66)  # one of them would reach into the damage
     found = place(damage, Damage.of(shapes), 96, np.random.default_rng(3))
     assert found is not None
     _, boxes = Damage.of(found[1]).components()
