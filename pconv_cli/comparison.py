@@ -270,7 +270,8 @@ def compare(
         if stop():
             break
         owed += settings.places // len(jobs) + (number < settings.places % len(jobs))
-        owed -= run.punch(job, owed, stop)  # what finds no place here, the next ones get
+        if owed:
+            owed -= run.punch(job, owed, stop)  # what finds no place here, the next ones get
     found = Comparison(
         {
             "places": run.done, "place_side": settings.side, "seed": settings.seed, "tile_size": settings.size,

@@ -155,6 +155,15 @@ def test_places_are_spread_over_the_pictures_and_every_method_fills_the_same(wor
         assert (ours.picture, ours.ratio) == (theirs.picture, theirs.ratio)
 
 
+def test_no_picture_is_read_once_all_places_are_found(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    stocked(work, 6)
+    read: list[str] = []
+    inner = comparison.Reader.read
+    monkeypatch.setattr(comparison.Reader, "read", lambda self, job: read.append(job.name) or inner(self, job))
+    found, _ = run(work, replace(QUICK, places=2))
+    assert found.places == 2 and len(read) == 2
+
+
 def test_methods_see_neither_what_was_punched_nor_what_is_damaged(
     work: Workplace, monkeypatch: pytest.MonkeyPatch
 ) -> None:
