@@ -29,7 +29,6 @@ from pconv_cli.drawings import write_map, write_mask
 from pconv_cli.errors import CHANGED, TAKEN, ItemError, refuse_losses
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
-    is_drawn_on,
     is_tiff,
     looks_like_a_photograph,
     may_be_deep,
@@ -436,12 +435,13 @@ class Reader:
                 lying = (height, width), orientation(job.mask), (picture.height, picture.width), picture.orientation
                 told += (EITHER,) if could_be_either(*lying) else ()
             return tuple(f"{job.mask} {what}" for what in told)
-        from pconv_cli.strips import is_plain, marks_by_nodata
+        from pconv_cli.strips import is_drawn_on, marks_by_nodata
 
-        inverted, plain, by_nodata = self._settings.invert_mask, False, False
+        inverted, drawn, by_nodata = self._settings.invert_mask, False, False
         with suppress(ItemError):  # a kind of picture that can only be read whole
-            plain, by_nodata = is_plain(job.mask), marks_by_nodata(job.mask, inverted=inverted)
-        if not plain and is_drawn_on(job.mask, inverted=inverted):
+            drawn = is_drawn_on(job.mask, inverted=inverted)
+            by_nodata = marks_by_nodata(job.mask, inverted=inverted)
+        if drawn:
             raise ItemError(job.mask, FAINT)
         return (f"{job.mask} {BY_NODATA}",) if by_nodata else ()
 

@@ -54,9 +54,6 @@ FORMATS: dict[str, tuple[str, str]] = {
 BY_SUFFIX: dict[str, str] = {**dict(FORMATS.values()), ".jpe": "JPEG"}
 READ_SUFFIXES: frozenset[str] = frozenset(BY_SUFFIX)
 
-DRAWN = 40
-"""Of 255: what is lighter than that on a mask is no noise of a scanner or a camera."""
-
 RAGGED, MUCH, GREYS = 0.01, 0.1, 0.25
 """Of a mask's pixels: ends of marks along the rows, marked ones, middle greys; more than that have photographs."""
 
@@ -162,25 +159,6 @@ def read_mask(path: Path, *, inverted: bool = False) -> MaskImage:
             for y in range(0, len(pixels), _ROWS)
         ]
         return MaskImage(path, np.concatenate(blocks) ^ inverted, orientation)
-
-
-def is_drawn_on(mask: Path, *, inverted: bool = False) -> bool:
-    """Whether something is drawn on a mask that marks nothing: two tones, or what is too light for noise on black.
-
-    Args:
-        mask: The file.
-        inverted: Whether black is what it would mark.
-
-    Raises:
-        ItemError: It cannot be read.
-    """
-    picture = read_picture(mask)
-    light, shown = luminance(picture.rgb()), picture.visible()
-    light = 255 - light if inverted else light
-    tones = np.unique(light if shown is None else light[shown])
-    if len(tones) < 2:  # a hidden layer; or else tones that 8 bits do not tell apart, or transparency alone
-        return len(tones) == 1 and len(np.unique(picture.channels.reshape(light.size, -1), axis=0)) > 1
-    return len(tones) == 2 or int(tones[-1]) >= DRAWN
 
 
 def looks_like_a_photograph(mask: Path, hole: NDArray[np.bool_]) -> bool:

@@ -24,6 +24,9 @@ from pconv_cli.georeference import placement
 from pconv_cli.regions import Window
 from pconv_cli.tiff import Source, ahead
 
+DRAWN = 40
+"""Of 255: what is lighter than that on a mask is no noise of a scanner or a camera."""
+
 
 def mask_size(path: Path) -> tuple[int, int]:
     """Width and height of a mask file as stored, from its head alone.
@@ -140,6 +143,29 @@ def is_plain(path: Path) -> bool:
         return True
 
 
+def is_drawn_on(path: Path, *, inverted: bool = False) -> bool:
+    """Whether something is drawn on a mask that marks nothing: two tones, or what is too light for noise on black.
+
+    Args:
+        path: The file, which is read in strips.
+        inverted: Whether black is what it would mark.
+
+    Raises:
+        ItemError: Not a mask that can be read.
+    """
+    if is_plain(path):
+        return False
+    found = np.zeros(256, np.bool_)
+    with _gdal.reading(path), closing(_gdal.open(path)) as raster:
+        white = _Whiteness(path, raster)
+        for pixels in _gdal.rows(raster):
+            light, shown = white.tones(pixels[[band - 1 for band in white.bands]])
+            found[light[shown]] = True
+    tones = np.flatnonzero(found[::-1] if inverted else found)
+    # One: it is in the alpha, or 8 bits do not tell tones apart. None: all is hidden.
+    return len(tones) in (1, 2) or (len(tones) > 0 and int(tones[-1]) >= DRAWN)
+
+
 def marks_by_nodata(path: Path, *, inverted: bool = False) -> bool:
     """Whether a mask that marks nothing would mark something if its nodata value were damage like any other.
 
@@ -241,18 +267,33 @@ class _Whiteness:
 
     def __call__(self, pixels: NDArray[Any]) -> NDArray[np.bool_]:
         """(bands, h, w) as stored to (h, w), True where white."""
+        light, alpha, key = self._seen(pixels)
+        white = light > 127 if alpha is None else light.astype(np.uint32) * alpha > 127 * 255
+        return np.asarray(white if key is None else white & ~key)
+
+    def tones(self, pixels: NDArray[Any]) -> tuple[NDArray[np.uint8], NDArray[np.bool_]]:
+        """How light (bands, h, w) as stored are, (h, w), and which of that can be seen at all."""
+        light, alpha, key = self._seen(pixels)
+        shown = np.ones(light.shape, np.bool_) if alpha is None else alpha > 0
+        for hidden in (key, self.nothing(pixels)):
+            shown = shown if hidden is None else shown & ~hidden
+        return light, shown
+
+    def _seen(
+        self, pixels: NDArray[Any]
+    ) -> tuple[NDArray[np.uint8], NDArray[np.uint8] | None, NDArray[np.bool_] | None]:
+        """Lightness, alpha and where the transparent colour is, (h, w) each; None where there is no such thing."""
         key = None if self._key is None else (pixels == self._key).all(axis=0)
         if self._table is not None:
             pixels = np.moveaxis(self._table[pixels[0]], -1, 0)
-            return self._light(pixels[:3], pixels[3])
+            return self._light(pixels[:3]), pixels[3], None
         alpha = pixels[-1] if self._alpha else None
         colours = pixels[:-1] if self._alpha else pixels
         if self._bits != 8:
             colours, alpha = self._as_8_bits(colours), None if alpha is None else self._as_8_bits(alpha)
         if self._inverted:
             colours = 255 - colours
-        light = self._light(colours, alpha)
-        return light if key is None else light & ~key
+        return self._light(colours), alpha, key
 
     def nothing(self, pixels: NDArray[Any]) -> NDArray[np.bool_] | None:
         """Where (bands, h, w) as stored are what stands for no value; None where the file names none."""
@@ -263,13 +304,12 @@ class _Whiteness:
         return (wide >> (self._bits - 8) if self._bits > 8 else wide * 255 // (2**self._bits - 1)).astype(np.uint8)
 
     @staticmethod
-    def _light(colours: NDArray[np.uint8], alpha: NDArray[np.uint8] | None) -> NDArray[np.bool_]:
-        light = colours[0]
+    def _light(colours: NDArray[np.uint8]) -> NDArray[np.uint8]:
+        light: NDArray[np.uint8] = colours[0]
         if len(colours) == 3:
             # In Pillow's own integers, so that both ways to read a mask draw the line at the same pixel.
             total = np.full(light.shape, 0x8000, np.uint32)
             for colour, weight in zip(colours, (19595, 38470, 7471), strict=True):
                 total += colour.astype(np.uint32) * weight
             light = (total >> 16).astype(np.uint8)
-        white = light > 127 if alpha is None else light.astype(np.uint32) * alpha > 127 * 255
-        return np.asarray(white)
+        return light

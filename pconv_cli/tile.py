@@ -64,7 +64,7 @@ from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import BY_NODATA, FAINT, Settings
 from pconv_cli.spaces import is_ranged
-from pconv_cli.strips import is_plain, marks_by_nodata, mask_size, mask_strips, write_map
+from pconv_cli.strips import is_drawn_on, marks_by_nodata, mask_size, mask_strips, write_map
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan, plan_tiles
 from pconv_cli.writing import copy_file
@@ -713,15 +713,12 @@ class _Big:
 
     def _look_at_nothing(self) -> None:
         """Refuse a mask that marks nothing although something is drawn on it: no one has drawn that for nothing."""
-        path, plain, by_nodata = self._mask.path, False, False
+        path, inverted = self._mask.path, self._settings.invert_mask
         if path is None:
             return
-        with suppress(ItemError):  # a kind of picture that can only be read whole
-            plain = is_plain(path)
-            by_nodata = marks_by_nodata(path, inverted=self._settings.invert_mask)
-        if not plain:
+        if is_drawn_on(path, inverted=inverted):
             raise ItemError(path, FAINT)
-        if by_nodata:
+        if marks_by_nodata(path, inverted=inverted):
             self._emit(Notice(f"{path} {BY_NODATA}"))
 
     def _look_at(self, damage: Damage) -> None:

@@ -1569,6 +1569,17 @@ def test_a_mask_too_dark_to_mark_anything_is_refused(place: Place, value: int) -
 
 
 @pytest.mark.parametrize("invert", [False, True])
+@pytest.mark.parametrize("levels", [17, 4000])
+def test_a_mask_that_is_black_but_for_a_scanners_noise_is_empty(place: Place, levels: int, invert: bool) -> None:
+    place.fill_in()
+    noise = np.random.default_rng(0).integers(0, levels, HOLE.shape)
+    deep = np.uint16 if levels > 255 else np.uint8
+    Image.fromarray((np.iinfo(deep).max - noise if invert else noise).astype(deep)).save(place.mask)
+    item = place.item(*["--invert-mask"] * invert)
+    assert item["status"] == "copied" and place.output.read_bytes() == place.big.read_bytes()
+
+
+@pytest.mark.parametrize("invert", [False, True])
 def test_what_a_mask_declares_to_be_nothing_is_no_damage(place: Place, invert: bool) -> None:
     """A mask of clouds, say: where nobody has looked for any it says 255, and that this is no value."""
     place.fill_in()
