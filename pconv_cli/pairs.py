@@ -12,6 +12,7 @@ border constraint"; its other half knows no such condition.
 from __future__ import annotations
 
 import hashlib
+import os
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
@@ -61,8 +62,8 @@ def find_files(photos: Path, masks: Path, suffixes: Collection[str]) -> tuple[di
         NothingToDo: If there is no picture or no mask.
     """
     pictures, found = _found(photos, "pictures", suffixes), _found(masks, "masks", suffixes)
-    apart = set(found.values())
-    pictures = {name: path for name, path in pictures.items() if path not in apart}
+    apart = set(map(os.path.realpath, found.values()))
+    pictures = {name: path for name, path in pictures.items() if os.path.realpath(path) not in apart}
     if not pictures:
         raise NothingToDo("no pictures but the masks: PHOTOS and MASKS must be two places")
     return pictures, found

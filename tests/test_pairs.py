@@ -67,6 +67,15 @@ def test_masks_among_the_pictures_are_no_pictures(tmp_path: Path) -> None:
         find_files(tmp_path, tmp_path, {".png"})
 
 
+def test_masks_among_the_pictures_are_no_pictures_however_the_places_are_spelt(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    touch(tmp_path, "photos/a.png", "photos/masks/m.png")
+    monkeypatch.chdir(tmp_path)
+    for masks in (tmp_path / "photos/masks", Path("photos/../photos/masks")):
+        assert list(find_files(Path("photos"), masks, {".png"})[0]) == ["a.png"]
+
+
 def test_a_place_without_files_is_an_error_that_names_it(tmp_path: Path) -> None:
     touch(tmp_path, "some/a.png", "other/a.txt")
     some, other, nowhere = tmp_path / "some", tmp_path / "other", tmp_path / "nowhere"
