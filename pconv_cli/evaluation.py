@@ -499,6 +499,9 @@ class _Run(Bench):
             reason = "too big for the memory of this machine: choose fewer --methods, or a smaller picture"
             self._fail(pair.picture, photo, ItemError(photo, reason))
             return []
+        except ValueError as error:
+            self._fail(pair.mask, mask, ItemError(mask, str(error)))
+            return []
         self._emit(PairMeasured(pair.picture, pair.mask, BUCKETS[pair.bucket], float(hole.mean())))
         return measured
 

@@ -282,6 +282,16 @@ def test_what_is_too_small_for_the_measures_fails(stock: Workplace, size: tuple[
     assert failure.name == "tiny.png" and "too small" in failure.reason and done.measured == 8
 
 
+def test_a_mask_of_too_many_runs_fails_alone(stock: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:
+    speckled = square(30)
+    speckled[:, 1::2] = False
+    stock.mask("speckled.png", speckled)
+    monkeypatch.setattr("pconv_cli.regions.MOST_RUNS", 300)
+    done, _ = run(stock)
+    assert done.failures and {failure.name for failure in done.failures} == {"speckled.png"}
+    assert "too many to plan" in done.failures[0].reason and done.items
+
+
 def test_a_pair_too_big_for_the_memory_fails_for_all_methods(
     stock: Workplace, method: Callable[[str, Method], None]
 ) -> None:
