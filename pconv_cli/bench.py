@@ -85,6 +85,16 @@ class RestoreSettings(Settings):
     detect: Detect | None = None
     save_masks: Path | None = None
 
+    @property
+    def reading(self) -> str:
+        """See `Settings.reading`."""
+        return super().reading if self.detect is None else f"detected as {self.detect}"
+
+    @property
+    def way_out(self) -> str:
+        """See `Settings.way_out`."""
+        return super().way_out if self.detect is None else "use a lower --sensitivity"
+
     def told(self) -> dict[str, str | int | bool]:
         """What decides the result, for a report; weights and device aside."""
         return super().told() | ({} if self.detect is None else {"detect": str(self.detect)})
@@ -315,7 +325,7 @@ class Reader:
             raise ItemError(
                 job.mask or job.image,
                 f"{'its ' + str(settings.mask_from) if settings.mask_from else 'it'} marks the whole picture as damaged"
-                f" ({settings.polarity}), so nothing is left to restore from; "
+                f" ({settings.reading}), so nothing is left to restore from; "
                 + (
                     f"--dilate {settings.dilate} may be too much, or {settings.way_out}"
                     if settings.dilate

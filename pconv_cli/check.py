@@ -163,9 +163,7 @@ def check(
     fine = [found for found in looks if not found.done and (found.finding is None or not found.finding.grave)]
     turned = sum(found.share > SUSPICIOUS for found in fine)
     if fine and turned > len(fine) / 2:
-        reason = (
-            f"{turned} of {len(fine)} masks mark most of the picture, read as {settings.polarity}: {settings.way_out}"
-        )
+        reason = f"{turned} of {len(fine)} masks mark most of the picture, {settings.reading}: {settings.way_out}"
         findings.append(Finding("", "", reason, grave=True))
     disk = sum(found.bytes for found in fine) + max((found.bytes for found in fine), default=0)
     free = _free(todo.jobs[0].output) if writes and not any(stage.holds(job.output) for job in todo.jobs) else None

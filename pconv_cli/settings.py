@@ -127,13 +127,17 @@ class Settings:
         return "black = damaged" if self.invert_mask else "white = damaged"
 
     @property
+    def reading(self) -> str:
+        """Where damage comes from, after what is said of it."""
+        return f"read as {self.polarity}"
+
+    @property
     def way_out(self) -> str:
-        """What to do about a mask of the other polarity."""
+        """What to do about damage that is none."""
         return "leave out --invert-mask" if self.invert_mask else "use --invert-mask"
 
     def suspicion(self, share: float) -> str | None:
         """What to say of a mask that marks a share of its picture; None if that is nothing to talk about."""
         if share <= SUSPICIOUS:
             return None
-        marked = f"marks {share:.0%} of the picture as damaged, read as {self.polarity}"
-        return f"{marked}; if that is the wrong way round, {self.way_out}"
+        return f"marks {share:.0%} of the picture as damaged, {self.reading}; if that is wrong, {self.way_out}"

@@ -677,6 +677,19 @@ def test_masks_that_are_kept_are_of_their_results_and_replace_nothing_else(
     assert (kept / "a.png").read_bytes() == b"corrected by hand"
 
 
+def test_of_much_that_is_detected_the_way_out_is_another_sensitivity(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged(work.pictures / "a.png")
+    monkeypatch.setattr(masking, "detected", lambda picture, detect: box(320, 240, 0, 0, 320, 200))
+    plain = ("--detect", "dust", "--weights", "none", "--device", "cpu")
+    says = "of the picture as damaged, detected as dust at sensitivity 0.5; if that is wrong, use a lower --sensitivity"
+    assert pconv("restore", work.pictures, work.out, *plain) == 0
+    assert says in pconv.err and "--invert-mask" not in pconv.err
+    pconv("check", work.pictures, work.root / "other", "--detect", "dust", "--weights", "none", "--json")
+    assert "detected as dust at sensitivity 0.5: use a lower --sensitivity" in pconv.out
+
+
 def killed_at(target: Path) -> Any:
     real = filing.place
 
