@@ -17,6 +17,7 @@ from dataclasses import dataclass, field
 from fractions import Fraction
 from typing import Any, BinaryIO, TypeAlias
 
+from pconv_cli._ifd import LAYOUT
 from pconv_cli.errors import Loss
 
 # A tag's type and its little-endian bytes, or the directory that the tag points to.
@@ -30,10 +31,6 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _SWAP = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
 _SUB_DIRECTORIES = {34665: 0, 34853: 0, 40965: 34665}  # EXIF, GPS, interoperability: whose child each one is
 
-# How the pixels of one file lie in it; the writer of the new file decides these anew.
-_LAYOUT = frozenset(
-    [*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, 292, 293, 317, 320, *range(322, 326)]
-) | frozenset([338, 339, 340, 341, 347, *range(512, 522), *range(529, 533)])
 # Kept out on purpose, with a notice: they hold other pictures, or layers that still show the damage.
 _REFUSED = {330: "embedded previews (SubIFDs)", 37724: "Photoshop layers"}
 # What of a TIFF's first directory belongs into an EXIF block.
@@ -142,7 +139,7 @@ class _DirectoryReader:
         for tag, kind, items, inline in self._table(start):
             if parent == 0 and tag in _REFUSED:
                 self.lost.append(_REFUSED[tag])
-            elif parent == 0 and tag in _LAYOUT:
+            elif parent == 0 and tag in LAYOUT:
                 continue
             elif tag in _SUB_DIRECTORIES:
                 if _SUB_DIRECTORIES[tag] == parent:  # else a file could lead round in circles

@@ -23,10 +23,10 @@ _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12
 _REDUCED, _MASK = 1, 4  # what a page is, in tag 254
 _MOST = 0xFFFF  # tags in a directory; GDAL takes no more either
 _LETTERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
-# How the pixels of one file lie in it: another file has its own way.
-_LAYOUT = frozenset(
-    [254, 255, *range(256, 260), 262, 266, 273, *range(277, 282), 284, 292, 293, 317, 320, *range(322, 326)]
-) | frozenset([332, 334, 338, 339, 347, *range(512, 522), 529, 530, 531, 532])
+LAYOUT = frozenset(
+    [*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, 292, 293, 317, 320, *range(322, 326)]
+) | frozenset([332, 334, *range(338, 342), 347, *range(512, 522), *range(529, 533)])
+"""Tags of how the pixels of one file lie in it: the writer of another decides these anew."""
 # What points elsewhere in its own file, or shows the picture once more, with its damage.
 _POINTERS = {330: "embedded previews", 34665: "EXIF", 34853: "GPS", 37724: "Photoshop layers"}
 
@@ -193,7 +193,7 @@ def graft_from(source: Directory, path: Path) -> list[str]:
         The names of those that cannot be given.
     """
     target = Directory.first(path)
-    missing = source.entries.keys() - target.entries.keys() - _LAYOUT
+    missing = source.entries.keys() - target.entries.keys() - LAYOUT
     same_order = source.order == target.order
     values = {tag: source.value(tag, 2**32) for tag in missing - _POINTERS.keys()}
     plain = {tag: value for tag, value in values.items() if same_order or _SIZES.get(value[0]) == 1}

@@ -99,6 +99,7 @@ EMPTY = {"", "training"}
 # The few that lean on a neighbour in their own band.
 NEIGHBOURS = {
     ("picture", "_carry"),  # it hands on what that holds
+    ("_carry", "_ifd"),  # which tags are about layout
     ("picture", "layers"),
     ("picture", "marks"),
     ("images", "picture"),

@@ -695,6 +695,12 @@ def test_tiff_tags_of_every_kind_survive(tmp_path: Path, order: str) -> None:
     assert "TIFF tags 33550" in lost_in(before, tmp_path / "o.png")[0]
 
 
+def test_how_inks_lie_in_a_tiff_is_no_loss_in_another_format(tmp_path: Path) -> None:
+    tags = tiff_tags("<", 4, 4, [8] * 4, 5) | {332: (3, struct.pack("<H", 1)), 334: (3, struct.pack("<H", 4))}
+    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, noise(4, 4, 4).tobytes()))
+    assert lost_in(images.read_picture(tmp_path / "in.tif"), tmp_path / "out.jpg") == ()
+
+
 def test_tiff_layers_stay_with_a_warning_and_are_named_where_they_cannot(tmp_path: Path) -> None:
     tags = tiff_tags("<", 4, 4, [8], 1) | {37724: (7, b"layers that show the damage")}
     (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, noise(16).tobytes()))
