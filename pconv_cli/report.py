@@ -10,7 +10,7 @@ import sys
 import threading
 from collections.abc import Mapping
 from contextlib import suppress
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
@@ -112,7 +112,8 @@ class Report:
     """A finished run: the settings that matter, every picture in the order of the input, the time in seconds.
 
     `notices` concern the run as a whole; what concerns one picture stands with it. `unlisted` is why what failed is not
-    listed, though that was asked for.
+    listed, though that was asked for. Of a run that has no end of its own only pictures that failed or were left are
+    among the items; what it has done it only counts: `past`, by status, and the tiles.
     """
 
     settings: Mapping[str, Any]
@@ -121,10 +122,16 @@ class Report:
     interrupted: bool = False
     notices: tuple[str, ...] = ()
     unlisted: RunError | None = None
+    past: Mapping[str, int] = field(default_factory=dict)
 
     def count(self, status: Status) -> int:
         """Pictures with a status."""
-        return sum(item.status == status for item in self.items)
+        return self.past.get(status, 0) + sum(item.status == status for item in self.items)
+
+    @property
+    def tiles(self) -> int:
+        """Tiles that the network computed."""
+        return self.past.get("tiles", 0) + sum(item.tiles for item in self.items)
 
     def summary(self) -> str:
         """One JSON object on a line: all but the items."""
@@ -134,8 +141,8 @@ class Report:
                 "type": "summary",
                 "pconv": __version__,
                 **{status: self.count(status) for status in statuses},
-                "items": len(self.items),
-                "tiles": sum(item.tiles for item in self.items),
+                "items": sum(map(self.count, statuses)),
+                "tiles": self.tiles,
                 "seconds": round(self.seconds, 3),
                 "interrupted": self.interrupted,
                 "notices": list(self.notices),

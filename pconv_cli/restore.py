@@ -14,7 +14,7 @@ import secrets
 import socket
 import threading
 import time
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
@@ -52,6 +52,7 @@ from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report, collecting
 from pconv_cli.settings import SUSPICIOUS
 
+NOTICES = 1000  # that a run which has no end of its own keeps for its summary
 WORTH_HELPERS, WORTH_HELPERS_OF_A_GPU = 256, 64
 """Pictures of a run from which on processes read and write them, computing on a CPU or on GPUs."""
 
@@ -231,6 +232,7 @@ def restore(
     _mention_unused(todo, emit)
     reports: dict[Path, ItemReport] = {}
     jobs = {job.output: job for job in todo.jobs}
+    past: Counter[str] = Counter()
     failed = 0
     unlisted: list[RunError] = []
 
@@ -270,21 +272,35 @@ def restore(
                 failed += report.status == "failed"
                 if report.status == "failed" and failed == settings.max_failures:
                     emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
+            if arrivals is not None:  # they may never end
+                past += _forgotten(some, jobs, reports)
+                del notices[:-NOTICES]
             if enough():
                 break
         if cluster is not None and journal is not None:
             with suppress(OSError):  # the files of the workers say the same
                 journal.gather()
     items = tuple(reports.get(job.output) or stage.shown(report_of(job, "not_done")) for job in jobs.values())
-    whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices), next(iter(unlisted), None))
+    whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices), next(iter(unlisted), None), past)
     place = todo.home if arrivals is not None or len(todo.jobs) != 1 else todo.jobs[0].output
     emit(
         RunFinished(
             whole.count("restored"), whole.count("copied"), whole.count("failed"), whole.count("not_done"),
-            whole.count("done_before"), sum(item.tiles for item in items), whole.seconds, str(place),
+            whole.count("done_before"), whole.tiles, whole.seconds, str(place),
         )
     )  # fmt: skip
     return whole
+
+
+def _forgotten(some: Sequence[Job], jobs: dict[Path, Job], reports: dict[Path, ItemReport]) -> Counter[str]:
+    """Drop what is done, and count it: by status, and the tiles."""
+    past: Counter[str] = Counter()
+    for job in some:
+        if job.output in reports and reports[job.output].status != "failed":
+            report = reports.pop(job.output)
+            del jobs[job.output]
+            past.update({report.status: 1, "tiles": report.tiles})
+    return past
 
 
 class _Here:
