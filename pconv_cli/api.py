@@ -222,7 +222,8 @@ class Restorer:
             raise UsageError(f"batch_size {batch}: must be 1 or more")
         if padding not in (None, *get_args(PaddingMode)):
             raise UsageError(f"padding {padding!r}: must be one of {', '.join(get_args(PaddingMode))}, or None")
-        self._nodata, self._alpha = nodata, None if alpha is None else bool(alpha)
+        self._nodata = None if nodata is None else float(nodata)
+        self._alpha = None if alpha is None else bool(alpha)
         with _naming_arguments():
             self._settings.check("tile_size")
             devices = choose_devices(self._settings.device)

@@ -10,6 +10,7 @@ import sys
 import threading
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from fractions import Fraction
 from pathlib import Path
 from typing import Any
 
@@ -226,6 +227,12 @@ def test_a_setting_means_what_the_option_means(tmp_path: Path, settings: dict[st
     made = restore_image(pixels, SPECKS, **SETTINGS, **settings)
     np.testing.assert_array_equal(made, load(command(tmp_path, **SETTINGS, **settings) / "a.png", pixels.shape))
     assert not np.array_equal(made, restore_image(pixels, SPECKS, **SETTINGS))
+
+
+def test_nodata_may_be_any_number() -> None:
+    pixels = veiled(metres(), 0.5)
+    made = [restore_image(pixels, DEEP, weights="none", nodata=nodata) for nodata in (0.5, Fraction(1, 2))]
+    assert np.array_equal(*made)
 
 
 @pytest.mark.parametrize("channels", [1, 2, 4])
