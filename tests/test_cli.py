@@ -1702,6 +1702,7 @@ def test_a_pipe_gets_utf_8_whatever_the_system_speaks(work: Workplace) -> None:
 
 def test_what_a_stopped_run_has_not_done_says_how_to_go_on() -> None:
     assert "2 not done (the same command with --resume does them)" in str(ui.sentence(finished(not_done=2)))
+    assert "1 not done (the same command with --resume does it)" in str(ui.sentence(finished(restored=2, not_done=1)))
     assert "1 not done in" in str(ui.sentence(finished(not_done=1)))  # of one picture there is nothing to go on with
 
 

@@ -304,7 +304,8 @@ def _summary(event: RunFinished) -> str:
     parts += [f"{event.copied} copied without damage"] if event.copied else []
     parts += [f"{event.done_before} done before"] if event.done_before else []
     parts += [f"{event.failed} failed"] if event.failed else []
-    more = " (the same command with --resume does them)" if event.not_done > 1 else ""
+    several = event.restored + event.copied + event.done_before + event.failed + event.not_done > 1
+    more = f" (the same command with --resume does {'it' if event.not_done == 1 else 'them'})" if several else ""
     parts += [f"{event.not_done} not done{more}"] if event.not_done else []
     rate = f", {event.tiles / event.seconds:.1f} tiles/s" if event.tiles and event.seconds else ""
     where = f" to {event.output}" if event.output and event.restored + event.copied else ""
