@@ -341,7 +341,7 @@ def opencv() -> Any:
         import cv2
     except ImportError as error:
         hint = "pip install opencv-python-headless, which needs no libGL"
-        raise UsageError(f"--detect needs OpenCV, which cannot be loaded ({error}): {hint}") from error
+        raise UsageError(f"finding damage needs OpenCV, which cannot be loaded ({error}): {hint}") from error
     # Strips and pictures lie side by side already: with threads of its own it takes a fifth longer.
     cv2.setNumThreads(1)
     return cv2

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sys
 import warnings
 from pathlib import Path
 from typing import Any
@@ -253,6 +254,15 @@ def test_the_pictures_folder_is_no_place_for_masks(work: Workplace, pconv: Pconv
     damaged(work.pictures / "a.jpg", quality=95)
     assert pconv("mask", work.pictures, f"{work.pictures}/.") == 2
     assert "take what is written there for pictures" in pconv.err and files(work.pictures) == ["a.jpg"]
+
+
+def test_without_opencv_what_needs_it_is_named_and_no_option(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged(work.pictures / "a.png")
+    monkeypatch.setitem(sys.modules, "cv2", None)
+    assert pconv("mask", work.pictures, work.out) == 2
+    assert "finding damage needs OpenCV" in pconv.err and "--detect" not in pconv.err
 
 
 def test_auto_is_more_careful_than_what_is_asked_for_by_name_unless_it_is_told(work: Workplace, pconv: Pconv) -> None:
