@@ -216,6 +216,17 @@ def test_the_example_in_the_docstring_gives_what_it_shows() -> None:
     assert example.examples and doctest.DocTestRunner().run(example).failed == 0
 
 
+@pytest.mark.parametrize("kind", [torch.float32, torch.bool, torch.uint8, None])
+def test_doubles_are_doubles_whatever_the_type_of_the_mask(kind: torch.dtype | None) -> None:
+    layer = PartialConv2d(3, 4, 5, padding="same").double()
+    features, known = torch.rand(1, 3, 16, 16, dtype=torch.float64), torch.ones(1, 1, 16, 16, dtype=torch.float64)
+    if kind is not None:
+        known[..., 4:7, 4:9] = 0
+    out, _ = layer(features, None if kind is None else known.to(kind))
+    expected, _ = layer(features, known)
+    torch.testing.assert_close(out, expected, rtol=1e-14, atol=1e-14)
+
+
 def test_by_hand() -> None:
     features = torch.tensor([[[[1.0, 2.0, 99.0], [4.0, 99.0, 6.0]]]])
     known = torch.tensor([[[[1.0, 1.0, 0.0], [1.0, 0.0, 1.0]]]])

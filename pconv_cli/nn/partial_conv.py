@@ -64,8 +64,9 @@ def partial_conv2d(
             `replicate`: the picture's own pixels, holes reflected with them.
 
     Returns:
-        `(n, out, h', w')` in the features' type, and the updated mask `(n, m, h', w')`, float32: `m` is 1, or `groups`
-        where several feature groups meet several convolution groups (their windows then hold different counts).
+        `(n, out, h', w')` in the features' type, and the updated mask `(n, m, h', w')`, float32, or float64 where one
+        of the two is: `m` is 1, or `groups` where several feature groups meet several convolution groups (their windows
+        then hold different counts).
 
     Raises:
         ValueError: If the features are no batch of floats, the masks do not fit them, the padding mode is unknown, or a
@@ -80,8 +81,11 @@ def partial_conv2d(
         raise ValueError(
             f"known is {tuple(known.shape)}, features are {tuple(features.shape)} in groups {sizes}: it must be {shape}"
         )
+    counted = torch.ones(shape, device=features.device) if known is None else known
+    if features.dtype == torch.float64:  # or ratios would be rounded to float32
+        counted = _countable(counted).double()
     ratio, updated = known_ratio(
-        torch.ones(shape, device=features.device) if known is None else known,
+        counted,
         _pair(weight.shape[2:]),
         stride=stride,
         padding=padding,
