@@ -67,7 +67,7 @@ class ItemReport:
         crossings: Cuts that run through a hole.
         seam_ratio: Mean step across those cuts over the mean step 6 to 14 px beside them; None without such cuts.
         by_pyramid: Pixels that the network could not reach and the pyramid filled.
-        unfilled: Damaged pixels that nothing was written to: 0, or something is wrong.
+        unfilled: Damaged pixels that nothing was written to: 0, but where a network of raw values does not reach.
         outside_mask_changed: Pixels that the mask does not mark and that are not bit-identical, counted after reading
             back what was written; only a JPEG can have any, in blocks that the mask touches or beside them.
             None where nothing was written.
