@@ -374,7 +374,6 @@ def read_chunks(stream: BinaryIO) -> tuple[tuple[Chunk, ...], list[str]]:
     Returns:
         The chunks that are written back as they are, and what cannot be carried.
     """
-    stream.seek(8)
     kept: list[Chunk] = []
     lost: list[str] = []
     after = shallow = False

@@ -132,16 +132,11 @@ class Canvas:
         return self._source.path.stat().st_size + self._pages.room(windows)
 
     def commit(
-        self,
-        finished: Callable[[int, int], None] | None = None,
-        *,
-        ready: Callable[[Path, Sequence[str]], None] | None = None,
-        xmp: bytes | None = None,
+        self, *, ready: Callable[[Path, Sequence[str]], None] | None = None, xmp: bytes | None = None
     ) -> tuple[str, ...]:
         """Write the output, all of it or nothing.
 
         Args:
-            finished: Called with how many blocks that may hold fills are done, and how many there are.
             ready: Called with the finished file just before it gets its name, and what will be returned.
             xmp: A packet that takes the place of the source's own; None: that stays.
 
@@ -158,17 +153,16 @@ class Canvas:
         source, part = self._source, self._copying.target
         self._hidden = self.outside_changed = 0  # it may be tried again
         source.refuse_changed()
-        progress = finished or (lambda done, total: None)
         try:
             with _gdal.writing(self._output), _gdal.settings():
                 why = source.why_anew or self._why_no_room()
                 notices = list(source.notices_anew if why else source.notices)
                 if why:
                     self._copying.stop()
-                    written = self._write_anew(part, why, notices, progress)
+                    written = self._write_anew(part, why, notices)
                     files.keep_rights(part, source.path, self._output)
                 else:
-                    written = self._patch_copy(part, notices, progress)
+                    written = self._patch_copy(part, notices)
                 if self._hidden:
                     who = "mask band" if source.own_mask or source.alpha is None else "alpha"
                     pixels = f"{self._hidden} pixel{'s' * (self._hidden > 1)}"
@@ -250,9 +244,7 @@ class Canvas:
             growth += size // 3 if raster.overviews(1) else 0
         return "" if size + growth < _CLASSIC_LIMIT else "it would grow beyond the 4 GiB that a classic TIFF can hold"
 
-    def _patch_copy(
-        self, part: Path, notices: list[str], progress: Callable[[int, int], None]
-    ) -> dict[Window, int | None]:
+    def _patch_copy(self, part: Path, notices: list[str]) -> dict[Window, int | None]:
         """Copy the file and write the blocks that hold fills; what was written, with a checksum where it must agree."""
         source = self._source
         written: dict[Window, int | None] = {}
@@ -269,8 +261,7 @@ class Canvas:
         ) as raster:
             down, across = raster.block_shapes[0]
             planar = source.tiff.number(284, 1) == 2
-            touched = self._touched(across, down)
-            for done, (window, (pixels, where)) in enumerate(ahead(self._merged, touched), start=1):
+            for window, (pixels, where) in ahead(self._merged, self._touched(across, down)):
                 bands = list(range(source.bands)) if where.any() else []
                 if bands and (jpeg or planar):
                     # What is not encoded again cannot lose by it; and every plane has blocks of its own.
@@ -283,7 +274,6 @@ class Canvas:
                     encoded += 1
                 if self._mark_mask(raster, window, pixels, where) or bands:
                     written[window] = None if jpeg else _gdal.checksum(pixels)
-                progress(done, len(touched))
         if jpeg and encoded:
             count = f"the {encoded} blocks that hold" if encoded > 1 else "the one block that holds"
             notices.append(Loss(f"JPEG-compressed: pixels in {count} damage are encoded again"))
@@ -311,14 +301,11 @@ class Canvas:
             hidden &= ~self._source.is_nothing(pixels) if self._as_laid else True
             self._hidden += int(np.count_nonzero(hidden))
 
-    def _write_anew(
-        self, part: Path, why: str, notices: list[str], progress: Callable[[int, int], None]
-    ) -> dict[Window, int | None]:
+    def _write_anew(self, part: Path, why: str, notices: list[str]) -> dict[Window, int | None]:
         """Write a new TIFF with everything that can be kept, rows of blocks from top to bottom."""
         source = self._source
         row = source.width * source.bands * source.dtype.itemsize
         side = next((side for side in (512, 256, 128, 64, 32) if side * row <= _gdal.STRIP), 16)
-        total = -(-source.width // side) * -(-source.height // side)
         mask = source.validity == "mask band"
         written: dict[Window, int | None] = {}
         with source.raster() as raster:
@@ -342,7 +329,6 @@ class Canvas:
                     written[window] = _gdal.checksum(block)
                 if shown is not None:
                     target.write_mask(shown, window=_gdal.window(strip))
-                progress(len(written), total)
             differ = source.palette is None and target.colorinterp != kinds
         if differ:  # said of a file that is being made, it would be forgotten
             with closing(_gdal.open(part, "r+", raw=source.raw)) as target:

@@ -360,10 +360,6 @@ def _field(path: Path, name: str) -> str:
     return ""
 
 
-def _kilobytes(text: str) -> int | None:
-    return int(text.split()[0]) * 1024 if text else None
-
-
 def cpu_quota(root: Path = Path("/sys/fs/cgroup"), own: Path = Path("/proc/self/cgroup")) -> float | None:
     """Read how many cores' worth of time the control groups of this process grant; None where they set no limit.
 

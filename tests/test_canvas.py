@@ -186,15 +186,6 @@ def test_missing_blocks_of_a_sparse_file_are_filled_where_needed(tmp_path: Path)
     assert sum(1 for block in blocks(tmp_path / "b.tif") if block) == len(touched_blocks(tmp_path / "a.tif", HOLE, 3))
 
 
-def test_progress_counts_the_blocks(tmp_path: Path) -> None:
-    path = save(tmp_path / "a.tif", picture(), compress="lzw", tiled=True, blockxsize=64, blockysize=64)
-    seen: list[tuple[int, int]] = []
-    with Source(path) as source, Canvas(source, tmp_path / "b.tif", overwrite=False) as canvas:
-        fill(source, canvas)
-        canvas.commit(lambda done, total: seen.append((done, total)))
-    assert seen == [(done, len(seen)) for done in range(1, len(seen) + 1)] and len(seen) > 1
-
-
 def test_a_cloud_optimised_file_is_patched_and_says_what_it_is_no_longer(tmp_path: Path) -> None:
     save(tmp_path / "plain.tif", picture(3, width=700, height=600))
     with hushed():
