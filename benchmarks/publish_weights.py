@@ -13,6 +13,7 @@ import argparse
 import json
 from pathlib import Path
 
+from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.nn.unet import PartialConvUNet
 
@@ -49,7 +50,7 @@ def main() -> None:
         for old in [e for e in entries if e["default"]]:
             (FOLDER / old["file"]).unlink()
             entries.remove(old)
-    entry = {"name": arguments.name, "file": path.name, "sha256": store.sha256(path)}
+    entry = {"name": arguments.name, "file": path.name, "sha256": files.sha256(path)}
     entries.append({**entry, "default": arguments.default, "summary": arguments.summary})
     manifest.write_text(json.dumps({**document, "weights": entries}, indent=2) + "\n", "utf-8")
     print(json.dumps({**entry, "bytes": path.stat().st_size}))

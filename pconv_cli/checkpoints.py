@@ -66,7 +66,7 @@ def import_checkpoint(
     network = PartialConvUNet(converted.config).eval()
     weights.load_strictly(network, converted.state, path)
     _run_once(network, path)
-    source = {"file": path.name, "sha256": weights.sha256(path)}
+    source = {"file": path.name, "sha256": files.sha256(path)}
     about = {"name": out.stem, "imported": {**source, **converted.about}}
     weights.write(out, network, converted.state, about, half=False)
     return converted

@@ -401,7 +401,7 @@ class Bench:
             network, view = store.load_network(given), store.colour_view(given)
             engine = Engine(network, self.device, self.precision, self._emit)
             self.methods[name] = _by_network(engine, view, self._settings.size)
-            self.weights[name] = None if path is None else store.sha256(path)
+            self.weights[name] = None if path is None else files.sha256(path)
 
     def _add_classical(self, name: str) -> None:
         try:

@@ -7,6 +7,7 @@ knows nothing of pictures, or of what is in a file. Every error from here is an 
 from __future__ import annotations
 
 import errno
+import hashlib
 import os
 import re
 import secrets
@@ -105,6 +106,19 @@ def state(path: Path) -> tuple[int, int]:
     """
     status = path.stat()
     return status.st_size, status.st_mtime_ns
+
+
+def sha256(path: Path) -> str:
+    """SHA-256 of a file, 64 hex digits.
+
+    Raises:
+        OSError: It cannot be read.
+    """
+    digest = hashlib.sha256()
+    with path.open("rb", buffering=0) as stream:
+        while chunk := stream.read(1 << 20):
+            digest.update(chunk)
+    return digest.hexdigest()
 
 
 def refuse_same(source: Path, target: Path) -> None:

@@ -9,7 +9,6 @@ and inside it, in a namespace of this project, what the standard has no words fo
 
 from __future__ import annotations
 
-import hashlib
 import os
 import re
 from dataclasses import dataclass, field
@@ -19,7 +18,7 @@ from pathlib import Path
 from xml.parsers import expat
 from xml.sax.saxutils import escape
 
-from pconv_cli import __version__
+from pconv_cli import __version__, files
 from pconv_cli.errors import UsageError
 
 NAMESPACE = "urn:uuid:935fdf41-c888-5d42-bc16-286ccdbbf65a#"
@@ -116,11 +115,7 @@ def digest(path: Path) -> str:
 
 @lru_cache(16)  # one mask may serve all pictures
 def _digest(path: Path, _size: int, _changed: int) -> str:
-    found = hashlib.sha256()
-    with path.open("rb") as stream:
-        while chunk := stream.read(1 << 20):
-            found.update(chunk)
-    return found.hexdigest()
+    return files.sha256(path)
 
 
 def merged(packet: bytes, entry: Entry) -> bytes:

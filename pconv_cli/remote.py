@@ -30,6 +30,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, TypeVar
 
+from pconv_cli import files
 from pconv_cli.errors import TAKEN, ItemError, OutputError, RunError, UsageError
 from pconv_cli.events import Listener
 
@@ -514,14 +515,10 @@ class Stage:
             if tag := next((info[key] for key in _STATES if info.get(key)), None):
                 return f"{info.get('size')} {tag}"
             self._fetched(path, used)
-        digest = hashlib.sha256()
         try:
-            with path.open("rb") as stream:
-                while chunk := stream.read(1 << 20):
-                    digest.update(chunk)
+            return files.sha256(path)
         except OSError as error:
             raise ItemError(path, f"cannot be read ({error.strerror}): check the path") from error
-        return digest.hexdigest()
 
 
 def _stopping(stop: Callable[[], bool]) -> Any:

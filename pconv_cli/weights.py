@@ -8,7 +8,6 @@ A file's header holds one JSON document under `pconv`: format version, architect
 
 from __future__ import annotations
 
-import hashlib
 import json
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, fields, replace
@@ -326,7 +325,7 @@ def load_strictly(network: nn.Module, state: Mapping[str, Tensor], path: Path) -
 def verify(entry: Listed) -> str | None:
     """Compare a shipped file with the manifest: None when it is as listed, else what is wrong."""
     try:
-        found = sha256(entry.path)
+        found = files.sha256(entry.path)
     except OSError as error:
         return f"cannot be read ({error.strerror})"
     return None if found == entry.sha256 else f"SHA-256 is {found}, the manifest says {entry.sha256}"
@@ -348,7 +347,7 @@ def proved(name: str) -> str:
     for key, value in read(path)[1].items():
         if not bool(value.isfinite().all()):
             raise WeightsError(f"{path}: {key} holds what is no finite number; fetch the file again")
-    return sha256(path)
+    return files.sha256(path)
 
 
 def told(weights: str | None) -> dict[str, str]:
@@ -358,17 +357,9 @@ def told(weights: str | None) -> dict[str, str]:
         WeightsError: As in `find`.
     """
     path = find(weights)
-    return {"weights": NONE if path is None else path.stem, "weights_sha256": "" if path is None else sha256(path)}
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file as 64 hex digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest() if hasattr(hashlib, "file_digest") else _digest(path)
-
-
-def _digest(path: Path) -> str:
-    return hashlib.sha256(path.read_bytes()).hexdigest()
+    if path is None:
+        return {"weights": NONE, "weights_sha256": ""}
+    return {"weights": path.stem, "weights_sha256": files.sha256(path)}
 
 
 def _check(entry: Listed) -> None:

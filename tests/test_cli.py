@@ -31,7 +31,7 @@ import warm
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
 
-from pconv_cli import __version__, bench, engine, helpers, images, manifest
+from pconv_cli import __version__, bench, engine, files, helpers, images, manifest
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
@@ -1411,7 +1411,7 @@ def test_weights_verify_reads_what_is_named_and_ends_with_4_where_one_is_not_who
     mine, cut, bad = (work.root / f"{name}.safetensors" for name in ("mine", "cut", "bad"))
     mine.write_bytes(default.path.read_bytes())
     assert pconv("weights", "verify", str(mine), default.name) == 0
-    digest = store.sha256(mine)
+    digest = files.sha256(mine)
     assert pconv.out.splitlines() == [f"{name}: whole, SHA-256 {digest}" for name in (mine, default.name)]
     cut.write_bytes(mine.read_bytes()[:-1])
     tensors, metadata = store.read_tensors(mine)
@@ -1463,7 +1463,7 @@ def test_weights_info_prints_the_header_of_a_file(work: Workplace, pconv: Pconv)
     store.write_tensors(path, {"a": torch.zeros(1)}, {"pconv": json.dumps({"format": 1, "licence": "très libre"})})
     assert pconv("weights", "info", str(path)) == 0
     document = json.loads(pconv.out)
-    assert document == {"file": str(path), "sha256": store.sha256(path), "format": 1, "licence": "très libre"}
+    assert document == {"file": str(path), "sha256": files.sha256(path), "format": 1, "licence": "très libre"}
     assert "très" in pconv.out
 
 

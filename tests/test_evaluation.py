@@ -24,7 +24,7 @@ from rasters import save
 from reference import one_thread  # noqa: F401 - a fixture
 from rich.console import Console
 
-from pconv_cli import classical, curves, evaluation
+from pconv_cli import classical, curves, evaluation, files
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
 from pconv_cli.errors import UsageError
@@ -239,7 +239,7 @@ def test_more_networks_are_told_apart(stock: Workplace, tmp_path: Path) -> None:
     )
     done, _ = run(stock, settings)
     assert done.methods == ("none", default.stem, str(twin))
-    assert dict(done.weights) == {"none": None, default.stem: store.sha256(default), str(twin): store.sha256(default)}
+    assert dict(done.weights) == {"none": None, default.stem: files.sha256(default), str(twin): files.sha256(default)}
     by_method = {item.method: item for item in done.items if item.bucket == BUCKETS[0]}
     assert by_method[default.stem].l1 == by_method[str(twin)].l1 != by_method["none"].l1
 

@@ -13,7 +13,7 @@ from foreign import CRAI, FOREIGN, LEVELS, NAOTO, UNIT, Foreign, State, evaluate
 from reference import one_thread  # noqa: F401 - a fixture
 from torch import Tensor
 
-from pconv_cli import families, weights
+from pconv_cli import families, files, weights
 from pconv_cli.checkpoints import import_checkpoint
 from pconv_cli.errors import WeightsError
 from pconv_cli.families import Converted, convert
@@ -239,7 +239,7 @@ def test_the_header_says_what_was_found(tmp_path: Path) -> None:
     source = tmp_path / "some.checkpoint"
     assert header["imported"] == {
         "file": source.name,
-        "sha256": weights.sha256(source),
+        "sha256": files.sha256(source),
         "family": "ryan",
         "levels": 4,
         "levels_in_file": 4,

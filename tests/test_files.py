@@ -291,3 +291,9 @@ def test_threads_hush_one_after_the_other() -> None:
         assert not inside.wait(0.2)
     thread.join(10)
     assert inside.is_set() and warnings.filters == before
+
+
+def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
+    path = tmp_path / "abc"
+    path.write_bytes(b"abc")
+    assert files.sha256(path) == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"

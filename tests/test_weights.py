@@ -15,6 +15,7 @@ from safetensors import safe_open
 from safetensors.torch import save_file
 from torch import Tensor, nn
 
+from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.errors import ExitCode, WeightsError
 from pconv_cli.nn.pyramid import PyramidFill
@@ -208,7 +209,7 @@ def test_none_is_the_pyramid_alone() -> None:
 def ship(folder: Path, written: Path, **changes: object) -> dict[str, object]:
     """Put a file among the shipped ones."""
     (folder / "photo.safetensors").write_bytes(written.read_bytes())
-    entry = {"name": "photo", "file": "photo.safetensors", "sha256": store.sha256(written), "default": True} | changes
+    entry = {"name": "photo", "file": "photo.safetensors", "sha256": files.sha256(written), "default": True} | changes
     (folder / "manifest.json").write_text(json.dumps({"weights": [entry]}))
     return entry
 
@@ -237,7 +238,7 @@ def test_a_shipped_file_that_is_not_as_listed_is_refused(shipped: Path, written:
         with pytest.raises(WeightsError, match="SHA-256") as caught:
             store.load_network(name)
         text = str(caught.value)
-        assert store.sha256(written) in text and wrong in text and "reinstall" in text
+        assert files.sha256(written) in text and wrong in text and "reinstall" in text
 
 
 def test_a_shipped_file_that_is_gone_is_refused(shipped: Path, written: Path) -> None:
@@ -259,13 +260,6 @@ def test_a_missing_manifest_is_refused(shipped: Path) -> None:
     with pytest.raises(WeightsError, match=r"manifest\.json"):
         store.load_network("photo")
     assert store.find("none") is None
-
-
-def test_sha256_is_that_of_the_bytes(tmp_path: Path) -> None:
-    path = tmp_path / "abc"
-    path.write_bytes(b"abc")
-    expected = "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-    assert store.sha256(path) == store._digest(path) == expected
 
 
 # What is refused

@@ -45,6 +45,7 @@ def info(name: Name = None) -> None:
     """Print what a weights file says of itself, as JSON."""
     import json
 
+    from pconv_cli import files
     from pconv_cli import weights as store
     from pconv_cli.cli import ui
     from pconv_cli.errors import UsageError
@@ -53,7 +54,7 @@ def info(name: Name = None) -> None:
     if path is None:
         raise UsageError("none: there is no file behind it, only fixed partial convolutions")
     header = store.read_header(path)
-    ui.out(json.dumps({"file": str(path), "sha256": store.sha256(path), **header}, indent=2, ensure_ascii=False))
+    ui.out(json.dumps({"file": str(path), "sha256": files.sha256(path), **header}, indent=2, ensure_ascii=False))
 
 
 @app.command()
