@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 import torch
@@ -13,6 +14,7 @@ from hypothesis import strategies as st
 from reference import one_thread  # noqa: F401 - a fixture
 from torch import Tensor, nn
 
+from pconv_cli.nn import partial_conv
 from pconv_cli.nn.partial_conv import PartialConv2d
 from pconv_cli.nn.pyramid import pyramid_fill
 from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig, _doubled
@@ -370,6 +372,33 @@ def test_autocast_gives_finite_float32_and_the_same_mask(config: UNetConfig, dty
     assert half.dtype == torch.float32 and bool(half.isfinite().all())
     assert torch.equal(half_mask, mask)
     torch.testing.assert_close(half, output, rtol=0.1, atol=0.1 * float(output.abs().max()))
+
+
+@pytest.mark.parametrize("upsample", ["nearest", "bilinear"])
+def test_convolutions_take_half_precision_also_where_a_device_would_interpolate_in_float32(
+    monkeypatch: pytest.MonkeyPatch, upsample: str
+) -> None:
+    """As autocast does on a GPU; only the picture, which comes first, is not narrowed before."""
+    taken: list[torch.dtype] = []
+    interpolate, convolved = F.interpolate, partial_conv._convolved
+
+    def widening(features: Tensor, *arguments: Any, **named: Any) -> Tensor:
+        features = features.float() if torch.is_autocast_enabled("cpu") else features
+        return interpolate(features, *arguments, **named)
+
+    def convolving(features: Tensor, *arguments: Any) -> Any:
+        taken.append(features.dtype)
+        return convolved(features, *arguments)
+
+    network = trained(replace(RESIDUAL_FLOOR, upsample=upsample)).folded()  # type: ignore[arg-type]
+    image, known = scene(network.config, 1, 37, 64)
+    with torch.inference_mode(), torch.autocast("cpu", torch.bfloat16):
+        expected, _ = network(image, known)
+        monkeypatch.setattr(F, "interpolate", widening)
+        monkeypatch.setattr(partial_conv, "_convolved", convolving)
+        output, _ = network(image, known)
+    assert taken[0] == torch.float32 and set(taken[1:]) == {torch.bfloat16}
+    assert torch.equal(output, expected)
 
 
 def test_mean_and_scale_are_part_of_the_architecture_not_of_the_weights() -> None:

@@ -267,7 +267,7 @@ class PartialConvUNet(nn.Module):
         if doubles and self.config.upsample == "bilinear" and features.requires_grad and not features.is_cpu:
             above = _doubled(features)
         else:
-            above = F.interpolate(features, size=size, mode=self.config.upsample)
+            above = _interpolated(features, size, self.config.upsample)
         # In half precision the picture is the only skip that is not; convolutions would narrow both of them anyway.
         joined = torch.cat([above, skip.to(above.dtype)], dim=1)
         if skip_masks is None:
@@ -302,6 +302,14 @@ class PartialConvUNet(nn.Module):
             if isinstance(module, _Block):
                 module.fold()
         return self.eval().requires_grad_(False)
+
+
+def _interpolated(features: Tensor, size: Sequence[int], mode: str) -> Tensor:
+    """Interpolate in the features' own type: on a GPU autocast would widen them, and all that is laid beside them."""
+    if not torch.is_autocast_enabled(features.device.type):  # an exported graph has no place for the switch
+        return F.interpolate(features, size=size, mode=mode)
+    with torch.autocast(features.device.type, enabled=False):
+        return F.interpolate(features, size=size, mode=mode)
 
 
 def _doubled(features: Tensor) -> Tensor:
