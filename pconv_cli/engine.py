@@ -40,6 +40,13 @@ _ALIKE = 128 * 128
 through small deep layers for one picture than for several, and the last bits differ. As it is, a tile gives the same
 bytes whoever keeps it company. (In bf16 one and several were found to agree.)"""
 _MOST_HELPERS = 32
+_NO_MEMORY = (
+    "out of memory",
+    "can't allocate memory",
+    "alloc_failed",
+    "allocation_failed",  # as cuDNN says it from version 9 on
+    "unable to find an engine to execute this computation",  # cuDNN: none of them got the memory that it works in
+)
 SMALLEST_SPLIT = 64
 """A tile is not halved below this side when memory runs out, pixels."""
 
@@ -301,7 +308,7 @@ class Engine:
         if max(height, width) < 2 * SMALLEST_SPLIT:
             raise DeviceError(
                 f"{copy.device} has too little free memory for a tile of {width} x {height} px; "
-                "free some, or use --device cpu"
+                f"free some, or use --device cpu (torch: {copy.complaint})"
             )
         if canvas not in copy.too_large:
             copy.too_large.add(canvas)
@@ -333,6 +340,7 @@ class _Copy:
         self._network = _narrowed(self._wide, precision) if precision in HALF else self._wide
         self.largest: int | None = None
         self.too_large: set[tuple[int, int]] = set()
+        self.complaint = ""  # torch's own words for the last lack of memory
         self._per_pixel: float | None = None  # bytes; unknown before the first batch
         self._free = 0
         self._change = threading.Condition()
@@ -362,6 +370,7 @@ class _Copy:
         except RuntimeError as error:  # torch's own out-of-memory error is one
             if not _out_of_memory(error):
                 raise
+            self.complaint = str(error).partition("\n")[0]
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
@@ -497,10 +506,7 @@ def _from_float(image: Tensor, dtype: torch.dtype) -> Tensor:
 
 
 def _out_of_memory(error: Exception) -> bool:
-    text = str(error).lower()
-    return isinstance(error, torch.OutOfMemoryError) or any(
-        words in text for words in ("out of memory", "can't allocate memory", "alloc_failed")
-    )
+    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
 
 
 def _there(count: int) -> str:
