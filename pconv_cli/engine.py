@@ -286,8 +286,11 @@ class Engine:
 
     def _fill(self, copy: _Copy, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         out: list[Filled] = []
+        area = canvas[0] * canvas[1]
         while len(out) < len(tiles):
-            count = min(len(tiles) - len(out), copy.largest or len(tiles))
+            count = len(tiles) - len(out)
+            if copy.largest is not None:
+                count = max(1, min(count, copy.largest // area))
             part = tiles[len(out) : len(out) + count]
             done = None if canvas in copy.too_large else copy.attempt(part, canvas)
             if done is None and count == 1 and canvas not in copy.too_large:
@@ -295,9 +298,11 @@ class Engine:
             if done is not None:
                 out += done
             elif count > 1 and canvas not in copy.too_large:
-                if copy.largest is None or copy.largest > count // 2:  # another lane may have found less room yet
-                    copy.largest = count // 2
-                    self._emit(Notice(f"{copy.device} ran out of memory: going on with batches of {copy.largest}"))
+                half = count // 2
+                if copy.largest is None or copy.largest > half * area:  # another lane may have found less room yet
+                    copy.largest = half * area
+                    what = f"{f'{half} tiles' if half > 1 else 'one tile'} of {canvas[0]} x {canvas[1]} px"
+                    self._emit(Notice(f"{copy.device} ran out of memory: going on with batches of {what}"))
             else:
                 out += [self._split(copy, tile, canvas) for tile in part]
         return out
@@ -338,7 +343,7 @@ class _Copy:
             device=device, dtype=self._floats, memory_format=torch.channels_last
         )
         self._network = _narrowed(self._wide, precision) if precision in HALF else self._wide
-        self.largest: int | None = None
+        self.largest: int | None = None  # batch, pixels
         self.too_large: set[tuple[int, int]] = set()
         self.complaint = ""  # torch's own words for the last lack of memory
         self._per_pixel: float | None = None  # bytes; unknown before the first batch

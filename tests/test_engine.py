@@ -530,11 +530,24 @@ def test_out_of_memory_halves_the_batch_and_remembers(error: type[Exception], te
     assert [np.array_equal(a.pixels, b.pixels) for a, b in zip(tiles, filled, strict=True)] == [True] * 9
     said = texts(events)
     assert len(said) == 2 and all("cpu ran out of memory" in line for line in said)
-    assert said[0].endswith("batches of 4") and said[1].endswith("batches of 2")
+    assert said[0].endswith("batches of 4 tiles of 4 x 4 px") and said[1].endswith("batches of 2 tiles of 4 x 4 px")
     network.seen.clear()
     engine.fill(tiles, (4, 4))
     assert [shape[0] for shape in network.shapes] == [2, 2, 2, 2, 1]
     assert texts(events) == said
+
+
+def test_what_is_remembered_are_pixels_so_that_small_tiles_keep_their_large_batches() -> None:
+    network = short_of_memory(batch=3)
+    engine, events = start(network)
+    engine.fill([tile(16, 16, seed=i) for i in range(6)], (16, 16))
+    assert [shape[0] for shape in network.shapes] == [6, 3, 3]
+    network.seen.clear()
+    network.behaviour = copy
+    engine.fill([tile(8, 8, seed=i) for i in range(20)], (8, 8))
+    engine.fill([tile(32, 32, seed=i) for i in range(2)], (32, 32))
+    assert network.shapes == [(12, 8, 8), (8, 8, 8), (1, 32, 32), (1, 32, 32)]
+    assert texts(events) == ["cpu ran out of memory: going on with batches of 3 tiles of 16 x 16 px"]
 
 
 @settings(deadline=None, max_examples=60)
