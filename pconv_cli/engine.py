@@ -138,7 +138,8 @@ def choose_precision(
     Args:
         name: What is asked for.
         device: Where.
-        training: Whether weights are trained, for which `auto` takes half precision on CUDA only.
+        training: Whether weights are trained, for which `auto` takes bf16 on CUDA only, and fp16 is none: what is small
+            among gradients is 0 in it.
         exact: Whether results are numbers to go on with, and not colours to look at: `auto` takes fp64 then, where the
             device has it, since such networks are small and their values may have five digits before the point. Tiles
             come and go as fp32, whose seven digits no sum inside the network then costs.
@@ -152,16 +153,17 @@ def choose_precision(
     if name != "auto":
         if name not in PRECISIONS:
             raise DeviceError(f"--precision {name}: not a precision; use auto, fp64, fp32, bf16 or fp16")
-        if name == "fp64" and (training or device.type == "mps"):
-            where = "weights are not trained in it" if training else "this device does not compute in it"
-            raise DeviceError(f"--precision fp64: {where}; use auto or fp32")
+        if training and name in ("fp64", "fp16"):
+            raise DeviceError(f"--precision {name}: weights are not trained in it; use auto, fp32 or bf16")
+        if name == "fp64" and device.type == "mps":
+            raise DeviceError("--precision fp64: this device does not compute in it; use auto or fp32")
         return PRECISIONS[name], "as asked for"
     if exact:
         return torch.float32 if device.type == "mps" else torch.float64, "raw values keep the digits of fp32 in it"
     if device.type == "cuda":
         if torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
             return torch.bfloat16, "this GPU computes in it"
-        return torch.float16, "this GPU does not compute in bf16"
+        return torch.float32 if training else torch.float16, "this GPU does not compute in bf16"
     if device.type == "cpu" and not training and _cpu_computes_in_bf16():
         return torch.bfloat16, "this CPU computes in it"
     return torch.float32, "half precision is not faster here" if device.type == "cpu" else "not measured in less here"

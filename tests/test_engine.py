@@ -269,7 +269,7 @@ def test_auto_precision_is_half_where_the_device_computes_in_it_and_says_why(mon
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device, major=major: (major, 5))
         precision, reason = choose_precision("auto", cuda)
         assert precision == expected and ("computes in it" in reason) == supported
-        assert choose_precision("auto", cuda, training=True)[0] == expected
+        assert choose_precision("auto", cuda, training=True)[0] == (torch.bfloat16 if supported else torch.float32)
     for unit in ("avx512_bf16", "amx_tile", "neither"):
         for name in ("avx512_bf16", "amx_tile"):
             monkeypatch.setattr(torch.cpu, f"_is_{name}_supported", lambda there=name == unit: there, raising=False)
@@ -335,11 +335,17 @@ def test_precisions_have_names() -> None:
         assert precision_name(dtype) == name
     with pytest.raises(DeviceError, match=r"--precision fp8: .*auto, fp64, fp32, bf16 or fp16"):
         choose_precision("fp8", CPU)
-    for device, training in ((CPU, True), (torch.device("mps"), False)):
-        with pytest.raises(DeviceError, match=r"--precision fp64: .*use auto or fp32"):
-            choose_precision("fp64", device, training=training)
+    with pytest.raises(DeviceError, match=r"--precision fp64: .*use auto or fp32"):
+        choose_precision("fp64", torch.device("mps"))
     assert choose_precision("auto", CPU, exact=True)[0] == torch.float64
     assert choose_precision("auto", torch.device("mps"), exact=True)[0] == torch.float32
+
+
+@pytest.mark.parametrize("name", ["fp64", "fp16"])
+@pytest.mark.parametrize("device", ["cpu", "cuda"])
+def test_weights_are_trained_in_fp32_or_bf16_alone(name: str, device: str) -> None:
+    with pytest.raises(DeviceError, match=rf"--precision {name}: .*use auto, fp32 or bf16"):
+        choose_precision(name, torch.device(device), training=True)
 
 
 # What goes in and what comes out

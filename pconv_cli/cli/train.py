@@ -110,7 +110,7 @@ def command(
         ),
     ] = None,
     precision: Annotated[
-        Precision | None, typer.Option(help="auto: half precision on CUDA, fp32 elsewhere.", show_default="auto")
+        Precision | None, typer.Option(help="auto: bf16 on GPUs that compute in it, else fp32.", show_default="auto")
     ] = None,
     progress: Annotated[ProgressMode, typer.Option(help="What to show on stderr.")] = ProgressMode.auto,
 ) -> None:

@@ -84,7 +84,7 @@ class TrainSettings:
         perceptual: Which feature network: `squeeze`, which ships, a file with SqueezeNet 1.1 or VGG-16, or `none`.
         masks: A folder of masks, white = damaged, that are mixed into the drawn damage, or None.
         device: As in `restore`.
-        precision: As in `restore`.
+        precision: `auto`, `fp32` or `bf16`.
         compiled: Whether the network is compiled; it takes a minute or two to begin, and pays on GPUs.
         adversarial_share: Share of the training, at its end, in which a judge of patches is trained beside the network
             and counts with the loss weight `adversarial`; 0: none.
