@@ -40,6 +40,8 @@ _ALIKE = 128 * 128
 through small deep layers for one picture than for several, and the last bits differ. As it is, a tile gives the same
 bytes whoever keeps it company. (In bf16 one and several were found to agree.)"""
 _MOST_HELPERS = 32
+_MUCH = 4
+"""Times as many pixels as memory was measured on that make it worth measuring again."""
 _NO_MEMORY = (
     "out of memory",
     "can't allocate memory",
@@ -349,6 +351,7 @@ class _Copy:
         self.too_large: set[tuple[int, int]] = set()
         self.complaint = ""  # torch's own words for the last lack of memory
         self._per_pixel: float | None = None  # bytes; unknown before the first batch
+        self._seen = 0  # pixels of the batch that this was measured on
         self._free = 0
         self._change = threading.Condition()
         self._computing, self._alone = 0, False
@@ -368,7 +371,9 @@ class _Copy:
 
         `alone`: while no other lane computes here, and with what the library keeps in store given back before.
         """
-        measured = self.device.type == "cuda" and self._per_pixel is None and not tiles[0].reduced
+        # What a small batch takes says little of a large one: much of it is room for the library to work in.
+        much_larger = len(tiles) * canvas[0] * canvas[1] >= _MUCH * max(self._seen, 1)
+        measured = self.device.type == "cuda" and much_larger and not tiles[0].reduced
         try:
             with self._turn(alone=alone or measured):
                 if alone and self.device.type == "cuda":
@@ -400,12 +405,14 @@ class _Copy:
 
     def _measured(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
         """Fill a batch and note what it takes."""
+        torch.cuda.empty_cache()  # what engines before this one left in store is free
         self._free, _ = torch.cuda.mem_get_info(self.device)
         before = torch.cuda.memory_allocated(self.device)
         torch.cuda.reset_peak_memory_stats(self.device)
         filled = self._forward(tiles, canvas)
         taken = torch.cuda.max_memory_allocated(self.device) - before
-        self._per_pixel = max(taken, 1) / (len(tiles) * canvas[0] * canvas[1])
+        self._seen = len(tiles) * canvas[0] * canvas[1]
+        self._per_pixel = max(taken, 1) / self._seen
         return filled
 
     def _forward(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:

@@ -167,11 +167,13 @@ class FakeGpu:
     def __init__(self, monkeypatch: pytest.MonkeyPatch, free: int, per_pixel: int) -> None:
         self.most = 0
         self.per_pixel = per_pixel
-        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free, free))
+        self.fixed = 0  # whatever the batch
+        self.stored = 0  # by others before
+        monkeypatch.setattr(torch.cuda, "mem_get_info", lambda device: (free - self.stored, free))
         monkeypatch.setattr(torch.cuda, "memory_allocated", lambda device: 0)
         monkeypatch.setattr(torch.cuda, "max_memory_allocated", lambda device: self.most)
-        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: None)
-        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: None)
+        monkeypatch.setattr(torch.cuda, "reset_peak_memory_stats", lambda device: setattr(self, "most", 0))
+        monkeypatch.setattr(torch.cuda, "empty_cache", lambda: setattr(self, "stored", 0))
         self.engine = Engine(Fake(copy), CPU, torch.float32, lambda _: None)
         self.engine._cores = 0
         (self.copy,) = self.engine._copies
@@ -179,7 +181,7 @@ class FakeGpu:
         self.copy._forward = self._forward  # type: ignore[method-assign]
 
     def _forward(self, tiles: Sequence[Tile], canvas: tuple[int, int]) -> list[Filled]:
-        self.most = max(self.most, self.per_pixel * len(tiles) * canvas[0] * canvas[1])
+        self.most = max(self.most, self.fixed + self.per_pixel * len(tiles) * canvas[0] * canvas[1])
         return [Filled(one.pixels, one.known) for one in tiles]
 
 
@@ -200,6 +202,26 @@ def test_on_a_gpu_the_first_tile_shows_what_fits_and_no_batch_is_tried_in_vain(
     assert {canvas: gpu.engine.batch_size(canvas) for canvas in expected} == expected
     for canvas, count in expected.items():
         assert count == 1 or 2 * count * canvas[0] * canvas[1] * per_pixel <= free  # two are under way
+
+
+def test_memory_in_store_from_engines_before_counts_as_free(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, 1 << 30, 650)
+    gpu.stored = 900 << 20
+    gpu.engine.fill([tile(64, 64)], (64, 64))
+    assert gpu.engine.batch_size((64, 64)) == 161
+
+
+def test_a_first_tile_that_is_small_does_not_make_batches_small_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    gpu = FakeGpu(monkeypatch, 4 << 30, 650)
+    gpu.fixed = 256 << 20
+    sizes = []
+    for _ in range(6):
+        sizes.append(gpu.engine.batch_size((64, 64)))
+        gpu.engine.fill([tile(64, 64)] * sizes[-1], (64, 64))
+    assert sizes[:2] == [1, 6] and sizes == sorted(sizes) and sizes[-1] > 400
+    measured = gpu.copy._per_pixel
+    gpu.engine.fill([tile(64, 64)], (64, 64))
+    assert gpu.copy._per_pixel == measured  # by the largest
 
 
 def test_a_batch_size_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
