@@ -354,7 +354,7 @@ class _Copy:
         self._seen = 0  # pixels of the batch that this was measured on
         self._free = 0
         self._change = threading.Condition()
-        self._computing, self._alone = 0, False
+        self._computing, self._alone, self._to_be_alone = 0, False, 0
         self._streams: SimpleQueue[Any] = SimpleQueue()
         self._overflown = False
 
@@ -389,10 +389,18 @@ class _Copy:
 
     @contextlib.contextmanager
     def _turn(self, *, alone: bool) -> Iterator[None]:
-        """Compute beside others, or once they have finished and before any other begins."""
+        """Compute beside others, or once they have finished and before any other begins.
+
+        Who wants to be alone goes before all who come later, or there would always be another.
+        """
         with self._change:
-            while self._alone or (alone and self._computing):
-                self._change.wait()
+            self._to_be_alone += alone
+            try:
+                while self._alone or (self._computing if alone else self._to_be_alone):
+                    self._change.wait()
+            finally:  # also when interrupted
+                self._to_be_alone -= alone
+                self._change.notify_all()
             self._alone = alone
             self._computing += 1
         try:

@@ -659,6 +659,29 @@ def test_a_tile_that_lacks_memory_only_while_another_lane_computes_is_tried_agai
     assert network.shapes[-1] == (1, 200, 200)
 
 
+def test_who_wants_to_compute_alone_goes_before_those_who_come_later() -> None:
+    (one,) = start(Fake(copy))[0]._copies
+    order: list[str] = []
+
+    def enter(name: str, alone: bool) -> None:
+        with one._turn(alone=alone):
+            order.append(name)
+
+    def wait_for(count: int) -> None:
+        while len(order) + len(one._change._waiters) < count:  # type: ignore[attr-defined]
+            time.sleep(0.001)
+
+    with ThreadPoolExecutor(2) as pool:
+        with one._turn(alone=False):
+            first = pool.submit(enter, "alone", True)
+            wait_for(1)
+            second = pool.submit(enter, "later", False)
+            wait_for(2)
+        first.result(20)
+        second.result(20)
+    assert order == ["alone", "later"]
+
+
 def test_a_tile_that_cannot_be_halved_further_ends_the_run_with_the_way_out() -> None:
     engine, _ = start(short_of_memory(side=0, text="CUDA out of memory. Tried to allocate 2 GiB\nTraceback: at 0x1"))
     with pytest.raises(DeviceError, match="too little free memory") as caught:
