@@ -96,7 +96,7 @@ def choose_devices(name: str) -> tuple[torch.device, ...]:
             raise DeviceError(f"--device {name}: {_there(count)}; use --device auto or cpu")
         return tuple(torch.device("cuda", index) for index in range(count))
     devices = tuple(dict.fromkeys(choose_device(part.strip()) for part in name.split(",")))
-    if len(devices) > 1 and any(device.type != "cuda" or device.index is None for device in devices):
+    if len(devices) > 1 and any(device.type != "cuda" for device in devices):
         raise DeviceError(f"--device {name}: only GPUs can be combined, by number: cuda:0,cuda:1 or cuda:all")
     return devices
 
@@ -104,12 +104,14 @@ def choose_devices(name: str) -> tuple[torch.device, ...]:
 def choose_device(name: str) -> torch.device:
     """Turn `auto`, `cpu`, `cuda`, `cuda:N` or `mps` into a device that is there.
 
+    A GPU comes with its number: which one torch takes without it differs from thread to thread.
+
     Raises:
         DeviceError: If it is not there, or the name means nothing.
     """
     if name == "auto":
         if torch.cuda.is_available():
-            return torch.device("cuda")
+            return torch.device("cuda", torch.cuda.current_device())
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
     try:
         device = torch.device(name)
@@ -119,6 +121,8 @@ def choose_device(name: str) -> torch.device:
         count = torch.cuda.device_count() if torch.cuda.is_available() else 0
         if count <= (device.index or 0):
             raise DeviceError(f"--device {name}: {_there(count)}; use --device auto or cpu")
+        if device.index is None:
+            return torch.device("cuda", torch.cuda.current_device())
     elif device.type == "mps":
         if not torch.backends.mps.is_available():
             raise DeviceError(

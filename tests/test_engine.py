@@ -241,11 +241,12 @@ def test_cpu_is_always_there() -> None:
     assert choose_device("cpu") == CPU
 
 
-@pytest.mark.parametrize(("cuda", "mps", "expected"), [(2, True, "cuda"), (0, True, "mps"), (0, False, "cpu")])
+@pytest.mark.parametrize(("cuda", "mps", "expected"), [(2, True, "cuda:1"), (0, True, "mps"), (0, False, "cpu")])
 def test_auto_takes_the_fastest_device_there_is(
     monkeypatch: pytest.MonkeyPatch, cuda: int, mps: bool, expected: str
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: cuda > 0)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: mps)
     assert choose_device("auto") == torch.device(expected)
 
@@ -276,9 +277,12 @@ def test_a_device_that_is_not_there_is_refused_with_the_way_out(
     assert caught.value.exit_code == ExitCode.DEVICE
 
 
-@pytest.mark.parametrize(("name", "index"), [("cuda", None), ("cuda:0", 0), ("cuda:2", 2)])
-def test_a_cuda_device_that_is_there_is_taken(monkeypatch: pytest.MonkeyPatch, name: str, index: int | None) -> None:
+@pytest.mark.parametrize(("name", "index"), [("cuda", 1), ("cuda:0", 0), ("cuda:2", 2)])
+def test_a_cuda_device_that_is_there_is_taken_by_its_number(
+    monkeypatch: pytest.MonkeyPatch, name: str, index: int
+) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 1)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     device = choose_device(name)
     assert (device.type, device.index) == ("cuda", index)
@@ -312,10 +316,11 @@ def test_auto_precision_is_half_where_the_device_computes_in_it_and_says_why(mon
         ("cuda:0,cuda:2", ["cuda:0", "cuda:2"]),
         ("cuda:2, cuda:1,cuda:2", ["cuda:2", "cuda:1"]),
         ("cuda:1", ["cuda:1"]),
-        ("cuda", ["cuda"]),
+        ("cuda", ["cuda:0"]),
+        ("cuda,cuda:1", ["cuda:0", "cuda:1"]),
         ("cpu", ["cpu"]),
         ("cpu,cpu", ["cpu"]),
-        ("auto", ["cuda"]),
+        ("auto", ["cuda:0"]),
     ],
 )
 def test_several_gpus_are_named_with_commas_or_all_at_once(
@@ -323,6 +328,7 @@ def test_several_gpus_are_named_with_commas_or_all_at_once(
 ) -> None:
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "current_device", lambda: 0)
     assert [str(device) for device in choose_devices(name)] == expected
 
 
@@ -332,7 +338,6 @@ def test_several_gpus_are_named_with_commas_or_all_at_once(
         ("cuda:all", 0, ["--device cuda:all", "no CUDA device", "auto or cpu"]),
         ("cuda:0,cuda:3", 2, ["cuda:3", "cuda:0 to cuda:1"]),
         ("cuda:0,cpu", 1, ["only GPUs", "cuda:0,cuda:1 or cuda:all"]),
-        ("cuda,cuda:1", 2, ["only GPUs", "by number"]),
         ("cuda:0,", 1, ["not a device"]),
     ],
 )
