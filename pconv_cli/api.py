@@ -229,7 +229,7 @@ class Restorer:
             devices = choose_devices(self._settings.device)
             network = store.load_network(self._settings.weights, padding)
             self._view = store.view(self._settings.weights)
-            dtype, reason = choose_precision(precision, devices[0], exact=self._view.raw)
+            dtype, reason = choose_precision(precision, devices, exact=self._view.raw)
         about = store.told(self._settings.weights) | described(devices, dtype, reason)
         self.device, self.precision = about["device"], about["precision"]
         self.weights, self.weights_sha256 = about["weights"], about["weights_sha256"]

@@ -420,7 +420,7 @@ def _computing(weights: str | None) -> Computing:
     cpu = torch.device("cpu")
     with quietly():  # torch warns of a driver that is too old
         devices = choose_devices("auto")
-        precision, reason = choose_precision("auto", devices[0])
+        precision, reason = choose_precision("auto", devices)
         gpus = tuple(_gpu(index) for index in range(torch.cuda.device_count())) if torch.cuda.is_available() else ()
         why = "" if gpus else _why_no_cuda()
     versions = (("ROCm", torch.version.hip), ("CUDA", torch.version.cuda))

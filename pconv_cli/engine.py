@@ -134,7 +134,7 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(
-    name: str, device: torch.device, *, training: bool = False, exact: bool = False
+    name: str, devices: torch.device | Sequence[torch.device], *, training: bool = False, exact: bool = False
 ) -> tuple[torch.dtype, str]:
     """Turn `auto`, `fp64`, `fp32`, `bf16` or `fp16` into a type, and say why it is this one.
 
@@ -143,7 +143,7 @@ def choose_precision(
 
     Args:
         name: What is asked for.
-        device: Where.
+        devices: Where; of several GPUs `auto` goes by the one that can do least.
         training: Whether weights are trained, for which `auto` takes bf16 on CUDA only, and fp16 is none: what is small
             among gradients is 0 in it.
         exact: Whether results are numbers to go on with, and not colours to look at: `auto` takes fp64 then, where the
@@ -156,6 +156,8 @@ def choose_precision(
     Raises:
         DeviceError: If there is no such precision.
     """
+    devices = (devices,) if isinstance(devices, torch.device) else devices
+    device = devices[0]
     if name != "auto":
         if name not in PRECISIONS:
             raise DeviceError(f"--precision {name}: not a precision; use auto, fp64, fp32, bf16 or fp16")
@@ -167,7 +169,7 @@ def choose_precision(
     if exact:
         return torch.float32 if device.type == "mps" else torch.float64, "raw values keep the digits of fp32 in it"
     if device.type == "cuda":
-        if torch.version.hip is not None or torch.cuda.get_device_capability(device) >= (8, 0):
+        if torch.version.hip is not None or min(map(torch.cuda.get_device_capability, devices)) >= (8, 0):
             return torch.bfloat16, "this GPU computes in it"
         return torch.float32 if training else torch.float16, "this GPU does not compute in bf16"
     if device.type == "cpu" and not training and _cpu_computes_in_bf16():

@@ -313,7 +313,7 @@ class _Here:
             with suppress(OSError):  # told of where helpers are engaged
                 self.nursery = helpers.Nursery(Bench.__module__)  # it imports while weights are loaded
         network, self.view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
-        precision, reason = choose_precision(settings.precision, devices[0], exact=self.view.raw)
+        precision, reason = choose_precision(settings.precision, devices, exact=self.view.raw)
         self.about = described(devices, precision, reason)
         self.engine = Engine(network, devices, precision, emit, settings.batch_size)
 

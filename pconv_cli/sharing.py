@@ -132,7 +132,7 @@ class Worker:
         self._events = deque[Event]()
         devices = choose_devices(settings.device)
         network, view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
-        precision, _ = choose_precision(settings.precision, devices[0], exact=view.raw)
+        precision, _ = choose_precision(settings.precision, devices, exact=view.raw)
         engine = Engine(network, devices, precision, self._events.append, settings.batch_size)
         self._stages = _Windows(engine, Source(path), layer)
         readers = settings.jobs or engine.helpers

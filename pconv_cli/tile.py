@@ -615,7 +615,7 @@ class _Big:
             return None
         devices = choose_devices(settings.device)
         network = store.load_network(settings.weights, settings.padding)
-        precision, reason = choose_precision(settings.precision, devices[0], exact=self._view.raw)
+        precision, reason = choose_precision(settings.precision, devices, exact=self._view.raw)
         settled |= store.told(settings.weights) | settings.told() | described(devices, precision, reason)
         return Engine(network, devices, precision, self._emit, settings.batch_size)
 

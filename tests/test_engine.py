@@ -309,6 +309,13 @@ def test_auto_precision_is_half_where_the_device_computes_in_it_and_says_why(mon
     assert choose_precision("auto", CPU)[0] == choose_precision("auto", mps)[0] == torch.float32
 
 
+def test_auto_precision_of_several_gpus_is_one_that_all_of_them_compute_in(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: ((9, 0), (7, 5))[device.index])
+    new, old = (torch.device("cuda", index) for index in range(2))
+    for devices, expected in (((new, old), torch.float16), ((old, new), torch.float16), ((new,), torch.bfloat16)):
+        assert choose_precision("auto", devices)[0] == expected
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
