@@ -386,9 +386,10 @@ class _Copy:
                     torch.cuda.empty_cache()
                 return self._measured(tiles, canvas) if measured else self._forward(tiles, canvas)
         except RuntimeError as error:  # torch's own out-of-memory error is one
-            if not _out_of_memory(error):
+            complaint = lack_of_memory(error)
+            if complaint is None:
                 raise
-            self.complaint = str(error).partition("\n")[0]
+            self.complaint = complaint
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
         return None
@@ -533,8 +534,10 @@ def _from_float(image: Tensor, dtype: torch.dtype) -> Tensor:
     return image.to(dtype)
 
 
-def _out_of_memory(error: Exception) -> bool:
-    return isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+def lack_of_memory(error: Exception) -> str | None:
+    """Give what an error says in one line if it is about a device's memory, or None."""
+    short = isinstance(error, torch.OutOfMemoryError) or any(words in str(error).lower() for words in _NO_MEMORY)
+    return str(error).partition("\n")[0] if short else None
 
 
 def _there(count: int) -> str:

@@ -1258,6 +1258,23 @@ def test_settings_that_make_no_sense_are_refused(tmp_path: Path, short: TrainSet
     refused(tmp_path, short, WeightsError, "cannot be read", perceptual=str(tmp_path / "photos" / "0.png"))
 
 
+def test_a_device_without_memory_ends_training_with_what_to_make_smaller(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder_of(tmp_path / "photos")
+
+    def failing(error: Exception) -> Callable[..., Any]:
+        def step(*_: Any) -> Any:
+            raise error
+
+        return step
+
+    monkeypatch.setattr(loop, "_step", failing(torch.OutOfMemoryError("CUDA out of memory.\nMore of it")))
+    refused(tmp_path, short, DeviceError, r"--batch-size or --size.*\(torch: CUDA out of memory\.\)$")
+    monkeypatch.setattr(loop, "_step", failing(RuntimeError("shapes do not fit")))
+    refused(tmp_path, short, RuntimeError, "^shapes do not fit$")
+
+
 def without(key: str) -> Callable[[dict[str, Tensor]], object]:
     return lambda state: state.pop(key)
 

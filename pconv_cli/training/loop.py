@@ -32,8 +32,8 @@ from torch import Tensor, nn
 from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.drawings import write_png
-from pconv_cli.engine import autocast, choose_device, choose_precision, precision_name
-from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError
+from pconv_cli.engine import autocast, choose_device, choose_precision, lack_of_memory, precision_name
+from pconv_cli.errors import DeviceError, ItemError, NothingToDo, OutputError, UsageError
 from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, TrainStep, Validated
 from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture
 from pconv_cli.metrics import EXACT, perceptual_distance, psnr, ssim
@@ -200,6 +200,22 @@ class _Forward:
         return self.fine(batch.image, batch.known, guide)[0]  # type: ignore[no-any-return]
 
 
+@contextmanager
+def _within_memory() -> Iterator[None]:
+    """Say in one line when the device's memory runs out."""
+    try:
+        yield
+    except RuntimeError as error:
+        complaint = lack_of_memory(error)
+        if complaint is None:
+            raise
+        raise DeviceError(
+            "the device has too little free memory for this training; give a smaller --batch-size or --size, or fewer "
+            f"photographs (torch: {complaint})"
+        ) from error
+
+
+@_within_memory()
 def train(
     folder: Path, out: Path, settings: TrainSettings, emit: Listener, *, resume: bool = False,
     stop: Callable[[], bool] = lambda: False,
@@ -225,7 +241,7 @@ def train(
     Raises:
         NothingToDo: If there is no photograph to train on.
         UsageError: If the settings make no sense, there is no checkpoint to resume, or the loss is no number any more.
-        DeviceError: If the device is not there.
+        DeviceError: If the device is not there, or its memory runs out.
         WeightsError: If weights, the checkpoint or the feature network cannot be read.
         OutputError: If the disk says no; the checkpoint before is still there.
     """
