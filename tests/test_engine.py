@@ -224,6 +224,15 @@ def test_a_first_tile_that_is_small_does_not_make_batches_small_for_ever(monkeyp
     assert gpu.copy._per_pixel == measured  # by the largest
 
 
+def test_on_a_gpu_fp32_is_fp32_and_not_rounded_to_10_bits(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.backends.cudnn, "allow_tf32", True)
+    monkeypatch.setattr(module, "_Copy", lambda *_: None)
+    Engine(Fake(copy), CPU, torch.float32, lambda _: None)
+    assert torch.backends.cudnn.allow_tf32
+    Engine(Fake(copy), torch.device("cuda", 0), torch.float32, lambda _: None)
+    assert not torch.backends.cudnn.allow_tf32
+
+
 def test_a_batch_size_that_is_asked_for_is_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     gpu = FakeGpu(monkeypatch, 1 << 40, 650)
     gpu.engine._asked = 5
