@@ -5,7 +5,8 @@
 Measured on the device itself: multiplying square matrices (operations a second), copying memory (bytes read and
 written a second), and on a GPU copying from and to page-locked memory of the host. Then the folded default network over
 tiles of `--side` px, its floor and its coarse part included: operations counted by torch as it runs, a second, and as a
-share of what matrices reach. Two operations are one multiplication and addition. Prints one JSON object last.
+share of what matrices reach in the same precision (`tf32`: fp32 in which a GPU rounds what it multiplies to 10 bits).
+Two operations are one multiplication and addition. Prints one JSON object last.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ from layer import in_turns
 from torch.utils.flop_counter import FlopCounterMode
 
 from pconv_cli import weights as store
-from pconv_cli.engine import autocast, choose_device
+from pconv_cli.engine import _narrowed, autocast, choose_device
 from pconv_cli.nn.pyramid import reduced
 from pconv_cli.process import settle
 
@@ -73,7 +74,10 @@ def main() -> None:
             fill()
         operations = counter.get_total_flops()
         found["network"] = {"batch": batch, "side": options.side, "gflop_a_tile": round(operations / batch / 1e9, 1)}
-        for name, precision in (("fp32", torch.float32), ("bf16", torch.bfloat16)):
+        for name in ("fp32", *(["tf32"] if gpu else []), "bf16"):
+            precision = torch.bfloat16 if name == "bf16" else torch.float32
+            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
+            network = _narrowed(network, precision) if name == "bf16" else network
             matrix = torch.rand(size, size, device=device).to(precision)
             at_best = 2 * size**3 / seconds(lambda m=matrix: m @ m, device, options.rounds)  # type: ignore[misc]
             with autocast(device, precision):

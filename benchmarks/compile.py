@@ -30,6 +30,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
     """Seconds to compile, and medians of eager and compiled passes, in this process."""
     settle()
     device = choose_device(options.device)
+    torch.backends.cudnn.allow_tf32 = False  # as an engine has it
     precision, _ = choose_precision(options.precision, device)
     if device.type == "cpu":
         torch.set_num_threads(1)
@@ -45,7 +46,7 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             started = time.perf_counter()
             run(image, known)
             if device.type == "cuda":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             return time.perf_counter() - started
 
         seconds(network)
@@ -55,6 +56,18 @@ def measure(options: argparse.Namespace) -> dict[str, float]:
             times["eager"].append(seconds(network))
             times["compiled"].append(seconds(compiled))
     return found | {name: statistics.median(some) for name, some in times.items()}
+
+
+def inside(cache: str) -> dict[str, float]:
+    """Measure in a process of its own."""
+    done = subprocess.run(
+        [sys.executable, __file__, *sys.argv[1:], "--inside"], env={**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache},
+        capture_output=True, text=True,
+    )  # fmt: skip
+    if done.returncode:
+        sys.exit(f"{done.stderr}\nexit code {done.returncode}")
+    found: dict[str, float] = json.loads(done.stdout.splitlines()[-1])
+    return found
 
 
 def main() -> None:
@@ -70,17 +83,7 @@ def main() -> None:
         print(json.dumps(measure(options)))
         return
     with tempfile.TemporaryDirectory() as cache:
-        environment = {**os.environ, "TORCHINDUCTOR_CACHE_DIR": cache}
-        runs = [
-            json.loads(
-                subprocess.run(
-                    [sys.executable, __file__, *sys.argv[1:], "--inside"], env=environment, check=True,
-                    stdout=subprocess.PIPE, stderr=subprocess.DEVNULL,
-                ).stdout.splitlines()[-1]
-            )
-            for _ in range(2)
-        ]  # fmt: skip
-    cold, warm = runs
+        cold, warm = inside(cache), inside(cache)
     gain = warm["eager"] - warm["compiled"]
     device = choose_device(options.device)
     result = {

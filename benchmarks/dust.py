@@ -4,13 +4,15 @@
 
 Specks of 2 to 9 px anywhere; PHOTO is repeated to the size wanted, without it the picture is smooth noise. Measured in
 turns: the plan alone; the whole fill (plan, windows, network) in memory; the same by the plain grid of tiles that hold
-damage; OpenCV's Telea and Navier-Stokes and GDAL's fill (--slow: scikit-image's biharmonic) over the whole picture.
+damage; OpenCV's Telea and Navier-Stokes and, if there is one, GDAL's fill (--slow: scikit-image's biharmonic) over the
+whole picture.
 Pixels computed are counted as a share of the picture's own. Prints a table on stderr, one JSON object last.
 """
 
 from __future__ import annotations
 
 import argparse
+import importlib.util
 import json
 import statistics
 import sys
@@ -96,10 +98,11 @@ def main() -> None:
     options = parser.parse_args()
     settle()
     devices = choose_devices(options.device)
-    precision, _ = choose_precision(options.precision, devices[0])
+    precision, _ = choose_precision(options.precision, devices)
     engine = Engine(store.load_network(None), devices, precision, lambda _: None)
     hole, pixels = dust(options.side, options.specks), picture(options.photo, options.side)
-    methods = ["telea", "ns", "fillnodata", *(["biharmonic"] if options.slow else [])]
+    gdal = ["fillnodata"] if importlib.util.find_spec("rasterio") else []
+    methods = ["telea", "ns", *gdal, *(["biharmonic"] if options.slow else [])]
     peers = {name: lambda name=name: classical.fill(name, pixels, hole) for name in methods}
     counted: dict[str, int] = {}
 
@@ -117,6 +120,8 @@ def main() -> None:
         **peers,
     }
     found: dict[str, list[float]] = {name: [] for name in runs}
+    for name in ("pconv", "plain_grid"):  # to warm up
+        runs[name]()
     for _ in range(options.rounds):
         for name, run in runs.items():
             started = time.perf_counter()

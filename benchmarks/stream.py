@@ -1,11 +1,13 @@
 """How near a whole run comes to the rate of its network: decoding, planning, filling, encoding, writing included.
 
-    python benchmarks/stream.py PHOTOS MASKS [--pictures 256] [--rounds 3] [--device auto] [--jobs N] [--growth N]
+    python benchmarks/stream.py PHOTOS MASKS [--pictures N] [--rounds 3] [--device auto] [--jobs N] [--growth N]
 
 PHOTOS are cut to 512 x 512 and saved as JPEG, under masks of MASKS in turns. Measured one after the other, round by
 round: the whole of `pconv_cli.restore` over the folder; the same batches of the same tiles from memory, network only;
-and OpenCV's Telea and Navier-Stokes over the same files (read, fill, write, one after the other, as scripts do).
-Importing torch and loading the weights are left out everywhere. Prints medians on stderr, one JSON object last.
+and OpenCV's Telea and Navier-Stokes over the first of the same files (read, fill, write, one after the other, as
+scripts do), as seconds for as many as all of them. Importing torch and loading the weights are left out everywhere. A
+GPU is busy from when a lane's orders begin to be carried out to their end, by its own clock; a CPU while a lane
+computes. Prints medians on stderr, one JSON object last.
 
 With --rest, the same run with a network that gives back what it gets: how fast everything else is, with threads and
 with helpers, which is what bounds a fast device.
@@ -16,13 +18,14 @@ With --growth N, N small pictures more are run through the stream, and the memor
 from __future__ import annotations
 
 import argparse
+import contextlib
 import itertools
 import json
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -40,6 +43,7 @@ from pconv_cli.images import READ_SUFFIXES
 from pconv_cli.process import settle
 
 SIDE = 512
+PEERS = 32  # pictures that OpenCV fills
 
 
 class Recorder(Engine):
@@ -51,6 +55,7 @@ class Recorder(Engine):
     def __init__(self, *arguments: Any) -> None:
         super().__init__(*arguments)
         self.spans: list[tuple[float, float]] = []
+        self.clocks = [Clock(copy) for copy in self._copies if copy.device.type == "cuda"]
         Recorder.last = self
 
     def fill(
@@ -64,12 +69,42 @@ class Recorder(Engine):
         return results
 
     def busy(self) -> float:
-        """Seconds in which at least one lane computed."""
-        total, until = 0.0, 0.0
-        for start, stop in sorted(self.spans):
-            total += max(0.0, stop - max(start, until))
-            until = max(until, stop)
-        return total
+        """Seconds in which at least one lane computed; of several GPUs the mean."""
+        if self.clocks:
+            return statistics.mean(covered(clock.spans()) for clock in self.clocks)
+        return covered(self.spans)
+
+
+def covered(spans: Sequence[tuple[float, float]]) -> float:
+    total, until = 0.0, 0.0
+    for start, stop in sorted(spans):
+        total += max(0.0, stop - max(start, until))
+        until = max(until, stop)
+    return total
+
+
+class Clock:
+    """Notes when a GPU carried out what each batch had it do."""
+
+    def __init__(self, copy: Any) -> None:
+        self.device, self._stream = copy.device, copy._stream
+        self.events: list[tuple[Any, Any]] = []
+        copy._stream = self.timed
+
+    @contextlib.contextmanager
+    def timed(self) -> Iterator[None]:
+        start, stop = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+        with self._stream():
+            start.record()
+            yield
+            stop.record()
+        self.events.append((start, stop))
+
+    def spans(self) -> list[tuple[float, float]]:
+        """Seconds since the first batch."""
+        torch.cuda.synchronize(self.device)
+        first = self.events[0][0] if self.events else None
+        return [(first.elapsed_time(start) / 1e3, first.elapsed_time(stop) / 1e3) for start, stop in self.events]
 
 
 class Instant(Recorder):
@@ -90,11 +125,14 @@ def make_folder(photos: Path, masks: Path, count: int, into: Path, side: int = S
     chosen = [rng.permutation(files) for files in found]
     for folder in ("in", "masks"):
         (into / folder).mkdir(parents=True)
-    for i, photo, mask in zip(range(count), *(itertools.cycle(files) for files in chosen), strict=False):
-        Image.open(photo).convert("RGB").resize((side, side)).save(into / "in" / f"{i:05}.jpg", quality=92)
-        Image.open(mask).convert("L").resize((side, side), Image.Resampling.NEAREST).save(
-            into / "masks" / f"{i:05}.png"
-        )
+
+    def make(i: int) -> None:
+        photo, mask = (Image.open(files[i % len(files)]) for files in chosen)
+        photo.convert("RGB").resize((side, side)).save(into / "in" / f"{i:05}.jpg", quality=92)
+        mask.convert("L").resize((side, side), Image.Resampling.NEAREST).save(into / "masks" / f"{i:05}.png")
+
+    with ThreadPoolExecutor() as pool:
+        list(pool.map(make, range(count)))
 
 
 def stream(folder: Path, settings: use_case.RestoreSettings, emit: Callable[[Any], None]) -> dict[str, float]:
@@ -145,14 +183,15 @@ def rest(folder: Path, pictures: int, settings: use_case.RestoreSettings) -> dic
 
 
 def opencv(folder: Path, method: int) -> float:
-    """Read, fill and write with OpenCV."""
+    """Read, fill and write with OpenCV: some of the pictures, and so many seconds for all."""
+    paths = sorted((folder / "in").iterdir())
     with tempfile.TemporaryDirectory(dir=folder) as out:
         started = time.perf_counter()
-        for path in sorted((folder / "in").iterdir()):
+        for path in paths[:PEERS]:
             mask = cv2.imread(str(folder / "masks" / f"{path.stem}.png"), cv2.IMREAD_GRAYSCALE)
             filled = cv2.inpaint(cv2.imread(str(path)), mask, 3, method)
             cv2.imwrite(str(Path(out) / path.name), filled)
-        return time.perf_counter() - started
+        return (time.perf_counter() - started) * len(paths) / len(paths[:PEERS])
 
 
 def growth(folder: Path, photos: Path, masks: Path, count: int, settings: use_case.RestoreSettings) -> dict[int, float]:
@@ -176,7 +215,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("photos", type=Path)
     parser.add_argument("masks", type=Path)
-    parser.add_argument("--pictures", type=int, default=256)
+    parser.add_argument("--pictures", type=int, help="256, or 512 for a GPU")
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--device", default="auto")
     parser.add_argument("--precision", default="auto")
@@ -186,7 +225,9 @@ def main() -> None:
     options = parser.parse_args()
     settle()
     use_case.Engine = Recorder  # type: ignore[misc]
-    precision = precision_name(choose_precision(options.precision, choose_devices(options.device)[0])[0])
+    devices = choose_devices(options.device)
+    options.pictures = options.pictures or (512 if devices[0].type == "cuda" else 256)
+    precision = precision_name(choose_precision(options.precision, devices)[0])
     settings = use_case.RestoreSettings(device=options.device, precision=options.precision, jobs=options.jobs)
     rows: list[dict[str, float]] = []
     held: dict[int, float] = {}

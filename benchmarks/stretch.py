@@ -115,9 +115,11 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
 
         def sync() -> float:
             if device.type == "cuda":
-                torch.cuda.synchronize()
+                torch.cuda.synchronize(device)
             return time.perf_counter()
 
+        if device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(device)
         began = sync()
         for _ in range(3):
             step()
@@ -137,7 +139,7 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
             "crops_a_second": round(count * options.steps / (done - ready)),
         }  # fmt: skip
         if device.type == "cuda":
-            found[name]["gib"] = round(torch.cuda.max_memory_allocated() / 2**30, 1)
+            found[name]["gib"] = round(torch.cuda.max_memory_allocated(device) / 2**30, 1)
         print(name, found[name], flush=True)
     return found
 
