@@ -97,7 +97,8 @@ class Limits:
     Attributes:
         readers: Reader threads, and as many that finish.
         lanes: Computing threads.
-        units: What the lanes compute on. While fewer batches than this are computed, one need not be full.
+        units: What the lanes compute on. While fewer batches than this are computed, one need not be full; nor for a
+            lane that has nothing to do while as much waits as a batch holds, but of several shapes.
         ahead: Items begun and not yet done with, at most: so many that no lane waits, so few that a stop is soon.
         bytes: Sum of the items' costs; a single item above it still runs, alone.
     """
@@ -224,6 +225,11 @@ class _Batches(Generic[Item, Loaded, Shape, Piece]):
     def __len__(self) -> int:
         """How many pieces wait."""
         return sum(map(len, self._waiting.values()))
+
+    @property
+    def full(self) -> float:
+        """How many full batches what waits would make, if shapes could be mixed."""
+        return sum(len(pieces) / self._size(shape) for shape, pieces in self._waiting.items())
 
     def drop(self) -> list[_Flight[Item, Loaded]]:
         """Let go of the items of which nothing has been computed, and give them."""
@@ -366,6 +372,8 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
             # More may come at any moment while anything is being read or cut.
             coming = lanes if self._reads or self._finishing else self._computing + len(self._batches)
             idle = units - self._computing
+            if idle <= 0 and self._computing < lanes and self._batches.full >= 1:
+                idle = 1
             batch = self._batches.take(-(-len(self._batches) // idle) if idle > 0 else None)
             if batch is None:
                 return

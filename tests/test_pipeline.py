@@ -314,6 +314,38 @@ def test_a_batch_that_is_not_full_waits_for_company_while_all_units_compute() ->
     assert sorted(len(batch) for _, batch in stages.batches) == [1, 2]
 
 
+@pytest.mark.parametrize(("shapes", "beside"), [(("b", "c", "d"), 1), (("b", "c", "d", "e"), 2)])
+def test_a_lane_beside_its_unit_takes_what_is_not_full_where_a_batch_waits_in_several_shapes(
+    shapes: tuple[str, ...], beside: int
+) -> None:
+    first_computes, all_wait, lock = threading.Event(), threading.Event(), threading.Lock()
+    computing, most = 0, 0
+
+    class Gated(Record):
+        def read(self, item: Task) -> Loaded:
+            assert item.name == 0 or first_computes.wait(PATIENCE)
+            return super().read(item)
+
+        def compute(self, shape: str, pieces: Sequence[Piece], turn: Turn) -> None:
+            nonlocal computing, most
+            with lock:
+                computing += 1
+                most = max(most, computing)
+                if computing == 2:
+                    all_wait.set()
+            if shape == "a":
+                first_computes.set()
+                all_wait.wait(PATIENCE if beside == 2 else 0.2)
+            super().compute(shape, pieces, turn)
+            with lock:
+                computing -= 1
+
+    stages = Gated(batch_size=4)
+    finish([Task(0), Task(1, shapes)], stages, limits(lanes=2))
+    assert most == beside
+    assert sorted(shape for shape, _ in stages.batches) == ["a", *shapes]
+
+
 # ---------------------------------------------------------------- what goes wrong
 
 
