@@ -579,17 +579,17 @@ class _Big:
             return [_tiled(mask.damage(stop, of), self._settings, view) for of in layers], layers, False
         planned = _tiled(mask.damage(stop), self._settings, view)
         made, complete = _layers(source, linear=self._settings.linear), False
+        # A file that uses alpha for a mask does not say which pixels hold something.
+        told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
         if is_ranged(source.dtype) and planned.damage.area:
-            spreads, complete = _looked_through(source, made, planned.damage, stop)
+            spreads, complete = _looked_through(source, made, planned.damage, stop, told=told)
             made = ranged(made, [spread.limits() for spread in spreads])
             self._unnamed = stand_in(spreads) if source.nothing is None else None
         elif source.dtype == np.uint16:
-            made = _told_bits(source, made, planned, stop)
+            made = _told_bits(source, made, planned, stop, told=told)
         if source.palette is not None:
             middle = _middle(source)
             made = dotted(made, source.read(middle)[..., 0], ~planned.damage.window(middle))
-        # A file that uses alpha for a mask does not say which pixels hold something.
-        told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
         kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
         if mask.by_value and not self._settings.dilate:
             kept = filling_gaps(kept, source.dtype, mask.nodata, source.nodata)
@@ -860,14 +860,17 @@ def _strips(source: Source) -> Iterator[Window]:
 
 
 def _looked_through(
-    source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool]
+    source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool], *, told: bool
 ) -> tuple[list[Spread], bool]:
-    """How each layer of a ranged type spreads outside the damage, and whether all of that is there."""
+    """How each layer of a ranged type spreads outside the damage, and whether all of that is there.
+
+    `told`: whether the file says which pixels hold something; else their values alone do.
+    """
     spreads = [Spread(layer) for layer in made]
     complete = True
     for strip in _until(stop, _strips(source)):
         pixels, known = source.read(strip), ~damage.window(strip)
-        valid = source.valid(strip, pixels)
+        valid = source.valid(strip, pixels) if told else ~source.is_nothing(pixels)
         if valid is not None:
             complete = complete and bool((valid | ~known).all())
             known &= valid
@@ -877,13 +880,18 @@ def _looked_through(
     return spreads, complete
 
 
-def _told_bits(source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool]) -> tuple[Layer, ...]:
-    """The layers of a picture of 16-bit values, told how many bits are used in what the network sees of it."""
+def _told_bits(
+    source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool], *, told: bool
+) -> tuple[Layer, ...]:
+    """The layers of a picture of 16-bit values, told how many bits are used in what the network sees of it.
+
+    `told`: as for `_looked_through`.
+    """
 
     def seen() -> Iterator[NDArray[Any]]:
         for window in _until(stop, plan.windows):
             pixels, known = source.read(window), ~plan.damage.window(window)
-            valid = source.valid(window, pixels)
+            valid = source.valid(window, pixels) if told else ~source.is_nothing(pixels)
             yield pixels[known if valid is None else known & valid]
 
     return ranged(made, whites_of(made, seen()))

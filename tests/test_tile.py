@@ -1568,6 +1568,19 @@ def test_a_mask_too_dark_to_mark_anything_is_refused(place: Place, value: int) -
     assert place("--invert-mask", "--progress", "none") == 1 and "whole picture" in place.only_line
 
 
+@pytest.mark.parametrize("dtype", ["uint16", "int16"])
+def test_alpha_that_holds_the_mask_does_not_say_how_bright_the_picture_is(place: Place, dtype: str) -> None:
+    pixels = (picture(3, "uint16") // 2).astype(dtype)
+    most = np.iinfo(dtype).max
+    save(place.big, np.dstack([pixels, np.where(HOLE, most, 0).astype(dtype)]), ALPHA="YES")
+    place.item("--mask-from", "band=4", mask=None)
+    other = place.root / "other.tif"
+    options = ["--mask-from", "band=4", "--weights", "none", "--device", "cpu"]
+    assert place.pconv("restore", place.big, other, *options) == 0
+    np.testing.assert_array_equal(place.restored(), load(other))
+    assert place.restored()[HOLE, :3].mean() > pixels[~HOLE].mean() / 2
+
+
 @pytest.mark.parametrize("invert", [False, True])
 @pytest.mark.parametrize("levels", [17, 4000])
 def test_a_mask_that_is_black_but_for_a_scanners_noise_is_empty(place: Place, levels: int, invert: bool) -> None:
