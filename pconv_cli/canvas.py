@@ -31,7 +31,7 @@ from pconv_cli._ifd import Directory, Value, graft
 from pconv_cli._pages import Pages
 from pconv_cli.companions import without_statistics
 from pconv_cli.encoders import JPEG
-from pconv_cli.errors import ItemError, Loss
+from pconv_cli.errors import ItemError, Loss, unseen
 from pconv_cli.regions import Window
 from pconv_cli.spaces import is_ranged, next_to
 from pconv_cli.tiff import NOTES, XMP, Source, ahead
@@ -51,8 +51,9 @@ class Canvas:
     """
 
     def __init__(
-        self, source: Source, output: Path, *, overwrite: bool, mark_valid: bool = False, as_laid: bool = False
-    ) -> None:
+        self, source: Source, output: Path, *, overwrite: bool, mark_valid: bool = False, as_laid: bool = False,
+        to_see: str = "leave out the mask",
+    ) -> None:  # fmt: skip
         """Make sure of the output's place, and hold it with a scratch file beside it.
 
         Args:
@@ -61,12 +62,13 @@ class Canvas:
             overwrite: Whether a file that is there may be replaced.
             mark_valid: Whether filled pixels are to count as picture from then on: alpha full, mask band 255.
             as_laid: Whether a fill that has the nodata value is meant to be nothing; else it is moved off it.
+            to_see: What to do if damage is what counts as no picture, for people.
 
         Raises:
             ItemError: The output exists, is the source, is no .tif or .tiff, or its folder cannot be written.
         """
         self._source, self._output, self._overwrite = source, output, overwrite
-        self._mark, self._as_laid = mark_valid, as_laid
+        self._mark, self._as_laid, self._to_see = mark_valid, as_laid, to_see
         self._done = False
         self._hidden = 0  # filled pixels that the output says are not there
         self.outside_changed = 0
@@ -165,11 +167,8 @@ class Canvas:
                     written = self._patch_copy(part, notices)
                 if self._hidden:
                     who = "mask band" if source.own_mask or source.alpha is None else "alpha"
-                    pixels = f"{self._hidden} pixel{'s' * (self._hidden > 1)}"
-                    notices.append(
-                        f"filled but not to be seen, for its {who} stays as it is: {pixels}; "
-                        "if the damage is what that marks, leave out the mask: it is filled and shown then"
-                    )
+                    what = f"filled but not to be seen, for its {who} stays as it is"
+                    notices.append(unseen(what, self._hidden, self._to_see))
                 if written:
                     notices += () if why else source.stale
                     self._rebuild_overviews(part, notices, patched=not why)

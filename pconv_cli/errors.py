@@ -101,6 +101,12 @@ TAKEN = "the output exists already; use --overwrite to replace it"
 """Reasons of an `ItemError`: about a picture or a mask, and about a result that is there."""
 
 
+def unseen(what: str, count: int, way_out: str) -> str:
+    """What to say of damaged pixels that are not to be seen in the result: what of it is so, how many, the way out."""
+    pixels = f"{count} pixel{'s' * (count > 1)}"
+    return f"{what}: {pixels}; if the damage is what that marks, {way_out}: it is filled and shown then"
+
+
 def refuse_losses(path: Path, notices: Sequence[str], way_out: str = "leave it out to accept that") -> None:
     """Make sure that nothing is lost: what `--strict` asks for.
 

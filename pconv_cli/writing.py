@@ -33,7 +33,7 @@ from PIL import Image, PngImagePlugin
 from pconv_cli import _carry, _jpeg, files
 from pconv_cli._carry import Carried
 from pconv_cli.companions import Companions
-from pconv_cli.errors import ItemError, Loss
+from pconv_cli.errors import ItemError, Loss, unseen
 from pconv_cli.images import (
     BY_SUFFIX,
     FORMATS,
@@ -53,6 +53,7 @@ Ready = Callable[[Path, Sequence[str]], None]
 
 _WIDE = {"PNG": 2, "TIFF": 2}  # bytes of the tones that a format holds; the others hold 8 bits
 _LARGEST = {"JPEG": 65500, "WEBP": 16383}  # sides, by the formats' own rules
+_TO_SEE = "use --mask-from alpha and no masks"
 _READS_BACK_WRONG = "what was written does not read back as it should: nothing was kept; check the disk"
 _ANOTHER = 24  # steps of 255 by which a thumbnail differs from the picture, on average, where it shows another one
 _QUALITIES = range(95, 20, -6)  # of a new thumbnail, which is to take no more room than the old one
@@ -111,7 +112,7 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
     try:
         pixels, mode = _for_format(picture, kind, target)
         picture, stale = _with_thumbnail(picture, kind)
-        notices = (*_losses(picture, kind, mode), *stale)
+        notices = (*_losses(picture, kind, mode), *stale, *_unseen(picture))
         files.refuse_same(picture.path, target)
         target.parent.mkdir(parents=True, exist_ok=True)
         with files.whole(target, overwrite=overwrite, source=picture.path) as stream:
@@ -219,6 +220,16 @@ def _losses(picture: Picture, kind: str, mode: str) -> tuple[str, ...]:
         found = f"{picture.format} in a file named {picture.path.suffix}"
         told = (Loss(f"{found}: as a JPEG all pixels change a bit; --format png keeps them"), *told)
     return told
+
+
+def _unseen(picture: Picture) -> tuple[str, ...]:
+    """What there is to say of damage that is transparent, and stays so."""
+    alpha = picture.opacity()
+    if alpha is None or picture.hole is None or picture.mode == "1":
+        return ()
+    count = int(np.count_nonzero(picture.hole & (alpha == 0)))
+    what = "filled but not to be seen" if picture.alpha is not None else "not filled, and not to be seen"
+    return (unseen(f"{what}, for its alpha stays as it is", count, _TO_SEE),) if count else ()
 
 
 def _widened(picture: Picture, mode: str) -> bool:
@@ -447,7 +458,9 @@ def _patch_tiff(picture: Picture, target: Path, overwrite: bool, ready: Ready | 
 
     with (
         tiff.Source(picture.path) as source,
-        Canvas(source, target, overwrite=overwrite, mark_valid=picture.revealed, as_laid=picture.as_laid) as canvas,
+        Canvas(
+            source, target, overwrite=overwrite, mark_valid=picture.revealed, as_laid=picture.as_laid, to_see=_TO_SEE
+        ) as canvas,
     ):
         if (source.height, source.width, source.bands) != channels.shape:
             raise ItemError(picture.path, "was changed while it was being restored: run it again")

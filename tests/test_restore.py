@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms, ImageOps
 from rasterio.transform import Affine
 
-from pconv_cli import bench, images, writing
+from pconv_cli import _carry, bench, images, writing
 from pconv_cli.encoders import encoded
 from pconv_cli.errors import ItemError, NothingToDo, OutputError, UsageError, WeightsError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted, TilesDone
@@ -392,6 +392,30 @@ def test_what_is_fully_transparent_is_no_context_for_a_fill_and_keeps_its_hidden
         np.testing.assert_array_equal(after[..., 3], alpha)
         fills.append(after[hole])
     np.testing.assert_array_equal(*fills)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.webp", "a.bmp", "a.tif", "palette.png", "key.png"])
+def test_damage_that_stays_transparent_is_told_of_with_the_way_to_have_it_shown(work: Workplace, name: str) -> None:
+    hole = box(48, 40, 10, 10, 20, 22)
+    colours = np.where(hole[..., None], np.uint8(DAMAGE), texture(48, 40))
+    rgba = np.dstack([colours, np.where(hole, 0, 255).astype(np.uint8)])
+    path = work.pictures / name
+    if name == "palette.png":
+        image = Image.fromarray(colours).quantize(64, dither=Image.Dither.NONE)
+        image.save(path, transparency=image.getpixel((10, 10)))
+    elif name == "key.png":
+        Image.fromarray(colours).save(path, transparency=DAMAGE)
+    elif name == "a.bmp":
+        path.write_bytes(_carry.bmp_header(48, 40, None) + rgba[::-1, :, [2, 1, 0, 3]].tobytes())
+    else:
+        Image.fromarray(rgba).save(path, **({"lossless": True, "exact": True} if name == "a.webp" else {}))
+    work.mask(f"{path.stem}.png", hole)
+    notices = go(work)[0].items[0].notices
+    told = f"to be seen, for its alpha stays as it is: {hole.sum()} pixels"
+    assert len(notices) == 1 and told in notices[0] and "use --mask-from alpha" in notices[0]
+    assert from_mark(work, "alpha", overwrite=True).items[0].notices == ()
+    with Image.open(work.out / name) as after:
+        assert np.asarray(after.convert("RGBA"))[..., 3].min() == 255
 
 
 def test_a_fully_transparent_picture_with_an_empty_mask_is_copied(work: Workplace) -> None:
