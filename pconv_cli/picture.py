@@ -101,8 +101,11 @@ class Picture:
         return as_bytes(self.seen(self.layers[0]))
 
     def visible(self) -> NDArray[np.bool_] | None:
-        """Where the picture shows anything, (h, w): alpha above 0, not nodata; None when it does everywhere."""
-        if self.shown is not None:
+        """Where the picture shows anything, (h, w): alpha above 0, not nodata; None when it does everywhere.
+
+        Of two values of which one is transparent, that is the paper: both are picture.
+        """
+        if self.shown is not None or self.mode == "1":
             return self.shown
         alpha = self.opacity()
         return None if alpha is None else alpha > 0
@@ -157,8 +160,8 @@ class Picture:
     def filled(self, fills: Mapping[Layer, NDArray[Any]], hole: NDArray[np.bool_], *, reveal: bool = False) -> Picture:
         """Take the hole's colours from `fills`; every other pixel stays bit-identical, and so does all transparency.
 
-        Grey takes the rounded Rec. 601 luminance, a palette its nearest opaque colour. Where one colour stands for
-        "transparent", pixels of that colour stay, and no other pixel becomes it.
+        Grey takes the rounded Rec. 601 luminance, a palette its nearest opaque colour. Where one colour of more than
+        two stands for "transparent", pixels of that colour stay, and no other pixel becomes it.
 
         Args:
             fills: For each layer that is to be filled (h, w, c), as `seen` gives it.
@@ -180,7 +183,7 @@ class Picture:
                 lay(layer.taken(channels), fill, where)
             else:
                 layer.put(channels, fill, where)
-        if self.carried.colour_key is not None:
+        if self.carried.colour_key is not None and self.mode != "1":
             channels[where] = _off_key(channels[where], self.carried.colour_key)
         if reveal and self.alpha is not None:
             channels[where, self.alpha] = top(pixels.dtype)
