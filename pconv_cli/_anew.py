@@ -6,16 +6,17 @@ when a file is written anew: the private part of `canvas`.
 
 from __future__ import annotations
 
-import struct
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from rasterio.enums import ColorInterp
 
-from pconv_cli import _gdal
-from pconv_cli._ifd import Directory, graft, graft_from
-from pconv_cli.tiff import XMP, Source
+from pconv_cli import _carry, _gdal
+from pconv_cli._ifd import POINTERS, graft, graft_from
+from pconv_cli.images import metadata
+from pconv_cli.tiff import Source
 
 
 def profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
@@ -28,6 +29,7 @@ def profile(raster: Any, source: Source, side: int) -> dict[str, Any]:
     alpha = "NO" if source.alpha is None else "PREMULTIPLIED" if source.premultiplied else "NON-PREMULTIPLIED"
     profile = {"width": source.width, "height": source.height, "count": source.bands, "dtype": source.dtype.name}
     profile |= {"tiled": True, "blockxsize": side, "blockysize": side, "interleave": "pixel", "BIGTIFF": "IF_SAFER"}
+    profile["ENDIANNESS"] = "LITTLE"  # as are the tags that it is given of other formats
     # Differences of numbers of colours mean nothing, and those of fewer than 8 bits cannot be taken.
     predictor = 1 if source.palette is not None else 3 if source.dtype.kind == "f" else 2
     profile |= {"compress": "deflate", "predictor": predictor, "ZLEVEL": 1, "photometric": photometric, "ALPHA": alpha}
@@ -84,17 +86,10 @@ def _tags_by_namespace(raster: Any, band: int) -> dict[str, dict[str, str]]:
 
 def carry_tags(source: Source, part: Path) -> list[str]:
     """Give a new file the tags that GDAL did not; the names of those that cannot be given."""
-    if source.tiff is None:
-        with source.raster() as raster:
-            own, kind, texts = raster.tags(), raster.driver, raster.tags(ns="xml:XMP")
-        tags = {}
-        if own.get("EXIF_Orientation") in tuple("2345678"):
-            tags[274] = (3, 1, struct.pack(Directory.first(part).order + "H", int(own["EXIF_Orientation"])))
-        if texts:
-            xmp = texts["xml:XMP"].encode()
-            tags[XMP] = (1, len(xmp), xmp)
-        graft(part, tags)
-        if kind == "JPEG":
-            return ["EXIF"] if any(name.startswith("EXIF_") for name in own) else []
-        return {"PNG": ["EXIF, if it had any"], "WEBP": ["EXIF and colour profile, if it had any"]}.get(kind, [])
-    return graft_from(source.tiff, part)
+    if source.tiff is not None:
+        return graft_from(source.tiff, part)
+    carried, lost = metadata(source.path)
+    turn = _carry.orientation_of(carried.tags) if carried.tags else source.orientation
+    tags = _carry.tiff_tags(replace(carried, xmp=carried.xmp or source.xmp), b"" if source.icc else carried.icc, turn)
+    graft(part, _carry.plain(tags))
+    return [*(POINTERS[tag] for tag in sorted(tags.keys() & POINTERS)), *lost]

@@ -272,6 +272,12 @@ def orientation_tag(orientation: int) -> Tags:
     return {ORIENTATION: (_SHORT, struct.pack("<H", orientation))} if orientation != 1 else {}
 
 
+def plain(tags: Tags) -> dict[int, tuple[int, int, bytes]]:
+    """Tags that are no directories: type, count and little-endian bytes."""
+    values = {tag: value for tag, value in tags.items() if not isinstance(value, dict)}
+    return {tag: (kind, len(data) // _SIZES[kind], data) for tag, (kind, data) in values.items()}
+
+
 def dpi_of(tags: Tags) -> tuple[float, float] | None:
     """Pixels per inch, None where there are none or only an aspect ratio."""
     unit = tags.get(UNIT, (_SHORT, b"\x02\0"))
@@ -418,6 +424,12 @@ def is_xmp(chunk: Chunk) -> bool:
 def is_iptc(chunk: Chunk) -> bool:
     """Whether a PNG chunk is a text that holds IPTC."""
     return chunk[0] in (b"tEXt", b"zTXt", b"iTXt") and chunk[1].startswith(_PNG_IPTC + b"\0")
+
+
+def unheard(chunks: Sequence[Chunk]) -> list[str]:
+    """Names of the chunks that are neither of little weight, nor XMP, nor texts of the kinds that GDAL reads."""
+    names = {chunk[0] for chunk in chunks if not is_xmp(chunk)} - _PNG_TRIVIAL - {b"tEXt", b"zTXt"}
+    return sorted(name.decode("latin-1") for name in names)
 
 
 def dressed_png(bare: bytes, dressed: bytes) -> bytes:

@@ -28,7 +28,7 @@ LAYOUT = frozenset(
 ) | frozenset([332, 334, *range(338, 342), 347, *range(512, 522), *range(529, 533)])
 """Tags of how the pixels of one file lie in it: the writer of another decides these anew."""
 # What points elsewhere in its own file, or shows the picture once more, with its damage.
-_POINTERS = {330: "embedded previews", 34665: "EXIF", 34853: "GPS", 37724: "Photoshop layers"}
+POINTERS = {330: "embedded previews", 34665: "EXIF", 34853: "GPS", 37724: "Photoshop layers"}
 
 
 @dataclass(frozen=True)
@@ -195,10 +195,10 @@ def graft_from(source: Directory, path: Path) -> list[str]:
     target = Directory.first(path)
     missing = source.entries.keys() - target.entries.keys() - LAYOUT
     same_order = source.order == target.order
-    values = {tag: source.value(tag, 2**32) for tag in missing - _POINTERS.keys()}
+    values = {tag: source.value(tag, 2**32) for tag in missing - POINTERS.keys()}
     plain = {tag: value for tag, value in values.items() if same_order or _SIZES.get(value[0]) == 1}
     graft(path, plain)
-    return [_POINTERS.get(tag, f"tag {tag}") for tag in sorted(missing - plain.keys())]
+    return [POINTERS.get(tag, f"tag {tag}") for tag in sorted(missing - plain.keys())]
 
 
 def shared_jpeg_tables(tiff: Directory, tables_of: Callable[[int], bytes]) -> bytes | None:

@@ -120,6 +120,41 @@ def read_pixels(path: Path, like: Picture) -> Picture:
         return replace(like, pixels=_pixels(image), mode=image.mode, before=None)
 
 
+def metadata(path: Path) -> tuple[Carried, tuple[str, ...]]:
+    """What a JPEG, PNG, WebP or BMP holds besides its pixels, which are not decoded, for a TIFF that is made of it.
+
+    Args:
+        path: The file. What is in it is expected to be read by GDAL, which keeps texts and the one value for nothing.
+
+    Returns:
+        The metadata, and names of what of the file no TIFF has a place for; nothing of a file of another format.
+    """
+    lost: list[str] = []
+    with suppress(ItemError), _opened(path) as (image, stream):
+        kind = "JPEG" if image.format == "MPO" else str(image.format)
+        if kind == "PNG" and not image.info.get("exif"):
+            image.info["exif"] = _carry.exif_of_png(stream)  # it may follow the pixels
+        tags, exif = _read_exif(image, stream, kind, [])
+        parts: dict[str, Any] = {"icc": bytes(image.info.get("icc_profile") or b""), "exif": exif, "tags": tags}
+        parts |= _read_xmp_and_dpi(image, kind, tags)
+        if isinstance(image, JpegImagePlugin.JpegImageFile):
+            parts["photoshop"] = _carry.jpeg_photoshop(image.applist)
+            comments = [segment for segment in image.applist if segment[0] == "COM"]
+            if len(comments) > 1 or _carry.jpeg_segments([s for s in image.applist if s not in comments]):
+                lost.append("JPEG segments (comments and the like)")
+            lost += ["further pictures in the file"] if "mp" in image.info else []
+        elif kind == "PNG":
+            parts["photoshop"] = _carry.as_resource(_raw_profile(image, "iptc"))
+            parts["chunks"], lost = _carry.read_chunks(stream)
+            names = _carry.unheard(parts["chunks"])
+            lost += [f"PNG chunks {', '.join(names)}"] if names else []
+            key = image.info.get("transparency")
+            lost += ["the transparency of its palette"] if isinstance(key, bytes) else []
+            lost += ["its transparent colour"] if isinstance(key, tuple) and len(set(key)) > 1 else []
+        return Carried(**parts), tuple(lost)
+    return Carried(), ()
+
+
 def read_mask(path: Path, *, inverted: bool = False) -> MaskImage:
     """Read a mask of any mode but float: what is lighter than 50 % grey and not transparent is damaged.
 

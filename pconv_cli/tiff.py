@@ -316,6 +316,8 @@ class Source:
         self.icc = _profile_of(tiff, raster)
         self.companions = Companions.of(path)
         self.nodata: float | None = raster.nodata if self.companions.nodata is None else self.companions.nodata
+        if tiff is None and len(set(raster.nodatavals)) > 1:  # one transparent colour, whose values differ
+            self.nodata = None
         beside = [Path(name).name for name in raster.files[1:]]
         self.validity = self._validity()
         # Alpha is a mask of the whole picture to GDAL as well, but none that could be written as one.

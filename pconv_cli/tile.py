@@ -40,7 +40,7 @@ from pconv_cli.events import (
     TilesDone,
 )
 from pconv_cli.georeference import off_the_map, refuse_elsewhere
-from pconv_cli.images import READ_SUFFIXES, orientation
+from pconv_cli.images import READ_SUFFIXES, metadata, orientation
 from pconv_cli.layers import (
     Layer,
     Raw,
@@ -565,7 +565,7 @@ class _Big:
         )
         mask.refuse_changed()
         try:
-            return provenance.merged(source.xmp, entry), ()
+            return provenance.merged(source.xmp or metadata(source.path)[0].xmp, entry), ()
         except ValueError as error:
             self._sidecar = provenance.merged(b"", entry)
             name = beside.sidecar(self._output).name

@@ -164,6 +164,8 @@ NEIGHBOURS = {
     ("_pages", "tiff"),
     ("_anew", "_gdal"),
     ("_anew", "_ifd"),
+    ("_anew", "images"),  # of other formats Pillow knows more
+    ("_anew", "_carry"),
     ("_anew", "tiff"),
     ("helpers", "pipeline"),  # its stages are what they do a part of
     ("filling", "engine"),

@@ -373,13 +373,14 @@ def test_a_file_without_xmp_gets_one_behind_its_exif(saved: Saved) -> None:
         assert names == [b"Exif", b"http"] and image.getexif()[271] == "Maker"
 
 
-def test_a_second_restoration_is_a_second_entry(saved: Saved) -> None:
+@pytest.mark.parametrize("second", ["2.png", "2.webp"])
+def test_a_second_restoration_is_a_second_entry(saved: Saved, second: str) -> None:
     source, _ = saved.work.pair("a.jpg")
     mask, root = saved.work.masks / "a.png", saved.work.root
     saved.pconv("restore", source, mask, root / "1.jpg", "--provenance")
-    saved.pconv("restore", root / "1.jpg", mask, root / "2.png", "--provenance")
-    saved.pconv("tile", root / "2.png", "--mask", mask, "-o", root / "3.tif", "--provenance")
-    assert [len(entries(xmp(root / name))) for name in ("1.jpg", "2.png", "3.tif")] == [1, 2, 3]
+    saved.pconv("restore", root / "1.jpg", mask, root / second, "--provenance")
+    saved.pconv("tile", root / second, "--mask", mask, "-o", root / "3.tif", "--provenance")
+    assert [len(entries(xmp(root / name))) for name in ("1.jpg", second, "3.tif")] == [1, 2, 3]
 
 
 def test_what_has_no_place_in_the_file_is_in_a_sidecar(saved: Saved) -> None:

@@ -18,7 +18,7 @@ import pytest
 import rasterio
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from PIL import Image
+from PIL import Image, PngImagePlugin
 from rasterio.control import GroundControlPoint
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
 from rasterio.rpc import RPC
@@ -712,17 +712,63 @@ def test_other_formats_are_written_anew_as_tiff(tmp_path: Path, name: str, optio
     else:
         exif = Image.Exif()
         exif[274] = 6
-        Image.fromarray(picture()).save(path, **options, **({"exif": exif, "xmp": XMP} if name == "a.jpg" else {}))
+        Image.fromarray(picture()).save(path, **options, exif=exif, xmp=XMP, dpi=(300, 300))
     pixels = load(path)
     (notice,) = restore(path, tmp_path / "b.tif")
-    assert notice.startswith("written anew as a deflate TIFF in blocks of 512 pixels, because it is not a TIFF")
-    assert ("lost: EXIF" in notice) == (name in ("a.jpg", "a.png", "a.webp"))
+    assert notice == "written anew as a deflate TIFF in blocks of 512 pixels, because it is not a TIFF"
     np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(pixels))
-    assert directories(tmp_path / "b.tif")[0].get(274, Tag(3, 1, b"", (1,))).numbers == (
-        (6,) if name == "a.jpg" else (1,)
-    )
-    assert name != "a.jpg" or directories(tmp_path / "b.tif")[0][700].data == XMP
+    tags = directories(tmp_path / "b.tif")[0]
+    with_exif, with_xmp = name in ("a.jpg", "a.png", "a.webp"), name in ("a.jpg", "a.webp")
+    assert tags.get(274, Tag(3, 1, b"", (1,))).numbers == ((6,) if with_exif else (1,))
+    assert (700 in tags) == with_xmp and tags.get(700, Tag(1, 0, XMP, ())).data == XMP
+    resolution = struct.unpack("<LL", tags[282].data) if 282 in tags else ()
+    assert (round(resolution[0] / resolution[1]) if resolution else 300) == 300
+    assert bool(resolution) == (name in ("a.jpg", "a.png", "a.bmp"))
     assert names(tmp_path) == sorted([name, "b.tif"])
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("key.png", "its transparent colour"),
+        ("palette.png", "the transparency of its palette"),
+        ("text.png", "PNG chunks iTXt"),
+        ("exif.webp", "EXIF, GPS"),
+        ("iptc.jpg", "JPEG segments (comments and the like)"),
+        ("grey.png", ""),
+    ],
+)
+def test_of_other_formats_what_no_new_tiff_holds_is_named_and_the_rest_is_there(
+    tmp_path: Path, name: str, told: str
+) -> None:
+    image, options = Image.fromarray(picture()), dict[str, Any]()
+    if name == "key.png":
+        options["transparency"] = (74, 83, 92)
+    elif name == "palette.png":
+        image, options["transparency"] = image.quantize(64), bytes([255, 128])
+    elif name == "grey.png":
+        image, options["transparency"] = image.convert("L"), 83
+    elif name == "text.png":
+        options["pnginfo"] = PngImagePlugin.PngInfo()
+        options["pnginfo"].add_itxt("Author", "nobody")
+    elif name == "exif.webp":
+        options |= {"exif": (exif := Image.Exif()), "lossless": True}
+        exif[271], exif.get_ifd(34665)[36867], exif.get_ifd(34853)[1] = "Maker", "2000:01:01 00:00:00", "N"
+    image.save(tmp_path / name, **options)
+    if name == "iptc.jpg":
+        data = (tmp_path / name).read_bytes()
+        resource = b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x19\0\x03abc"
+        segments = {0xED: b"Photoshop 3.0\0" + resource, 0xFE: b"one", 0xEA: b"private"}
+        more = b"".join(struct.pack(">BBH", 0xFF, kind, len(text) + 2) + text for kind, text in segments.items())
+        (tmp_path / name).write_bytes(data[:2] + more + data[2:])
+    (notice,) = restore(tmp_path / name, tmp_path / "b.tif")
+    assert notice.endswith(f"it is not a TIFF{'; lost: ' * bool(told)}{told}")
+    assert isinstance(notice, Loss) == bool(told)
+    tags = directories(tmp_path / "b.tif")[0]
+    assert name != "exif.webp" or tags[271].data == b"Maker\0"
+    assert name != "iptc.jpg" or tags[33723].data.endswith(b"abc")
+    with Source(tmp_path / "b.tif") as made:
+        assert made.nodata == (83 if name == "grey.png" else None)
 
 
 def test_blocks_too_big_to_hold_have_the_file_written_anew(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
