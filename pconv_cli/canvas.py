@@ -274,8 +274,7 @@ class Canvas:
                 if self._mark_mask(raster, window, pixels, where) or bands:
                     written[window] = None if jpeg else _gdal.checksum(pixels)
         if jpeg and encoded:
-            count = f"the {encoded} blocks that hold" if encoded > 1 else "the one block that holds"
-            notices.append(Loss(f"JPEG-compressed: pixels in {count} damage are encoded again"))
+            notices.append(source.encoded_again(encoded))
         return written
 
     def _mark_mask(self, raster: Any, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> bool:

@@ -130,8 +130,16 @@ class Source:
     def lost_by_fills(self) -> tuple[str, ...]:
         """What will be lost as soon as anything is filled; `Canvas.commit` tells how much."""
         jpeg = self.in_place and self.tiff is not None and self.tiff.number(259, 1) == JPEG
-        lost = (Loss("JPEG-compressed: pixels in the blocks that hold damage are encoded again"),) if jpeg else ()
-        return (*lost, *self.stale)
+        return (*((self.encoded_again(),) if jpeg else ()), *self.stale)
+
+    def encoded_again(self, count: int | None = None) -> Loss:
+        """What to say of a JPEG-compressed TIFF of which so many blocks are encoded again; None: as many as have to."""
+        down, across = self.block
+        kind = "tile" if self.tiff is not None and 324 in self.tiff.entries else "strip"
+        number = f"one {kind}" if count == 1 else f"{kind}s" if count is None else f"{count} {kind}s"
+        holds, them = ("holds damage is", "it") if count == 1 else ("hold damage are", "them")
+        blocks = f"the {number} of {across} x {down} px that {holds} encoded again"
+        return Loss(f"JPEG-compressed: {blocks}, and pixels anywhere in {them} may move")
 
     @property
     def stale(self) -> tuple[str, ...]:
