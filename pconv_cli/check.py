@@ -55,7 +55,7 @@ class Checked:
 
     Attributes:
         items: Pictures.
-        findings: What is wrong, in the order of the pictures; then what concerns the run as a whole.
+        findings: What is wrong: pictures that several masks fit, all others, then what concerns the run as a whole.
         damaged: Of those that can be restored, how many hold any damage.
         tiles: Tiles to compute, those of guides left out.
         pixels: Pixels in them.
@@ -157,7 +157,8 @@ def check(
     threads = settings.jobs or os.cpu_count() or 1
     with ThreadPoolExecutor(threads, "check") as pool:
         looks = [found for found in pool.map(look, todo.jobs) if found is not None]
-    findings = [found.finding for found in looks if found.finding is not None]
+    findings = [Finding(name, str(path), reason, grave=True) for name, (path, reason) in todo.unclear.items()]
+    findings += [found.finding for found in looks if found.finding is not None]
     findings += _unused(todo.unused_masks)
     findings += unwritable
     fine = [found for found in looks if not found.done and (found.finding is None or not found.finding.grave)]
@@ -166,12 +167,13 @@ def check(
         reason = f"{turned} of {len(fine)} masks mark most of the picture, {settings.reading}: {settings.way_out}"
         findings.append(Finding("", "", reason, grave=True))
     disk = sum(found.bytes for found in fine) + max((found.bytes for found in fine), default=0)
-    free = _free(todo.jobs[0].output) if writes and not any(stage.holds(job.output) for job in todo.jobs) else None
+    away = any(map(stage.holds, (todo.home, *(job.output for job in todo.jobs))))
+    free = _free(todo.home) if writes and not away else None
     if free is not None and disk > free:
         reason = (
             f"results need some {_mebibytes(disk)}, and {_mebibytes(free)} are free: make room, or choose another OUT"
         )
-        findings.append(Finding("", str(todo.jobs[0].output.parent), reason, grave=True))
+        findings.append(Finding("", str(todo.home), reason, grave=True))
     memory = _memory(settings, fine)
     available = memory_available()
     if available is not None and memory > available:
@@ -181,8 +183,9 @@ def check(
     reading = sum(found.seconds for found in looks) / threads
     told = stage.shown(tuple(findings))
     return Checked(
-        len(todo.jobs), told, sum(found.share > 0 for found in fine), sum(found.tiles for found in fine),
-        pixels, sum(found.share * found.area for found in fine) / max(1, sum(found.area for found in fine)), disk, free,
+        len(todo.jobs) + len(todo.unclear), told,
+        sum(found.share > 0 for found in fine), sum(found.tiles for found in fine), pixels,
+        sum(found.share * found.area for found in fine) / max(1, sum(found.area for found in fine)), disk, free,
         memory, available,
         round(STARTING + pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + reading, 1), len(looks) == len(todo.jobs),
         sum(found.done for found in looks), todo.left_out,
@@ -282,11 +285,11 @@ def _memory(settings: RestoreSettings, looks: list[_Look]) -> int:
     return settings.memory(largest) + held
 
 
-def _free(output: Path) -> int | None:
-    """Room where an output will be, or in the nearest folder above that is there."""
-    for folder in output.absolute().parents:
+def _free(folder: Path) -> int | None:
+    """Room in a folder, or in the nearest one above that is there."""
+    for place in (folder.absolute(), *folder.absolute().parents):
         with suppress(OSError):
-            return shutil.disk_usage(folder).free
+            return shutil.disk_usage(place).free
     return None
 
 

@@ -72,6 +72,7 @@ class JobList:
         skipped: How many files in IN are no pictures, by suffix (hidden ones are not counted).
         masks: How many files there are in the masks folder.
         in_output: How many pictures lie in an OUT inside IN, where none are looked for, besides results.
+        unclear: Pictures that several masks fit, which are then no jobs, by name: the file, and what there is to say.
     """
 
     jobs: tuple[Job, ...]
@@ -81,6 +82,7 @@ class JobList:
     several: bool = True
     masks: int = 0
     in_output: int = 0
+    unclear: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
 
     @property
     def unused(self) -> str:
@@ -151,6 +153,7 @@ def find_jobs(
     apart: Sequence[Path] = (),
     own: Sequence[Path] = (),
     full_names: bool = False,
+    lenient: bool = False,
 ) -> JobList:
     """Pair pictures with masks and give each an output, without opening or writing a file.
 
@@ -164,13 +167,14 @@ def find_jobs(
         apart: Folders for what is saved beside results: no pictures are looked for there.
         full_names: With `out_suffix`, pictures that only their suffixes tell apart keep those: a.tif.png, a.jpg.png.
         own: Folders whose files are no pictures even where links lead to them.
+        lenient: Whether pictures that several masks fit are left out, and told of in `unclear`.
 
     Returns:
         The jobs. A picture without a mask is among them, with `mask` None.
 
     Raises:
-        UsageError: Paths are missing, a pairing is ambiguous, or a result would fall on another result, a picture
-            or a mask, or among them.
+        UsageError: Paths are missing, a pairing is ambiguous and not `lenient`, or a result would fall on another
+            result, a picture or a mask, or among them.
         NothingToDo: There is no picture in `source`.
     """
     source_is_folder = _check_input(source, suffixes, "the pictures") == "folder"
@@ -187,27 +191,40 @@ def find_jobs(
         written = [_real(place) for place in own]
         pictures = [picture for picture in pictures if not any(map(picture.real.is_relative_to, written))]
     found: list[_File] = []
-    pairs: list[_File | None] = [None for _ in pictures]
+    fits: list[list[_File]] = [[] for _ in pictures]
     if masks is not None and masks_are_folder:
-        pictures, found, pairs = _from_folder(pictures, source, masks, skip, suffixes)
+        pictures, found, fits = _from_folder(pictures, source, masks, skip, suffixes)
     elif masks is not None:
-        pictures, found, pairs = _from_one_mask(pictures, source, masks)
+        pictures, found, fits = _from_one_mask(pictures, source, masks)
     if not pictures:
         raise NothingToDo(f"no pictures in {source}: looked for {_listed(suffixes)}")
 
+    unclear = {
+        picture.relative.as_posix(): (
+            picture.path, f"two masks fit, {fit[0].path} and {fit[1].path}: keep one, rename or move the other",
+        )
+        for picture, fit in zip(pictures, fits, strict=True)
+        if len(fit) > 1
+    }  # fmt: skip
+    if unclear and not lenient:
+        (path, reason), *others = unclear.values()
+        few = ", ".join(str(path) for path, _ in others[:3])
+        more = f"; the same of {len(others)} more: {few}{', ...' * (len(others) > 3)}" if others else ""
+        raise UsageError(f"{path}: {reason}{more}")
     targets = _targets(pictures, output, suffixes, out_suffix, source_is_folder, full_names)
     jobs = tuple(
         Job(
-            picture.path, mask.path if mask else None, target, picture.relative.as_posix(),
-            wanted=None if mask or masks is None else masks / picture.relative.with_suffix(".png"),
+            picture.path, fit[0].path if fit else None, target, picture.relative.as_posix(),
+            wanted=None if fit or masks is None else masks / picture.relative.with_suffix(".png"),
         )
-        for picture, mask, target in zip(pictures, pairs, targets, strict=True)
+        for picture, fit, target in zip(pictures, fits, targets, strict=True)
+        if len(fit) < 2
     )  # fmt: skip
     _check_outputs(jobs, [*pictures, *found])
-    used = {mask.path for mask in pairs if mask}
+    used = {mask.path for fit in fits for mask in fit}
     unused = tuple(mask.path for mask in found if mask.path not in used) if source_is_folder else ()
     home = targets[0].parent if targets[0] == Path(output) else Path(output)
-    return JobList(jobs, unused, skipped, home, source_is_folder, len(found))
+    return JobList(jobs, unused, skipped, home, source_is_folder, len(found), unclear=unclear)
 
 
 def among(source: Path, output: Path, suffixes: frozenset[str], apart: Sequence[Path] = ()) -> tuple[Path, ...]:
@@ -440,8 +457,8 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _from_folder(
     pictures: list[_File], source: Path, masks: Path, skip: Sequence[Path], suffixes: frozenset[str]
-) -> tuple[list[_File], list[_File], list[_File | None]]:
-    """The pictures that are no masks themselves, all masks of the folder, and the mask of each picture."""
+) -> tuple[list[_File], list[_File], list[list[_File]]]:
+    """The pictures that are no masks themselves, all masks of the folder, and the masks that fit each picture."""
     deep = source.is_dir()
     beside = _same(_real(masks), _real(source if deep else source.parent))
     if beside and deep:
@@ -453,13 +470,13 @@ def _from_folder(
 
 def _from_one_mask(
     pictures: list[_File], source: Path, mask: Path
-) -> tuple[list[_File], list[_File], list[_File | None]]:
+) -> tuple[list[_File], list[_File], list[list[_File]]]:
     """As `_from_folder`, for one mask file that serves all pictures and may lie among them."""
     found = _single(mask)
     kept = [picture for picture in pictures if not _same(picture.real, found.real)]
     if not kept and not source.is_dir():
         raise UsageError(f"{mask}: given both as the picture and as its mask: give the mask as a second file")
-    return kept, [found], [found for _ in kept]
+    return kept, [found], [[found] for _ in kept]
 
 
 def _set_masks_apart(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
@@ -473,8 +490,8 @@ def _set_masks_apart(files: Sequence[_File]) -> tuple[list[_File], list[_File]]:
     return pictures, masks
 
 
-def _pair(pictures: Sequence[_File], masks: Sequence[_File], *, plain: bool) -> list[_File | None]:
-    """The mask of each picture.
+def _pair(pictures: Sequence[_File], masks: Sequence[_File], *, plain: bool) -> list[list[_File]]:
+    """The masks that fit each picture: none, one, or more than can be meant.
 
     Args:
         pictures: Pictures, with paths relative to IN.
@@ -493,7 +510,7 @@ def _pair(pictures: Sequence[_File], masks: Sequence[_File], *, plain: bool) -> 
         if not another and (match := _MASK_WORD.fullmatch(mask.stem)):
             by_stem[_fold(match[1])][match[1]].worded.append(mask)
 
-    chosen: list[_File | None] = []
+    fits: list[list[_File]] = []
     for picture in pictures:
         folded = _fold(picture.stem)
         candidates: dict[str, _Candidates] = by_stem.get(folded) or {}
@@ -501,20 +518,10 @@ def _pair(pictures: Sequence[_File], masks: Sequence[_File], *, plain: bool) -> 
         if plain and _fold(picture.name) not in spellings and _fold(picture.name) in by_stem:
             full = by_stem[_fold(picture.name)].get(picture.name, _Candidates()).plain
         # Another spelling is taken only where there is one picture and one mask that can be meant.
-        if len(candidates) == len(spellings[folded]) == 1:
-            chosen.append(_best(picture, next(iter(candidates.values())), full))
-        else:
-            chosen.append(_best(picture, candidates.get(picture.stem, _Candidates()), full))
-    return chosen
-
-
-def _best(picture: _File, candidates: _Candidates, full: Sequence[_File]) -> _File | None:
-    fit = [*candidates.plain, *candidates.worded, *full]
-    if len(fit) > 1:
-        raise UsageError(
-            f"{picture.path}: two masks fit, {fit[0].path} and {fit[1].path}: keep one, rename or move the other"
-        )
-    return fit[0] if fit else None
+        alone = len(candidates) == len(spellings[folded]) == 1
+        spelled = next(iter(candidates.values())) if alone else candidates.get(picture.stem, _Candidates())
+        fits.append([*spelled.plain, *spelled.worded, *full])
+    return fits
 
 
 def _targets(

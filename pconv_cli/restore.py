@@ -65,6 +65,7 @@ def plan(
     own: Sequence[Path] = (),
     *,
     elsewhere: bool = False,
+    lenient: bool = False,
 ) -> JobList:
     """Pair pictures with masks and refuse what cannot work, before any work starts.
 
@@ -75,6 +76,7 @@ def plan(
         settings: How.
         own: As in `find_jobs`.
         elsewhere: Whether OUT is not on this machine: results are noted one by one there, in no journal.
+        lenient: As in `find_jobs`.
 
     Raises:
         UsageError: If settings or pairing make no sense, or OUT holds pictures of IN.
@@ -85,7 +87,9 @@ def plan(
     apart += [] if settings.save_masks is None else [settings.save_masks]
     if not elsewhere:
         _refuse_among(source, Path(output), [*apart, *([] if masks is None else [masks])])
-    todo = find_jobs(source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart, own=own)
+    todo = find_jobs(
+        source, masks, output, suffixes=READ_SUFFIXES, out_suffix=suffix, apart=apart, own=own, lenient=lenient
+    )
     return with_maps(todo, settings.save_filled, settings.save_confidence, settings.save_masks)
 
 
@@ -150,7 +154,7 @@ def refuse_unpaired(todo: JobList, settings: RestoreSettings) -> None:
     Raises:
         UsageError: None has.
     """
-    if settings.mask_from is None and settings.detect is None and len(todo.jobs) > 1:
+    if settings.mask_from is None and settings.detect is None and len(todo.jobs) > 1 and not todo.unclear:
         if any(job.mask is not None for job in todo.jobs):
             return
         stem = Path(todo.jobs[0].name).with_suffix("").as_posix()

@@ -1106,6 +1106,19 @@ def test_check_finds_what_would_fail_before_anything_is_written(work: Workplace,
     assert pconv("check", *places) == 2 and "cut short" in pconv.out and "5, 4 would fail" in pconv.out
 
 
+@pytest.mark.parametrize("others", [0, 2])
+def test_check_tells_every_picture_that_two_masks_fit_and_all_else(work: Workplace, pconv: Pconv, others: int) -> None:
+    for name in ["a", "b", *"cd"[:others]]:
+        work.pair(f"{name}.png")
+    for name in "ab":
+        work.mask(f"{name}_mask.png", box(48, 40, 2, 2, 5, 5))
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.out), "--json") == 2
+    found = json.loads(pconv.out)
+    assert [(one["name"], one["grave"]) for one in found["findings"]] == [("a.png", True), ("b.png", True)]
+    assert all("two masks fit" in one["reason"] for one in found["findings"])
+    assert (found["items"], found["damaged"], found["complete"]) == (2 + others, others, True)
+
+
 @pytest.mark.parametrize("changed", ["picture", "mask", "settings", "result", "journal", "companion", "taken"])
 def test_check_says_what_a_run_that_resumes_says_of_outputs_that_are_there(
     work: Workplace, pconv: Pconv, changed: str

@@ -225,6 +225,19 @@ def test_two_masks_of_one_picture_are_refused_by_name(rivals: tuple[str, str]) -
     assert "\n" not in message
 
 
+def test_all_pictures_that_two_masks_fit_are_refused_together_or_left_out() -> None:
+    make(*(f"in/{name}.jpg" for name in "abcdef"), *(f"masks/{name}.png" for name in "abcdef"))
+    make(*(f"masks/{name}_mask.png" for name in "bcdef"))
+    told = [str(Path(f"in/{name}.jpg")) for name in "bcde"]
+    with pytest.raises(UsageError, match="two masks fit") as caught:
+        find()
+    assert str(caught.value).startswith(told[0])
+    assert str(caught.value).endswith(f"; the same of 4 more: {', '.join(told[1:])}, ...")
+    found = find_jobs(Path("in"), Path("masks"), "out", suffixes=SUFFIXES, lenient=True)
+    assert pairs(found) == {"a.jpg": "masks/a.png"} and found.unused_masks == ()
+    assert list(found.unclear) == [f"{name}.jpg" for name in "bcdef"]
+
+
 def test_two_pictures_of_one_stem_share_a_mask() -> None:
     make("in/b.jpg", "in/b.png", "masks/b.tif")
     assert pairs(find()) == {"b.jpg": "masks/b.tif", "b.png": "masks/b.tif"}

@@ -144,7 +144,7 @@ def command(
                 raise UsageError("- is for pconv restore: give files or folders to check")
             out = stage.target(given[-1]) if writes else NOWHERE
             pictures, masks = stage.source(given[0]), Path(stage.source(given[1])) if with_masks else None
-            todo = restore.plan(Path(pictures), masks, out, settings, elsewhere=stage.holds(Path(out)))
+            todo = restore.plan(Path(pictures), masks, out, settings, elsewhere=stage.holds(Path(out)), lenient=True)
         stage.clear()
         todo = todo if sample is None else todo.first(sample)
         show = stack.enter_context(ui.view(progress, quiet=True))
