@@ -26,7 +26,7 @@ from pconv_cli import weights as store
 from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
 from pconv_cli.drawings import write_map, write_mask
-from pconv_cli.errors import CHANGED, TAKEN, ItemError, refuse_losses
+from pconv_cli.errors import CHANGED, TAKEN, ItemError, Loss, refuse_losses
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
     is_tiff,
@@ -556,6 +556,8 @@ class Bench:
         job = work.job
         if not work.hole.any() and same_format(job.image, job.output):
             told = copy_file(job.image, job.output, overwrite=overwrite, ready=ready)
+            kept = tuple(notice for notice in work.picture.notices if not isinstance(notice, Loss))
+            work.picture = replace(work.picture, notices=kept)  # a copy loses nothing
             return work.reported("copied", Written(told))
         picture, notices = self._stamped(work, work.filled(reveal=self._reveal))
         written = write_picture(picture, job.output, overwrite=overwrite, ready=ready)

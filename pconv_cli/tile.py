@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pconv_cli import beside, companions, files, provenance
 from pconv_cli.canvas import Canvas
 from pconv_cli.colours import as_bytes
-from pconv_cli.errors import CHANGED, TAKEN, ItemError, OutputError, UsageError, refuse_losses
+from pconv_cli.errors import CHANGED, TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -490,7 +490,8 @@ class _Big:
                 if source.in_place:
                     stack.close()
                     beside_it = copy_file(source.path, self._output, overwrite=settings.overwrite, ready=self._ready)
-                    return self._finished(self._reported("copied", planned), (*source.notices, *beside_it))
+                    lost = [notice for notice in source.notices if isinstance(notice, Loss)]  # the file itself is whole
+                    return self._finished(self._reported("copied", planned), (*lost, *beside_it))
                 return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
             from pconv_cli.filling import Filling
 

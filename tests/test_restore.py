@@ -178,6 +178,16 @@ def test_a_mask_without_damage_gives_a_byte_identical_copy(work: Workplace, name
     assert (work.out / name).read_bytes() == source.read_bytes()
 
 
+def test_a_copy_of_several_pictures_in_one_file_is_told_to_lose_none(work: Workplace) -> None:
+    frames = [Image.fromarray(texture(48, 40, seed=seed)) for seed in (0, 1)]
+    frames[0].save(work.pictures / "a.jpg", format="MPO", save_all=True, append_images=frames[1:])
+    work.mask("a.png", np.zeros((40, 48), np.bool_))
+    (item,) = go(work)[0].items
+    assert (item.status, item.notices) == ("copied", ())
+    work.mask("a.png", box(48, 40, 9, 9, 20, 20))
+    assert any("1 further picture" in notice for notice in go(work, overwrite=True)[0].items[0].notices)
+
+
 # ---------------------------------------------------------------- masks
 
 

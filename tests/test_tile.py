@@ -1558,6 +1558,15 @@ def test_a_mask_without_damage_gives_a_byte_identical_copy(place: Place, options
     assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
 
 
+def test_a_copy_is_not_told_to_be_what_a_restored_file_would_be(place: Place) -> None:
+    pages = [Image.fromarray(picture())] * 2
+    pages[0].save(place.big, save_all=True, append_images=pages[1:])
+    save_mask(place.mask, np.zeros_like(HOLE))
+    assert place.item()["notices"] == []
+    save_mask(place.mask, HOLE)
+    assert any("first of 2 pages" in notice for notice in place.item("--overwrite")["notices"])
+
+
 @pytest.mark.parametrize("value", [1, 127])
 def test_a_mask_too_dark_to_mark_anything_is_refused(place: Place, value: int) -> None:
     place.fill_in()
