@@ -56,6 +56,7 @@ _NOT_A_PICTURE = (
     "not a TIFF, JPEG, PNG, WebP, BMP or JPEG 2000 picture, or its start is damaged: "
     "open it elsewhere and export a copy"
 )
+_UNKNOWN_KINDS = ("missing codec", "Unsupported JPEG")  # as libtiff and libjpeg say it
 STRIP = 32 * 2**20
 """Bytes of rows that are looked at together."""
 
@@ -185,6 +186,8 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     cause = _cause(error)
     if "libjpeg to allocate" in cause:
         return "a progressive JPEG, and too big to be read part by part: save a copy as TIFF"
+    if any(words in cause for words in _UNKNOWN_KINDS):
+        return f"compressed in a way that cannot be read ({cause.rstrip('.')}): convert a copy (deflate, LZW)"
     return f"damaged or cut short ({cause}): fetch it again"
 
 

@@ -238,6 +238,8 @@ def why_unreadable(error: Exception) -> str:
         return "is a folder, not a picture: name the files in it"
     if isinstance(error, PermissionError):
         return "permission denied: give yourself the right to read it"
+    if isinstance(error, OSError) and error.errno == errno.ELOOP:
+        return "is a link that leads back to itself: put the file in its place"
     if isinstance(error, MemoryError):
         return "too big for the memory of this machine: cut it into parts, or use a machine with more"
     return ""

@@ -287,6 +287,9 @@ def why_unreadable(path: Path, error: Exception) -> str:
     if isinstance(error, UnidentifiedImageError):
         if path.stat().st_size == 0:
             return "the file is empty (0 bytes): fetch it again"
+        with suppress(OSError), path.open("rb") as stream:
+            if stream.read(3) == b"\xff\xd8\xff":
+                return "a JPEG of a kind that cannot be read (12 bits, JPEG-LS), or damaged: convert a copy to PNG"
         return files.why_no_picture(path) or (
             "not a JPEG, PNG, WebP, BMP or TIFF picture, or its start is damaged: open it elsewhere and export a copy"
         )

@@ -135,6 +135,19 @@ def test_what_is_no_picture_is_an_item_error_that_says_so(tmp_path: Path) -> Non
     assert "not a JPEG" in refused(tmp_path / "text.jpg")
     assert "no such file" in refused(tmp_path / "missing.png")
     assert "folder" in refused(tmp_path)
+    (tmp_path / "self.png").symlink_to("self.png")
+    assert "link that leads back to itself" in refused(tmp_path / "self.png")
+
+
+def test_what_is_of_a_kind_that_cannot_be_read_is_not_said_to_be_cut_short(tmp_path: Path) -> None:
+    save(tmp_path / "a.jpg", noise(8, 8, 3))
+    data = (tmp_path / "a.jpg").read_bytes()
+    at = data.index(b"\xff\xc0") + 4
+    (tmp_path / "a.jpg").write_bytes(data[:at] + b"\x0c" + data[at + 1 :])
+    assert "12 bits, JPEG-LS" in refused(tmp_path / "a.jpg") and "convert a copy" in refused(tmp_path / "a.jpg")
+    tags = tiff_tags("<", 8, 8, [8, 8, 8], 2) | {259: (3, struct.pack("<H", 34712))}
+    (tmp_path / "a.tif").write_bytes(tiff_bytes("<", tags, b"\0" * 100))
+    assert "convert a copy" in refused(tmp_path / "a.tif")
 
 
 def test_permission_denied_is_an_item_error(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
