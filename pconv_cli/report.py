@@ -111,9 +111,10 @@ class ItemReport:
 class Report:
     """A finished run: the settings that matter, every picture in the order of the input, the time in seconds.
 
-    `notices` concern the run as a whole; what concerns one picture stands with it. `unlisted` is why what failed is not
-    listed, though that was asked for. Of a run that has no end of its own only pictures that failed or were left are
-    among the items; what it has done it only counts: `past`, by status, and the tiles.
+    `interrupted` is one that was stopped with something left to do. `notices` concern the run as a whole; what concerns
+    one picture stands with it. `unlisted` is why what failed is not listed, though that was asked for. Of a run that
+    has no end of its own only pictures that failed or were left are among the items; what it has done it only counts:
+    `past`, by status, and the tiles.
     """
 
     settings: Mapping[str, Any]

@@ -285,7 +285,9 @@ def restore(
             with suppress(OSError):  # the files of the workers say the same
                 journal.gather()
     items = tuple(reports.get(job.output) or stage.shown(report_of(job, "not_done")) for job in jobs.values())
-    whole = Report(settled, items, time.monotonic() - started, stop(), tuple(notices), next(iter(unlisted), None), past)
+    left = arrivals is not None or any(item.status == "not_done" for item in items)  # of a watch nobody knows
+    why_unlisted = next(iter(unlisted), None)
+    whole = Report(settled, items, time.monotonic() - started, stop() and left, tuple(notices), why_unlisted, past)
     place = todo.home if arrivals is not None or len(todo.jobs) != 1 else todo.jobs[0].output
     emit(
         RunFinished(

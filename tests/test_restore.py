@@ -1239,6 +1239,18 @@ def test_after_a_stop_finished_outputs_are_whole_and_the_rest_is_not_done(
     assert isinstance(last, RunFinished) and last.not_done == 9 - len(done)
 
 
+def test_a_stop_with_nothing_left_to_do_leaves_a_complete_run(work: Workplace) -> None:
+    work.pair()
+    computed: list[Event] = []
+
+    def note(event: Event) -> None:
+        if isinstance(event, TilesDone):
+            computed.append(event)
+
+    report, _ = go(work, lambda: bool(computed), emit=note)
+    assert computed and statuses(report) == {"a.png": "restored"} and not report.interrupted
+
+
 def test_an_interrupt_in_the_middle_leaves_only_whole_outputs_and_no_thread(work: Workplace) -> None:
     for n in range(18):
         work.pair(f"{n}.png")
