@@ -373,8 +373,12 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
         raise ItemError(path, "pixels are float16 per channel, which cannot be written: convert a copy to float32")
     wrong = sorted(types - TYPES)
     if wrong or len(types) > 1 or bits - {1, 2, 4} or (bits and ColorInterp.palette not in kinds):
-        what = " and ".join(wrong or sorted(types)) if wrong or len(types) > 1 else f"{bits.pop()} bits"
+        number = bits.pop() if bits else 0
+        few = f"{number} bit{'s' * (number > 1)}"
+        what = " and ".join(wrong or sorted(types)) if wrong or len(types) > 1 else few
         way_out = "convert a copy to one of them"
+        if tiff is None and what == few and number < 8:
+            way_out = "`pconv restore` takes it"
         if wrong and not any(name.startswith("complex") for name in wrong):
             way_out = f"convert a copy (gdal_translate -ot Float64 {path.name} out.tif), which keeps 53 bits of a value"
         elif types == {"uint16"}:

@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from handmade import png_bytes
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -229,7 +230,11 @@ def test_what_cannot_be_restored_is_refused_with_a_way_out(tmp_path: Path) -> No
     save(path, picture(1, "float32"), NBITS=16)
     assert "float16" in refused(path)
     save(path, picture(1) % 4, NBITS=2)
-    assert "2 bits" in refused(path) and "gdal_translate" not in refused(path)
+    assert "2 bits" in refused(path) and "pconv restore" not in refused(path)
+    assert "gdal_translate" not in refused(path)
+    for depth, words in ((1, "1 bit per channel"), (4, "4 bits per channel")):
+        (tmp_path / "a.png").write_bytes(png_bytes(16, 9, depth, 0, bytes([0b00110101]) * (2 * depth)))
+        assert words in refused(tmp_path / "a.png") and "`pconv restore` takes it" in refused(tmp_path / "a.png")
     save(path, picture(1, "uint16") % 4096, NBITS=12)
     assert "12 bits" in refused(path) and "gdal_translate -co NBITS=16 a.tif out.tif" in refused(path)
     for mode, word in (("LAB", "Lab"), ("YCbCr", "YCbCr")):
