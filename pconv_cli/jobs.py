@@ -70,6 +70,7 @@ class JobList:
         home: The folder that holds all results; of the first of them where a list spreads them too far for that.
         unused_masks: Files in the masks folder that no picture uses; always empty where IN is a single file.
         skipped: How many files in IN are no pictures, by suffix (hidden ones are not counted).
+        skipped_masks: The same of the masks folder, where a picture has found no mask there.
         masks: How many files there are in the masks folder.
         in_output: How many pictures lie in an OUT inside IN, where none are looked for, besides results.
         unclear: Pictures that several masks fit, which are then no jobs, by name: the file, and what there is to say.
@@ -83,6 +84,7 @@ class JobList:
     masks: int = 0
     in_output: int = 0
     unclear: Mapping[str, tuple[Path, str]] = field(default_factory=dict)
+    skipped_masks: Mapping[str, int] = field(default_factory=dict)
 
     @property
     def unused(self) -> str:
@@ -93,8 +95,11 @@ class JobList:
     @property
     def left_out(self) -> str:
         """What there is to say of files that are no pictures; empty where there is none."""
-        kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(self.skipped.items()))
-        return f"left out, for they are in no format that can be read: {kinds}" if kinds else ""
+        told = []
+        for skipped, whence in ((self.skipped, ""), (self.skipped_masks, " of the masks")):
+            kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(skipped.items()))
+            told += [f"left out{whence}, for they are in no format that can be read: {kinds}"] if kinds else []
+        return "; ".join(told)
 
     def first(self, count: int) -> JobList:
         """No more than the first few."""
@@ -192,8 +197,9 @@ def find_jobs(
         pictures = [picture for picture in pictures if not any(map(picture.real.is_relative_to, written))]
     found: list[_File] = []
     fits: list[list[_File]] = [[] for _ in pictures]
+    unread: Mapping[str, int] = {}
     if masks is not None and masks_are_folder:
-        pictures, found, fits = _from_folder(pictures, source, masks, skip, suffixes)
+        pictures, found, fits, unread = _from_folder(pictures, source, masks, skip, suffixes)
     elif masks is not None:
         pictures, found, fits = _from_one_mask(pictures, source, masks)
     if not pictures:
@@ -224,7 +230,7 @@ def find_jobs(
     used = {mask.path for fit in fits for mask in fit}
     unused = tuple(mask.path for mask in found if mask.path not in used) if source_is_folder else ()
     home = targets[0].parent if targets[0] == Path(output) else Path(output)
-    return JobList(jobs, unused, skipped, home, source_is_folder, len(found), unclear=unclear)
+    return JobList(jobs, unused, skipped, home, source_is_folder, len(found), unclear=unclear, skipped_masks=unread)
 
 
 def among(source: Path, output: Path, suffixes: frozenset[str], apart: Sequence[Path] = ()) -> tuple[Path, ...]:
@@ -429,7 +435,9 @@ def _search(
                 if deep and not loop and not any(_same(real, place) for place in skip):
                     pending.append((path, relative / entry.name, (*chain, real)))
             # A link that leads nowhere still counts, so that it fails with its name instead of going unnoticed.
-            elif _is_picture(path, suffixes) and (entry.is_symlink() or entry.is_file()):
+            elif not (entry.is_symlink() or entry.is_file()):
+                others["no file but a pipe or a device"] += 1
+            elif _is_picture(path, suffixes):
                 real = _real(path) if entry.is_symlink() else chain[-1] / entry.name
                 files.append(_File(path, relative / entry.name, real))
             elif not entry.name.lower().endswith(_COMPANIONS):
@@ -457,15 +465,20 @@ def _is_folder(entry: os.DirEntry[str]) -> bool:
 
 def _from_folder(
     pictures: list[_File], source: Path, masks: Path, skip: Sequence[Path], suffixes: frozenset[str]
-) -> tuple[list[_File], list[_File], list[list[_File]]]:
-    """The pictures that are no masks themselves, all masks of the folder, and the masks that fit each picture."""
+) -> tuple[list[_File], list[_File], list[list[_File]], Mapping[str, int]]:
+    """The pictures that are no masks themselves, all masks of the folder, and the masks that fit each picture.
+
+    Last where one has none: how many files of the folder are in no format that can be read, by suffix.
+    """
+    others: Mapping[str, int] = {}
     deep = source.is_dir()
     beside = _same(_real(masks), _real(source if deep else source.parent))
     if beside and deep:
         pictures, found = _set_masks_apart(pictures)
     else:
-        found, _ = _search(masks, skip, suffixes, deep=deep)
-    return pictures, found, _pair(pictures, found, plain=not beside)
+        found, others = _search(masks, skip, suffixes, deep=deep)
+    fits = _pair(pictures, found, plain=not beside)
+    return pictures, found, fits, {} if all(fits) else others
 
 
 def _from_one_mask(

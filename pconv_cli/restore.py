@@ -158,8 +158,9 @@ def refuse_unpaired(todo: JobList, settings: RestoreSettings) -> None:
         if any(job.mask is not None for job in todo.jobs):
             return
         stem = Path(todo.jobs[0].name).with_suffix("").as_posix()
+        unread = f" ({todo.left_out})" if todo.skipped_masks else ""
         raise UsageError(
-            f"none of {len(todo.jobs)} pictures has a mask: for {todo.jobs[0].name} it is called {stem}.* or "
+            f"none of {len(todo.jobs)} pictures has a mask{unread}: for {todo.jobs[0].name} it is called {stem}.* or "
             f"{stem}_mask.* in the masks folder, or named in the column mask of a list; --detect finds damage by itself"
         )
 

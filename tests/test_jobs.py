@@ -80,6 +80,20 @@ def test_hidden_names_are_passed_over_and_other_files_counted() -> None:
     assert found.skipped == {".db": 1, ".txt": 1, "": 1}
 
 
+def test_masks_in_no_format_that_can_be_read_are_told_of_where_a_picture_has_none() -> None:
+    make("in/a.png", "in/b.png", "masks/a.png", "masks/b.gif", "masks/notes.txt")
+    assert find().left_out == "left out of the masks, for they are in no format that can be read: 1 .gif, 1 .txt"
+    make("masks/b.png")
+    assert find().left_out == ""
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no named pipes")
+def test_a_pipe_with_the_name_of_a_picture_is_not_said_to_be_in_a_wrong_format() -> None:
+    make("in/a.png", "masks/a.png")
+    os.mkfifo("in/pipe.png")
+    assert dict(find().skipped) == {"no file but a pipe or a device": 1}
+
+
 def test_hidden_masks_are_no_masks() -> None:
     make("in/a.jpg", "masks/._a.png", "masks/.old/a.png", "masks/.a_mask.png")
     found = find()
