@@ -271,8 +271,13 @@ def restore(
             if journal is not None and settings.resume:
                 _clean_up(some, journal)
             for outcome in outcomes(some, enough):
-                report = reports[outcome.item.output] = stage.shown(_report(outcome))
+                report = stage.shown(_report(outcome))
                 _tell(report, emit)
+                # Said at once, and of the first alone: see `_Looks`.
+                doubt = settings.suspicion(report.hole_share or 0)
+                if doubt is not None:
+                    report = replace(report, notices=(*report.notices, f"{report.mask or report.image} {doubt}"))
+                reports[outcome.item.output] = report
                 each(report)
                 failed += report.status == "failed"
                 if report.status == "failed" and failed == settings.max_failures:

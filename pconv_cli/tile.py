@@ -210,6 +210,7 @@ def tile(
     big, output = Path(big), Path(output or default_output(big))
     _check_name(output)
     described: dict[str, Any] = {}
+    doubts: Sequence[str] = ()
     try:
         mask = _fetched(stage, big, mask, output, settings, emit, stop)
         with Source(big) as source:
@@ -225,6 +226,7 @@ def tile(
                 _refuse_taken(path, big, overwrite=settings.overwrite)
             _refuse_taken_beside(output, source, overwrite=settings.overwrite)
             job = _Big(source, chosen, output, settings, emit, stop, cluster, staged=stage.holds(output))
+            doubts = job.doubts
             item = job.restore(described)
         if item.status != "not_done":
             _deliver(stage, output, settings)
@@ -234,7 +236,8 @@ def tile(
         name = str(error.path)
         item = ItemReport(big.name, str(big), None, str(output), "failed", path=name, reason=error.reason)
     item = stage.shown(item)
-    report = Report(described, (item,), time.monotonic() - started, item.status == "not_done", tuple(notices))
+    told = stage.shown(replace(item, notices=(*item.notices, *doubts)))
+    report = Report(described, (told,), time.monotonic() - started, item.status == "not_done", tuple(notices))
     if item.status == "failed":
         emit(ItemFailed(item.name, item.image, item.path or item.image, item.reason or ""))
     elif item.status != "not_done":
@@ -447,6 +450,7 @@ class _Big:
         self._planned: Sequence[TilePlan] = ()
         self._sidecar = b""
         self._unnamed: tuple[float, float] | None = None  # a value for nothing, it seems, and its share
+        self.doubts: list[str] = []  # what was said of the mask
 
     @cached_property
     def _view(self) -> View:
@@ -720,21 +724,25 @@ class _Big:
         if is_drawn_on(path, inverted=inverted):
             raise ItemError(path, FAINT)
         if marks_by_nodata(path, inverted=inverted):
-            self._emit(Notice(f"{path} {BY_NODATA}"))
+            self._doubt(f"{path} {BY_NODATA}")
 
     def _look_at(self, damage: Damage) -> None:
         share = damage.area / (damage.width * damage.height)
         if self._mask.doubt is not None:
-            self._emit(Notice(self._mask.doubt))
+            self._doubt(self._mask.doubt)
         if self._unnamed is not None:
-            self._emit(Notice(f"{self._source.path}: {unnamed(*self._unnamed)}"))
+            self._doubt(f"{self._source.path}: {unnamed(*self._unnamed)}")
         suspicion = self._settings.suspicion(share)
         if suspicion is not None and not self._mask.own:
-            self._emit(Notice(f"{self._mask.name}: {suspicion}"))
+            self._doubt(f"{self._mask.name}: {suspicion}")
         if self._mask.own and self._mask.reveals and share > COLLAR and damage.area_at_border > damage.area / 2:
             marked = f"marks {share:.1%} of the picture as damaged, and most of that touches its border"
             way_out = "if there is no picture to restore, as beside a turned sheet, mark the damage alone with --mask"
-            self._emit(Notice(f"{self._mask.name}: {marked}; {way_out}"))
+            self._doubt(f"{self._mask.name}: {marked}; {way_out}")
+
+    def _doubt(self, text: str) -> None:
+        self.doubts.append(text)
+        self._emit(Notice(text))  # before hours of work
 
 
 _T = TypeVar("_T")

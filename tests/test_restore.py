@@ -282,6 +282,8 @@ def test_masks_of_more_than_60_percent_give_one_notice_of_the_polarity_however_m
         work.pair(f"{n}.png", hole=box(48, 40, 0, 0, 48, 28))
     report, events = go(work, jobs=4)
     assert report.count("restored") == count
+    assert all("use --invert-mask" in item.notices[0] for item in report.items)
+    assert not any(event.notices for event in events if isinstance(event, ItemDone))
     notices = [event.text for event in events if isinstance(event, Notice)]
     named = [text for text in notices if "white = damaged" in text]
     assert len(named) == 1 and "70%" in named[0] and "--invert-mask" in named[0] and str(work.masks) in named[0]

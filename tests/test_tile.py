@@ -1728,7 +1728,7 @@ def test_a_mask_of_more_than_60_percent_is_mentioned(place: Place) -> None:
     place.fill_in(hole=hole)
     report, events = go(place)
     (notice,) = [event.text for event in events if isinstance(event, Notice)]
-    assert "80%" in notice and "--invert-mask" in notice and report.notices == (notice,)
+    assert "80%" in notice and "--invert-mask" in notice and report.notices == (notice,) == report.items[0].notices
 
 
 @pytest.mark.parametrize("how", ["alpha", "nodata", "mask band", "mask"])
