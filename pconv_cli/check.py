@@ -23,7 +23,7 @@ from pconv_cli.bench import BYTES_PER_PIXEL, Bench, RestoreSettings, Work
 from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, OutputError
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
-from pconv_cli.files import Refused
+from pconv_cli.files import Refused, amount
 from pconv_cli.images import is_tiff, same_format
 from pconv_cli.jobs import Job, JobList
 from pconv_cli.layers import View
@@ -170,14 +170,12 @@ def check(
     away = any(map(stage.holds, (todo.home, *(job.output for job in todo.jobs))))
     free = _free(todo.home) if writes and not away else None
     if free is not None and disk > free:
-        reason = (
-            f"results need some {_mebibytes(disk)}, and {_mebibytes(free)} are free: make room, or choose another OUT"
-        )
+        reason = f"results need some {amount(disk)}, and {amount(free)} are free: make room, or choose another OUT"
         findings.append(Finding("", str(todo.home), reason, grave=True))
     memory = _memory(settings, fine)
     available = memory_available()
     if available is not None and memory > available:
-        reason = f"a run holds up to {_mebibytes(memory)} of memory, and {_mebibytes(available)} are free: a smaller"
+        reason = f"a run holds up to {amount(memory)} of memory, and {amount(available)} are free: a smaller"
         findings.append(Finding("", "", f"{reason} --jobs or --tile-size takes less", grave=False))
     pixels = sum(found.computed for found in fine)
     reading = sum(found.seconds for found in looks) / threads
@@ -302,7 +300,3 @@ def _gigaflops() -> float:
         matrix @ matrix
         best = min(best, time.perf_counter() - started)
     return 2 * 768**3 / best / 1e9
-
-
-def _mebibytes(amount: int) -> str:
-    return f"{amount / 2**20:,.0f} MiB"

@@ -144,6 +144,14 @@ def refuse_taken(target: Path, *, overwrite: bool) -> None:
         raise _taken()
 
 
+def amount(count: int) -> str:
+    """Bytes for people, in the largest unit of which there is one."""
+    for unit, name in ((2**30, "GiB"), (2**20, "MiB"), (2**10, "KiB")):
+        if count >= unit:
+            return f"{count / unit:,.1f} {name}"
+    return f"{count} bytes"
+
+
 def refuse_unwritable(folder: Path) -> None:
     """Find out before hours of work, not after, whether files can be made in a folder.
 

@@ -576,7 +576,8 @@ def _refuse_mixing(output: Path | str, pictures: Path, masks: Path | None) -> No
     """Make sure that the results of a folder do not get among what the next run would read."""
     for folder, what in ((pictures, "pictures"), (masks, "masks")):
         if folder is not None and _same(_real(Path(output)), _real(folder)):
-            raise UsageError(f"{output}: the next run would take what is written there for {what}: choose another OUT")
+            which = "IN" if folder is pictures else "the folder of masks"
+            raise UsageError(f"{output}: is {which} itself: what is written there would be {what}: choose another OUT")
 
 
 def _check_format(target: Path, out_suffix: str | None) -> None:

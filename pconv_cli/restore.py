@@ -104,7 +104,7 @@ def _refuse_among(source: Path, output: Path, apart: Sequence[Path]) -> None:
     def noted(folder: Path) -> bool:  # a list may have had a folder inside for its home
         return os.path.lexists(folder / NAME) or (folder != output and noted(folder.parent))
 
-    if noted(output):
+    if noted(output) or os.path.realpath(output) == os.path.realpath(source):  # which is refused in any case
         return
     if found := [path for path in among(source, output, READ_SUFFIXES, apart) if not noted(path.parent)]:
         pictures = f"{found[0]} and {len(found) - 1} more would" if len(found) > 1 else f"{found[0]} would"

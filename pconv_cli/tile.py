@@ -530,7 +530,7 @@ class _Big:
             where, other = f"in {folder}", "choose another output folder"
             if self._staged:
                 where, other = "on this machine", "set TMPDIR to another folder"
-            amounts = f"needs some {needed / 2**20:,.1f} MiB {where} until it is done, {free / 2**20:,.1f} MiB are free"
+            amounts = f"needs some {files.amount(needed)} {where} until it is done, {files.amount(free)} are free"
             raise ItemError(self._output, f"{amounts}: free some room there, or {other}")
 
     def _ready(self, part: Path, notices: Sequence[str]) -> None:

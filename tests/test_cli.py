@@ -1106,6 +1106,22 @@ def test_check_finds_what_would_fail_before_anything_is_written(work: Workplace,
     assert pconv("check", *places) == 2 and "cut short" in pconv.out and "5, 4 would fail" in pconv.out
 
 
+def test_check_says_how_little_room_there_is_for_little(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.pair()
+    monkeypatch.setattr(shutil, "disk_usage", lambda _: shutil._ntuple_diskusage(0, 0, 100))
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.out), "--json") == 2
+    (found,) = json.loads(pconv.out)["findings"]
+    assert re.search(r"need some [\d.]+ KiB, and 100 bytes are free", found["reason"])
+
+
+def test_results_in_the_folder_of_the_pictures_are_refused_as_that(work: Workplace, pconv: Pconv) -> None:
+    work.pair()
+    assert pconv("restore", str(work.pictures), str(work.masks), str(work.pictures), "--overwrite") == 2
+    assert f"{work.pictures}: is IN itself" in pconv.error_lines[0]
+
+
 @pytest.mark.parametrize("others", [0, 2])
 def test_check_tells_every_picture_that_two_masks_fit_and_all_else(work: Workplace, pconv: Pconv, others: int) -> None:
     for name in ["a", "b", *"cd"[:others]]:

@@ -266,6 +266,14 @@ def test_reasons_name_the_cause_and_the_way_out() -> None:
         assert files.why_unwritable(other) == ""
 
 
+@pytest.mark.parametrize(
+    ("count", "told"),
+    [(0, "0 bytes"), (1023, "1023 bytes"), (1536, "1.5 KiB"), (2**20, "1.0 MiB"), (1500 * 2**30, "1,500.0 GiB")],
+)
+def test_bytes_are_told_in_a_unit_of_which_there_is_one(count: int, told: str) -> None:
+    assert files.amount(count) == told
+
+
 # ---------------------------------------------------------------- warnings
 
 

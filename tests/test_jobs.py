@@ -459,13 +459,13 @@ def test_results_of_a_folder_do_not_get_among_its_pictures(output: str) -> None:
     make("in/a.jpg", "in/sub/b.jpg", "m.png", "other/x")
     link("link", "in")
     for suffix in (None, ".png"):  # a.png would be a picture to the next run
-        with pytest.raises(UsageError, match=f"^{output}: the next run would take what is written there for pictures"):
+        with pytest.raises(UsageError, match=f"^{output}: is IN itself: what is written there would be pictures"):
             find(masks="m.png", output=output, out_suffix=suffix)
 
 
 def test_results_of_a_folder_do_not_get_among_its_masks() -> None:
     make("in/a.jpg", "masks/a.png")
-    with pytest.raises(UsageError, match=r"^masks: the next run would take what is written there for masks"):
+    with pytest.raises(UsageError, match=r"^masks: is the folder of masks itself: what"):
         find(output="masks")
     assert outputs(find(output="masks/out")) == ["masks/out/a.jpg"]
 

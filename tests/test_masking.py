@@ -253,7 +253,7 @@ def test_a_small_share_to_warn_of_is_not_rounded_away(work: Workplace, pconv: Pc
 def test_the_pictures_folder_is_no_place_for_masks(work: Workplace, pconv: Pconv) -> None:
     damaged(work.pictures / "a.jpg", quality=95)
     assert pconv("mask", work.pictures, f"{work.pictures}/.") == 2
-    assert "take what is written there for pictures" in pconv.err and files(work.pictures) == ["a.jpg"]
+    assert "is IN itself" in pconv.err and files(work.pictures) == ["a.jpg"]
 
 
 def test_without_opencv_what_needs_it_is_named_and_no_option(

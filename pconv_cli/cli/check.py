@@ -161,6 +161,7 @@ def command(
 
 def _show(found: Checked) -> None:
     from pconv_cli.cli import ui
+    from pconv_cli.files import amount
 
     if found.left_out:
         ui.out(f"{found.left_out}\n")
@@ -171,8 +172,8 @@ def _show(found: Checked) -> None:
         ]
         ui.table("What is wrong", ["", "file", "why, and the way out"], cells)
     wrong = sum(one.grave and bool(one.name) for one in found.findings)  # a list may name one picture twice
-    free = "" if found.disk_free is None else f" of {_size(found.disk_free)} free"
-    memory = "" if found.memory_free is None else f" of {_size(found.memory_free)} free"
+    free = "" if found.disk_free is None else f" of {amount(found.disk_free)} free"
+    memory = "" if found.memory_free is None else f" of {amount(found.memory_free)} free"
     pictures = [str(found.items)]
     pictures += [f"{wrong} would fail"] if wrong else []
     pictures += [f"{found.done_before} done before"] if found.done_before else []
@@ -181,15 +182,11 @@ def _show(found: Checked) -> None:
         ["pictures", ", ".join(pictures)],
         ["damaged", f"{found.damaged} of {todo}, {found.hole_share:.1%} of their pixels"],
         ["to compute", f"{found.tiles} {'tile' if found.tiles == 1 else 'tiles'}, {found.pixels / 1e6:.1f} megapixels"],
-        ["disk", f"about {_size(found.disk_bytes)}{free}"],
-        ["memory", f"about {_size(found.memory_bytes)}{memory}"],
+        ["disk", f"about {amount(found.disk_bytes)}{free}"],
+        ["memory", f"about {amount(found.memory_bytes)}{memory}"],
         ["time", f"about {_time(found.seconds)} on this machine's CPU; a GPU takes a fraction of it"],
     ]
     ui.table("A run", ["", "roughly"], figures)
-
-
-def _size(amount: int) -> str:
-    return f"{amount / 2**30:,.1f} GiB" if amount >= 2**30 else f"{amount / 2**20:,.0f} MiB"
 
 
 def _time(seconds: float) -> str:
