@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from pconv_cli.nn import partial_conv
 from pconv_cli.nn.partial_conv import PartialConv2d
 from pconv_cli.nn.pyramid import pyramid_fill
+from pconv_cli.nn.restraint import restrained
 from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig, _doubled
 
 PLAIN = UNetConfig(encoder=((6, 7), (8, 5), (9, 3)))
@@ -137,7 +138,7 @@ def paper_forward(network: PartialConvUNet, image: Tensor, known: Tensor) -> tup
             x, m = level(block, x, m, config.slope)
     x, m = layer(network.out, x, m)
     if floor is not None:
-        x = floor + x * (1 - known)
+        x = floor + restrained(x * (1 - known), floor, known) * (1 - known)
     return x * std + mean, m[:, :1]
 
 

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pconv_cli.nn.partial_conv import PaddingMode, PartialConv2d, hide
 from pconv_cli.nn.pyramid import pyramid_fill, something_known
+from pconv_cli.nn.restraint import BANDS, restrained
 
 Masks = Tensor | None
 """`(n, g, h, w)`, 1 = known, a channel for each feature group; or None: everything is."""
@@ -177,6 +178,9 @@ class PartialConvUNet(nn.Module):
         if not self.out.weight.is_meta:
             self._start()
         self.coarse = None if config.coarse is None else PartialConvUNet(config.coarse)
+        self.bands = BANDS
+        if self.coarse is not None:
+            self.coarse.bands = 0  # cells of a reduced picture are tones
 
     @classmethod
     def bare(cls, config: UNetConfig) -> PartialConvUNet:
@@ -215,7 +219,10 @@ class PartialConvUNet(nn.Module):
         out, masks = self.body(features, masks, base is None)
         if base is not None:
             # Known pixels are answered already; without the gate, fear of touching them keeps the holes at the floor.
-            out, masks = base + out * (1 - known), something_known(known, guide)
+            out, masks = out * (1 - known), something_known(known, guide)
+            if not self.training:
+                out = restrained(out, base, known, self.bands) * (1 - known)
+            out = base + out
         assert masks is not None
         return out * self.std + self.mean, masks
 
