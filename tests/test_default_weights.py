@@ -12,6 +12,7 @@ import torch
 from numpy.typing import NDArray
 from PIL import Image
 
+from pconv_cli import restore_image
 from pconv_cli import weights as store
 from pconv_cli.cli import app
 from pconv_cli.engine import Engine, Tile
@@ -123,3 +124,24 @@ def test_half_precision_gives_no_nan_and_no_black_whatever_it_is_shown(value: in
     for half in halves:
         assert np.isfinite(half.pixels).all() and half.reached.all()
         assert np.abs(half.pixels - whole.pixels)[~known].mean() < 1 / 255
+
+
+def test_terrain_is_about_as_rough_where_it_was_filled_as_around() -> None:
+    rng, side = np.random.default_rng(0), 192
+    frequency = np.hypot(np.fft.fftfreq(side)[:, None], np.fft.rfftfreq(side)[None]).clip(1 / side)
+    fractal = np.fft.irfft2(np.fft.rfft2(rng.normal(size=(side, side))) / frequency**2.1)
+    slope = np.linspace(0.1, 0.8, side)[None] + 0.01 * fractal / fractal.std()
+    picture = slope.astype(np.float32)[..., None].repeat(3, axis=2)
+    hole = np.hypot(*(np.mgrid[:side, :side] - side // 2)) < 30
+    tile = Tile(picture, ~hole)
+    terrain = engine(None, torch.float32).fill([tile], (side, side))[0].pixels[..., 0]
+    roughness = np.abs(4 * terrain - sum(np.roll(terrain, by, axis) for by in (1, -1) for axis in (0, 1)))
+    assert roughness[hole].mean() < 2 * roughness[20:-20, 20:-20][~hole[20:-20, 20:-20]].mean()
+
+
+def test_a_lost_corner_of_a_page_is_as_white_as_the_page() -> None:
+    picture = np.random.default_rng(0).integers(246, 250, (256, 256, 1), np.uint8).repeat(3, axis=2)
+    hole = np.add.outer(np.arange(256), np.arange(256)) > 300
+    picture[hole] = 0
+    page = restore_image(picture, hole, device="cpu", precision="fp32")
+    assert np.abs(page[hole] - 248.0).max() < 8
