@@ -262,7 +262,7 @@ class Restorer:
             mask: `(h, w)` bool, True where damaged. Or uint8 or uint16, read as a mask file is: lighter than 50 % grey
                 is damaged, in `(h, w, n)` by the luminance, and what is transparent is not. Or any numbers that are all
                 0 or 1, or whole ones that are all 0 or 255: what is not 0 is damaged. So a uint8 mask whose greatest
-                value is 1 marks what is 1, where a file would mark nothing.
+                value is 1 marks what is 1, and a uint16 mask of 0 and 255 what is 255, where files would mark nothing.
 
         Returns:
             A new array of the same shape and type, bit-identical outside the mask; alpha is as it was. A network of raw
@@ -639,14 +639,13 @@ def _tones(mask: NDArray[Any]) -> NDArray[np.uint8]:
     Raises:
         TypeError: They are neither tones nor marks.
     """
-    tonal = mask.dtype.kind == "u" and mask.dtype.itemsize <= 2
-    if tonal and mask.max(initial=0) != 1:
-        return (mask >> 8 if mask.dtype.itemsize == 2 else mask).astype(np.uint8)
     if mask.dtype.kind in "iuf":
         marked = mask != 0  # NaN too, which is neither 1 nor 255
         for white in (1, 255) if mask.dtype.kind in "iu" else (1,):
             if np.array_equal(marked, mask == white):
                 return np.where(marked, 255, 0).astype(np.uint8)
+    if mask.dtype.kind == "u" and mask.dtype.itemsize <= 2:
+        return (mask >> 8 if mask.dtype.itemsize == 2 else mask).astype(np.uint8)
     raise TypeError(
         f"the mask is {mask.dtype}, and its values are not all 0 or 1: compare it, as in mask > 0.5, or give uint8"
     )

@@ -325,13 +325,13 @@ def test_no_fill_in_halves_is_the_value_for_nothing() -> None:
 
 
 @pytest.mark.parametrize("kind", [np.uint8, np.uint16, np.int8, np.int32, np.int64, np.uint32, np.float16, np.float64])
-def test_a_mask_of_zeros_and_ones_marks_the_ones(kind: Any) -> None:
+def test_a_mask_of_zeros_and_ones_or_of_whole_0_and_255_marks_what_is_not_0(kind: Any) -> None:
     with pyramid() as restorer:
         expected = restorer.restore(PIXELS, HOLE)
         for mask in (HOLE.astype(kind), HOLE[..., None].astype(kind), np.where(HOLE, kind(1), kind(0))):
             np.testing.assert_array_equal(restorer.restore(PIXELS, mask), expected)
         np.testing.assert_array_equal(restorer.restore(PIXELS, np.zeros_like(HOLE, kind)), PIXELS)
-        if np.issubdtype(kind, np.integer) and kind not in (np.int8, np.uint16):
+        if np.issubdtype(kind, np.integer) and kind is not np.int8:
             np.testing.assert_array_equal(restorer.restore(PIXELS, HOLE * kind(255)), expected)
 
 
