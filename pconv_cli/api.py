@@ -13,6 +13,8 @@ import logging
 import math
 import operator
 import re
+import threading
+from collections import deque
 from collections.abc import Generator, Iterable, Iterator, Sequence, Sized
 from contextlib import AbstractContextManager, closing, contextmanager, nullcontext
 from dataclasses import dataclass, replace
@@ -35,7 +37,7 @@ from pconv_cli.layers import Raw, View, layers
 from pconv_cli.masks import dilate as grown
 from pconv_cli.nn.partial_conv import PaddingMode
 from pconv_cli.picture import Picture
-from pconv_cli.pipeline import Outcome, run
+from pconv_cli.pipeline import Limits, Outcome, run
 from pconv_cli.restore import Filler, in_flight
 from pconv_cli.settings import SUSPICIOUS, Settings
 from pconv_cli.spaces import TYPES, as_held, is_ranged, next_to, nothing
@@ -44,6 +46,8 @@ _LOG = logging.getLogger("pconv_cli")
 
 Image = NDArray[Any]
 Pair = tuple[Image, NDArray[Any]]
+
+_TICK = 0.2  # seconds: on Windows, Ctrl-C is not heard while a thread waits
 
 # What pictures may be, whatever the order of their bytes, and what they are filled as.
 _FILLED_AS = {np.dtype(name).str[1:]: np.dtype(name) for name in TYPES} | {"f2": np.dtype(np.float32)}
@@ -306,11 +310,16 @@ class Restorer:
 
         (On a GPU but for rounding, which may differ with the size of a batch.)
 
-        Pairs are taken ahead of the results, as long as what is under way holds less than about 1 GiB. To stop early,
-        leave the loop, or `close()` what this gives. An array must stay as it is until its result is given.
+        Pairs are taken ahead of the results, as long as what is under way holds less than about 1 GiB, and by a thread
+        of their own: each result is given as soon as it is there and its turn has come, however long the next pair
+        takes. To stop early, leave the loop, or `close()` what this gives. An array must stay as it is until its result
+        is given.
 
         Args:
-            pairs: Images and masks, each as for `restore`; `zip(images, masks)`, say.
+            pairs: Images and masks, each as for `restore`; `zip(images, masks)`, say. Its code runs in that thread,
+                beside the loop that takes the results, for one of which it may wait; what belongs to another thread, as
+                connections of `sqlite3` do, it cannot use. A pair that is being made when the stream is left is not
+                waited for, and the last to be asked for.
             progress: Whether to show a bar, in a notebook too.
             return_exceptions: Whether a pair that cannot be restored gives its error in place of a picture. Else the
                 error is raised when it is its turn, and ends the stream.
@@ -345,20 +354,20 @@ class Restorer:
         """What becomes of each pair, in order; messages begin with `name`, which takes the number of the pair."""
         engine = self._opened()
         limits = in_flight(engine)
-        feed = _Feed(pairs, limits.bytes, name)
+        turn, threads = 0, torch.get_num_threads()
+        feed = _Feed(pairs, limits, name, threads)
         outcomes = run(feed, _Arrays(self._settings, self._view, engine, self._nodata, self._alpha, detailed), limits)
         assert isinstance(outcomes, Generator)
         waiting: dict[int, Outcome[_Item, Restored]] = {}
-        turn, threads = 0, torch.get_num_threads()
         try:
-            with closing(outcomes), _naming_arguments():
+            with closing(outcomes), closing(feed), _naming_arguments():
                 for outcome in outcomes:
                     waiting[outcome.item.number] = outcome
                     while turn in waiting:
                         done = waiting.pop(turn)
-                        feed.under_way -= done.item.cost
                         yield _result(done)
                         self._opened()
+                        feed.release(done.item.cost)
                         turn += 1
         finally:
             # What a lane sets for itself is what threads of the caller's that are yet to come would begin with.
@@ -383,33 +392,85 @@ class _Item:
 
 
 class _Feed:
-    """Pairs, one by one; none while those under way hold too much, those included that wait for one before them.
+    """Pairs, one by one, taken by a thread of its own: while a source is waited for, results are to be given.
 
-    `pipeline.run` asks again whenever one of them has moved on. What the caller's iterable raises is kept until all
-    that came before has its result.
+    None is taken while those under way hold too much, those included that wait for one before them. `pipeline.run` asks
+    again whenever one of them has moved on, and gets what is there; only when none is under way it waits. What the
+    caller's iterable raises is kept until all that came before has its result.
     """
 
-    def __init__(self, pairs: Iterable[Pair], most: int, name: str) -> None:
-        self._pairs, self._most, self._name = enumerate(pairs), most, name
-        self.under_way = 0
-        self.error: Exception | None = None
+    def __init__(self, pairs: Iterable[Pair], limits: Limits, name: str, threads: int) -> None:
+        """Begin to take; `threads` is how many of torch's own the code of the iterable is to have."""
+        self._pairs, self._limits, self._name = enumerate(pairs), limits, name
+        self._change = threading.Condition()
+        self._taken: deque[_Item] = deque()
+        self._under_way = 0  # bytes, of those taken too
+        self._asking = self._ended = False
+        self.error: BaseException | None = None
+        # One that waits for ever is not to keep the process from ending.
+        self._thread = threading.Thread(target=self._take_all, args=(threads,), name="pairs", daemon=True)
+        self._thread.start()
 
     def __iter__(self) -> _Feed:
         return self
 
     def __next__(self) -> _Item:
-        if self.error is not None or self.under_way >= self._most:
-            raise StopIteration
+        with self._change:
+            while not (self._taken or self._under_way or self._ended):
+                self._change.wait(_TICK)
+            if not self._taken:
+                raise StopIteration
+            self._change.notify_all()
+            return self._taken.popleft()
+
+    def release(self, cost: int) -> None:
+        """Forget a pair whose result was given."""
+        with self._change:
+            self._under_way -= cost
+            self._change.notify_all()
+
+    def close(self) -> None:
+        """Take no more pairs. Waits for no pair, for that might never come."""
+        with self._change:
+            self._ended = True
+            self._change.notify_all()
+            asking = self._asking
+        if not asking:
+            self._thread.join()
+
+    def _take_all(self, threads: int) -> None:
+        torch.get_num_threads()  # torch gives a thread what was set last, by a lane perhaps, when it first looks
+        torch.set_num_threads(threads)
         try:
-            number, pair = next(self._pairs)
+            while self._may_ask():
+                self._take()
         except StopIteration:
-            raise
-        except Exception as error:
+            pass
+        except BaseException as error:  # whatever it is, it is the caller's
             self.error = error
-            raise StopIteration from error
+        del self._pairs  # a generator that was left is closed by this, where it ran
+        with self._change:
+            self._asking, self._ended = False, True
+            self._change.notify_all()
+
+    def _may_ask(self) -> bool:
+        """Wait until there is room; False where no more are wanted."""
+        with self._change:
+            while not self._ended and (
+                self._under_way >= self._limits.bytes or len(self._taken) >= self._limits.readers
+            ):
+                self._change.wait()
+            self._asking = not self._ended
+            return self._asking
+
+    def _take(self) -> None:
+        number, pair = next(self._pairs)
         item = _Item(number, self._name.format(number), pair, _cost(pair))
-        self.under_way += item.cost
-        return item
+        with self._change:
+            self._asking = False
+            self._taken.append(item)
+            self._under_way += item.cost
+            self._change.notify_all()
 
 
 def _cost(pair: Any) -> int:

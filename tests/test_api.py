@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import _thread
 import doctest
 import itertools
 import logging
@@ -473,7 +474,8 @@ def test_a_mask_that_looks_like_a_mistake_is_mentioned_in_the_log(caplog: pytest
 
 
 def names_of_threads() -> list[str]:
-    return [thread.name for thread in threading.enumerate() if thread.name.startswith(("read", "compute", "finish"))]
+    ours = "pairs", "read", "compute", "finish"
+    return [thread.name for thread in threading.enumerate() if thread.name.startswith(ours)]
 
 
 def test_results_come_in_order_though_a_large_picture_takes_longer_than_those_after_it() -> None:
@@ -530,6 +532,72 @@ def test_leaving_the_loop_early_ends_all_threads_and_takes_no_more_pairs() -> No
         assert len(taken) < 1000
         assert restorer.restore(PIXELS, HOLE).shape == PIXELS.shape, "it can go on with others"
     assert not names_of_threads()
+
+
+def test_a_source_may_wait_for_a_result() -> None:
+    given = threading.Semaphore()
+
+    def pairs() -> Iterator[Any]:
+        for number in range(3):
+            assert given.acquire(timeout=20), "each result should be given before the next pair is there"
+            yield damaged(number)
+
+    with pyramid() as restorer:
+        for _ in restorer.restore_many(pairs()):
+            given.release()
+        assert not names_of_threads()
+
+
+def test_a_source_that_waits_is_not_waited_for_when_the_stream_is_left() -> None:
+    left, ended = threading.Event(), threading.Event()
+    asked = []
+
+    def pairs() -> Iterator[Any]:
+        try:
+            yield damaged(0)
+            assert left.wait(20), "the loop should be left meanwhile"
+            yield damaged(1)
+            asked.append(2)
+        finally:
+            ended.set()
+
+    with pyramid() as restorer:
+        for _ in restorer.restore_many(pairs()):
+            break
+        assert set(names_of_threads()) <= {"pairs"}
+        left.set()
+        assert ended.wait(20) and not asked
+
+
+def test_ctrl_c_is_heard_while_a_source_waits() -> None:
+    interrupted = threading.Event()
+
+    def pairs() -> Iterator[Any]:
+        yield damaged(0)
+        _thread.interrupt_main()
+        assert interrupted.wait(20), "it should be heard meanwhile"
+
+    given: list[Any] = []
+    with pyramid() as restorer, pytest.raises(KeyboardInterrupt):
+        given.extend(restorer.restore_many(pairs()))
+    interrupted.set()
+
+
+def test_a_source_computes_with_as_many_of_torchs_own_threads_as_the_caller() -> None:
+    told = []
+
+    def pairs() -> Iterator[Any]:
+        for number in range(40):
+            yield damaged(number)
+        told.append(torch.get_num_threads())
+
+    torch.set_num_threads(3)
+    try:
+        with pyramid() as restorer:
+            list(restorer.restore_many(pairs()))
+        assert told == [3]
+    finally:
+        torch.set_num_threads(1)
 
 
 def test_an_error_is_raised_when_it_is_its_turn_and_names_the_pair() -> None:
