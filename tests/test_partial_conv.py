@@ -525,6 +525,17 @@ def test_in_half_precision_scale_and_bias_are_those_of_float32_whatever_the_band
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("training", [False, True])
+def test_of_an_empty_batch_it_makes_an_empty_batch(dtype: torch.dtype, training: bool) -> None:
+    half_convolution(dtype)
+    layer, image = PartialConv2d(3, 8, 3, dtype=dtype), torch.zeros(0, 3, 8, 9, dtype=dtype)
+    for known in (None, torch.ones(0, 1, 8, 9)):
+        with torch.set_grad_enabled(training):
+            out, updated = layer(image, known)
+        assert (out.shape, out.dtype, updated.shape) == ((0, 8, 6, 7), dtype, (0, 1, 6, 7))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16])
 @pytest.mark.parametrize("cast", [None, torch.float16, torch.bfloat16])
 def test_counts_of_thousands_of_channels_are_exact(dtype: torch.dtype, cast: torch.dtype | None) -> None:
     sizes = (2049, 4099, 1)

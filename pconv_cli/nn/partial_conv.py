@@ -238,7 +238,7 @@ def _rescaled(out: Tensor, ratio: Tensor, bias: Tensor | None, some_empty: bool)
     Where operands are repeated over channels, a CPU is several times slower in half precision than in float32. In bands
     that stay in its cache the conversions cost little.
     """
-    rows = max(1, _BAND // (out.numel() // out.shape[2]))
+    rows = max(1, _BAND // max(1, out.numel() // out.shape[2]))  # a batch may be empty
     for part, scale in zip(torch.split(out, rows, 2), torch.split(ratio, rows, 2), strict=True):
         wide = part.float()
         if bias is None:
