@@ -698,6 +698,21 @@ def test_a_trace_is_right_of_other_masks_too(mode: PaddingMode, training: bool) 
                 torch.testing.assert_close(found, wanted)
 
 
+@pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning")
+@pytest.mark.skipif(torch.__version__ < "2.9", reason="older torch takes sizes for constants")
+@pytest.mark.parametrize(("stride", "padding"), [(1, 1), (2, 0), (2, 1)])
+def test_exported_for_any_size_with_a_stride_too(stride: int, padding: int) -> None:
+    torch.manual_seed(0)
+    layer = PartialConv2d((2, 1), 4, 3, stride, padding)
+    sizes = {2: torch.export.Dim("height", min=6), 3: torch.export.Dim("width", min=6)}
+    shapes = ((16, 17), (9, 30), (6, 7))
+    given = [(torch.randn(1, 3, *shape), (torch.rand(1, 2, *shape) < 0.4).float()) for shape in shapes]
+    exported = torch.export.export(layer, given[0], dynamic_shapes=(sizes, sizes)).module()
+    for pair in given:
+        for found, wanted in zip(exported(*pair), layer(*pair), strict=True):
+            torch.testing.assert_close(found, wanted)
+
+
 @pytest.mark.filterwarnings("ignore:There is a performance drop:UserWarning")
 @pytest.mark.parametrize("bias", [True, False])
 @pytest.mark.parametrize("training", [True, False])

@@ -162,7 +162,7 @@ def _box_sums(planes: Tensor, kernel: Pair, stride: Pair, padding: Pair, dilatio
     total = F.pad(planes, (padding[1], padding[1], padding[0], padding[0]))
     for axis in range(2):
         taps, step, far = kernel[axis], stride[axis], dilation[axis]
-        reach = (total.shape[2 + axis] - far * (taps - 1) - 1) // step * step + 1
+        reach = total.shape[2 + axis] - far * (taps - 1)
         first, *others = (total.narrow(2 + axis, tap * far, reach) for tap in range(taps))
         total = _each(first, axis, step)
         for i, other in enumerate(others):
