@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, get_args, overload
+from typing import Any, Literal, Protocol, get_args, overload
 
 import numpy as np
 import torch
@@ -45,7 +45,23 @@ from pconv_cli.spaces import TYPES, as_held, is_ranged, next_to, nothing
 _LOG = logging.getLogger("pconv_cli")
 
 Image = NDArray[Any]
-Pair = tuple[Image, NDArray[Any]]
+
+
+class _WithArray(Protocol):
+    """An array of numpy's, a tensor."""
+
+    def __array__(self) -> Any: ...
+
+
+class _WithInterface(Protocol):
+    """A picture of Pillow's."""
+
+    @property
+    def __array_interface__(self) -> Any: ...
+
+
+Given = _WithArray | _WithInterface  # what numpy sees an array in; lists are refused
+Pair = tuple[Given, Given]
 
 _TICK = 0.2  # seconds: on Windows, Ctrl-C is not heard while a thread waits
 
@@ -90,8 +106,8 @@ class Restored:
 
 
 def restore_image(
-    image: Image,
-    mask: NDArray[Any],
+    image: Given,
+    mask: Given,
     *,
     weights: str | Path | None = None,
     device: str | torch.device = "auto",
@@ -253,7 +269,7 @@ class Restorer:
         """Let go of the network. What is asked for afterwards is refused, the next result of `restore_many` too."""
         self._engine = None
 
-    def restore(self, image: Image, mask: NDArray[Any]) -> Image:
+    def restore(self, image: Given, mask: Given) -> Image:
         """Restore one picture.
 
         Args:
@@ -280,14 +296,14 @@ class Restorer:
         """
         return self._restored(image, mask).image
 
-    def restore_detailed(self, image: Image, mask: NDArray[Any]) -> Restored:
+    def restore_detailed(self, image: Given, mask: Given) -> Restored:
         """Restore one picture, and tell what was made up in it, how far from what is known, and how well it fits.
 
         Takes a little longer than `restore`, whose arguments, picture and errors these are.
         """
         return self._restored(image, mask, detailed=True)
 
-    def _restored(self, image: Image, mask: NDArray[Any], *, detailed: bool = False) -> Restored:
+    def _restored(self, image: Given, mask: Given, *, detailed: bool = False) -> Restored:
         (result,) = self._results([(image, mask)], "", detailed=detailed)
         if isinstance(result, Exception):
             raise result
@@ -300,7 +316,7 @@ class Restorer:
 
     @overload
     def restore_many(
-        self, pairs: Iterable[Pair], *, progress: bool = False, return_exceptions: Literal[True]
+        self, pairs: Iterable[Pair], *, progress: bool = False, return_exceptions: bool
     ) -> Generator[Image | Exception, None, None]: ...
 
     def restore_many(
