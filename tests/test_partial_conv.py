@@ -610,13 +610,25 @@ def test_a_padding_mode_that_there_is_not_is_refused_wherever_it_is_named(mode: 
         ({"kernel_size": 4, "padding": "same"}, "padding='same' needs"),
         ({"kernel_size": (3, 2), "padding": "same"}, "padding='same' needs"),
         ({"stride": 2, "padding": "same"}, "padding='same' needs"),
+        ({"in_channels": 0}, "in_channels 0 and out_channels 2 must be 1 or more"),
+        ({"in_channels": ()}, "in_channels .. and"),
+        ({"in_channels": (3, 0)}, "in_channels .3, 0. and"),
+        ({"in_channels": (4, -1)}, "in_channels .4, -1. and"),
+        ({"out_channels": 0}, "out_channels 0 must be 1 or more"),
     ],
 )
 def test_a_layer_that_could_not_be_called_or_would_not_keep_the_size_is_refused(
     keywords: dict[str, Any], says: str
 ) -> None:
     with pytest.raises(ValueError, match=says):
-        PartialConv2d(3, 2, **({"kernel_size": 3} | keywords))
+        PartialConv2d(**({"in_channels": 3, "out_channels": 2, "kernel_size": 3} | keywords))
+
+
+@pytest.mark.parametrize("name", ["kernel_size", "stride", "padding", "dilation"])
+@pytest.mark.parametrize("value", [1.5, (1.5, 2), (2, 1.0)])
+def test_a_fraction_is_no_number_of_pixels_wherever_it_stands(name: str, value: Any) -> None:
+    with pytest.raises(TypeError, match="float"):
+        PartialConv2d(**{"in_channels": 3, "out_channels": 2, "kernel_size": 3, name: value})  # type: ignore[arg-type]
 
 
 def test_a_window_larger_than_what_there_is_is_refused_in_words() -> None:

@@ -426,13 +426,16 @@ class PartialConv2d(nn.Module):
         `padding="same"` keeps the size, `"valid"` is 0.
 
         Raises:
-            ValueError: If the padding mode is unknown, channels and groups do not divide, or `padding="same"` meets a
-                stride or a window that has no middle.
+            TypeError: If a number has a fraction.
+            ValueError: If the padding mode is unknown, there are no channels, channels and groups do not divide, or
+                `padding="same"` meets a stride or a window that has no middle.
         """
         super().__init__()
         check_padding_mode(padding_mode)
         channels = in_channels if isinstance(in_channels, Iterable) else (in_channels,)
         self.feature_groups = tuple(operator.index(count) for count in channels)
+        if min(self.feature_groups, default=0) < 1 or operator.index(out_channels) < 1:
+            raise ValueError(f"in_channels {in_channels!r} and out_channels {out_channels!r} must be 1 or more")
         self.kernel_size, self.dilation = _pair(kernel_size), _pair(dilation)
         self.stride, self.groups, self.padding_mode = _pair(stride), operator.index(groups), padding_mode
         if padding == "same":
@@ -529,7 +532,7 @@ def _pair(value: int | Sequence[int]) -> Pair:
     if isinstance(value, str) or len(value) != 2:
         raise ValueError(f"{value!r} is neither a whole number nor two, for height and width")
     first, second = value
-    return int(first), int(second)
+    return operator.index(first), operator.index(second)
 
 
 def _feature_groups(channels: int, feature_groups: Sequence[int] | None) -> tuple[int, ...]:
