@@ -1125,10 +1125,26 @@ def test_a_training_that_comes_to_nothing_says_so_and_keeps_the_checkpoint(
     for weight in (math.nan, math.inf):
         events: list[Event] = []
         settings = replace(short, steps=3, loss=LossWeights(hole=weight))
-        with pytest.raises(UsageError, match=r"come to nothing by step 3.*lower --rate"):
+        with pytest.raises(UsageError, match=r"come to nothing by step 3.*lower --rate; the last checkpoint is kept$"):
             train(folder, out, settings, events.append, resume=True)
         assert steps(events) == [], "what is no number is no event either"
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.is_file()} == before
+
+
+def test_a_training_that_comes_to_nothing_before_its_first_checkpoint_speaks_of_none(
+    tmp_path: Path, short: TrainSettings
+) -> None:
+    settings = replace(short, loss=LossWeights(hole=math.nan))
+    with pytest.raises(UsageError, match=r"come to nothing by step 1.*lower --rate; nothing was written$"):
+        run(folder_of(tmp_path / "photos"), tmp_path / "w", settings)
+    assert [path.name for path in tmp_path.iterdir()] == ["photos"]
+
+
+@pytest.mark.parametrize("option", ["rate", "second_rate"])
+@pytest.mark.parametrize("value", [math.inf, math.nan])
+def test_a_rate_that_is_not_finite_is_refused(tmp_path: Path, short: TrainSettings, option: str, value: float) -> None:
+    with pytest.raises(UsageError, match=f"^--{option.replace('_', '-')} {value:g}: must be a finite number$"):
+        run(tmp_path, tmp_path / "w", replace(short, **{option: value}))  # type: ignore[arg-type]
 
 
 @pytest.mark.parametrize("ending", [".checkpoint", "", ".sheet.png", ".log.jsonl"])

@@ -405,9 +405,10 @@ def _tell_others(folder: Path, what: str, before: dict[str, Any] | None, now: di
 
 def _refuse_nothing(out: Path, step: int, figures: Iterable[float]) -> None:
     if not all(map(math.isfinite, figures)):
+        kept = "the last checkpoint is kept" if beside(out, ".checkpoint").exists() else "nothing was written"
         raise UsageError(
             f"{out}: training has come to nothing by step {step} (the loss is no number); "
-            "start again with a lower --rate; the last checkpoint is kept"
+            f"start again with a lower --rate; {kept}"
         )
 
 
@@ -416,6 +417,9 @@ def _check(settings: TrainSettings) -> None:
         raise UsageError(f"no network is called {settings.network}; there are {', '.join(NETWORKS)}")
     if settings.minutes is not None and settings.minutes <= 0:
         raise UsageError(f"--minutes {settings.minutes:g}: must be more than 0")
+    for option, rate in (("--rate", settings.rate), ("--second-rate", settings.second_rate)):
+        if not math.isfinite(rate):
+            raise UsageError(f"{option} {rate:g}: must be a finite number")
     if settings.coarse_share < 0 or settings.coarse_share + settings.second_share > 1:  # 1 - 0.9 is less than 0.1
         raise UsageError(
             f"--coarse {settings.coarse_share:g}: from 0 to {1 - settings.second_share:g}, what the second phase leaves"
