@@ -648,6 +648,13 @@ def test_valid_is_no_padding_and_numpy_s_numbers_are_numbers() -> None:
     assert PartialConv2d(np.array([2, 1]), 4, 3).feature_groups == (2, 1)  # type: ignore[arg-type]
 
 
+@pytest.mark.parametrize("keywords", [{}, {"stride": 2, "padding": (1, 2), "dilation": 3, "groups": 3, "bias": False}])
+def test_print_shows_of_a_layer_what_it_shows_of_a_convolution_and_the_padding_mode(keywords: dict[str, Any]) -> None:
+    told = repr(nn.Conv2d(3, 6, 3, **keywords))
+    assert repr(PartialConv2d(3, 6, 3, **keywords)) == f"Partial{told[:-1]}, padding_mode=partial)"
+    assert repr(PartialConv2d((2, 1), 6, 3)).startswith("PartialConv2d((2, 1), 6, kernel_size=")
+
+
 def test_a_layer_is_made_of_the_type_and_where_it_is_asked_for() -> None:
     layer = PartialConv2d(3, 4, 3, device="meta", dtype=torch.float64)
     assert layer.bias is not None

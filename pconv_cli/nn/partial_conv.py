@@ -479,9 +479,14 @@ class PartialConv2d(nn.Module):
         )  # fmt: skip
 
     def extra_repr(self) -> str:
-        """Show what `print(layer)` shows of a convolution."""
-        out, _, *kernel = self.weight.shape
-        return f"{self.feature_groups} -> {out}, kernel={kernel}, stride={self.stride}, padding={self.padding_mode}"
+        """Show what `print(layer)` shows of a convolution, and the padding mode in any case."""
+        groups = self.feature_groups
+        shown = f"{groups[0] if len(groups) == 1 else groups}, {len(self.weight)}, kernel_size={self.kernel_size}"
+        shown += f", stride={self.stride}"
+        for name, usual in (("padding", (0, 0)), ("dilation", (1, 1)), ("groups", 1)):
+            if getattr(self, name) != usual:
+                shown += f", {name}={getattr(self, name)}"
+        return f"{shown}{', bias=False' if self.bias is None else ''}, padding_mode={self.padding_mode}"
 
 
 def check_padding_mode(mode: str) -> None:
