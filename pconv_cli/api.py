@@ -20,7 +20,7 @@ from contextlib import AbstractContextManager, closing, contextmanager, nullcont
 from dataclasses import dataclass, replace
 from numbers import Real
 from pathlib import Path
-from typing import Any, Literal, Protocol, get_args, overload
+from typing import Any, Literal, NoReturn, Protocol, get_args, overload
 
 import numpy as np
 import torch
@@ -264,6 +264,9 @@ class Restorer:
 
     def __exit__(self, *_: object) -> None:
         self.close()
+
+    def __getstate__(self) -> NoReturn:
+        raise TypeError("a Restorer can be neither pickled nor copied: make one in each process; threads may share one")
 
     def close(self) -> None:
         """Let go of the network. What is asked for afterwards is refused, the next result of `restore_many` too."""

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import _thread
+import copy
 import doctest
 import itertools
 import logging
+import pickle
 import subprocess
 import sys
 import threading
@@ -646,6 +648,12 @@ def test_several_threads_may_share_a_restorer() -> None:
     for first, results in found.items():
         np.testing.assert_array_equal(results, alone[first : first + 4])
     assert len(found) == 3
+
+
+@pytest.mark.parametrize("take", [pickle.dumps, copy.deepcopy])
+def test_what_would_take_a_restorer_to_another_process_is_told_to_make_one_there(take: Callable[[Any], Any]) -> None:
+    with pyramid() as restorer, pytest.raises(TypeError, match="neither pickled nor copied: make one in each process"):
+        take(restorer)
 
 
 def test_threads_that_the_caller_starts_later_begin_with_as_many_of_torchs_own_as_before() -> None:
