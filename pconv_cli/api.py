@@ -594,9 +594,11 @@ def _whole(name: str, value: Any) -> int:
         TypeError: It is none; the message says which argument it is.
     """
     try:
-        return operator.index(value)
-    except TypeError as error:
-        raise TypeError(f"{name} {value!r}: must be a whole number") from error
+        if not isinstance(value, bool):  # which Python counts with
+            return operator.index(value)
+    except TypeError:
+        pass
+    raise TypeError(f"{name} {value!r}: must be a whole number")
 
 
 @contextmanager
