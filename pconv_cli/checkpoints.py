@@ -179,8 +179,10 @@ def _state(document: Mapping[Any, Any], path: Path) -> Mapping[Any, Any]:
             return _state(document[key], path)
     if any(isinstance(value, Tensor) for value in document.values()):
         return document
+    if not document:
+        raise WeightsError(f"{path}: holds no tensor, nor anything else; save a network's state_dict() and import that")
     shown = ", ".join(str(key) for key in list(document)[:4])
-    raise WeightsError(f"{path}: holds no tensors under {' or '.join(_WRAPPERS)}, only: {shown or 'nothing'}")
+    raise WeightsError(f"{path}: holds no tensors under {' or '.join(_WRAPPERS)}, only: {shown}")
 
 
 def _statistics(document: Mapping[Any, Any], path: Path) -> tuple[tuple[float, ...], tuple[float, ...]] | None:

@@ -199,6 +199,10 @@ def without_tensors(path: Path) -> None:
     saved(path, {"model": None, "epoch": 3})
 
 
+def without_anything(path: Path) -> None:
+    saved(path, {"model": {}})
+
+
 def without_plain_tensors(path: Path) -> None:
     saved(path, {"model": {"a": torch.eye(3).to_sparse()}})
 
@@ -262,6 +266,7 @@ def truncated_h5(path: Path) -> None:
         (plain_zip, "complete"),
         (pickled_number, "int"),
         (without_tensors, "model, epoch"),
+        (without_anything, "holds no tensor, nor anything else; save a network's state_dict()"),
         (without_plain_tensors, "plain tensor"),
         (on_no_device, "plain tensor"),
         (with_a_number_among_them, "'epoch'"),
