@@ -107,8 +107,9 @@ def export(
 ) -> None:
     """Write a network as an ONNX file, for any size and batch; it is compared with torch before it gets its name.
 
-    Takes about a minute, and the packages of the extra `onnx`. Image and damage go in, the filled image comes out; the
-    file's metadata tell names, ranges and polarity, and under what licence the weights are.
+    Takes about a minute of one fast processor core, longer where it is slow or busy, and the packages of the extra
+    `onnx`. Image and damage go in, the filled image comes out; the file's metadata tell names, ranges and polarity, and
+    under what licence the weights are.
     """
     from pconv_cli.cli import ui
     from pconv_cli.export import export_onnx
