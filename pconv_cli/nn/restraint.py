@@ -40,14 +40,18 @@ def restrained(added: Tensor, floor: Tensor, known: Tensor, bands: int = BANDS) 
     Returns:
         `(n, c, h, w)`; means nothing where known. In an image where nothing is known that could tell, it stays.
     """
-    tone = _grey(floor)
-    tones, some = _cells(torch.cat([tone, tone.square()], dim=1), known, bands)
-    around, told, inside, parts = [tones], [some, some], [], []
+    height, width = known.shape[-2:]
+    side = 2**bands
+    edge = (0, -(-width // side) * side - width, 0, -(-height // side) * side - height)
     # The whole and what was added are taken apart in one go; a CPU is quicker where each channel lies by itself.
-    level, share = torch.cat([tone + _grey(added), added], dim=1).contiguous(), known
+    level, share = torch.cat([_grey(floor) + _grey(added), added], dim=1).contiguous(), known
+    if any(edge):
+        level, share = F.pad(level, edge, mode="replicate"), F.pad(share, edge)
+    tones, some = _cells(torch.cat([level[:, :1], level[:, :1].square()], dim=1), share, bands)
+    around, told, inside, parts = [tones], [some, some], [], []
     for left in reversed(range(bands)):
         smaller, share = _halved(level), _halved(share)
-        band = level - _doubled(smaller, level)
+        band = level - _doubled(smaller)
         detail = band[:, 1:]
         energy = _halved(torch.cat([band[:, :1], _grey(detail)], dim=1).square())
         pure = 1 - F.max_pool2d((share < 1).to(share.dtype), 3, 1, 1)  # detail of what lies beside a hole is the hole's
@@ -64,9 +68,9 @@ def restrained(added: Tensor, floor: Tensor, known: Tensor, bands: int = BANDS) 
     for i in reversed(range(bands)):
         most = torch.where(_any(told[2 + i]), energies[i].clamp(min=0), _MOST)
         gain = ((most + _LEAST) / (inside[i] + _LEAST)).clamp(max=1).sqrt()
-        detail = parts[i] * _doubled(gain, parts[i], bands - i)
-        rest = _doubled(rest, detail) + _held(detail, PEAK**2 * _doubled(most, detail, bands - i))
-    return rest
+        detail = parts[i] * _doubled(gain, bands - i)
+        rest = _doubled(rest) + _held(detail, PEAK**2 * _doubled(most, bands - i))
+    return rest[..., :height, :width]
 
 
 def _held(part: Tensor, most: Tensor) -> Tensor:
@@ -90,19 +94,15 @@ def _cells(values: Tensor, weights: Tensor, halvings: int) -> tuple[Tensor, Tens
 
 
 def _halved(image: Tensor) -> Tensor:
-    """Means of 2 x 2; a last row or column without a neighbour counts twice."""
-    height, width = image.shape[-2:]
-    if torch.compiler.is_compiling() or height % 2 or width % 2:  # of even sides, the last one is not seen
-        image = F.pad(image, (0, 1, 0, 1), mode="replicate")
-    rows = image[..., 0:-1:2, :] + image[..., 1::2, :]  # on a CPU ten times as fast as to pool
-    return 0.25 * (rows[..., 0:-1:2] + rows[..., 1::2])
+    """Means of 2 x 2; both sides are even."""
+    rows = image[..., 0::2, :] + image[..., 1::2, :]  # on a CPU ten times as fast as to pool
+    return 0.25 * (rows[..., 0::2] + rows[..., 1::2])
 
 
-def _doubled(image: Tensor, like: Tensor, times: int = 1) -> Tensor:
-    """Twice the size by bilinear interpolation, or that several times, cut to the size of another."""
-    height, width = like.shape[-2:]
-    size = [side << times for side in image.shape[-2:]]
-    return F.interpolate(image, size, mode="bilinear", align_corners=False)[..., :height, :width]
+def _doubled(image: Tensor, times: int = 1) -> Tensor:
+    """Twice the size by bilinear interpolation, or that several times."""
+    size = [side * 2**times for side in image.shape[-2:]]
+    return F.interpolate(image, size, mode="bilinear", align_corners=False)
 
 
 def _any(mask: Tensor) -> Tensor:

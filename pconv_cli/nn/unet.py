@@ -140,7 +140,8 @@ class PartialConvUNet(nn.Module):
     Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] unless the values are raw (the output is not
     clamped); masks are `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the
     output means nothing. A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it.
-    `coarse` is the network for reduced pictures where the weights have one; `forward` does not call it.
+    `coarse` is the network for reduced pictures where the weights have one; `forward` does not call it. In eval mode what
+    is added to a floor is held to what is around, see `restrained`, unless `bands` is None.
     """
 
     mean: Tensor
@@ -178,7 +179,7 @@ class PartialConvUNet(nn.Module):
         if not self.out.weight.is_meta:
             self._start()
         self.coarse = None if config.coarse is None else PartialConvUNet(config.coarse)
-        self.bands = BANDS
+        self.bands: int | None = BANDS
         if self.coarse is not None:
             self.coarse.bands = 0  # cells of a reduced picture are tones
 
@@ -220,7 +221,7 @@ class PartialConvUNet(nn.Module):
         if base is not None:
             # Known pixels are answered already; without the gate, fear of touching them keeps the holes at the floor.
             out, masks = out * (1 - known), something_known(known, guide)
-            if not self.training:
+            if not (self.training or self.bands is None):
                 out = restrained(out, base, known, self.bands) * (1 - known)
             out = base + out
         assert masks is not None
