@@ -337,8 +337,8 @@ class Restorer:
         Args:
             pairs: Images and masks, each as for `restore`; `zip(images, masks)`, say. Its code runs in that thread,
                 beside the loop that takes the results, for one of which it may wait; what belongs to another thread, as
-                connections of `sqlite3` do, it cannot use. A pair that is being made when the stream is left is not
-                waited for, and the last to be asked for.
+                connections of `sqlite3` do, it cannot use. A pair that is being made when the stream is left is the
+                last, and not waited for if it takes long.
             progress: Whether to show a bar, in a notebook too.
             return_exceptions: Whether a pair that cannot be restored gives its error in place of a picture. Else the
                 error is raised when it is its turn, and ends the stream.
@@ -424,7 +424,7 @@ class _Feed:
         self._change = threading.Condition()
         self._taken: deque[_Item] = deque()
         self._under_way = 0  # bytes, of those taken too
-        self._asking = self._ended = False
+        self._ended = False
         self.error: BaseException | None = None
         # One that waits for ever is not to keep the process from ending.
         self._thread = threading.Thread(target=self._take_all, args=(threads,), name="pairs", daemon=True)
@@ -449,19 +449,17 @@ class _Feed:
             self._change.notify_all()
 
     def close(self) -> None:
-        """Take no more pairs. Waits for no pair, for that might never come."""
+        """Take no more pairs; one that is on its way is waited for no longer than this, for it might never come."""
         with self._change:
             self._ended = True
             self._change.notify_all()
-            asking = self._asking
-        if not asking:
-            self._thread.join()
+        self._thread.join(_TICK)
 
     def _take_all(self, threads: int) -> None:
         torch.get_num_threads()  # torch gives a thread what was set last, by a lane perhaps, when it first looks
         torch.set_num_threads(threads)
         try:
-            while self._may_ask():
+            while self._has_room():
                 self._take()
         except StopIteration:
             pass
@@ -469,24 +467,22 @@ class _Feed:
             self.error = error
         del self._pairs  # a generator that was left is closed by this, where it ran
         with self._change:
-            self._asking, self._ended = False, True
+            self._ended = True
             self._change.notify_all()
 
-    def _may_ask(self) -> bool:
+    def _has_room(self) -> bool:
         """Wait until there is room; False where no more are wanted."""
         with self._change:
             while not self._ended and (
                 self._under_way >= self._limits.bytes or len(self._taken) >= self._limits.readers
             ):
                 self._change.wait()
-            self._asking = not self._ended
-            return self._asking
+            return not self._ended
 
     def _take(self) -> None:
         number, pair = next(self._pairs)
         item = _Item(number, self._name.format(number), pair, _cost(pair))
         with self._change:
-            self._asking = False
             self._taken.append(item)
             self._under_way += item.cost
             self._change.notify_all()

@@ -1231,11 +1231,11 @@ def test_a_callers_own_error_and_an_interrupt_pass_and_leave_nothing(ready: tupl
     _, canvas, output = ready
     for error in (KeyboardInterrupt, RuntimeError):
 
-        def stop(done: int, total: int, error: type[BaseException] = error) -> None:
+        def stop(part: Path, notices: object, error: type[BaseException] = error) -> None:
             raise error("enough")
 
         with pytest.raises(error, match="enough"):
-            canvas.commit(stop)
+            canvas.commit(ready=stop)
         assert not output.exists() and len(names(output.parent)) == 2
 
 

@@ -487,6 +487,7 @@ def test_doubling_is_bilinear_interpolation_and_so_is_its_gradient(height: int, 
 def test_a_network_that_learns_sees_what_it_sees_at_work(side: int) -> None:
     """Sides that double exactly take another way up while there are gradients."""
     network = trained(CONFIGS["bilinear"])
+    network.bands = None  # what is learned from is not held to what is around
     image, known = scene(network.config, 2, side, side)
     with torch.no_grad():
         expected, _ = network(image, known)
@@ -528,3 +529,17 @@ def test_residual_blocks_add_nothing_before_training() -> None:
     image, known = scene(RESIDUAL_FLOOR, 1, 20, 20)
     with torch.no_grad():
         torch.testing.assert_close(with_blocks(image, known)[0], without(image, known)[0])
+
+
+def test_what_is_learned_from_is_not_held_to_what_is_around_and_what_is_shown_is() -> None:
+    network = trained(FLOOR)
+    image, known = scene(FLOOR, 1, 48, 64)
+    image = 0.5 + 0.001 * image  # next to flat
+    learned, _ = network(image, known)
+    with torch.no_grad():
+        shown, _ = network(image, known)
+        network.bands = None
+        unheld, _ = network(image, known)
+    torch.testing.assert_close(learned, unheld)
+    assert learned.requires_grad
+    assert float((shown - image).abs().max()) < 0.2 * float((unheld - image).abs().max())

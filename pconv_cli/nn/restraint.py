@@ -67,7 +67,7 @@ def restrained(added: Tensor, floor: Tensor, known: Tensor, bands: int = BANDS) 
     rest = _held(level[:, 1:], SPREAD**2 * torch.where(_any(some), square - mean.square(), _MOST))
     for i in reversed(range(bands)):
         most = torch.where(_any(told[2 + i]), energies[i].clamp(min=0), _MOST)
-        gain = ((most + _LEAST) / (inside[i] + _LEAST)).clamp(max=1).sqrt()
+        gain = ((inside[i] + _LEAST) / (most + _LEAST)).clamp(min=1).rsqrt()
         detail = parts[i] * _doubled(gain, bands - i)
         rest = _doubled(rest) + _held(detail, PEAK**2 * _doubled(most, bands - i))
     return rest[..., :height, :width]

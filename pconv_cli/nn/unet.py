@@ -140,8 +140,8 @@ class PartialConvUNet(nn.Module):
     Image and output are `(n, channels, h, w)`, RGB order, range [0, 1] unless the values are raw (the output is not
     clamped); masks are `(n, 1, h, w)`, 1 = known. The returned mask is 0 where the network could not reach: there the
     output means nothing. A guide, see `pyramid_fill`, serves the floor; a network without a floor has no use for it.
-    `coarse` is the network for reduced pictures where the weights have one; `forward` does not call it. In eval mode what
-    is added to a floor is held to what is around, see `restrained`, unless `bands` is None.
+    `coarse` is the network for reduced pictures where the weights have one; `forward` does not call it. What is added
+    to a floor is held to what is around, see `restrained`, unless it is to be learned from or `bands` is None.
     """
 
     mean: Tensor
@@ -221,7 +221,7 @@ class PartialConvUNet(nn.Module):
         if base is not None:
             # Known pixels are answered already; without the gate, fear of touching them keeps the holes at the floor.
             out, masks = out * (1 - known), something_known(known, guide)
-            if not (self.training or self.bands is None):
+            if not (out.requires_grad or self.bands is None):
                 out = restrained(out, base, known, self.bands) * (1 - known)
             out = base + out
         assert masks is not None
