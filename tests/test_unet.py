@@ -533,7 +533,7 @@ def test_residual_blocks_add_nothing_before_training() -> None:
 
 def test_what_is_learned_from_is_not_held_to_what_is_around_and_what_is_shown_is() -> None:
     network = trained(FLOOR)
-    image, known = scene(FLOOR, 1, 48, 64)
+    image, known = scene(FLOOR, 1, 72, 96, share=1.0)
     image = 0.5 + 0.001 * image  # next to flat
     learned, _ = network(image, known)
     with torch.no_grad():
