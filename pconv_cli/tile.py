@@ -868,18 +868,20 @@ def _strips(source: Source) -> Iterator[Window]:
         yield Window(0, y, source.width, min(rows, source.height - y))
 
 
+def _there(source: Source, window: Window, pixels: NDArray[Any], *, told: bool) -> NDArray[np.bool_] | None:
+    """Which pixels hold something: by all the file says, or if it has not `told`, by their values; None: all do."""
+    return source.valid(window, pixels) if told or source.validity is None else ~source.is_nothing(pixels)
+
+
 def _looked_through(
     source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool], *, told: bool
 ) -> tuple[list[Spread], bool]:
-    """How each layer of a ranged type spreads outside the damage, and whether all of that is there.
-
-    `told`: whether the file says which pixels hold something; else their values alone do.
-    """
+    """How each layer of a ranged type spreads outside the damage, and whether all of that is there: see `_there`."""
     spreads = [Spread(layer) for layer in made]
     complete = True
     for strip in _until(stop, _strips(source)):
         pixels, known = source.read(strip), ~damage.window(strip)
-        valid = source.valid(strip, pixels) if told else ~source.is_nothing(pixels)
+        valid = _there(source, strip, pixels, told=told)
         if valid is not None:
             complete = complete and bool((valid | ~known).all())
             known &= valid
@@ -892,15 +894,12 @@ def _looked_through(
 def _told_bits(
     source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool], *, told: bool
 ) -> tuple[Layer, ...]:
-    """The layers of a picture of 16-bit values, told how many bits are used in what the network sees of it.
-
-    `told`: as for `_looked_through`.
-    """
+    """The layers of a picture of 16-bit values, told how many bits are used in what the network sees of it."""
 
     def seen() -> Iterator[NDArray[Any]]:
         for window in _until(stop, plan.windows):
             pixels, known = source.read(window), ~plan.damage.window(window)
-            valid = source.valid(window, pixels) if told else ~source.is_nothing(pixels)
+            valid = _there(source, window, pixels, told=told)
             yield pixels[known if valid is None else known & valid]
 
     return ranged(made, whites_of(made, seen()))
