@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pconv_cli.nn.restraint import PEAK, SPREAD, restrained
+from pconv_cli.nn.restraint import PEAK, SPREAD, _doubled, restrained
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -120,3 +120,10 @@ def test_any_size_and_any_hole_gives_numbers_no_larger_than_what_was_added(
     assert bool(out.isfinite().all())
     # Each band may lose and none gains; only where they were against each other can their sum grow.
     assert float(out.abs().max()) <= (2 * bands + 1) * float(added.abs().max()) + 1e-6
+
+
+@pytest.mark.parametrize("size", [(1, 1), (1, 6), (5, 2), (8, 8)], ids=str)
+def test_a_cpu_doubles_in_shifted_sums_as_bilinear_interpolation_does(size: tuple[int, int]) -> None:
+    image = noise(2, 3, *size)
+    expected = F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
+    torch.testing.assert_close(_doubled(image), expected)

@@ -45,7 +45,7 @@ def pyramid_fill(image: Tensor, known: Tensor, smoothing: int = SMOOTHING, guide
     """
     holes = known <= 0
     # A CPU is quicker where each channel lies by itself: masks are repeated over them then, not within each pixel.
-    level = hide(image.contiguous() if _shifts(image) else image, known)
+    level = hide(image.contiguous() if shifts(image) else image, known)
     levels = [(level, holes)]
     while _goes_on(level, len(levels)) if guide is None else len(levels) <= GUIDE_LEVELS:
         level, holes = _pull(level, holes)
@@ -148,7 +148,7 @@ def _pull(level: Tensor, holes: Tensor) -> tuple[Tensor, Tensor]:
     return torch.where(empty, planes.new_zeros(()), planes[:, :channels] / weight.clamp(min=1e-12)), empty
 
 
-def _shifts(image: Tensor) -> bool:
+def shifts(image: Tensor) -> bool:
     """Whether to say in shifted sums what a library's call would do: on few channels a CPU is faster so.
 
     A GPU waits for each call, however little there is to do.
@@ -158,7 +158,7 @@ def _shifts(image: Tensor) -> bool:
 
 def _doubled(image: Tensor) -> Tensor:
     """Double both sides by bicubic interpolation (Keys, a = -3/4; pixels are areas, edges are repeated)."""
-    if not _shifts(image):
+    if not shifts(image):
         doubled = [2 * side for side in image.shape[-2:]]
         return F.interpolate(image, doubled, mode="bicubic", align_corners=False)
     for dim in (2, 3):
@@ -179,7 +179,7 @@ def _doubled(image: Tensor) -> Tensor:
 
 def _box(image: Tensor) -> Tensor:
     """Means over 3 x 3, edges repeated."""
-    if not _shifts(image):
+    if not shifts(image):
         return F.avg_pool2d(F.pad(image, (1, 1, 1, 1), mode="replicate"), 3, 1)
     for dim in (2, 3):
         length = image.shape[dim]

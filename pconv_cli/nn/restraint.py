@@ -15,7 +15,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from pconv_cli.nn.pyramid import pyramid_fill
+from pconv_cli.nn.pyramid import pyramid_fill, shifts
 
 BANDS = 3
 """Bands of detail, each of twice the size of the one before. What is around is measured in cells of 2^BANDS pixels."""
@@ -43,40 +43,45 @@ def restrained(added: Tensor, floor: Tensor, known: Tensor, bands: int = BANDS) 
     height, width = known.shape[-2:]
     side = 2**bands
     edge = (0, -(-width // side) * side - width, 0, -(-height // side) * side - height)
-    # The whole and what was added are taken apart in one go; a CPU is quicker where each channel lies by itself.
-    level, share = torch.cat([_grey(floor) + _grey(added), added], dim=1).contiguous(), known
+    # The whole, which says what is around, and what was added are taken apart alike, the first in grey alone. A CPU is
+    # quicker where each channel lies by itself.
+    level, grey, share = added.contiguous(), _grey(added), known
+    whole = _grey(floor) + grey
     if any(edge):
-        level, share = F.pad(level, edge, mode="replicate"), F.pad(share, edge)
-    tones, some = _cells(torch.cat([level[:, :1], level[:, :1].square()], dim=1), share, bands)
+        level, grey, whole = (F.pad(part, edge, mode="replicate") for part in (level, grey, whole))
+        share = F.pad(share, edge)
+    seen = whole * share
+    tones, some = _cells(torch.cat([seen, seen.square(), share], dim=1), bands)
     around, told, inside, parts = [tones], [some, some], [], []
     for left in reversed(range(bands)):
-        smaller, share = _halved(level), _halved(share)
-        band = level - _doubled(smaller)
-        detail = band[:, 1:]
-        energy = _halved(torch.cat([band[:, :1], _grey(detail)], dim=1).square())
+        smaller, less, greyer, share = _halved(level), _halved(whole), _halved(grey), _halved(share)
+        detail, tone = level - _doubled(smaller), grey - _doubled(greyer)
         pure = 1 - F.max_pool2d((share < 1).to(share.dtype), 3, 1, 1)  # detail of what lies beside a hole is the hole's
-        outside, there = _cells(energy[:, :1], pure, left)
+        energy, lost = _halved((whole - _doubled(less)).square()), 1 - share
+        outside, there = _cells(torch.cat([energy * pure, pure], dim=1), left)
         around.append(outside)
         told.append(there)
-        inside.append(_cells(energy[:, 1:], 1 - share, left)[0])
-        parts.append(detail)
-        level, share = smaller, (share >= 1).to(share.dtype)
+        inside.append(_cells(torch.cat([_halved(tone.square()) * lost, lost], dim=1), left)[0])
+        parts.append((detail, tone))
+        level, whole, grey = smaller, less, greyer
+        share = (share >= 1).to(share.dtype)
     values, masks = torch.cat(around, dim=1), torch.cat(told, dim=1)
     filled = pyramid_fill(values.flatten(0, 1)[:, None], masks.flatten(0, 1)[:, None], _SMOOTHING).view_as(values)
     mean, square, *energies = torch.split(filled, 1, dim=1)
-    rest = _held(level[:, 1:], SPREAD**2 * torch.where(_any(some), square - mean.square(), _MOST))
+    rest = level * _held(grey, SPREAD**2 * torch.where(_any(some), square - mean.square(), _MOST))
     for i in reversed(range(bands)):
         most = torch.where(_any(told[2 + i]), energies[i].clamp(min=0), _MOST)
-        gain = ((inside[i] + _LEAST) / (most + _LEAST)).clamp(min=1).rsqrt()
-        detail = parts[i] * _doubled(gain, bands - i)
-        rest = _doubled(rest) + _held(detail, PEAK**2 * _doubled(most, bands - i))
+        gain = _doubled(((inside[i] + _LEAST) / (most + _LEAST)).clamp(min=1).rsqrt(), bands - i)
+        detail, tone = parts[i]
+        held = _held(tone * gain, PEAK**2 * _doubled(most, bands - i)).mul_(gain)
+        rest = _doubled(rest).addcmul_(detail, held)
     return rest[..., :height, :width]
 
 
-def _held(part: Tensor, most: Tensor) -> Tensor:
-    """Hold the square of a part below `most`, `(n, 1, h, w)`; what is well below stays as it is."""
-    excess = _grey(part).square() / (most.clamp(min=0) + _LEAST)
-    return part * (1 + excess.square()).sqrt().rsqrt()
+def _held(grey: Tensor, most: Tensor) -> Tensor:
+    """What to multiply by, to hold the square of a grey below `most`; what is well below stays as it is."""
+    excess = grey.square().div_(most.clamp(min=0).add_(_LEAST))
+    return excess.square_().add_(1).sqrt_().rsqrt_()
 
 
 def _grey(image: Tensor) -> Tensor:
@@ -84,9 +89,11 @@ def _grey(image: Tensor) -> Tensor:
     return image.mean(1, keepdim=True)
 
 
-def _cells(values: Tensor, weights: Tensor, halvings: int) -> tuple[Tensor, Tensor]:
-    """Give the weighted mean of each cell of 2^halvings pixels, 0 where there is no weight, and 1 where there is."""
-    planes = torch.cat([values * weights, weights], dim=1)
+def _cells(planes: Tensor, halvings: int) -> tuple[Tensor, Tensor]:
+    """Give the means of cells of 2^halvings pixels, 0 where there is no weight, and 1 where there is.
+
+    The last of the planes is the weights; the others are multiplied by them already.
+    """
     for _ in range(halvings):
         planes = _halved(planes)
     share = planes[:, -1:]
@@ -100,9 +107,22 @@ def _halved(image: Tensor) -> Tensor:
 
 
 def _doubled(image: Tensor, times: int = 1) -> Tensor:
-    """Twice the size by bilinear interpolation, or that several times."""
-    size = [side * 2**times for side in image.shape[-2:]]
-    return F.interpolate(image, size, mode="bilinear", align_corners=False)
+    """Twice the size by bilinear interpolation; several times that in one step, which is another interpolation."""
+    if times > 1 or not shifts(image):
+        size = [side * 2**times for side in image.shape[-2:]]
+        return F.interpolate(image, size, mode="bilinear", align_corners=False)
+    for dim in (2, 3):
+        last = image.shape[dim] - 1
+        sides = [2 * side if axis == dim else side for axis, side in enumerate(image.shape)]
+        doubled = image.new_empty(sides)
+        even, odd = doubled.view([*image.shape[:dim], last + 1, 2, *image.shape[dim + 1 :]]).unbind(dim + 1)
+        before, behind = image.narrow(dim, 0, last), image.narrow(dim, 1, last)
+        even.select(dim, 0).copy_(image.select(dim, 0))
+        torch.lerp(behind, before, 0.25, out=even.narrow(dim, 1, last))
+        torch.lerp(before, behind, 0.25, out=odd.narrow(dim, 0, last))
+        odd.select(dim, last).copy_(image.select(dim, last))
+        image = doubled
+    return image
 
 
 def _any(mask: Tensor) -> Tensor:
