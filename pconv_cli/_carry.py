@@ -543,7 +543,7 @@ def icc_for(carried: Carried, widened: bool) -> bytes:
     return b"" if widened and carried.icc[16:20] == b"GRAY" else carried.icc
 
 
-def losses(carried: Carried, format_name: str, widened: bool, further: Sequence[str] = ()) -> tuple[str, ...]:
+def losses(carried: Carried, format_name: str, widened: bool, further: Sequence[str]) -> tuple[str, ...]:
     """What of a picture a format cannot hold.
 
     Args:

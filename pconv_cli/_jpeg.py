@@ -28,7 +28,7 @@ _Segments: TypeAlias = list[tuple[int, bytes]]  # marker; all bytes of it, a sca
 _Plane: TypeAlias = NDArray[np.int16]  # quantised coefficients of a component: (block rows, block columns, 8, 8)
 _Colours: TypeAlias = Literal["grey", "YCbCr", "RGB", "CMYK", "YCCK"]
 
-_DHT, _EOI, _SOS, _DQT, _DRI, _APP0, _APP2, _APP14, _COM = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD, 0xE0, 0xE2, 0xEE, 0xFE
+_DHT, _EOI, _SOS, _DQT, _DRI, _APP0, _APP14, _COM = 0xC4, 0xD9, 0xDA, 0xDB, 0xDD, 0xE0, 0xEE, 0xFE
 _FRAMES = {0xC0: False, 0xC1: False, 0xC2: True}  # Huffman, 8 or 12 bits: whether progressive
 _NOT_FRAMES = {_DHT, 0xC8, 0xCC}  # among 0xC0 .. 0xCF
 _LAYOUT = {*_FRAMES, _DHT, _SOS, _DQT, _DRI}

@@ -113,10 +113,10 @@ def check(
     todo: JobList,
     settings: RestoreSettings,
     emit: Listener,
-    stop: Callable[[], bool] = lambda: False,
+    stop: Callable[[], bool],
     *,
-    writes: bool = True,
-    stage: Stage | None = None,
+    writes: bool,
+    stage: Stage,
 ) -> Checked:
     """Look at every picture and mask as a run would; write nothing.
 
@@ -126,7 +126,7 @@ def check(
         emit: Told of what happens.
         stop: Asked often; once it is true, no further picture is looked at.
         writes: Whether the outputs are where they will be.
-        stage: Where files are while they are looked at that are elsewhere; None: none are.
+        stage: Where files are while they are looked at that are elsewhere.
 
     Raises:
         WeightsError: If a run could not begin for its weights.
@@ -134,7 +134,6 @@ def check(
             reached.
     """
     refuse_unpaired(todo, settings)
-    stage = stage or Stage()
     emit = stage.telling(emit)
     view = View() if settings.weights is None else store.view(settings.weights)
     stage.refuse_unreachable((path for job in todo.jobs for path in (job.image, job.mask) if path is not None), ())

@@ -247,12 +247,12 @@ def remarks(found: Findings) -> Iterator[str]:
     if computing.device == "cpu":
         if computing.rate:
             rate = f"expect about {computing.rate:.1f} tiles of {TILE} x {TILE} px a second"
-            yield f"no GPU that torch can use, so {_count(computing.threads, 'core')} of the CPU compute: {rate}"
+            yield f"no GPU that torch can use, so {_cores(computing.threads)} of the CPU compute: {rate}"
         if not computing.cpu_bf16:
             yield "this CPU does not compute in bf16: it computes in fp32, which moves twice the memory"
     granted = machine.usable if machine.quota is None else min(machine.usable, machine.quota)
     if granted < machine.cores:
-        yield f"of {_count(machine.cores, 'core')} this process gets {granted:g}: a container or the system limits it"
+        yield f"of {_cores(machine.cores)} this process gets {granted:g}: a container or the system limits it"
     if machine.quota is not None and machine.quota < computing.threads:
         wanted = max(1, int(machine.quota))
         yield f"more threads than cores that are granted: OMP_NUM_THREADS={wanted} will be faster"
@@ -514,8 +514,8 @@ def _waves(width: int, height: int, dtype: Any) -> NDArray[Any]:
     return np.asarray(((waves + 1) / 2 * np.iinfo(dtype).max).astype(dtype))
 
 
-def _count(number: int, what: str) -> str:
-    return f"{number} {what}{'' if number == 1 else 's'}"
+def _cores(number: int) -> str:
+    return f"{number} core{'' if number == 1 else 's'}"
 
 
 # ---------------------------------------------------------------- codecs

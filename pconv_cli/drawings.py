@@ -74,13 +74,13 @@ def write_png(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool, orien
     _write(Image.fromarray(upright), target, overwrite, "PNG")
 
 
-def write_view(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool, quality: int = 90) -> None:
+def write_view(pixels: NDArray[np.uint8], target: Path, *, overwrite: bool) -> None:
     """Write what is only to be looked at, `(h, w, 3)`, as JPEG without chroma subsampling, all of it or nothing.
 
     Raises:
         ItemError: The target exists, or the disk says no.
     """
-    _write(Image.fromarray(pixels), target, overwrite, "JPEG", quality=quality, subsampling=0)
+    _write(Image.fromarray(pixels), target, overwrite, "JPEG", quality=90, subsampling=0)
 
 
 def write_layer(hole: NDArray[np.bool_], colour: tuple[int, int, int], target: Path, *, overwrite: bool) -> None:

@@ -341,7 +341,7 @@ class Filling:
 
     def _piece(
         self, window: Window, damage: Damage, owned: tuple[TilePlan, int] | None,
-        weight: Callable[[], NDArray[np.float32]] | None = None,
+        weight: Callable[[], NDArray[np.float32]] | None,
     ) -> Piece:  # fmt: skip
         guided = self.guided and damage is self.plan.damage and self._guide is not None
         if guided and self._guide is not None:

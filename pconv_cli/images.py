@@ -84,7 +84,7 @@ def read_picture(path: Path, *, linear: bool = False) -> Picture:
         mode, pixels = image.mode, _pixels(image)  # first: the metadata of a PNG may follow its pixels
         if kind == "PNG" and _png_depth(stream) == 16:
             mode, pixels = _deep_png(path)
-        tags, exif = _read_exif(image, stream, kind, notices)
+        tags, exif = _read_exif(image, notices)
         orientation = _carry.orientation_of(tags)
         parts: dict[str, Any] = {"icc": bytes(image.info.get("icc_profile") or b""), "exif": exif, "tags": tags}
         parts |= _read_xmp_and_dpi(image, kind, tags) | _read_transparency(image, stream, kind)
@@ -134,7 +134,7 @@ def metadata(path: Path) -> tuple[Carried, tuple[str, ...]]:
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         if kind == "PNG" and not image.info.get("exif"):
             image.info["exif"] = _carry.exif_of_png(stream)  # it may follow the pixels
-        tags, exif = _read_exif(image, stream, kind, [])
+        tags, exif = _read_exif(image, [])
         parts: dict[str, Any] = {"icc": bytes(image.info.get("icc_profile") or b""), "exif": exif, "tags": tags}
         parts |= _read_xmp_and_dpi(image, kind, tags)
         if isinstance(image, JpegImagePlugin.JpegImageFile):
@@ -180,7 +180,7 @@ def read_mask(path: Path, *, inverted: bool = False) -> MaskImage:
             pixels = _pixels(image, "" if mode == image.mode else mode)
         except ValueError as error:
             raise ItemError(path, f"a mask in mode {image.mode} cannot be read: save it as 8-bit grey") from error
-        orientation = _carry.orientation_of(_read_exif(image, stream, kind, [])[0])
+        orientation = _carry.orientation_of(_read_exif(image, [])[0])
         if mode not in _MODES or mode == "1":
             return MaskImage(path, (pixels > (0 if mode == "1" else 32767)) ^ inverted, orientation)
         carried = Carried(**_read_transparency(image, stream, kind))
@@ -228,7 +228,7 @@ def orientation(path: Path) -> int:
     with suppress(ItemError), _opened(path) as (image, stream):
         if image.format == "PNG" and not image.info.get("exif"):
             image.info["exif"] = _carry.exif_of_png(stream)  # it may follow the pixels
-        return _carry.orientation_of(_read_exif(image, stream, str(image.format), [])[0])
+        return _carry.orientation_of(_read_exif(image, [])[0])
     return 1
 
 
@@ -434,7 +434,7 @@ def _png_depth(stream: BinaryIO) -> int:
     return depth
 
 
-def _read_exif(image: Image.Image, stream: BinaryIO, kind: str, notices: list[str]) -> tuple[Tags, bytes]:
+def _read_exif(image: Image.Image, notices: list[str]) -> tuple[Tags, bytes]:
     """Tags of the file, and its EXIF block verbatim."""
     exif: bytes = image.info.get("exif") or b""
     exif = (exif or _raw_profile(image, "exif")).removeprefix(b"Exif\0\0")

@@ -233,7 +233,7 @@ def find_jobs(
     return JobList(jobs, unused, skipped, home, source_is_folder, len(found), unclear=unclear, skipped_masks=unread)
 
 
-def among(source: Path, output: Path, suffixes: frozenset[str], apart: Sequence[Path] = ()) -> tuple[Path, ...]:
+def among(source: Path, output: Path, suffixes: frozenset[str], apart: Sequence[Path]) -> tuple[Path, ...]:
     """Pictures in a folder for results that lies inside IN, where `find_jobs` looks for none.
 
     Args:
@@ -254,7 +254,7 @@ def among(source: Path, output: Path, suffixes: frozenset[str], apart: Sequence[
 
 
 def listed_jobs(
-    rows: Sequence[Row], output: str | None, *, suffixes: frozenset[str], out_suffix: str | None = None
+    rows: Sequence[Row], output: str | None, *, suffixes: frozenset[str], out_suffix: str | None
 ) -> JobList:
     """The same for a list: each row names a picture, its mask and the file to write.
 
@@ -296,7 +296,7 @@ def listed_jobs(
     return JobList(tuple(jobs), (), {}, _common([job.output for job in jobs]) if output is None else Path(output))
 
 
-def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, found: Path | None = None) -> JobList:
+def with_maps(todo: JobList, filled: Path | None, confidence: Path | None, found: Path | None) -> JobList:
     """Give jobs a place for each map, in a folder of the maps' own: that of their result, or for masks their own.
 
     Args:

@@ -190,7 +190,7 @@ class Picture:
         meant = any(layer.may_be_empty for layer in fills)
         return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal, as_laid=meant)
 
-    def taking(self, hole: NDArray[np.bool_], *, reveal: bool = False) -> NDArray[np.bool_]:
+    def taking(self, hole: NDArray[np.bool_], *, reveal: bool) -> NDArray[np.bool_]:
         """Which pixels of a hole, (h, w), take colours when it is filled; the arguments are those of `filled`."""
         shown = None
         if not reveal and (self.mode == "P" or self.carried.colour_key is not None):

@@ -105,7 +105,7 @@ class Sight:
 
 
 def of_pictures(
-    report: Report, todo: JobList, settings: RestoreSettings, folder: Folder, emit: Listener, stage: Stage | None = None
+    report: Report, todo: JobList, settings: RestoreSettings, folder: Folder, emit: Listener, stage: Stage
 ) -> Path:
     """Make the page of a run of `restore`.
 
@@ -123,7 +123,6 @@ def of_pictures(
     Raises:
         OutputError: It cannot be written.
     """
-    stage = stage or Stage()
     reader = Reader(replace(settings, overwrite=True, resume=False), _view(settings))
     budget = Budget(IN_FLIGHT)
 

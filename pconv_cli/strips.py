@@ -143,7 +143,7 @@ def is_plain(path: Path) -> bool:
         return True
 
 
-def is_drawn_on(path: Path, *, inverted: bool = False) -> bool:
+def is_drawn_on(path: Path, *, inverted: bool) -> bool:
     """Whether something is drawn on a mask that marks nothing: two tones, or what is too light for noise on black.
 
     Args:

@@ -60,7 +60,7 @@ class Arrivals:
         settings: RestoreSettings,
         emit: Listener,
         stop: Callable[[], bool],
-        settle: float = SETTLE,
+        settle: float,
         clock: Clock | None = None,
     ) -> None:
         """Begin to wait; nothing is looked at before the first job is asked for.
