@@ -8,6 +8,8 @@ from typing import Annotated
 import typer
 
 from pconv_cli.cli.options import (
+    AsOneJson,
+    Csv,
     Device,
     Dilate,
     InvertMask,
@@ -16,10 +18,13 @@ from pconv_cli.cli.options import (
     MaskOn,
     MaskOnOption,
     MaxMegapixels,
+    Methods,
+    Networks,
     Precision,
     PrecisionOption,
     Progress,
     ReportTo,
+    TileSize,
     parsed,
 )
 from pconv_cli.cli.text import ProgressMode, one_line, wrong_number
@@ -33,20 +38,8 @@ def command(
         list[str],
         typer.Argument(metavar="IN MASKS", help="As for `pconv restore`; MASKS is left out with --mask-from."),
     ],
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Network behind `pconv`, see `pconv weights list`; give it again for more (default: the default one).",
-        ),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="pconv,telea,ns,biharmonic,fillnodata",
-            help="What is compared (default: all of these that are installed).",
-        ),
-    ] = None,
+    weights: Networks = None,
+    methods: Methods = None,
     places: Annotated[
         int, typer.Option(min=1, metavar="N", help="How many holes are punched, over all pictures.")
     ] = 24,
@@ -60,14 +53,14 @@ def command(
     mask_on: MaskOnOption = MaskOn.auto,
     linear: Linear = False,
     max_megapixels: MaxMegapixels = 1000,
-    size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
+    size: TileSize = 512,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each fill.")] = None,
+    csv: Csv = None,
     report_to: ReportTo = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE, and a report, if they exist.")] = False,
     progress: Progress = ProgressMode.auto,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object on stdout.")] = False,
+    as_json: AsOneJson = False,
 ) -> None:
     """Find out what restores your own pictures best: methods are measured where your pictures are undamaged.
 

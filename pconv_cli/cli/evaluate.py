@@ -7,7 +7,17 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from pconv_cli.cli.options import Device, Precision, PrecisionOption, Progress
+from pconv_cli.cli.options import (
+    AsOneJson,
+    Csv,
+    Device,
+    Methods,
+    Networks,
+    Precision,
+    PrecisionOption,
+    Progress,
+    TileSize,
+)
 from pconv_cli.cli.text import ProgressMode, one_line
 from pconv_cli.errors import ExitCode
 
@@ -24,30 +34,18 @@ def command(
     masks: Annotated[
         Path, typer.Argument(metavar="MASKS", help="A folder of masks (likewise), or one: white = hole, any names.")
     ],
-    weights: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="NAME|FILE",
-            help="Network behind `pconv`, see `pconv weights list`; give it again for more (default: the default one).",
-        ),
-    ] = None,
-    methods: Annotated[
-        str | None,
-        typer.Option(
-            metavar="pconv,telea,ns,biharmonic,fillnodata",
-            help="What is compared (default: all of these that are installed).",
-        ),
-    ] = None,
+    weights: Networks = None,
+    methods: Methods = None,
     per_bucket: Annotated[int, typer.Option(min=1, metavar="N", help="Most pairs in a bucket.")] = 20,
     seed: Annotated[int, typer.Option(metavar="N", help="Another number pairs pictures and masks anew.")] = 0,
-    size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
+    size: TileSize = 512,
     device: Device = "auto",
     precision: PrecisionOption = Precision.auto,
-    csv: Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each fill.")] = None,
+    csv: Csv = None,
     plot: Annotated[Path | None, typer.Option(metavar="FILE.png", help="Draw the curves over the buckets.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace FILE if it exists.")] = False,
     progress: Progress = ProgressMode.auto,
-    as_json: Annotated[bool, typer.Option("--json", help="Print everything as one JSON object on stdout.")] = False,
+    as_json: AsOneJson = False,
 ) -> None:
     """Damage known pictures, fill them by several methods, and measure how close each comes.
 

@@ -95,6 +95,21 @@ Weights = Annotated[
     str | None,
     typer.Option(metavar="NAME|FILE", help="Network to use, see `pconv weights list`; none = pyramid only."),
 ]
+Networks = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="NAME|FILE",
+        help="Network behind `pconv`, see `pconv weights list`; give it again for more (default: the default one).",
+    ),
+]
+Methods = Annotated[
+    str | None,
+    typer.Option(
+        metavar="pconv,telea,ns,biharmonic,fillnodata",
+        help="What is compared (default: all of these that are installed).",
+    ),
+]
+Csv = Annotated[Path | None, typer.Option(metavar="FILE", help="Write a row for each fill.")]
 Dilate = Annotated[int, typer.Option(min=0, metavar="N", help="Grow the damage by N pixels.")]
 Overlap = Annotated[
     int,
@@ -150,6 +165,7 @@ Verbose = Annotated[bool, typer.Option("--verbose", "-v", help="Say every pictur
 AsJson = Annotated[
     bool, typer.Option("--json", help="Print a JSON object a picture on stdout as it is finished, a summary last.")
 ]
+AsOneJson = Annotated[bool, typer.Option("--json", help="Print everything as one JSON object on stdout.")]
 
 
 Manifest = Annotated[

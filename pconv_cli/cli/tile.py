@@ -30,6 +30,7 @@ from pconv_cli.cli.options import (
     SaveConfidence,
     SaveFilled,
     Strict,
+    TileSize,
     Verbose,
     Weights,
     Workers,
@@ -62,7 +63,7 @@ def command(
             "(alpha = 0, mask band, nodata).",
         ),
     ] = None,
-    size: Annotated[int, typer.Option(min=32, metavar="PX", help="Longest side of a tile.")] = 512,
+    size: TileSize = 512,
     output: Annotated[
         str | None, typer.Option("--output", "-o", metavar="OUT", help="The result (default: BIG_restored.tif).")
     ] = None,
