@@ -426,10 +426,8 @@ def _found(picture: Picture, settings: MaskSettings, notices: list[str]) -> Dama
         )
         notices += _unnamed(marked, origin, picture.nodata)
         return marked
-    except Unmarked as error:
-        raise ItemError(picture.path, str(error).replace("--mask-from", "--from")) from error
     except ValueError as error:
-        raise ItemError(picture.path, str(error)) from error
+        raise ItemError(picture.path, str(error).replace("--mask-from", "--from")) from error
 
 
 class _InStrips:
@@ -519,10 +517,8 @@ class _InStrips:
             marked = Damage.of_strips(self._marked(origin), source.width)
             notices += _unnamed(marked, origin, source.nodata)
             return marked
-        except Unmarked as error:
-            raise ItemError(source.path, str(error).replace("--mask-from", "--from")) from error
         except ValueError as error:
-            raise ItemError(source.path, str(error)) from error
+            raise ItemError(source.path, str(error).replace("--mask-from", "--from")) from error
 
     def _marked(self, mark: Mark) -> Iterator[Hole]:
         source = self._source
