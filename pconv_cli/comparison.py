@@ -15,7 +15,7 @@ import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from datetime import datetime
 from pathlib import Path
@@ -28,7 +28,7 @@ from pconv_cli import __version__, evaluation
 from pconv_cli.bench import Reader, RestoreSettings
 from pconv_cli.engine import precision_name
 from pconv_cli.errors import ItemError, NothingToDo, UsageError
-from pconv_cli.evaluation import MEASURES, Bench, EvaluateSettings, Measure, Measured, csv_of, documents, mean_of, write
+from pconv_cli.evaluation import MEASURES, Bench, EvaluateSettings, Measure, Measured, Measurements, mean_of, write
 from pconv_cli.events import (
     EvaluationFinished,
     EvaluationStarted,
@@ -129,33 +129,8 @@ class Advice:
 
 
 @dataclass(frozen=True)
-class Comparison:
-    """What was measured.
-
-    Attributes:
-        settings: Those that matter, by name.
-        weights: SHA-256 of the weights behind a method, or None for the pyramid.
-        methods: In the order that was asked for.
-        items: Every fill, place by place.
-        failures: What could not be read or filled.
-        seconds: Of the whole run.
-        interrupted: Whether it was stopped.
-        notices: What the user should know that is no failure.
-    """
-
-    settings: Mapping[str, Any]
-    weights: Mapping[str, str | None]
-    methods: tuple[str, ...]
-    items: tuple[Measured, ...]
-    failures: tuple[ItemFailed, ...]
-    seconds: float
-    interrupted: bool = False
-    notices: tuple[str, ...] = ()
-
-    @property
-    def places(self) -> int:
-        """Holes that all methods have filled."""
-        return len(self.items) // max(1, len(self.methods))
+class Comparison(Measurements):
+    """What was measured, and what follows from it."""
 
     @property
     def advice(self) -> Advice | None:
@@ -194,7 +169,7 @@ class Comparison:
             "weights": dict(self.weights),
             "methods": list(self.methods),
             "summary": {
-                "places": self.places,
+                "places": self.measured,
                 "failed": len(self.failures),
                 "seconds": round(self.seconds, 3),
                 "interrupted": self.interrupted,
@@ -205,16 +180,12 @@ class Comparison:
             },
             "failures": [asdict(failure) for failure in self.failures],
             "notices": list(self.notices),
-            "items": documents(self.items),
+            "items": self.documents(),
         }
 
     def as_json(self) -> str:
         """One JSON object, indented."""
         return json.dumps(self.document(), ensure_ascii=False, indent=2)
-
-    def as_csv(self) -> str:
-        """One row a fill under a row of names, as `Evaluation.as_csv`."""
-        return csv_of(self.items)
 
 
 def title(method: str) -> str:
@@ -610,7 +581,7 @@ def _show(found: Comparison, trials: Sequence[_Trial], folder: Folder, todo: Job
     now = datetime.now().astimezone()
     where = Path(common_folder([str(job.image.parent if len(todo.jobs) > 1 else job.image) for job in todo.jobs]))
     figures = (
-        ("places", f"{found.places:,}"),
+        ("places", f"{found.measured:,}"),
         ("pictures", f"{len({item.picture for item in found.items}):,}"),
         ("methods", str(len(found.methods))),
         ("punched", share(float(np.mean([trial.ratio for trial in trials])))),
@@ -619,7 +590,7 @@ def _show(found: Comparison, trials: Sequence[_Trial], folder: Folder, todo: Job
     page = Page(
         "Comparison of methods", where.absolute().name,
         f"{now.day} {now:%B %Y, %H:%M %Z} · pconv {__version__}", advice.sentence, figures,
-        (Grid(f"Means over {counted(found.places, ('place', 'places'))}; the best are bold.", tuple(columns),
+        (Grid(f"Means over {counted(found.measured, ('place', 'places'))}; the best are bold.", tuple(columns),
               tuple(map(tuple, rows)), tuple(sorted(bold))),),
         tuple(Failure(one.name, one.path, one.reason) for one in found.failures), found.notices, "Places",
         (("lost", "where the recommended method loses most"), ("far", "largest distance first"),

@@ -168,33 +168,15 @@ def mean_of(measure: str, items: Iterable[Measured]) -> float | None:
     return sum(values) / len(values) if values else None
 
 
-def csv_of(items: Iterable[Measured]) -> str:
-    """CSV, one row a fill under a row of names; an infinite PSNR is `inf`, `border` is 1 or 0."""
-    text = io.StringIO()
-    writer = csv.writer(text, lineterminator="\n")
-    writer.writerow(field.name for field in fields(Measured))
-    writer.writerows({**asdict(item), "border": int(item.border)}.values() for item in items)
-    return text.getvalue()
-
-
-def documents(items: Iterable[Measured]) -> list[dict[str, Any]]:
-    """Each fill for JSON; an infinite PSNR is null."""
-    return [
-        {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row.items()}
-        for row in map(asdict, items)
-    ]
-
-
 @dataclass(frozen=True)
-class Evaluation:
+class Measurements:
     """What was measured.
 
     Attributes:
         settings: Those that matter, by name.
         weights: SHA-256 of the weights behind a method, or None for the pyramid.
         methods: In the order that was asked for.
-        items: Every fill, pair by pair.
-        pairs: How many pairs were to be measured.
+        items: Every fill, hole by hole.
         failures: What could not be read or filled.
         seconds: Of the whole run.
         interrupted: Whether it was stopped.
@@ -205,16 +187,37 @@ class Evaluation:
     weights: Mapping[str, str | None]
     methods: tuple[str, ...]
     items: tuple[Measured, ...]
-    pairs: int
     failures: tuple[ItemFailed, ...]
     seconds: float
-    interrupted: bool = False
-    notices: tuple[str, ...] = ()
+    interrupted: bool
+    notices: tuple[str, ...]
 
     @property
     def measured(self) -> int:
-        """Pairs that all methods have filled."""
+        """Holes that all methods have filled."""
         return len(self.items) // max(1, len(self.methods))
+
+    def as_csv(self) -> str:
+        """CSV, one row a fill under a row of names; an infinite PSNR is `inf`, `border` is 1 or 0."""
+        text = io.StringIO()
+        writer = csv.writer(text, lineterminator="\n")
+        writer.writerow(field.name for field in fields(Measured))
+        writer.writerows({**asdict(item), "border": int(item.border)}.values() for item in self.items)
+        return text.getvalue()
+
+    def documents(self) -> list[dict[str, Any]]:
+        """Each fill for JSON; an infinite PSNR is null."""
+        return [
+            {name: None if isinstance(value, float) and not math.isfinite(value) else value for name, value in row}
+            for row in (asdict(item).items() for item in self.items)
+        ]
+
+
+@dataclass(frozen=True)
+class Evaluation(Measurements):
+    """What was measured, in which bucket; of `pairs` that were to be."""
+
+    pairs: int
 
     @property
     def buckets(self) -> tuple[str, ...]:
@@ -268,13 +271,9 @@ class Evaluation:
             },
             "failures": [asdict(failure) for failure in self.failures],
             "notices": list(self.notices),
-            "items": documents(self.items),
+            "items": self.documents(),
         }
         return json.dumps(document, ensure_ascii=False, indent=2)
-
-    def as_csv(self) -> str:
-        """One row a fill under a row of names; an infinite PSNR is `inf`, `border` is 1 or 0."""
-        return csv_of(self.items)
 
     def _summed(self, bucket: str, border: bool | None = None) -> dict[str, Any]:
         means = {
@@ -347,8 +346,8 @@ def evaluate(
         "border_px": BORDER,
     }
     evaluation = Evaluation(
-        described, run.weights, tuple(run.methods), tuple(items), len(pairs), tuple(run.failures),
-        time.monotonic() - started, stop(), tuple(notices),
+        described, run.weights, tuple(run.methods), tuple(items), tuple(run.failures),
+        time.monotonic() - started, stop(), tuple(notices), len(pairs),
     )  # fmt: skip
     emit(EvaluationFinished(evaluation.measured, len(run.failures), len(pairs) - done, evaluation.seconds))
     return evaluation

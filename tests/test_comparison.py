@@ -147,7 +147,7 @@ def test_the_same_seed_measures_the_same_and_another_other_holes(work: Workplace
 def test_places_are_spread_over_the_pictures_and_every_method_fills_the_same(work: Workplace) -> None:
     stocked(work, 3)
     found, _ = run(work)
-    assert found.places == 4 and len(found.items) == 8
+    assert found.measured == 4 and len(found.items) == 8
     per = [sum(item.picture == f"p{n}.png" for item in found.items) // 2 for n in range(3)]
     assert sorted(per) == [1, 1, 2]
     for ours, theirs in zip(found.items[::2], found.items[1::2], strict=True):
@@ -161,7 +161,7 @@ def test_no_picture_is_read_once_all_places_are_found(work: Workplace, monkeypat
     inner = comparison.Reader.read
     monkeypatch.setattr(comparison.Reader, "read", lambda self, job: read.append(job.name) or inner(self, job))
     found, _ = run(work, replace(QUICK, places=2))
-    assert found.places == 2 and len(read) == 2
+    assert found.measured == 2 and len(read) == 2
 
 
 def test_methods_see_neither_what_was_punched_nor_what_is_damaged(
@@ -262,7 +262,7 @@ def test_what_cannot_be_read_is_a_failure_and_what_has_no_mask_is_left_out(work:
     assert [event.name for event in events if isinstance(event, ItemFailed)] == ["bad.png"]
     assert any("1 picture has no mask" in event.text for event in events if isinstance(event, Notice))
     assert any("no mask" in notice for notice in found.notices)
-    assert found.places == 4
+    assert found.measured == 4
 
 
 def test_3_where_there_is_nothing_to_compare(work: Workplace) -> None:
@@ -280,7 +280,7 @@ def test_a_stop_ends_after_the_place_in_hand(work: Workplace) -> None:
     stocked(work)
     asked = iter([False, False, False])
     found, _ = run(work, stop=lambda: next(asked, True))
-    assert 0 < found.places < 4 and found.interrupted
+    assert 0 < found.measured < 4 and found.interrupted
 
 
 @pytest.mark.parametrize(

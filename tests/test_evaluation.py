@@ -337,7 +337,7 @@ def result(**changes: Any) -> Evaluation:
         for picture, bucket, border in (("a", BUCKETS[0], True), ("b", BUCKETS[0], False), ("c", BUCKETS[4], True))
         for method in ("net", "telea")
     )
-    return replace(Evaluation({}, {"net": "0"}, ("net", "telea"), items, 3, (), 1.0), **changes)
+    return replace(Evaluation({}, {"net": "0"}, ("net", "telea"), items, (), 1.0, False, (), 3), **changes)
 
 
 def test_buckets_are_split_into_holes_at_the_border_and_clear_of_it() -> None:

@@ -106,7 +106,7 @@ def command(
         elif found.advice is not None:
             columns, rows, bold = found.table()
             cells = [[one_line(cell) for cell in row] for row in rows]
-            ui.table(f"Means over {found.places} places", columns, cells, figures=True, bold=bold)
+            ui.table(f"Means over {found.measured} places", columns, cells, figures=True, bold=bold)
             ui.out(f"\n{one_line(found.advice.sentence)}")
     finally:
         use_case.save(found, settings)
