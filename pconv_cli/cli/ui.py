@@ -153,14 +153,9 @@ def out(text: str) -> None:
     """
     if sys.stdout is None:
         raise OutputError("standard output: is closed")
-    try:
+    with _to_stdout():
         sys.stdout.write(text.encode("utf-8", "backslashreplace").decode("utf-8") + "\n")
         sys.stdout.flush()
-    except BrokenPipeError:
-        sys.stdout = nowhere(sys.stdout)
-    except OSError as error:
-        sys.stdout = nowhere(sys.stdout)
-        raise OutputError(f"standard output: cannot be written ({error.strerror})") from error
 
 
 def out_file(path: Path) -> None:
@@ -169,11 +164,17 @@ def out_file(path: Path) -> None:
     Raises:
         OutputError: The disk behind it says no.
     """
-    try:
+    with _to_stdout():
         sys.stdout.flush()
         # Not sys.stdout.buffer: with PYTHONUNBUFFERED that may write less than it is given.
         with path.open("rb") as stream, open(sys.stdout.fileno(), "wb", closefd=False) as out:
             shutil.copyfileobj(stream, out, 1 << 20)
+
+
+@contextmanager
+def _to_stdout() -> Iterator[None]:
+    try:
+        yield
     except BrokenPipeError:
         sys.stdout = nowhere(sys.stdout)
     except OSError as error:
