@@ -82,7 +82,8 @@ def foreseen(picture: Picture, target: Path) -> tuple[str, ...]:
     kind = kind_of(target)
     if kind == picture.format == "TIFF":  # a copy, of which only blocks change
         return ()
-    lost = [*picture.notices, *_losses(picture, kind, _mode_for(picture, kind, target)[0])]
+    mode, _ = _mode_for(picture, kind, target, clear=picture.opacity() is not None)
+    lost = [*picture.notices, *_losses(picture, kind, mode)]
     if kind == "JPEG":
         what = "blocks that the hole touches are encoded again" if picture.format == kind else "all pixels change a bit"
         lost.append(Loss(f"a JPEG: {what}"))
@@ -236,8 +237,10 @@ def _widened(picture: Picture, mode: str) -> bool:
     return picture.mode in ("1", "L", "LA") and mode in ("RGB", "RGBA")
 
 
-def _mode_for(picture: Picture, kind: str, target: Path) -> tuple[str, bool]:
+def _mode_for(picture: Picture, kind: str, target: Path, *, clear: bool) -> tuple[str, bool]:
     """The mode in which the format can hold a picture, and whether its colours are to be spelled out for it.
+
+    `clear` says whether the picture has any transparency.
 
     Raises:
         ItemError: There is none.
@@ -254,7 +257,6 @@ def _mode_for(picture: Picture, kind: str, target: Path) -> tuple[str, bool]:
     if mode == "BANDS" or (mode == "CMYK" and kind not in ("JPEG", "TIFF")):
         what = "CMYK colours" if mode == "CMYK" else f"{picture.channels.shape[2]} channels"
         raise ItemError(target, f"{kind} has no place for {what}: write tiff")
-    clear = picture.opacity() is not None
     if clear and kind == "JPEG":
         raise ItemError(target, "JPEG has no transparency and this picture has: write png, webp or tiff")
     keeps = kind == "PNG" or (mode in "1P" and not clear and kind in ("BMP", "TIFF"))
@@ -266,7 +268,8 @@ def _mode_for(picture: Picture, kind: str, target: Path) -> tuple[str, bool]:
 
 def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any], str]:
     """Pixels and mode that the format can hold and that decode to the same colours."""
-    pixels, alpha, (mode, spelled) = picture.pixels, picture.opacity(), _mode_for(picture, kind, target)
+    pixels, alpha = picture.pixels, picture.opacity()
+    mode, spelled = _mode_for(picture, kind, target, clear=alpha is not None)
     if picture.inverted:
         upright = np.iinfo(pixels.dtype).max - pixels
         pixels = upright if alpha is None else np.dstack([upright[..., 0], alpha])
