@@ -25,8 +25,8 @@ from pconv_cli.engine import autocast, choose_device, choose_precision
 from pconv_cli.metrics import psnr
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training.data import Batch, make_batch
-from pconv_cli.training.loop import load_photos
 from pconv_cli.training.losses import LossWeights, inpainting_loss
+from pconv_cli.training.photos import load_photos
 
 SMALL = UNetConfig(encoder=((32, 5), (64, 3), (128, 3), (160, 3), (160, 3)), mean=(0.5,) * 3, std=(0.25,) * 3)
 BORDER = 16

@@ -31,6 +31,7 @@ from pconv_cli.events import Event, TrainStep, Validated
 from pconv_cli.nn.unet import PartialConvUNet
 from pconv_cli.training import loop
 from pconv_cli.training.loop import TrainSettings, beside
+from pconv_cli.training.photos import take_photos
 
 
 def settings_from(options: argparse.Namespace) -> TrainSettings:
@@ -95,7 +96,7 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     torch.backends.cudnn.benchmark = device.type == "cuda"
     settings = settings_from(options)
-    photos, _ = loop._photos(options.photos, settings, print, device)
+    photos, _ = take_photos(options.photos, settings.size, None, settings.held_out, print, device)
     seen = loop._Seen(photos, loop.whole_views(photos, settings.size // 4 * loop.CELL), [])
     precision, _ = choose_precision(settings.precision, device, training=True)
     features = loop._features("squeeze", device, precision)

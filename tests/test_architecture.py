@@ -75,7 +75,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "remote",
         "provenance",
     }
-    | {"training.data", "training.damage"},
+    | {"training.data", "training.photos", "training.damage"},
     {
         "nn",
         "nn.partial_conv",
@@ -176,6 +176,7 @@ NEIGHBOURS = {
     ("bench", "masking"),  # it finds the damage itself, if it is asked to
     ("tiles", "regions"),
     ("training.data", "training.damage"),
+    ("training.photos", "images"),
     ("training.losses", "metrics"),
     ("nn.unet", "nn.partial_conv"),
     ("nn.unet", "nn.pyramid"),

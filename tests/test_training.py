@@ -28,7 +28,7 @@ from pconv_cli.metrics import EXACT, perceptual_distance
 from pconv_cli.nn.unet import PartialConvUNet, UNetConfig
 from pconv_cli.training import loop
 from pconv_cli.training.data import Batch, _drawn, make_batch, whole_views
-from pconv_cli.training.loop import RECIPES, TrainSettings, going_on, load_photos, train
+from pconv_cli.training.loop import RECIPES, TrainSettings, going_on, train
 from pconv_cli.training.losses import (
     PAPER_LOSS,
     LossWeights,
@@ -38,6 +38,7 @@ from pconv_cli.training.losses import (
     style_loss,
     total_variation,
 )
+from pconv_cli.training.photos import _pictures, load_photos, take_photos, told_apart
 
 TINY = UNetConfig(encoder=((4, 5), (6, 3)), mean=(0.5, 0.5, 0.5), std=(0.25, 0.25, 0.25), floor=1, head=3)
 OTHER = UNetConfig(encoder=((4, 3), (6, 3)))
@@ -475,9 +476,9 @@ def test_what_is_hidden_or_made_by_a_training_or_a_mask_is_no_photograph(tmp_pat
     for apart, count in ((masks, 2), (None, 3), (folder, 3), (tmp_path, 3), (tmp_path / "masks", 3)):
         photos, unused = load_photos(folder, 32, apart)
         assert (len(photos), unused) == (count, [])
-        assert loop._told_apart(folder, apart)["files"] == count
-    assert loop._pictures(masks, folder) == [masks / "d.png"]
-    assert loop._pictures(folder, masks / ".." / "masks.png") == [folder / "a.png", folder / "b" / "c.png"]
+        assert told_apart(folder, apart, "photographs", None, print)["files"] == count
+    assert _pictures(masks, folder) == [masks / "d.png"]
+    assert _pictures(folder, masks / ".." / "masks.png") == [folder / "a.png", folder / "b" / "c.png"]
 
 
 def test_a_folder_without_a_picture_large_enough_is_nothing_to_do(tmp_path: Path) -> None:
@@ -1176,10 +1177,10 @@ def test_bfloat16_trains_to_finite_weights(tmp_path: Path, short: TrainSettings)
 
 
 @pytest.mark.parametrize("held_out", [0, 1, 3, 8])
-def test_held_out_photographs_are_not_trained_on(tmp_path: Path, short: TrainSettings, held_out: int) -> None:
+def test_held_out_photographs_are_not_trained_on(tmp_path: Path, held_out: int) -> None:
     photos = folder_of(tmp_path / "photos", count=24, side=32)
     cpu = torch.device("cpu")
-    kept, held = loop._photos(photos, replace(short, held_out=held_out), lambda event: None, cpu)
+    kept, held = take_photos(photos, 32, None, held_out, lambda event: None, cpu)
     count = min(held_out, 2)  # a tenth of the folder at most
     assert len(kept) == 24 - count
     if count:

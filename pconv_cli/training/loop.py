@@ -1,6 +1,7 @@
 """Train a network on a folder of photographs: what happens, in order.
 
-Knows: recipes, the phases, the averaged weights that are kept, checkpoints, validation. Does not know: the terminal.
+Knows: recipes, the phases, the averaged weights that are kept, checkpoints, validation. Does not know: the terminal,
+which files are photographs, how damage is drawn.
 
 As in the paper, the first phase trains everything, the second at a lower rate with the encoder's batch norm frozen.
 Our own recipe differs in more: the first phase sees four times as many crops of half the side and no features, which
@@ -13,12 +14,10 @@ Source: arXiv 1804.07723, sections 3.4 and 4.2 (losses; Adam at 2e-4, then 5e-5 
 
 from __future__ import annotations
 
-import hashlib
 import json
 import math
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
@@ -33,9 +32,8 @@ from pconv_cli import files
 from pconv_cli import weights as store
 from pconv_cli.drawings import write_png
 from pconv_cli.engine import autocast, choose_device, choose_precision, lack_of_memory, precision_name
-from pconv_cli.errors import DeviceError, ItemError, NothingToDo, OutputError, UsageError
+from pconv_cli.errors import DeviceError, ItemError, OutputError, UsageError
 from pconv_cli.events import Listener, Notice, TrainFinished, TrainStarted, TrainStep, Validated
-from pconv_cli.images import READ_SUFFIXES, read_mask, read_picture
 from pconv_cli.metrics import EXACT, perceptual_distance, psnr, ssim
 from pconv_cli.nn.pyramid import pyramid_fill, reduced
 from pconv_cli.nn.squeeze import STAGES, SqueezeFeatures
@@ -43,6 +41,7 @@ from pconv_cli.nn.unet import COMPACT, DEEP, PAPER, PartialConvUNet, UNetConfig
 from pconv_cli.training.adversary import Adversary, fill_loss, judge_loss
 from pconv_cli.training.data import CELL, Batch, make_batch, whole_views
 from pconv_cli.training.losses import PAPER_LOSS, Features, LossWeights, VggFeatures, inpainting_loss
+from pconv_cli.training.photos import SHEET, take_masks, take_photos, told_apart
 
 NETWORKS: dict[str, UNetConfig] = {"deep": DEEP, "compact": COMPACT, "paper": PAPER}
 VALIDATION_SEED, CALIBRATION_SEED = 20181215, 20180420
@@ -50,7 +49,6 @@ WARM_UP = 200  # steps at the start of a phase in which the rate rises
 CALIBRATION = 8  # batches that the averaged weights' batch statistics are taken from
 STRIDE = 16  # of the deepest features, pixels
 SHOWN = 8  # held-out crops on the sheet
-SHEET = ".sheet.png"  # what the sheet's name adds to that of the weights
 COARSE, FIRST, SECOND = "coarse", "first", "second"
 COARSE_LOSS = LossWeights(valid=0, hole=0, rms=1)
 
@@ -159,7 +157,7 @@ class _State:
     seconds: float = 0.0
     current: list[Tensor] = field(default_factory=list)  # the network's own, in the order of the averaged
     began: dict[str, int] = field(default_factory=dict)  # the phases so far, each with the step that it began with
-    folder: dict[str, Any] | None = None  # what was trained on, see `_told_apart`; old checkpoints do not say
+    folder: dict[str, Any] | None = None  # what was trained on, see `told_apart`; old checkpoints do not say
     masks: dict[str, Any] | None = None  # likewise
     log: list[dict[str, Any]] = field(default_factory=list)  # the validations so far
 
@@ -258,11 +256,11 @@ def train(
             "and --minutes count all runs: give more"
         )
     _refuse_single_values(state.network.config, settings)
-    photos, held_out = _photos(folder, settings, emit, device)
     masks = None if settings.masks is None else Path(settings.masks)
+    photos, held_out = take_photos(folder, settings.size, masks, settings.held_out, emit, device)
     kept_back = 0 if held_out[0] is photos[0] else len(held_out)
     views = [] if state.network.coarse is None else whole_views(photos, settings.size // 4 * CELL)
-    seen = _Seen(photos, views, [] if masks is None else _masks(masks, folder, emit, device))
+    seen = _Seen(photos, views, [] if masks is None else take_masks(masks, folder, emit, device))
     judge = SqueezeFeatures(store.feature_state(), STAGES).to(device)
     emit(
         TrainStarted(
@@ -273,11 +271,9 @@ def train(
     if not kept_back:
         why = "--held-out 0" if settings.held_out == 0 else "fewer than 10 photographs"
         emit(Notice(f"{why}: none is held out, so the figures are of one that is trained on"))
-    before, state.folder = state.folder, _told_apart(folder, masks)
-    _tell_others(folder, "photographs", before, state.folder, emit)
+    state.folder = told_apart(folder, masks, "photographs", state.folder, emit)
     if masks is not None:
-        before, state.masks = state.masks, _told_apart(masks, folder)
-        _tell_others(masks, "masks", before, state.masks, emit)
+        state.masks = told_apart(masks, folder, "masks", state.masks, emit)
     forward = _passes(state.network, settings.compiled)
     if state.step == 0 and settings.start_from is not None:
         emit(_validate(state.averaged, state, settings, held_out, judge)[0])  # what there is to be better than
@@ -321,86 +317,6 @@ def settings_of(out: Path) -> TrainSettings:
         WeightsError: If it cannot be read.
     """
     return _noted(beside(out, ".checkpoint"))[1]
-
-
-def load_photos(
-    folder: Path, smallest: int, masks: Path | None = None
-) -> tuple[list[NDArray[np.uint8]], list[ItemError]]:
-    """Decode every picture of a folder, once.
-
-    Args:
-        folder: Searched recursively, in the order of names.
-        smallest: Pictures with a shorter side (pixels) are left out.
-        masks: A folder whose pictures are masks; it may lie in the other.
-
-    Returns:
-        The pictures, `(h, w, 3)` RGB, and what could not be used.
-
-    Raises:
-        NothingToDo: If no picture can be used.
-    """
-
-    def load(path: Path) -> NDArray[np.uint8] | ItemError:
-        try:
-            photo = read_picture(path).as_a_whole().rgb()
-        except ItemError as error:
-            return error
-        if min(photo.shape[:2]) < smallest:
-            return ItemError(path, f"smaller than the {smallest} px crops; choose a smaller --size")
-        return photo
-
-    photos, unused = _loaded(_pictures(folder, masks), load)
-    broken = [error for error in unused if not _is_small(error)]
-    if broken and not photos:
-        more = f" (and {len(unused) - 1} more that cannot be used)" if len(unused) > 1 else ""
-        raise NothingToDo(f"{folder}: no picture to train on: {broken[0]}{more}")
-    if not photos:
-        raise NothingToDo(f"{folder}: no picture with a short side of {smallest} px or more to train on")
-    return photos, unused
-
-
-def _loaded(
-    paths: list[Path], load: Callable[[Path], NDArray[Any] | ItemError]
-) -> tuple[list[NDArray[Any]], list[ItemError]]:
-    with ThreadPoolExecutor() as pool:
-        results = list(pool.map(load, paths))
-    errors = [result for result in results if isinstance(result, ItemError)]
-    return [result for result in results if not isinstance(result, ItemError)], errors
-
-
-def _pictures(folder: Path, other: Path | None) -> list[Path]:
-    """Find a folder's pictures: without what is hidden, sheets of ours, and another folder in it that holds others."""
-    root, apart = folder.resolve(), other and other.resolve()
-    found = []
-    for path in folder.rglob("*"):
-        inside = path.relative_to(folder)
-        if path.suffix.lower() not in READ_SUFFIXES or path.is_dir() or path.name.endswith(f".safetensors{SHEET}"):
-            continue
-        if any(part.startswith(".") for part in inside.parts):
-            continue
-        if apart and root in apart.parents and (root / inside).is_relative_to(apart):
-            continue
-        found.append(path)
-    return sorted(found)
-
-
-def _is_small(error: ItemError) -> bool:
-    return error.reason.startswith("smaller")
-
-
-def _told_apart(folder: Path, other: Path | None) -> dict[str, Any]:
-    """Tell a folder's pictures from others: how many files, and a digest of their names and sizes in bytes.
-
-    The folder's own place is no part of it, so it may move.
-    """
-    found = [(path.relative_to(folder).as_posix(), path.lstat().st_size) for path in _pictures(folder, other)]
-    return {"files": len(found), "digest": hashlib.sha256(json.dumps(found).encode()).hexdigest()}
-
-
-def _tell_others(folder: Path, what: str, before: dict[str, Any] | None, now: dict[str, Any], emit: Listener) -> None:
-    if before is not None and before != now:
-        counts = f"{before['files']} files then, {now['files']} now, or others"
-        emit(Notice(f"{folder}: not the {what} that the checkpoint was trained on ({counts}); goes on with these"))
 
 
 def _refuse_nothing(out: Path, step: int, figures: Iterable[float]) -> None:
@@ -658,48 +574,6 @@ def _remember(optimiser: torch.optim.Optimizer, tensors: dict[str, Tensor], star
 def _moments(optimiser: torch.optim.Optimizer, start: str) -> dict[str, Tensor]:
     state = optimiser.state_dict()["state"]
     return {f"{start}{i}.{name}": value for i, moments in state.items() for name, value in moments.items()}
-
-
-def _photos(
-    folder: Path, settings: TrainSettings, emit: Listener, device: torch.device
-) -> tuple[list[Tensor], list[Tensor]]:
-    """Photographs to train on and to measure with, on the device; of too few, the first serves for both."""
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder of photographs")
-    photos, unused = load_photos(folder, settings.size, None if settings.masks is None else Path(settings.masks))
-    _tell(unused, emit)
-    count = min(settings.held_out, len(photos) // 10)
-    held = {round(i * len(photos) / max(1, count)) for i in range(count)}
-    moved = [torch.tensor(photo, device=device).permute(2, 0, 1).contiguous() for photo in photos]
-    return [p for i, p in enumerate(moved) if i not in held], [moved[i] for i in sorted(held)] or moved[:1]
-
-
-def _masks(folder: Path, photos: Path, emit: Listener, device: torch.device) -> list[Tensor]:
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: not a folder of masks; say with --masks where they are")
-
-    def load(path: Path) -> NDArray[np.bool_] | ItemError:
-        try:
-            hole = read_mask(path).hole
-        except ItemError as error:
-            return error
-        if hole.any() and not hole.all():
-            return hole
-        return ItemError(path, "marks everything or nothing as damaged; leave it out")
-
-    found, unused = _loaded(_pictures(folder, photos), load)
-    _tell(unused, emit)
-    if not found:
-        raise UsageError(f"{folder}: no mask in it that can be used; white = damaged")
-    return [torch.tensor(mask, device=device) for mask in found]
-
-
-def _tell(unused: Sequence[ItemError], emit: Listener) -> None:
-    unused = sorted(unused, key=_is_small)  # what is broken first
-    for error in unused[:3]:
-        emit(Notice(str(error)))
-    if len(unused) > 3:
-        emit(Notice(f"{len(unused) - 3} more cannot be used for the like reasons"))
 
 
 def _features(which: str, device: torch.device, precision: torch.dtype) -> Features | None:
