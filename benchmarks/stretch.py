@@ -106,7 +106,7 @@ def rates(options: argparse.Namespace) -> dict[str, Any]:
     for phase in (loop.COARSE, loop.FIRST, loop.SECOND, "judge"):
         if phase == "judge":
             phase = loop.SECOND
-            loop._appoint(state, settings, device)
+            state.judge = loop._appointed(settings, device)
         moment = loop._Moment(phase, 0.1, 300)
 
         def step(moment: loop._Moment = moment) -> int:

@@ -152,8 +152,7 @@ class _State:
     averaged: dict[str, Tensor]
     optimiser: torch.optim.Adam
     step: int = 0
-    judge: Adversary | None = None
-    judge_optimiser: torch.optim.Adam | None = None
+    judge: tuple[Adversary, torch.optim.Adam] | None = None  # with its optimiser
     seconds: float = 0.0
     current: list[Tensor] = field(default_factory=list)  # the network's own, in the order of the averaged
     began: dict[str, int] = field(default_factory=dict)  # the phases so far, each with the step that it began with
@@ -283,7 +282,7 @@ def train(
         if moment.begun == 0 and list(state.began)[-2:-1] == [COARSE]:
             _settle(state, settings, seen, device)
         if state.judge is None and _progress(state, settings) >= 1 - settings.adversarial_share:
-            _appoint(state, settings, device)
+            state.judge = _appointed(settings, device)
         batch = _batch(seen, settings, moment.phase, settings.seed, state.step)
         loss, terms, rate = _step(state, settings, moment, batch, forward, features, precision)
         state.seconds = time.monotonic() - started
@@ -431,14 +430,15 @@ def _step(
         )  # fmt: skip
         filled = torch.where(batch.hole > 0, output, batch.image)
         if state.judge is not None:
-            adversarial = fill_loss(state.judge, filled, batch.hole)
+            adversarial = fill_loss(state.judge[0], filled, batch.hole)
             loss = loss + settings.loss.adversarial * adversarial
             terms["adversarial"] = adversarial.detach()
     _descend(state.optimiser, loss)
-    if state.judge is not None and state.judge_optimiser is not None:
+    if state.judge is not None:
+        judge, optimiser = state.judge
         with autocast(batch.image.device, precision):
-            terms["judge"] = judge_loss(state.judge, batch.image, filled, batch.hole)
-        _descend(state.judge_optimiser, terms["judge"])
+            terms["judge"] = judge_loss(judge, batch.image, filled, batch.hole)
+        _descend(optimiser, terms["judge"])
         terms["judge"] = terms["judge"].detach()
     state.step += 1
     # A short memory at first, or the random start would linger in the average.
@@ -469,14 +469,12 @@ def _settle(state: _State, settings: TrainSettings, seen: _Seen, device: torch.d
         state.averaged[key].copy_(value)
 
 
-def _appoint(state: _State, settings: TrainSettings, device: torch.device) -> None:
+def _appointed(settings: TrainSettings, device: torch.device) -> tuple[Adversary, torch.optim.Adam]:
     """Take a judge that knows nothing yet."""
     torch.manual_seed(settings.seed)
-    state.judge = Adversary().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
-    assert state.judge is not None
-    state.judge_optimiser = torch.optim.Adam(
-        state.judge.parameters(), settings.adversarial_rate, betas=(0.5, 0.99), fused=device.type == "cuda"
-    )
+    judge: Adversary = Adversary().to(device=device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+    fused = device.type == "cuda"
+    return judge, torch.optim.Adam(judge.parameters(), settings.adversarial_rate, betas=(0.5, 0.99), fused=fused)
 
 
 # ---------------------------------------------------------------- beginnings
@@ -523,10 +521,9 @@ def _resumed(out: Path, settings: TrainSettings, device: torch.device) -> _State
     _remember(state.optimiser, tensors, "adam.")
     judge = {k.removeprefix("judge."): v for k, v in tensors.items() if k.startswith("judge.")}
     if judge:
-        _appoint(state, settings, device)
-        assert state.judge is not None and state.judge_optimiser is not None
-        state.judge.load_state_dict(judge)
-        _remember(state.judge_optimiser, tensors, "judge_adam.")
+        state.judge = _appointed(settings, device)
+        state.judge[0].load_state_dict(judge)
+        _remember(state.judge[1], tensors, "judge_adam.")
     state = replace(state, **counters)
     if not state.log:
         state.log = _logged(beside(out, ".log.jsonl"), state.step)
@@ -685,9 +682,9 @@ def _save(
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
     tensors |= _moments(state.optimiser, "adam.")
-    if state.judge is not None and state.judge_optimiser is not None:
-        tensors |= {f"judge.{k}": v for k, v in state.judge.state_dict().items()}
-        tensors |= _moments(state.judge_optimiser, "judge_adam.")
+    if state.judge is not None:
+        tensors |= {f"judge.{k}": v for k, v in state.judge[0].state_dict().items()}
+        tensors |= _moments(state.judge[1], "judge_adam.")
     contiguous = {k: v.detach().cpu().contiguous() for k, v in tensors.items()}
     metadata = {
         "training": json.dumps({"architecture": asdict(state.network.config), "settings": asdict(settings)}),
