@@ -1,12 +1,12 @@
-"""The U-Net of partial convolutions: the paper's eight levels as one configuration, our compact default as another.
+"""The U-Net of partial convolutions: the paper's eight levels as one configuration, two of our own beside it.
 
 Knows: layers, masks and images as tensors. Does not know: files, weights' places, devices, tiles.
 
 Source: arXiv 1804.07723, table 2 and section 3.2. Any height and width from 1 px up: the decoder upsamples to the size
 of the skip it joins.
 
-The default configuration stands on the floor of `nn/pyramid.py`: the network sees the floor and the mask beside the
-picture and predicts what the floor leaves out, so an untrained network already gives the floor.
+Our own stand on the floor of `nn/pyramid.py`: the network sees the floor and the mask beside the picture and predicts
+what the floor leaves out, so an untrained network already gives the floor.
 """
 
 from __future__ import annotations

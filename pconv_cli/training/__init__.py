@@ -1,1 +1,1 @@
-"""Training: losses, data and the loop."""
+"""Training: photographs, damage, losses and the loop."""
