@@ -369,9 +369,8 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
         )  # fmt: skip
     return Picture(
         path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, mode, "TIFF", source.orientation,
-        layers(source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear,
-               inverted=source.inverted, nodata=source.nodata),
-        carried, alpha=source.alpha, nodata=source.nodata, shown=shown, inverted=source.inverted,
+        source.seen_as(linear=linear), carried, alpha=source.alpha, nodata=source.nodata, shown=shown,
+        inverted=source.inverted,
     )  # fmt: skip
 
 

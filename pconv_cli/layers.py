@@ -412,27 +412,30 @@ class Spread:
         return None
 
 
-def limits_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[tuple[float, float]]:
-    """What is to be shown as black and as white of each layer of a picture that is in memory: see `spreads_of`."""
-    return [spread.limits() for spread in spreads_of(made, pixels)]
-
-
-def spreads_of(made: Sequence[Layer], pixels: NDArray[Any]) -> list[Spread]:
-    """How the values of each layer of a picture that is in memory spread.
+def stretched(
+    made: Sequence[Layer], dtype: np.dtype[Any], parts: Iterable[NDArray[Any]]
+) -> tuple[tuple[Layer, ...], tuple[float, float] | None]:
+    """Tell the layers of a picture what is to be shown as black and as white, by what is known of it.
 
     Args:
         made: The layers.
-        pixels: (..., all channels); what is not finite counts for nothing.
+        dtype: The picture's type; one of bytes is shown as it is, and nothing of it is asked for.
+        parts: (..., all channels) each, in the order of the picture, of what is known; see `whites_of` for how much of
+            16-bit values is asked for. What is not finite counts for nothing.
+
+    Returns:
+        The layers; and of a ranged type the first value that seems to stand for nothing, see `Spread.stand_in`.
     """
+    if dtype == np.uint16:
+        return ranged(made, whites_of(made, parts)), None
+    if not is_ranged(dtype):
+        return tuple(made), None
     spreads = [Spread(layer) for layer in made]
-    for spread in spreads:
-        spread.add(pixels)
-    return spreads
-
-
-def stand_in(spreads: Iterable[Spread]) -> tuple[float, float] | None:
-    """The first that any layer has, see `Spread.stand_in`."""
-    return next(filter(None, (spread.stand_in() for spread in spreads)), None)
+    for part in parts:
+        for spread in spreads:
+            spread.add(part)
+    stand_ins = (spread.stand_in() for spread in spreads)
+    return ranged(made, [spread.limits() for spread in spreads]), next(filter(None, stand_ins), None)
 
 
 def whites_of(made: Sequence[Layer], parts: Iterable[NDArray[Any]]) -> list[tuple[float, float]]:
@@ -473,5 +476,5 @@ def ranged_by(layer: Layer, sample: NDArray[Any], nodata: float | None) -> Layer
     empty = nothing(sample, nodata)
     held = sample if empty is None else sample[~empty]
     alone = replace(layer, channels=tuple(range(sample.shape[-1])))
-    limits = limits_of([alone], held) if is_ranged(sample.dtype) else whites_of([alone], [held])
-    return ranged([layer], limits)[0]
+    (told,), _ = stretched([alone], sample.dtype, [held])
+    return replace(layer, space=told.space)

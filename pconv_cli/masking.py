@@ -41,7 +41,7 @@ from pconv_cli.images import (
     why_unreadable,
 )
 from pconv_cli.jobs import Job, JobList, among, find_jobs
-from pconv_cli.layers import Layer, layers, ranged, ranged_by, whites_of
+from pconv_cli.layers import ranged_by, stretched
 from pconv_cli.marks import FORMS, Mark, Unmarked
 from pconv_cli.marks import parse as parse_mark
 from pconv_cli.masks import dilate, dilated_strips, turned_strips
@@ -447,9 +447,9 @@ class _InStrips:
                 values = f"{source.dtype} values beyond memory, whose range is not known"
                 raise ItemError(job.image, f"{values}: convert a copy to 16 bits unsigned")
             self._source = source
-            self._first = self._layers()[0]
-            if source.dtype == np.uint16 and not isinstance(settings.origin, Mark):  # as it is looked at in memory
-                (self._first,) = ranged([self._first], whites_of([self._first], self._shown()))
+            self._first = source.seen_as(linear=settings.linear)[0]
+            if not isinstance(settings.origin, Mark):  # as it is looked at in memory
+                (self._first,), _ = stretched([self._first], source.dtype, self._shown())
             damage, components = _limited(self._found(notices), settings)
             size, counted = displayed_size((source.height, source.width), source.orientation), _Count()
 
@@ -475,13 +475,6 @@ class _InStrips:
                 report, width=source.width, height=source.height, share=round(share, 6), components=components,
                 overlay=None if overlay is None else str(overlay), notices=tuple(notices),
             )  # fmt: skip
-
-    def _layers(self) -> tuple[Layer, ...]:
-        source = self._source
-        return layers(
-            source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=self._settings.linear,
-            inverted=source.inverted,
-        )  # fmt: skip
 
     def _read(self, top: int, bottom: int) -> NDArray[Any]:
         return self._source.read(Window(0, top, self._source.width, bottom - top))

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from pconv_cli._carry import Carried
 from pconv_cli.colours import as_bytes, lay
 from pconv_cli.errors import ItemError
-from pconv_cli.layers import Layer, dotted, ranged, spreads_of, stand_in, whites_of
+from pconv_cli.layers import Layer, dotted, stretched
 from pconv_cli.marks import unnamed
 from pconv_cli.orientations import DrawnOn, displayed, over
 from pconv_cli.regions import Window
@@ -134,23 +134,20 @@ class Picture:
             hole: (h, w), True where damaged.
             windows: Where one of 16-bit values is looked at; None: everywhere.
         """
-        deep = self.pixels.dtype == np.uint16
-        if self.mode != "1" and not deep and not is_ranged(self.pixels.dtype):
+        dtype, notices = self.pixels.dtype, self.notices
+        deep = dtype == np.uint16
+        if self.mode != "1" and not deep and not is_ranged(dtype):
             return self
-        notices = self.notices
         known = ~hole if self.shown is None else ~hole & self.shown
         if self.mode == "1":
             return replace(self, layers=dotted(self.layers, self.pixels, known))
-        if deep:
-            everywhere = Window(0, 0, self.width, self.height)
-            parts = (window.slices for window in ([everywhere] if windows is None else windows))
-            limits = whites_of(self.layers, (self.channels[part][known[part]] for part in parts))
-        else:
-            spreads = spreads_of(self.layers, self.channels[known])
-            limits = [spread.limits() for spread in spreads]
-            if as_held(self.nodata, self.pixels.dtype) is None and (found := stand_in(spreads)) is not None:
-                notices += (unnamed(*found),)
-        return replace(self, layers=ranged(self.layers, limits), notices=notices)
+        if windows is None or not deep:
+            windows = [Window(0, 0, self.width, self.height)]
+        parts = (self.channels[window.slices][known[window.slices]] for window in windows)
+        told, stand_in = stretched(self.layers, dtype, parts)
+        if stand_in is not None and as_held(self.nodata, dtype) is None:
+            notices += (unnamed(*stand_in),)
+        return replace(self, layers=told, notices=notices)
 
     def as_a_whole(self) -> Picture:
         """The picture, of which all that it shows counts as known: what it looks like goes by all of its values."""

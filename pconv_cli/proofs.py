@@ -201,7 +201,7 @@ def _on_disk(big: Path, mask: Path | None, output: Path, settings: Settings, sta
     if (source.width, source.height) != (made.width, made.height):
         raise ItemError(output, "was changed since it was restored, so it is not shown")
     small = source.thumbnail(OVERVIEW)
-    layer, layer_made = tile.seen_as(source, linear=settings.linear), tile.seen_as(made, linear=settings.linear)
+    layer, layer_made = (file.seen_as(linear=settings.linear)[0] for file in (source, made))
     if source.dtype != np.uint8:
         known = ~reduced_damage(planned.damage, *small.shape[:2])
         layer = ranged_by(layer, small[known], source.nothing)

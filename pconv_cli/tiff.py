@@ -2,8 +2,8 @@
 
 Knows bands, masks, nodata and blocks: what a pixel of the file is, which pixels hold nothing, what cannot be restored
 without changing it first, and what its owner should know. Does not know fills, outputs, networks, or tiles' planning.
-Bytes of TIFF directories: `_ifd`; whether a copy can be patched: `encoders`; what lies beside: `companions`; how files
-are opened, and what is said of those that cannot be read: `_gdal`.
+How bands are seen: `layers`; bytes of TIFF directories: `_ifd`; whether a copy can be patched: `encoders`; what lies
+beside: `companions`; how files are opened, and what is said of those that cannot be read: `_gdal`.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ from pconv_cli.companions import Companions
 from pconv_cli.encoders import JPEG, patching
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
+from pconv_cli.layers import Layer, layers
 from pconv_cli.regions import Window
 from pconv_cli.spaces import TYPES, as_held, is_ranged, nothing, top
 
@@ -131,6 +132,23 @@ class Source:
         """What will be lost as soon as anything is filled; `Canvas.commit` tells how much."""
         jpeg = self.in_place and self.tiff is not None and self.tiff.number(259, 1) == JPEG
         return (*((self.encoded_again(),) if jpeg else ()), *self.stale)
+
+    def seen_as(self, *, linear: bool) -> tuple[Layer, ...]:
+        """What is filled together, and how it is seen as long as nothing is known of its values: see `layers.layers`.
+
+        Args:
+            linear: Whether values are linear light where no profile says what they are.
+        """
+        return layers(
+            self.layers, self.dtype, palette=self.palette, icc=self.icc, linear=linear, inverted=self.inverted,
+            nodata=self.nodata,
+        )  # fmt: skip
+
+    def strips(self, rows: int) -> Iterator[Window]:
+        """The picture from top to bottom, so many rows at a time, or those decoded together where they are few."""
+        rows = self.block[0] if rows <= self.block[0] <= 4 * rows else rows
+        for y in range(0, self.height, rows):
+            yield Window(0, y, self.width, min(rows, self.height - y))
 
     def encoded_again(self, count: int | None = None) -> Loss:
         """What to say of a JPEG-compressed TIFF of which so many blocks are encoded again; None: as many as have to."""

@@ -41,20 +41,7 @@ from pconv_cli.events import (
 )
 from pconv_cli.georeference import off_the_map, refuse_elsewhere
 from pconv_cli.images import READ_SUFFIXES, metadata, orientation
-from pconv_cli.layers import (
-    Layer,
-    Raw,
-    Spread,
-    View,
-    dotted,
-    filling_gaps,
-    layers,
-    ranged,
-    ranged_by,
-    stand_in,
-    viewed,
-    whites_of,
-)
+from pconv_cli.layers import Layer, Raw, View, dotted, filling_gaps, ranged_by, stretched, viewed
 from pconv_cli.marks import Unmarked, unnamed
 from pconv_cli.masks import dilated_strips, turned_strips
 from pconv_cli.orientations import EITHER, could_be_either, displayed_size, over
@@ -416,8 +403,8 @@ class _Mask:
 
     def _own_strips(self, of: Layer | None) -> Generator[NDArray[np.bool_], None, None]:
         source, mark = self._source, self.mark
-        first = _layers(source, linear=self._settings.linear)[0]
-        for strip in _strips(source):
+        first = source.seen_as(linear=self._settings.linear)[0]
+        for strip in source.strips(ROWS):
             if of is not None:
                 yield np.isnan(of.seen(source.read(strip))).any(axis=2)
                 continue
@@ -579,22 +566,15 @@ class _Big:
     def _plan(self, stop: Callable[[], bool]) -> tuple[Sequence[TilePlan], Sequence[Layer], bool]:
         """Windows for each layer, the layers, and whether some of what is not damaged holds nothing either."""
         source, mask, view = self._source, self._mask, self._view
+        made: Sequence[Layer] = source.seen_as(linear=self._settings.linear)
         if view.raw and mask.by_value:  # each layer has holes of its own
-            layers = self._viewed(_layers(source), view)
+            layers = self._viewed(made, view)
             return [_tiled(mask.damage(stop, of), self._settings, view) for of in layers], layers, False
         planned = _tiled(mask.damage(stop), self._settings, view)
-        made, complete = _layers(source, linear=self._settings.linear), False
         # A file that uses alpha for a mask does not say which pixels hold something.
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
-        if is_ranged(source.dtype) and planned.damage.area:
-            spreads, complete = _looked_through(source, made, planned.damage, stop, told=told)
-            made = ranged(made, [spread.limits() for spread in spreads])
-            self._unnamed = stand_in(spreads) if source.nothing is None else None
-        elif source.dtype == np.uint16:
-            made = _told_bits(source, made, planned, stop, told=told)
-        if source.palette is not None:
-            middle = _middle(source)
-            made = dotted(made, source.read(middle)[..., 0], ~planned.damage.window(middle))
+        made, stand_in, complete = _looked_through(source, made, planned, stop, told=told)
+        self._unnamed = stand_in if source.nothing is None else None
         kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
         if mask.by_value and not self._settings.dilate:
             kept = filling_gaps(kept, source.dtype, mask.nodata, source.nodata)
@@ -845,13 +825,6 @@ def _give_back(canvas: Canvas, source: Source, layer: Layer, plan: TilePlan) -> 
         canvas.lay(window, pixels, where)
 
 
-def _layers(source: Source, *, linear: bool = False) -> tuple[Layer, ...]:
-    return layers(
-        source.layers, source.dtype, palette=source.palette, icc=source.icc, linear=linear, inverted=source.inverted,
-        nodata=source.nodata,
-    )  # fmt: skip
-
-
 def _view(settings: Settings) -> View:
     """How the network looks at pictures; of the default weights that is known without opening them."""
     if settings.weights is None:
@@ -861,48 +834,32 @@ def _view(settings: Settings) -> View:
     return store.view(settings.weights)
 
 
-def _strips(source: Source) -> Iterator[Window]:
-    """A picture from top to bottom, in rows that are decoded together where that is few enough of them."""
-    rows = source.block[0] if ROWS <= source.block[0] <= 4 * ROWS else ROWS
-    for y in range(0, source.height, rows):
-        yield Window(0, y, source.width, min(rows, source.height - y))
-
-
-def _there(source: Source, window: Window, pixels: NDArray[Any], *, told: bool) -> NDArray[np.bool_] | None:
-    """Which pixels hold something: by all the file says, or if it has not `told`, by their values; None: all do."""
-    return source.valid(window, pixels) if told or source.validity is None else ~source.is_nothing(pixels)
-
-
 def _looked_through(
-    source: Source, made: Sequence[Layer], damage: Damage, stop: Callable[[], bool], *, told: bool
-) -> tuple[list[Spread], bool]:
-    """How each layer of a ranged type spreads outside the damage, and whether all of that is there: see `_there`."""
-    spreads = [Spread(layer) for layer in made]
-    complete = True
-    for strip in _until(stop, _strips(source)):
-        pixels, known = source.read(strip), ~damage.window(strip)
-        valid = _there(source, strip, pixels, told=told)
-        if valid is not None:
-            complete = complete and bool((valid | ~known).all())
-            known &= valid
-        seen = pixels if known.all() else pixels[known]
-        for spread in spreads:
-            spread.add(seen)
-    return spreads, complete
-
-
-def _told_bits(
     source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool], *, told: bool
-) -> tuple[Layer, ...]:
-    """The layers of a picture of 16-bit values, told how many bits are used in what the network sees of it."""
+) -> tuple[Sequence[Layer], tuple[float, float] | None, bool]:
+    """Tell layers what black and white are, or whether tones are dots, by what is known; see `layers.stretched`.
+
+    What holds something is known by all the file says, or if it has not `told`, by value. With the layers comes a value
+    that seems to stand for nothing, and whether all that is not damaged is known to hold something.
+    """
+    everywhere, complete = is_ranged(source.dtype) and plan.damage.area > 0, True
+    windows = source.strips(ROWS) if everywhere else plan.windows
 
     def seen() -> Iterator[NDArray[Any]]:
-        for window in _until(stop, plan.windows):
+        nonlocal complete
+        for window in _until(stop, windows):
             pixels, known = source.read(window), ~plan.damage.window(window)
-            valid = _there(source, window, pixels, told=told)
-            yield pixels[known if valid is None else known & valid]
+            valid = source.valid(window, pixels) if told or source.validity is None else ~source.is_nothing(pixels)
+            if valid is not None:
+                complete = complete and bool((valid | ~known).all())
+                known &= valid
+            yield pixels if known.all() else pixels[known]
 
-    return ranged(made, whites_of(made, seen()))
+    made, stand_in = stretched(made, source.dtype, seen())
+    if source.palette is not None:
+        middle = _middle(source)
+        made = dotted(made, source.read(middle)[..., 0], ~plan.damage.window(middle))
+    return made, stand_in, everywhere and complete
 
 
 def _middle(source: Source, side: int = 1024) -> Window:
@@ -914,13 +871,8 @@ def _middle(source: Source, side: int = 1024) -> Window:
 def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint8]:
     """A small view of the first layer, as people see it, (h, w, 3)."""
     small = source.thumbnail(longest)
-    first = ranged_by(_layers(source, linear=linear)[0], small, source.nothing)
+    first = ranged_by(source.seen_as(linear=linear)[0], small, source.nothing)
     return as_bytes(first.space.seen(small))
-
-
-def seen_as(source: Source, *, linear: bool) -> Layer:
-    """The first layer, as people see it, whatever range it has: see `ranged_by`."""
-    return _layers(source, linear=linear)[0]
 
 
 def _beside(big: Path, stage: Stage) -> Path | None:

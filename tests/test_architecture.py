@@ -147,6 +147,7 @@ NEIGHBOURS = {
     ("tiff", "_ifd"),
     ("tiff", "companions"),
     ("tiff", "encoders"),
+    ("tiff", "layers"),
     ("georeference", "_gdal"),
     ("georeference", "companions"),
     ("georeference", "tiff"),

@@ -22,10 +22,9 @@ from pconv_cli.layers import (
     dotted,
     filling_gaps,
     layers,
-    limits_of,
     ranged,
     ranged_by,
-    stand_in,
+    stretched,
     whites_of,
 )
 from pconv_cli.picture import Picture
@@ -121,7 +120,9 @@ def test_palette_pixels_that_are_not_defined_are_seen_black_and_fills_take_opaqu
 
 
 def limits(values: NDArray[Any]) -> tuple[float, float]:
-    return limits_of(layers([(0,)], values.dtype), values.reshape(-1, 1))[0]
+    spread = Spread(layers([(0,)], values.dtype)[0])
+    spread.add(values.reshape(-1, 1))
+    return spread.limits()
 
 
 def test_limits_are_lowest_and_highest_of_what_is_finite() -> None:
@@ -176,11 +177,9 @@ def test_what_stands_for_nothing_is_an_end_far_off_that_programs_write_and_no_fe
     heights = np.linspace(-50, 900, 1000).astype(np.float32)
 
     def found(values: NDArray[Any], value: float, count: int) -> tuple[float, float] | None:
-        parts = np.split(np.concatenate([values, np.full(count, value, values.dtype)]), 2)
-        spread = Spread(layers([(0,)], values.dtype)[0])
-        for part in parts:
-            spread.add(part.reshape(-1, 1))
-        return stand_in([Spread(layers([(0,)], F)[0]), spread])
+        second = np.concatenate([values, np.full(count, value, values.dtype)])
+        parts = np.split(np.stack([np.zeros_like(second), second], axis=-1), 2)
+        return stretched(layers([(0,), (1,)], values.dtype), values.dtype, parts)[1]
 
     assert found(heights, -9999, 1000) == (-9999, 0.5)
     assert found(heights.astype(np.float64), -np.finfo(np.float64).max, 1000) == (-np.finfo(np.float64).max, 0.5)
