@@ -1,7 +1,8 @@
-"""How the windows of one picture are computed by workers on other machines.
+"""Who computes the windows of one picture: this process, or workers on other machines.
 
-Knows what a worker must be told so that it sees what this machine would: the file, the window, what is known in it,
-and what has been filled but stands in no file yet. Does not know: Ray, plans, who writes the result.
+Knows how windows become a stream, and what a worker must be told so that it sees what this machine would: the file, the
+window, what is known in it, and what has been filled but stands in no file yet. Does not know: Ray, plans, rounds, who
+writes the result.
 """
 
 from __future__ import annotations
@@ -9,17 +10,20 @@ from __future__ import annotations
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import Any, overload
+from typing import Any, Generic, TypeVar, overload
 
 import numpy as np
 from numpy.typing import NDArray
 
+from pconv_cli import distributed
 from pconv_cli import weights as store
 from pconv_cli.engine import Engine, Filled, Tile, choose_devices, choose_precision
 from pconv_cli.errors import ItemError
-from pconv_cli.events import Event
+from pconv_cli.events import Event, Listener, TilesDone
 from pconv_cli.filling import Piece, Shape
 from pconv_cli.layers import Layer
 from pconv_cli.pipeline import Limits, Turn, run
@@ -28,7 +32,52 @@ from pconv_cli.regions import Window
 from pconv_cli.settings import Settings
 from pconv_cli.tiff import Source
 
+IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
+ON_ITS_WAY = 1 << 30  # the same for a GPU, whose batches are larger
 PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
+
+Compute = Callable[[Sequence[Piece]], None]
+"""Computes the pieces of a round, and lays what comes of them. It raises what goes wrong."""
+
+
+def here(engine: Engine, settings: Settings, emit: Listener, stop: Callable[[], bool]) -> Compute:
+    """What computes a round in this process; once `stop` turns true, what is in flight is finished."""
+    stages = _Windows[Piece, None](engine, Piece.load, Piece.land, emit)
+    tiles = 2 * engine.lanes * settings.tile_size**2 * PER_PIXEL
+    limits = _limits(engine, settings, max(IN_FLIGHT, tiles) if engine.devices[0].type == "cpu" else ON_ITS_WAY)
+
+    def compute(pieces: Sequence[Piece]) -> None:
+        for outcome in run(pieces, stages, limits, stop):
+            if outcome.error is not None:
+                raise outcome.error
+
+    return compute
+
+
+@contextmanager
+def elsewhere(
+    cluster: distributed.Cluster, settings: Settings, path: Path, layer: Layer, emit: Listener,
+    stop: Callable[[], bool],
+) -> Iterator[Compute]:  # fmt: skip
+    """What has a round computed by the workers of a cluster; once `stop` turns true, what is in flight is finished."""
+    with distributed.Crew(cluster, partial(Worker, settings, path, layer)) as crew:
+
+        def compute(pieces: Sequence[Piece]) -> None:
+            for found in crew.do(Packing(pieces), stop):
+                if not isinstance(found, tuple):
+                    emit(found)
+                    continue
+                number, done = found
+                if isinstance(done, distributed.Lost):
+                    at = pieces[number].window
+                    window = [at.x, at.y, at.width, at.height]
+                    raise ItemError(path, f"two workers of the cluster died of the window {window}")
+                if isinstance(done, Exception):
+                    raise done
+                done.land(pieces[number])
+                emit(TilesDone(1, pieces[number].window.area))
+
+        yield compute
 
 
 @dataclass(frozen=True, eq=False)
@@ -134,53 +183,67 @@ class Worker:
         network, view = store.load_network(settings.weights, settings.padding), store.view(settings.weights)
         precision, _ = choose_precision(settings.precision, devices, exact=view.raw)
         engine = Engine(network, devices, precision, self._events.append, settings.batch_size)
-        self._stages = _Windows(engine, Source(path), layer)
-        readers = settings.jobs or engine.helpers
-        self._limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers)
+        load = partial(Sent.tile, source=Source(path), layer=layer)
+        self._stages = _Windows[Sent, Computed](engine, load, lambda _, tile, filled: Computed.of(tile, filled))
+        self._limits = _limits(engine, settings, ON_ITS_WAY)
 
     def __call__(
         self, windows: Sequence[Sent], stop: Callable[[], bool]
     ) -> Iterator[tuple[int, Computed | Exception] | Event]:
         """See `distributed.Work`."""
-        for outcome in run(list(enumerate(windows)), self._stages, self._limits, stop):
+        numbers = {window: number for number, window in enumerate(windows)}
+        for outcome in run(numbers, self._stages, self._limits, stop):
             while self._events:
                 yield self._events.popleft()
-            yield outcome.item[0], outcome.done if outcome.error is None else outcome.error  # type: ignore[misc]
+            yield numbers[outcome.item], outcome.done if outcome.error is None else outcome.error  # type: ignore[misc]
+
+
+_Item = TypeVar("_Item", Piece, Sent)
+_Done = TypeVar("_Done")
 
 
 @dataclass(eq=False)
-class _Loaded:
-    shape: Shape
+class _Loaded(Generic[_Item]):
+    item: _Item
     tile: Tile
     filled: Filled | None = None
 
 
-class _Windows:
-    """The stages of `pipeline.run`, for windows that came from elsewhere."""
+@dataclass(frozen=True, eq=False)
+class _Windows(Generic[_Item, _Done]):
+    """The stages of `pipeline.run`, where each window is an item of its own."""
 
-    def __init__(self, engine: Engine, source: Source, layer: Layer) -> None:
-        self._engine, self._source, self._layer = engine, source, layer
+    engine: Engine
+    load: Callable[[_Item], Tile]
+    land: Callable[[_Item, Tile, Filled], _Done]
+    emit: Listener = lambda event: None
 
-    def cost(self, item: tuple[int, Sent]) -> int:
-        return item[1].window.area * PER_PIXEL
+    def cost(self, item: _Item) -> int:
+        return item.window.area * PER_PIXEL
 
-    def read(self, item: tuple[int, Sent]) -> _Loaded:
-        return _Loaded(item[1].shape, item[1].tile(self._source, self._layer))
+    def read(self, item: _Item) -> _Loaded[_Item]:
+        return _Loaded(item, self.load(item))
 
-    def pieces(self, loaded: _Loaded) -> Sequence[tuple[Shape, _Loaded]]:
-        return [(loaded.shape, loaded)] if loaded.filled is None else []
+    def pieces(self, loaded: _Loaded[_Item]) -> Sequence[tuple[Shape, _Loaded[_Item]]]:
+        return [(loaded.item.shape, loaded)] if loaded.filled is None else []
 
     def batch_size(self, shape: Shape) -> int:
-        return self._engine.batch_size(shape[:2])
+        return self.engine.batch_size(shape[:2])
 
-    def compute(self, shape: Shape, pieces: Sequence[_Loaded], turn: Turn) -> None:
-        results = self._engine.fill([loaded.tile for loaded in pieces], shape[:2], turn.lane, turn.beside)
+    def compute(self, shape: Shape, pieces: Sequence[_Loaded[_Item]], turn: Turn) -> None:
+        results = self.engine.fill([loaded.tile for loaded in pieces], shape[:2], turn.lane, turn.beside)
         for loaded, filled in zip(pieces, results, strict=True):
             loaded.filled = filled
+        self.emit(TilesDone(len(pieces), sum(loaded.item.window.area for loaded in pieces)))
 
-    def write(self, loaded: _Loaded) -> Computed:
+    def write(self, loaded: _Loaded[_Item]) -> _Done:
         assert loaded.filled is not None
-        return Computed.of(loaded.tile, loaded.filled)
+        return self.land(loaded.item, loaded.tile, loaded.filled)
+
+
+def _limits(engine: Engine, settings: Settings, held: int) -> Limits:
+    readers = settings.jobs or engine.helpers
+    return Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, held)
 
 
 def _packed(where: NDArray[np.bool_]) -> bytes:

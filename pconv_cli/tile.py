@@ -16,7 +16,7 @@ import threading
 import time
 from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import ExitStack, closing, contextmanager, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -37,7 +37,6 @@ from pconv_cli.events import (
     Notice,
     RunFinished,
     RunStarted,
-    TilesDone,
 )
 from pconv_cli.georeference import off_the_map, refuse_elsewhere
 from pconv_cli.images import READ_SUFFIXES, metadata, orientation
@@ -45,7 +44,6 @@ from pconv_cli.layers import Layer, Raw, View, dotted, filling_gaps, ranged_by, 
 from pconv_cli.marks import Unmarked, unnamed
 from pconv_cli.masks import dilated_strips, turned_strips
 from pconv_cli.orientations import EITHER, could_be_either, displayed_size, over
-from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
@@ -58,8 +56,8 @@ from pconv_cli.writing import copy_file
 
 if TYPE_CHECKING:
     from pconv_cli.distributed import Cluster
-    from pconv_cli.engine import Engine, Filled, Tile
-    from pconv_cli.filling import Filling, Piece, Shape
+    from pconv_cli.engine import Engine
+    from pconv_cli.filling import Filling
 
 MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
 SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
@@ -68,7 +66,6 @@ COLLAR = 0.05  # share of a picture; what is less may be torn edges
 PER_CELL = 32  # bytes of a cell of 8 x 8 pixels of the reduced picture that deep holes go by
 MOST_CELLS = 1 << 23  # that are reckoned with: those of larger pictures are larger
 IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
-ON_ITS_WAY = 1 << 30  # the same for a GPU, whose batches are larger
 PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
 
 
@@ -606,9 +603,17 @@ class _Big:
 
     def _fill(self, filling: Filling, layer: Layer, engine: Engine | None) -> None:
         """Go through all rounds."""
+        from pconv_cli import sharing
         from pconv_cli.filling import Unfillable
 
-        with self._elsewhere(layer) if engine is None else nullcontext(self._here(engine)) as compute:
+        told = self._emit, self._stop
+        computing: AbstractContextManager[sharing.Compute]
+        if engine is not None:
+            computing = nullcontext(sharing.here(engine, self._settings, *told))
+        else:
+            assert self._cluster is not None
+            computing = sharing.elsewhere(self._cluster, self._settings, self._source.path, layer, *told)
+        with computing as compute:
             try:
                 for pieces in filling.rounds():
                     compute(pieces)
@@ -623,47 +628,6 @@ class _Big:
         way_out = "give a mask with --mask" if self._mask.own else self._settings.way_out
         reason = f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; {way_out}"
         return ItemError(self._mask.path or self._source.path, reason)
-
-    def _here(self, engine: Engine) -> Callable[[Sequence[Piece]], None]:
-        """What computes a round in this process."""
-        stages = _Windows(engine, self._emit)
-        readers = self._settings.jobs or engine.helpers
-        tiles = 2 * engine.lanes * self._settings.tile_size**2 * PER_PIXEL
-        held = max(IN_FLIGHT, tiles) if engine.devices[0].type == "cpu" else ON_ITS_WAY
-        limits = Limits(readers, engine.lanes, engine.units, engine.ahead + 2 * readers, held)
-
-        def compute(pieces: Sequence[Piece]) -> None:
-            for outcome in run(pieces, stages, limits, self._stop):
-                if outcome.error is not None:
-                    raise outcome.error
-
-        return compute
-
-    @contextmanager
-    def _elsewhere(self, layer: Layer) -> Iterator[Callable[[Sequence[Piece]], None]]:
-        """What has a round computed by the workers of a cluster."""
-        from pconv_cli import distributed
-        from pconv_cli.sharing import Packing, Worker
-
-        assert self._cluster is not None
-        make = partial(Worker, self._settings, self._source.path, layer)
-        with distributed.Crew(self._cluster, make) as crew:
-
-            def compute(pieces: Sequence[Piece]) -> None:
-                for found in crew.do(Packing(pieces), self._stop):
-                    if not isinstance(found, tuple):
-                        self._emit(found)
-                        continue
-                    number, done = found
-                    if isinstance(done, distributed.Lost):
-                        window = _listed(pieces[number].window)
-                        raise ItemError(self._source.path, f"two workers of the cluster died of the window {window}")
-                    if isinstance(done, Exception):
-                        raise done
-                    done.land(pieces[number])
-                    self._emit(TilesDone(1, pieces[number].window.area))
-
-            yield compute
 
     def _item(self, status: Status, **found: Any) -> ItemReport:
         source = self._source
@@ -737,42 +701,6 @@ def _until(stop: Callable[[], bool], strips: Iterable[_T]) -> Iterator[_T]:
         if stop():
             raise _Stopped
         yield strip
-
-
-@dataclass(eq=False)
-class _Loaded:
-    piece: Piece
-    tile: Tile
-    filled: Filled | None = None
-
-
-class _Windows:
-    """The stages of `pipeline.run`, for the windows of one round: here a window is an item of its own."""
-
-    def __init__(self, engine: Engine, emit: Listener) -> None:
-        self._engine, self._emit = engine, emit
-
-    def cost(self, piece: Piece) -> int:
-        return piece.window.area * PER_PIXEL
-
-    def read(self, piece: Piece) -> _Loaded:
-        return _Loaded(piece, piece.load())
-
-    def pieces(self, loaded: _Loaded) -> Sequence[tuple[Shape, _Loaded]]:
-        return [(loaded.piece.shape, loaded)] if loaded.filled is None else []
-
-    def batch_size(self, shape: Shape) -> int:
-        return self._engine.batch_size(shape[:2])
-
-    def compute(self, shape: Shape, pieces: Sequence[_Loaded], turn: Turn) -> None:
-        results = self._engine.fill([loaded.tile for loaded in pieces], shape[:2], turn.lane, turn.beside)
-        for loaded, filled in zip(pieces, results, strict=True):
-            loaded.filled = filled
-        self._emit(TilesDone(len(pieces), sum(loaded.piece.window.area for loaded in pieces)))
-
-    def write(self, loaded: _Loaded) -> None:
-        assert loaded.filled is not None
-        loaded.piece.land(loaded.tile, loaded.filled)
 
 
 class _Bands:
