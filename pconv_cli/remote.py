@@ -46,7 +46,7 @@ T = TypeVar("T")
 
 
 class Stopped(Exception):
-    """A file was not fetched to its end, for that was no longer wanted."""
+    """A file was not fetched, or not read, to its end, for that was no longer wanted."""
 
 
 def is_url(text: str) -> bool:

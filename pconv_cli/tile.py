@@ -14,13 +14,13 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, closing, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
 from dataclasses import dataclass, replace
 from functools import cached_property, partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 from numpy.typing import NDArray
@@ -28,7 +28,8 @@ from numpy.typing import NDArray
 from pconv_cli import beside, companions, files, provenance
 from pconv_cli.canvas import Canvas
 from pconv_cli.colours import as_bytes
-from pconv_cli.errors import CHANGED, TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
+from pconv_cli.damage import ROWS, Mask, mask_beside, until
+from pconv_cli.errors import TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
 from pconv_cli.events import (
     ItemDone,
     ItemFailed,
@@ -38,18 +39,15 @@ from pconv_cli.events import (
     RunFinished,
     RunStarted,
 )
-from pconv_cli.georeference import off_the_map, refuse_elsewhere
-from pconv_cli.images import READ_SUFFIXES, metadata, orientation
+from pconv_cli.images import metadata
 from pconv_cli.layers import Layer, Raw, View, dotted, filling_gaps, ranged_by, stretched, viewed
-from pconv_cli.marks import Unmarked, unnamed
-from pconv_cli.masks import dilated_strips, turned_strips
-from pconv_cli.orientations import EITHER, could_be_either, displayed_size, over
+from pconv_cli.marks import unnamed
 from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
-from pconv_cli.settings import BY_NODATA, FAINT, Settings
+from pconv_cli.settings import Settings
 from pconv_cli.spaces import is_ranged
-from pconv_cli.strips import is_drawn_on, marks_by_nodata, mask_size, mask_strips, write_map
+from pconv_cli.strips import write_map
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan, plan_tiles
 from pconv_cli.writing import copy_file
@@ -59,10 +57,7 @@ if TYPE_CHECKING:
     from pconv_cli.engine import Engine
     from pconv_cli.filling import Filling
 
-MASK_SUFFIXES = READ_SUFFIXES | {".jp2", ".j2k"}
 SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
-ROWS = 256  # of a mask looked at together
-COLLAR = 0.05  # share of a picture; what is less may be torn edges
 PER_CELL = 32  # bytes of a cell of 8 x 8 pixels of the reduced picture that deep holes go by
 MOST_CELLS = 1 << 23  # that are reckoned with: those of larger pictures are larger
 IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
@@ -129,7 +124,7 @@ def plan(
     settings.check("--size")
     mask = _fetched(stage or Stage(), big, mask, None, settings)
     with Source(big) as source:
-        chosen = _Mask.choose(source, mask, settings)
+        chosen = Mask.choose(source, mask, settings)
         found = _tiled(chosen.damage(), settings, _view(settings))
         view = None if thumbnail is None else _thumbnail(source, thumbnail, linear=settings.linear)
         return Planned(big, chosen.name, chosen.path, found, memory(found, settings), view)
@@ -198,7 +193,7 @@ def tile(
     try:
         mask = _fetched(stage, big, mask, output, settings, emit, stop)
         with Source(big) as source:
-            chosen = _Mask.choose(source, mask, settings)
+            chosen = Mask.choose(source, mask, settings)
             refuse_loss(output, chosen.path)
             maps = [folder / output.name for folder in beside.folders(settings)]
             for path in maps:
@@ -244,7 +239,7 @@ def _fetched(
     With the picture comes what is beside it, so that what cannot be kept is told as it is of a picture here.
     """
     if mask is None and settings.mask_from is None and stage.holds(big):
-        mask = _beside(big, stage)
+        mask = mask_beside(big, stage)
     inputs = [path for path in (big, mask) if path is not None]
     if output is not None and output in inputs and stage.holds(output):
         raise UsageError(f"{output}: would replace a file that it is made from; choose another name")
@@ -275,154 +270,11 @@ def _deliver(stage: Stage, output: Path, settings: Settings) -> None:
         raise ItemError(error.path, f"{error.reason}; the result is kept in {stage.keep(output)}") from error
 
 
-class _Mask:
-    """Where the damage of one picture is written down."""
-
-    def __init__(
-        self, source: Source, path: Path | None, settings: Settings, turn: int = 1, doubt: str | None = None
-    ) -> None:
-        self._source, self._settings = source, settings
-        self.path = path
-        self.doubt = doubt  # what there is to say of how it lies
-        self._turn = turn  # how the file lies against the picture, see `orientations.over`
-        self._state = None if path is None else files.state(path)
-        self.mark = mark = settings.mask_from
-        self.name = str(path) if path is not None else f"{mark or source.validity} of {source.path}"
-        # What nobody has named has a meaning of its own, whatever is said of masks.
-        self._inverted = settings.invert_mask and (path is not None or mark is not None)
-
-    @classmethod
-    def choose(cls, source: Source, asked: Path | None, settings: Settings) -> _Mask:
-        mark = settings.mask_from
-        if mark is not None:
-            if asked is not None:
-                raise UsageError(f"--mask {asked} and --mask-from {mark}: choose one of the two")
-            if mark.kind == "alpha" and source.validity not in ("alpha", "mask band"):
-                raise ItemError(source.path, "has no transparency that could mark damage: give a mask with --mask")
-            try:
-                mark.refuse_colours(source.layers, source.dtype)
-            except Unmarked as error:
-                raise ItemError(source.path, str(error)) from error
-            return cls(source, None, settings)
-        path = asked if asked is not None else _beside(source.path, Stage())
-        if path is None and source.validity is None:
-            stem = source.path.stem
-            raise UsageError(
-                f"{source.path}: no mask; give one with --mask FILE, or put {stem}_mask.* or {stem}.mask.* beside it, "
-                "or mark damage in the picture itself by alpha = 0, or by a mask band or nodata value, "
-                "or say how it is marked with --mask-from"
-            )
-        if path is None:
-            return cls(source, None, settings)
-        width, height = mask_size(path)
-        size = source.height, source.width
-        try:
-            lying = (height, width), orientation(path), size, orientation(source.path)
-            turn = over(*lying, settings.mask_on)
-        except ValueError as error:
-            _, way_out = off_the_map(path, source)
-            way = f"; {way_out}" if way_out else ""
-            raise ItemError(path, f"{error}{way}") from error
-        refuse_elsewhere(path, source)
-        either = settings.mask_on == "auto" and could_be_either(*lying)
-        return cls(source, path, settings, turn, f"{path}: {EITHER}" if either else None)
-
-    def refuse_changed(self) -> None:
-        """Make sure that the file is what it was when it was chosen.
-
-        Raises:
-            ItemError: It is not.
-        """
-        if self.path is None:
-            return
-        state = None
-        with suppress(OSError):  # it is gone
-            state = files.state(self.path)
-        if state != self._state:
-            raise ItemError(self.path, CHANGED)
-
-    @property
-    def own(self) -> bool:
-        """Whether the picture itself says what is damaged."""
-        return self.path is None
-
-    @property
-    def reveals(self) -> bool:
-        """Whether what is damaged counts as nothing in the file, and will not once it is filled."""
-        return self.own and (self.mark is None or self.mark.reveals)
-
-    @property
-    def covers(self) -> bool:
-        """Whether nothing but what is damaged counts as nothing in the file."""
-        if not self.own or self._inverted:
-            return False
-        if self.mark is None or self.mark.kind == "alpha":
-            return True
-        declared = self.mark.value is None or self.mark.value == self._source.nodata
-        return self.mark.kind == "nodata" and self._source.validity == "nodata" and declared
-
-    @property
-    def band(self) -> int | None:
-        """Index of the band that holds the mask, and is none of the picture's."""
-        return None if self.mark is None else self.mark.index
-
-    @property
-    def by_value(self) -> bool:
-        """Whether what is damaged is what holds no value."""
-        kind = self._source.validity if self.mark is None else self.mark.kind
-        return self.own and kind == "nodata" and not self._inverted
-
-    @property
-    def nodata(self) -> float | None:
-        """The value that stands for nothing, if there is one beside NaN."""
-        return self._source.nodata if self.mark is None or self.mark.value is None else self.mark.value
-
-    def damage(self, stop: Callable[[], bool] = lambda: False, of: Layer | None = None) -> Damage:
-        """Read the mask, or where one layer of raw values holds nothing. Raises `_Stopped` once `stop` turns true."""
-        path, inverted = self.path, self._inverted
-        read = self._own_strips(of) if path is None else mask_strips(path, ROWS, inverted=inverted)
-        strips: Iterator[NDArray[np.bool_]] = read
-        if inverted and path is None:
-            strips = (~strip for strip in strips)
-        width, height = self._source.width, self._source.height
-        _, stored = displayed_size((height, width), self._turn)
-        strips = turned_strips(_until(stop, strips), stored, self._turn, ROWS)
-        try:
-            with closing(read):  # a mask that is not read to its end has a thread and a file open
-                found = Damage.of_strips(dilated_strips(strips, self._settings.dilate), width)
-        except (ItemError, ValueError) as error:
-            self.refuse_changed()
-            if isinstance(error, ItemError):
-                raise
-            raise ItemError(self.path or self._source.path, str(error)) from error
-        self.refuse_changed()
-        return found
-
-    def _own_strips(self, of: Layer | None) -> Generator[NDArray[np.bool_], None, None]:
-        source, mark = self._source, self.mark
-        first = source.seen_as(linear=self._settings.linear)[0]
-        for strip in source.strips(ROWS):
-            if of is not None:
-                yield np.isnan(of.seen(source.read(strip))).any(axis=2)
-                continue
-            if mark is None or mark.kind == "alpha":
-                valid = source.valid(strip)
-                assert valid is not None
-                yield ~valid
-                continue
-            pixels = source.read(strip)
-            colours = partial(lambda pixels: as_bytes(first.seen(pixels)), pixels)
-            try:
-                yield mark.where(pixels, colours, shown=None, alpha=source.alpha, nodata=source.nodata)
-            except Unmarked as error:
-                raise ItemError(source.path, str(error)) from error
-
-
 class _Big:
     """One run of `tile`."""
 
     def __init__(
-        self, source: Source, mask: _Mask, output: Path, settings: Settings, emit: Listener,
+        self, source: Source, mask: Mask, output: Path, settings: Settings, emit: Listener,
         stop: Callable[[], bool], cluster: Cluster | None, *, staged: bool,
     ) -> None:  # fmt: skip
         self._source, self._mask, self._output, self._cluster = source, mask, output, cluster
@@ -433,7 +285,7 @@ class _Big:
         self._fillings: Sequence[Filling] = ()
         self._planned: Sequence[TilePlan] = ()
         self._sidecar = b""
-        self._unnamed: tuple[float, float] | None = None  # a value for nothing, it seems, and its share
+        self._unnamed: str | None = None  # what there is to say of a value for nothing, it seems
         self.doubts: list[str] = []  # what was said of the mask
 
     @cached_property
@@ -466,15 +318,15 @@ class _Big:
             try:
                 planned, made, veiled = planning.result()
                 self._planned = planned
-            except _Stopped:
+            except Stopped:
                 return self._finished(self._item("not_done"), ())
             if all(plan.damage.area == source.width * source.height for plan in planned):
-                raise self._nothing_left()
+                raise self._mask.all_damaged()
             if settings.strict and any(plan.damage.area for plan in planned):
                 refuse_losses(source.path, source.lost_by_fills)
             self._refuse_full(canvas.room(window for plan in planned for window in plan.windows))
             if not any(plan.damage.area for plan in planned):
-                self._look_at_nothing()
+                self._tell_doubts(self._mask.none_damaged())
                 if source.in_place:
                     stack.close()
                     beside_it = copy_file(source.path, self._output, overwrite=settings.overwrite, ready=self._ready)
@@ -483,7 +335,7 @@ class _Big:
                 return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
             from pconv_cli.filling import Filling
 
-            self._look_at(planned[0].damage)
+            self._tell_doubts(self._mask.doubt, self._unnamed, *self._mask.suspicions(planned[0].damage))
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
             fillings = [
                 Filling.of(
@@ -549,9 +401,7 @@ class _Big:
         strips = beside.in_strips(self._restored, self._damaged, self._size, ROWS)
         count = sum(int(np.count_nonzero(strip)) for strip in strips)
         weights = described["weights"], described["weights_sha256"]
-        entry = beside.entry(
-            weights, mask.path, str(mask.mark or source.validity), count, self._size, self._settings.dilate
-        )
+        entry = beside.entry(weights, mask.path, mask.how, count, self._size, self._settings.dilate)
         mask.refuse_changed()
         try:
             return provenance.merged(source.xmp or metadata(source.path)[0].xmp, entry), ()
@@ -571,7 +421,8 @@ class _Big:
         # A file that uses alpha for a mask does not say which pixels hold something.
         told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
         made, stand_in, complete = _looked_through(source, made, planned, stop, told=told)
-        self._unnamed = stand_in if source.nothing is None else None
+        if stand_in is not None and source.nothing is None:
+            self._unnamed = f"{source.path}: {unnamed(*stand_in)}"
         kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
         if mask.by_value and not self._settings.dilate:
             kept = filling_gaps(kept, source.dtype, mask.nodata, source.nodata)
@@ -620,14 +471,7 @@ class _Big:
                     if self._stop():
                         return
             except Unfillable as error:
-                raise self._nothing_left() from error
-
-    def _nothing_left(self) -> ItemError:
-        who = f"its {self._mask.mark or self._source.validity}" if self._mask.own else "it"
-        polarity = "" if self._mask.own else f" ({self._settings.polarity})"
-        way_out = "give a mask with --mask" if self._mask.own else self._settings.way_out
-        reason = f"{who} marks the whole picture as damaged{polarity}, so nothing is left to restore from; {way_out}"
-        return ItemError(self._mask.path or self._source.path, reason)
+                raise self._mask.all_damaged() from error
 
     def _item(self, status: Status, **found: Any) -> ItemReport:
         source = self._source
@@ -660,47 +504,10 @@ class _Big:
             outside_mask_changed=canvas.outside_changed if canvas is not None else copied,
         )  # fmt: skip
 
-    def _look_at_nothing(self) -> None:
-        """Refuse a mask that marks nothing although something is drawn on it: no one has drawn that for nothing."""
-        path, inverted = self._mask.path, self._settings.invert_mask
-        if path is None:
-            return
-        if is_drawn_on(path, inverted=inverted):
-            raise ItemError(path, FAINT)
-        if marks_by_nodata(path, inverted=inverted):
-            self._doubt(f"{path} {BY_NODATA}")
-
-    def _look_at(self, damage: Damage) -> None:
-        share = damage.area / (damage.width * damage.height)
-        if self._mask.doubt is not None:
-            self._doubt(self._mask.doubt)
-        if self._unnamed is not None:
-            self._doubt(f"{self._source.path}: {unnamed(*self._unnamed)}")
-        suspicion = self._settings.suspicion(share)
-        if suspicion is not None and not self._mask.own:
-            self._doubt(f"{self._mask.name}: {suspicion}")
-        if self._mask.own and self._mask.reveals and share > COLLAR and damage.area_at_border > damage.area / 2:
-            marked = f"marks {share:.1%} of the picture as damaged, and most of that touches its border"
-            way_out = "if there is no picture to restore, as beside a turned sheet, mark the damage alone with --mask"
-            self._doubt(f"{self._mask.name}: {marked}; {way_out}")
-
-    def _doubt(self, text: str) -> None:
-        self.doubts.append(text)
-        self._emit(Notice(text))  # before hours of work
-
-
-_T = TypeVar("_T")
-
-
-class _Stopped(Exception):
-    """The run was stopped while the mask was read."""
-
-
-def _until(stop: Callable[[], bool], strips: Iterable[_T]) -> Iterator[_T]:
-    for strip in strips:
-        if stop():
-            raise _Stopped
-        yield strip
+    def _tell_doubts(self, *texts: str | None) -> None:
+        for text in filter(None, texts):
+            self.doubts.append(text)
+            self._emit(Notice(text))  # before hours of work
 
 
 class _Bands:
@@ -775,7 +582,7 @@ def _looked_through(
 
     def seen() -> Iterator[NDArray[Any]]:
         nonlocal complete
-        for window in _until(stop, windows):
+        for window in until(stop, windows):
             pixels, known = source.read(window), ~plan.damage.window(window)
             valid = source.valid(window, pixels) if told or source.validity is None else ~source.is_nothing(pixels)
             if valid is not None:
@@ -801,19 +608,6 @@ def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint
     small = source.thumbnail(longest)
     first = ranged_by(source.seen_as(linear=linear)[0], small, source.nothing)
     return as_bytes(first.space.seen(small))
-
-
-def _beside(big: Path, stage: Stage) -> Path | None:
-    """The mask that lies beside a picture, if there is one."""
-    stems = (f"{big.stem}_mask", f"{big.stem}.mask")
-    found: list[Path] = []
-    with suppress(OSError):  # a folder that cannot be listed shows no mask
-        found = [path for path in stage.beside(big) if path.stem in stems and path.suffix.lower() in MASK_SUFFIXES]
-    found = sorted(path for path in found if stage.holds(path) or path.is_file())
-    if len(found) > 1:
-        names = ", ".join(path.name for path in found)
-        raise UsageError(f"{big}: several masks beside it ({names}); choose one with --mask")
-    return found[0] if found else None
 
 
 def _check_name(output: Path) -> None:

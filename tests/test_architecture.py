@@ -33,7 +33,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "cli.mask",
     },
     {"restore", "bench", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
-    | {"proofs", "comparison", "beside", "watching", "masking"},
+    | {"proofs", "comparison", "beside", "watching", "masking", "damage"},
     {
         "jobs",
         "pairs",
@@ -122,6 +122,7 @@ NEIGHBOURS = {
     ("writing", "encoders"),
     ("layers", "spaces"),
     *((name, "spaces") for name in ("canvas", "marks", "picture", "tiff", "writing")),  # what types of pixels there are
+    ("tile", "damage"),
     ("tile", "sharing"),
     ("tile", "beside"),
     ("restore", "beside"),
@@ -224,6 +225,7 @@ LIGHT = (
     "georeference",
     "encoders",
     "tile",
+    "damage",
     "classical",
     "cli.app",
     "cli.restore",

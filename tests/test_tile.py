@@ -32,7 +32,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 from rasters import POSITIONS, directories, give_tags
 
-from pconv_cli import engine
+from pconv_cli import damage, engine
 from pconv_cli import tile as use_case
 from pconv_cli.cli import app
 from pconv_cli.errors import CHANGED, UsageError, WeightsError
@@ -1797,7 +1797,7 @@ def test_a_stop_keeps_the_output_that_was_to_be_replaced(place: Place) -> None:
 
 def test_a_stop_is_seen_while_the_mask_is_read(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     place.fill_in()
-    monkeypatch.setattr(use_case, "ROWS", 8)
+    monkeypatch.setattr(damage, "ROWS", 8)
     planned: list[Any] = []
     monkeypatch.setattr(use_case, "plan_tiles", lambda *arguments: planned.append(arguments))
     report, events = go(place, lambda: True)
@@ -1828,7 +1828,7 @@ def test_what_fails_before_the_plan_is_there_does_not_wait_for_it(
         failed.set()
         raise WeightsError("no such weights")
 
-    monkeypatch.setattr(use_case, "mask_strips", strips)
+    monkeypatch.setattr(damage, "mask_strips", strips)
     monkeypatch.setattr("pconv_cli.weights.load_network", load)
     with pytest.raises(WeightsError, match="no such weights"):
         go(place)
@@ -2110,7 +2110,7 @@ def test_a_mask_that_changes_while_it_is_read_is_named_as_a_picture_is(
     place: Place, monkeypatch: pytest.MonkeyPatch, other: str
 ) -> None:
     place.fill_in()
-    read = use_case.mask_strips
+    read = damage.mask_strips
 
     def changed(path: Path, *given: Any, **named: Any) -> Any:
         content = {"another": LARGE, "smaller": LARGE[:, :100]}.get(other)
@@ -2120,7 +2120,7 @@ def test_a_mask_that_changes_while_it_is_read_is_named_as_a_picture_is(
             save_mask(path, content)
         return read(path, *given, **named)
 
-    monkeypatch.setattr(use_case, "mask_strips", changed)
+    monkeypatch.setattr(damage, "mask_strips", changed)
     (item,) = go(place)[0].items
     assert (item.status, item.path, item.reason) == ("failed", str(place.mask), CHANGED)
     assert not place.output.exists()
