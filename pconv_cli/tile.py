@@ -40,7 +40,7 @@ from pconv_cli.events import (
     RunStarted,
 )
 from pconv_cli.images import metadata
-from pconv_cli.layers import Layer, Raw, View, dotted, filling_gaps, ranged_by, stretched, viewed
+from pconv_cli.layers import Layer, View, dotted, filling_gaps, ranged_by, stretched, viewed
 from pconv_cli.marks import unnamed
 from pconv_cli.regions import Damage, Window
 from pconv_cli.remote import Stage, Stopped
@@ -48,6 +48,7 @@ from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory
 from pconv_cli.settings import Settings
 from pconv_cli.spaces import is_ranged
 from pconv_cli.strips import write_map
+from pconv_cli.surface import LayerSurface
 from pconv_cli.tiff import Source
 from pconv_cli.tiles import TilePlan, plan_tiles
 from pconv_cli.writing import copy_file
@@ -337,21 +338,18 @@ class _Big:
 
             self._tell_doubts(self._mask.doubt, self._unnamed, *self._mask.suspicions(planned[0].damage))
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
+            surfaces = [LayerSurface(canvas, source, layer, veiled=veiled) for layer in made]
             fillings = [
-                Filling.of(
-                    _Bands(canvas, source, replace(layer, missing=None), veiled=veiled), plan, self._view,
-                    settings.overlap, may_be_empty=layer.may_be_empty,
-                )
-                for layer, plan in zip(made, planned, strict=True)
-            ]  # fmt: skip
+                Filling.of(surface, plan, self._view, settings.overlap, may_be_empty=layer.may_be_empty)
+                for surface, plan, layer in zip(surfaces, planned, made, strict=True)
+            ]
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
             for filling, layer in zip(fillings, made, strict=True):
                 self._fill(filling, layer, engine)
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
-            for layer, plan in zip(made, planned, strict=True):
-                if layer.missing is not None:
-                    _give_back(canvas, source, layer, plan)
+            for surface, plan in zip(surfaces, planned, strict=True):
+                surface.give_back(plan)
             report = self._reported("restored", planned, fillings)
             left = [filling.notice for filling in fillings if filling.notice]
             self._fillings = fillings
@@ -508,56 +506,6 @@ class _Big:
         for text in filter(None, texts):
             self.doubts.append(text)
             self._emit(Notice(text))  # before hours of work
-
-
-class _Bands:
-    """A layer of a picture on disk as a `filling.Surface`."""
-
-    def __init__(self, canvas: Canvas, source: Source, layer: Layer, *, veiled: bool) -> None:
-        self._canvas, self._source, self._layer, self._veiled = canvas, source, layer, veiled
-        # Where a colour takes long to find, it is looked for in the hole alone.
-        self._whole = layer.channels == tuple(range(source.bands)) and source.palette is None and not source.inks
-        self._lock = threading.Lock()
-
-    @property
-    def height(self) -> int:
-        return self._source.height
-
-    @property
-    def width(self) -> int:
-        return self._source.width
-
-    def read(self, window: Window) -> NDArray[Any]:
-        return self._layer.seen(self._canvas.read(window))
-
-    def shown(self, window: Window) -> NDArray[np.bool_] | None:
-        if not self._veiled:
-            return None
-        # What has been laid counts as there, and nobody asks of that: what was read already is good enough.
-        pixels = self._canvas.read(window)
-        valid = self._source.valid(window, pixels)
-        if isinstance(self._layer.space, Raw) and valid is not None:  # each band tells for itself
-            valid |= self._source.is_nothing(pixels)
-        return valid
-
-    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        if self._whole:
-            self._canvas.lay(window, self._layer.own(pixels), where)
-            return
-        with self._lock:  # windows lie over each other, and the other bands must come through
-            whole = self._canvas.read(window)
-            self._layer.put(whole, pixels, where)
-            self._canvas.lay(window, whole, where)
-
-
-def _give_back(canvas: Canvas, source: Source, layer: Layer, plan: TilePlan) -> None:
-    """Put back what was measured in damaged pixels, once all is filled: until then fills go by each other."""
-    for window in plan.windows:
-        where, pixels, file = plan.damage.window(window), canvas.read(window), source.read(window)
-        for channel in layer.channels:
-            here = where & layer.measured(file[..., channel])
-            pixels[here, channel] = file[here, channel]
-        canvas.lay(window, pixels, where)
 
 
 def _view(settings: Settings) -> View:

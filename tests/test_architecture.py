@@ -42,6 +42,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "distributed",
         "engine",
         "filling",
+        "surface",
         "weights",
         "families",
         "report",
@@ -173,6 +174,9 @@ NEIGHBOURS = {
     ("helpers", "pipeline"),  # its stages are what they do a part of
     ("filling", "engine"),
     ("filling", "layers"),
+    ("surface", "canvas"),
+    ("surface", "layers"),
+    ("surface", "tiff"),
     ("weights", "layers"),
     ("infrared", "detection"),
     ("bench", "masking"),  # it finds the damage itself, if it is asked to
@@ -226,6 +230,7 @@ LIGHT = (
     "encoders",
     "tile",
     "damage",
+    "surface",
     "classical",
     "cli.app",
     "cli.restore",

@@ -1,0 +1,78 @@
+"""A layer of a picture on disk, as a surface that is filled: `filling.Surface` for pictures of any size.
+
+Knows how windows of a file become what the network sees, and how fills go back among bands that are not filled. Does
+not know: plans' rounds, networks, how blocks are decoded or written (`canvas`), what pixels mean (`layers`).
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from numpy.typing import NDArray
+
+from pconv_cli.canvas import Canvas
+from pconv_cli.layers import Layer, Raw
+from pconv_cli.regions import Window
+from pconv_cli.tiff import Source
+from pconv_cli.tiles import TilePlan
+
+
+class LayerSurface:
+    """A layer of a picture on disk, `veiled` if some of what is not damaged holds nothing either."""
+
+    def __init__(self, canvas: Canvas, source: Source, layer: Layer, *, veiled: bool) -> None:
+        self._canvas, self._source, self._veiled = canvas, source, veiled
+        self._layer = replace(layer, missing=None)
+        self._measured = layer.measured if layer.missing is not None else None
+        # Where a colour takes long to find, it is looked for in the hole alone.
+        self._whole = layer.channels == tuple(range(source.bands)) and source.palette is None and not source.inks
+        self._lock = threading.Lock()
+
+    @property
+    def height(self) -> int:
+        """Rows."""
+        return self._source.height
+
+    @property
+    def width(self) -> int:
+        """Columns."""
+        return self._source.width
+
+    def read(self, window: Window) -> NDArray[Any]:
+        """See `Surface`."""
+        return self._layer.seen(self._canvas.read(window))
+
+    def shown(self, window: Window) -> NDArray[np.bool_] | None:
+        """See `Surface`."""
+        if not self._veiled:
+            return None
+        # What has been laid counts as there, and nobody asks of that: what was read already is good enough.
+        pixels = self._canvas.read(window)
+        valid = self._source.valid(window, pixels)
+        if isinstance(self._layer.space, Raw) and valid is not None:  # each band tells for itself
+            valid |= self._source.is_nothing(pixels)
+        return valid
+
+    def lay(self, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """See `Surface`."""
+        if self._whole:
+            self._canvas.lay(window, self._layer.own(pixels), where)
+            return
+        with self._lock:  # windows lie over each other, and the other bands must come through
+            whole = self._canvas.read(window)
+            self._layer.put(whole, pixels, where)
+            self._canvas.lay(window, whole, where)
+
+    def give_back(self, plan: TilePlan) -> None:
+        """Put back what was measured in damaged pixels, once all is filled: until then fills go by each other."""
+        if self._measured is None:
+            return
+        for window in plan.windows:
+            where, pixels, file = plan.damage.window(window), self._canvas.read(window), self._source.read(window)
+            for channel in self._layer.channels:
+                here = where & self._measured(file[..., channel])
+                pixels[here, channel] = file[here, channel]
+            self._canvas.lay(window, pixels, where)
