@@ -27,14 +27,13 @@ from pconv_cli.events import Event, Listener, TilesDone
 from pconv_cli.filling import Piece, Shape
 from pconv_cli.layers import Layer
 from pconv_cli.pipeline import Limits, Turn, run
+from pconv_cli.planning import IN_FLIGHT, PER_PIXEL, listed
 from pconv_cli.process import settle
 from pconv_cli.regions import Window
 from pconv_cli.settings import Settings
 from pconv_cli.tiff import Source
 
-IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
-ON_ITS_WAY = 1 << 30  # the same for a GPU, whose batches are larger
-PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
+ON_ITS_WAY = 1 << 30  # bytes of windows between reading and laying for a GPU, whose batches are larger
 
 Compute = Callable[[Sequence[Piece]], None]
 """Computes the pieces of a round, and lays what comes of them. It raises what goes wrong."""
@@ -69,8 +68,7 @@ def elsewhere(
                     continue
                 number, done = found
                 if isinstance(done, distributed.Lost):
-                    at = pieces[number].window
-                    window = [at.x, at.y, at.width, at.height]
+                    window = listed(pieces[number].window)
                     raise ItemError(path, f"two workers of the cluster died of the window {window}")
                 if isinstance(done, Exception):
                     raise done

@@ -14,10 +14,10 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,30 +27,20 @@ from numpy.typing import NDArray
 
 from pconv_cli import beside, companions, files, provenance
 from pconv_cli.canvas import Canvas
-from pconv_cli.colours import as_bytes
-from pconv_cli.damage import ROWS, Mask, mask_beside, until
+from pconv_cli.damage import ROWS, Mask, mask_beside
 from pconv_cli.errors import TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
-from pconv_cli.events import (
-    ItemDone,
-    ItemFailed,
-    ItemStarted,
-    Listener,
-    Notice,
-    RunFinished,
-    RunStarted,
-)
+from pconv_cli.events import ItemDone, ItemFailed, ItemStarted, Listener, Notice, RunFinished, RunStarted
 from pconv_cli.images import metadata
-from pconv_cli.layers import Layer, View, dotted, filling_gaps, ranged_by, stretched, viewed
-from pconv_cli.marks import unnamed
-from pconv_cli.regions import Damage, Window
+from pconv_cli.layers import Layer, View
+from pconv_cli.planning import Planned, Work, view_of
+from pconv_cli.regions import Window
 from pconv_cli.remote import Stage, Stopped
 from pconv_cli.report import ItemReport, Report, Status, collecting, peak_memory, rounded
 from pconv_cli.settings import Settings
-from pconv_cli.spaces import is_ranged
 from pconv_cli.strips import write_map
 from pconv_cli.surface import LayerSurface
 from pconv_cli.tiff import Source
-from pconv_cli.tiles import TilePlan, plan_tiles
+from pconv_cli.tiles import TilePlan
 from pconv_cli.writing import copy_file
 
 if TYPE_CHECKING:
@@ -59,50 +49,6 @@ if TYPE_CHECKING:
     from pconv_cli.filling import Filling
 
 SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
-PER_CELL = 32  # bytes of a cell of 8 x 8 pixels of the reduced picture that deep holes go by
-MOST_CELLS = 1 << 23  # that are reckoned with: those of larger pictures are larger
-IN_FLIGHT = 128 << 20  # bytes of windows between reading and laying
-PER_PIXEL = 40  # bytes of a window in flight: colours, fill, masks
-
-
-@dataclass(frozen=True)
-class Planned:
-    """What would be done.
-
-    Attributes:
-        image: The picture.
-        mask: Where the damage is written down, in words.
-        mask_file: The file, unless the picture itself says it.
-        plan: Windows, cuts, healing.
-        memory_bytes: The most memory that a run would hold, roughly.
-        thumbnail: A small view of the picture, `(h, w, 3)`, if one was asked for.
-    """
-
-    image: Path
-    mask: str
-    mask_file: Path | None
-    plan: TilePlan
-    memory_bytes: int
-    thumbnail: NDArray[np.uint8] | None
-
-    def document(self) -> dict[str, Any]:
-        """Give the plan for JSON: windows as [x, y, width, height], cuts as [x0, y0, x1, y1], in pixels."""
-        plan = self.plan
-        return {
-            "image": str(self.image),
-            "mask": self.mask,
-            "width": plan.width,
-            "height": plan.height,
-            "size": plan.size,
-            "damaged_pixels": plan.damage.area,
-            "windows": [_listed(window) for window in plan.windows],
-            "cuts": plan.cuts.tolist(),
-            "crossings": plan.crossings,
-            "heal_windows": [_listed(window) for heal in plan.heals for window in heal.windows],
-            "pixels_to_compute": plan.pixels_to_compute,
-            "pixels_of_plain_grid": plan.grid_pixels,
-            "memory_bytes": self.memory_bytes,
-        }
 
 
 def plan(
@@ -125,21 +71,7 @@ def plan(
     settings.check("--size")
     mask = _fetched(stage or Stage(), big, mask, None, settings)
     with Source(big) as source:
-        chosen = Mask.choose(source, mask, settings)
-        found = _tiled(chosen.damage(), settings, _view(settings))
-        view = None if thumbnail is None else _thumbnail(source, thumbnail, linear=settings.linear)
-        return Planned(big, chosen.name, chosen.path, found, memory(found, settings), view)
-
-
-def _tiled(damage: Damage, settings: Settings, view: View) -> TilePlan:
-    return plan_tiles(damage, settings.tile_size, whole=view.whole, overlap=settings.overlap)
-
-
-def memory(planned: TilePlan, settings: Settings) -> int:
-    """Estimate the most memory that a run will hold, in bytes."""
-    area = planned.height * planned.width
-    held = min(IN_FLIGHT, planned.pixels * PER_PIXEL) + 48 * len(planned.damage.rows)
-    return settings.memory(area) + held + PER_CELL * min(MOST_CELLS, area // 8**2)
+        return Planned.of(source, Mask.choose(source, mask, settings), settings, thumbnail)
 
 
 def default_output(big: Path) -> Path:
@@ -286,12 +218,11 @@ class _Big:
         self._fillings: Sequence[Filling] = ()
         self._planned: Sequence[TilePlan] = ()
         self._sidecar = b""
-        self._unnamed: str | None = None  # what there is to say of a value for nothing, it seems
         self.doubts: list[str] = []  # what was said of the mask
 
     @cached_property
     def _view(self) -> View:
-        return _view(self._settings)
+        return view_of(self._settings)
 
     def restore(self, described: dict[str, Any]) -> ItemReport:
         settings, source = self._settings, self._source
@@ -317,10 +248,10 @@ class _Big:
                 )
             )  # fmt: skip
             try:
-                planned, made, veiled = planning.result()
-                self._planned = planned
+                work = planning.result()
             except Stopped:
                 return self._finished(self._item("not_done"), ())
+            self._planned = planned = work.plans
             if all(plan.damage.area == source.width * source.height for plan in planned):
                 raise self._mask.all_damaged()
             if settings.strict and any(plan.damage.area for plan in planned):
@@ -336,15 +267,15 @@ class _Big:
                 return self._finished(self._reported("copied", planned), canvas.commit(ready=self._ready), canvas)
             from pconv_cli.filling import Filling
 
-            self._tell_doubts(self._mask.doubt, self._unnamed, *self._mask.suspicions(planned[0].damage))
-            self._space = "; ".join(dict.fromkeys(layer.space.name for layer in made))
-            surfaces = [LayerSurface(canvas, source, layer, veiled=veiled) for layer in made]
+            self._tell_doubts(self._mask.doubt, work.doubt, *self._mask.suspicions(planned[0].damage))
+            self._space = "; ".join(dict.fromkeys(layer.space.name for layer in work.layers))
+            surfaces = [LayerSurface(canvas, source, layer, veiled=work.veiled) for layer in work.layers]
             fillings = [
                 Filling.of(surface, plan, self._view, settings.overlap, may_be_empty=layer.may_be_empty)
-                for surface, plan, layer in zip(surfaces, planned, made, strict=True)
+                for surface, plan, layer in zip(surfaces, planned, work.layers, strict=True)
             ]
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
-            for filling, layer in zip(fillings, made, strict=True):
+            for filling, layer in zip(fillings, work.layers, strict=True):
                 self._fill(filling, layer, engine)
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
@@ -408,29 +339,8 @@ class _Big:
             name = beside.sidecar(self._output).name
             return None, (f"its XMP {error}: it stays as it is, and the provenance is in {name}",)
 
-    def _plan(self, stop: Callable[[], bool]) -> tuple[Sequence[TilePlan], Sequence[Layer], bool]:
-        """Windows for each layer, the layers, and whether some of what is not damaged holds nothing either."""
-        source, mask, view = self._source, self._mask, self._view
-        made: Sequence[Layer] = source.seen_as(linear=self._settings.linear)
-        if view.raw and mask.by_value:  # each layer has holes of its own
-            layers = self._viewed(made, view)
-            return [_tiled(mask.damage(stop, of), self._settings, view) for of in layers], layers, False
-        planned = _tiled(mask.damage(stop), self._settings, view)
-        # A file that uses alpha for a mask does not say which pixels hold something.
-        told = source.validity is not None and not (source.validity == "alpha" and mask.band == source.alpha)
-        made, stand_in, complete = _looked_through(source, made, planned, stop, told=told)
-        if stand_in is not None and source.nothing is None:
-            self._unnamed = f"{source.path}: {unnamed(*stand_in)}"
-        kept = self._viewed([layer for layer in made if mask.band not in layer.channels], view)
-        if mask.by_value and not self._settings.dilate:
-            kept = filling_gaps(kept, source.dtype, mask.nodata, source.nodata)
-        return [planned] * len(kept), kept, told and not mask.covers and not complete
-
-    def _viewed(self, made: Sequence[Layer], view: View) -> Sequence[Layer]:
-        try:
-            return viewed(made, view, self._source.dtype, self._mask.nodata)
-        except ValueError as error:
-            raise ItemError(self._source.path, str(error)) from error
+    def _plan(self, stop: Callable[[], bool]) -> Work:
+        return Work.of(self._source, self._mask, self._settings, self._view, stop)
 
     def _engine(self, settled: dict[str, Any]) -> Engine | None:
         """Load the network onto the device, unless others do, and describe the run."""
@@ -508,56 +418,6 @@ class _Big:
             self._emit(Notice(text))  # before hours of work
 
 
-def _view(settings: Settings) -> View:
-    """How the network looks at pictures; of the default weights that is known without opening them."""
-    if settings.weights is None:
-        return View()
-    from pconv_cli import weights as store
-
-    return store.view(settings.weights)
-
-
-def _looked_through(
-    source: Source, made: Sequence[Layer], plan: TilePlan, stop: Callable[[], bool], *, told: bool
-) -> tuple[Sequence[Layer], tuple[float, float] | None, bool]:
-    """Tell layers what black and white are, or whether tones are dots, by what is known; see `layers.stretched`.
-
-    What holds something is known by all the file says, or if it has not `told`, by value. With the layers comes a value
-    that seems to stand for nothing, and whether all that is not damaged is known to hold something.
-    """
-    everywhere, complete = is_ranged(source.dtype) and plan.damage.area > 0, True
-    windows = source.strips(ROWS) if everywhere else plan.windows
-
-    def seen() -> Iterator[NDArray[Any]]:
-        nonlocal complete
-        for window in until(stop, windows):
-            pixels, known = source.read(window), ~plan.damage.window(window)
-            valid = source.valid(window, pixels) if told or source.validity is None else ~source.is_nothing(pixels)
-            if valid is not None:
-                complete = complete and bool((valid | ~known).all())
-                known &= valid
-            yield pixels if known.all() else pixels[known]
-
-    made, stand_in = stretched(made, source.dtype, seen())
-    if source.palette is not None:
-        middle = _middle(source)
-        made = dotted(made, source.read(middle)[..., 0], ~plan.damage.window(middle))
-    return made, stand_in, everywhere and complete
-
-
-def _middle(source: Source, side: int = 1024) -> Window:
-    """The middle of a picture, as much as tells what kind it is."""
-    width, height = min(side, source.width), min(side, source.height)
-    return Window((source.width - width) // 2, (source.height - height) // 2, width, height)
-
-
-def _thumbnail(source: Source, longest: int, *, linear: bool) -> NDArray[np.uint8]:
-    """A small view of the first layer, as people see it, (h, w, 3)."""
-    small = source.thumbnail(longest)
-    first = ranged_by(source.seen_as(linear=linear)[0], small, source.nothing)
-    return as_bytes(first.space.seen(small))
-
-
 def _check_name(output: Path) -> None:
     if output.is_dir():
         raise UsageError(f"-o {output}: is a folder; name the file to write in it")
@@ -585,7 +445,3 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); choose another OUT") from error
-
-
-def _listed(window: Window) -> list[int]:
-    return [window.x, window.y, window.width, window.height]

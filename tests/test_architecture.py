@@ -33,7 +33,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "cli.mask",
     },
     {"restore", "bench", "tile", "sharing", "check", "checkpoints", "export", "evaluation", "training.loop", "doctor"}
-    | {"proofs", "comparison", "beside", "watching", "masking", "damage"},
+    | {"proofs", "comparison", "beside", "watching", "masking", "damage", "planning"},
     {
         "jobs",
         "pairs",
@@ -124,8 +124,11 @@ NEIGHBOURS = {
     ("layers", "spaces"),
     *((name, "spaces") for name in ("canvas", "marks", "picture", "tiff", "writing")),  # what types of pixels there are
     ("tile", "damage"),
+    ("tile", "planning"),
     ("tile", "sharing"),
     ("tile", "beside"),
+    ("planning", "damage"),
+    ("sharing", "planning"),
     ("restore", "beside"),
     ("restore", "bench"),
     ("bench", "beside"),
@@ -230,6 +233,7 @@ LIGHT = (
     "encoders",
     "tile",
     "damage",
+    "planning",
     "surface",
     "classical",
     "cli.app",

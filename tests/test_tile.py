@@ -32,7 +32,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 from rasters import POSITIONS, directories, give_tags
 
-from pconv_cli import damage, engine
+from pconv_cli import damage, engine, planning
 from pconv_cli import tile as use_case
 from pconv_cli.cli import app
 from pconv_cli.errors import CHANGED, UsageError, WeightsError
@@ -499,11 +499,11 @@ def test_the_plan_is_one_json_object_and_nothing_is_written_or_needed(place: Pla
 def test_the_plan_s_memory_is_less_where_no_network_runs_and_more_for_a_larger_picture(place: Place) -> None:
     place.fill_in()
     planned = use_case.plan(place.big, place.mask, Settings()).plan
-    alone, cores = use_case.memory(planned, Settings(weights="none")), os.cpu_count() or 1
+    alone, cores = planning.memory(planned, Settings(weights="none")), os.cpu_count() or 1
     assert AT_REST < alone < AT_REST + (32 << 20)
-    assert use_case.memory(planned, Settings()) == alone + PER_TILE_PIXEL * cores * WIDTH * HEIGHT
+    assert planning.memory(planned, Settings()) == alone + PER_TILE_PIXEL * cores * WIDTH * HEIGHT
     wide = replace(planned, damage=replace(planned.damage, width=100 * WIDTH, plane=None))
-    assert use_case.memory(wide, Settings(weights="none")) > alone
+    assert planning.memory(wide, Settings(weights="none")) > alone
 
 
 @pytest.mark.parametrize("shape", ["box", "blobs"])
@@ -1799,7 +1799,7 @@ def test_a_stop_is_seen_while_the_mask_is_read(place: Place, monkeypatch: pytest
     place.fill_in()
     monkeypatch.setattr(damage, "ROWS", 8)
     planned: list[Any] = []
-    monkeypatch.setattr(use_case, "plan_tiles", lambda *arguments: planned.append(arguments))
+    monkeypatch.setattr(planning, "plan_tiles", lambda *arguments: planned.append(arguments))
     report, events = go(place, lambda: True)
     (item,) = report.items
     assert (item.status, item.width, item.height, item.hole_share) == ("not_done", WIDTH, HEIGHT, None)
