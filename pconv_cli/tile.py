@@ -134,9 +134,7 @@ def tile(
                 if os.path.realpath(path) == os.path.realpath(output):
                     raise UsageError(f"{path}: would be both the result and a map of it; choose another folder")
             beside.prepare(settings)
-            for path in (output, *maps):  # before torch and the weights are loaded
-                _refuse_taken(path, big, overwrite=settings.overwrite)
-            _refuse_taken_beside(output, source, overwrite=settings.overwrite)
+            _refuse_taken(output, maps, source, overwrite=settings.overwrite)  # before torch and the weights are loaded
             job = _Big(source, chosen, output, settings, emit, stop, cluster, staged=stage.holds(output))
             doubts = job.doubts
             item = job.restore(described)
@@ -425,17 +423,14 @@ def _check_name(output: Path) -> None:
         raise UsageError(f"-o {output}: big pictures are written as TIFF; choose a name that ends in .tif")
 
 
-def _refuse_taken(path: Path, big: Path, *, overwrite: bool) -> None:
+def _refuse_taken(output: Path, maps: Sequence[Path], source: Source, *, overwrite: bool) -> None:
+    path = output
     try:
-        files.refuse_same(big, path)
-        files.refuse_taken(path, overwrite=overwrite)
-    except files.Refused as error:
-        raise ItemError(path, str(error)) from error
-
-
-def _refuse_taken_beside(path: Path, source: Source, *, overwrite: bool) -> None:
-    try:
-        source.companions.refuse_taken(path, overwrite=overwrite)
+        for path in (output, *maps):
+            files.refuse_same(source.path, path)
+            files.refuse_taken(path, overwrite=overwrite)
+        path = output
+        source.companions.refuse_taken(output, overwrite=overwrite)
     except files.Refused as error:
         raise ItemError(path, str(error)) from error
 
