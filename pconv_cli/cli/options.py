@@ -194,7 +194,10 @@ SaveMasks = Annotated[
 Sample = Annotated[int | None, typer.Option(min=1, metavar="N", help="Only the first N pictures, as a try-out.")]
 Resume = Annotated[
     bool,
-    typer.Option("--resume", help="Leave out what an earlier run did with the same contents, settings and weights."),
+    typer.Option(
+        "--resume",
+        help="Leave out what an earlier run did with the same contents, settings, weights and version of pconv.",
+    ),
 ]
 MaxMegapixels = Annotated[float, typer.Option(min=0, metavar="N", help="Refuse larger pictures and masks; 0: none.")]
 OnCluster = Annotated[
