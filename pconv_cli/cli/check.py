@@ -91,7 +91,7 @@ def command(
     """Look before a run: pairs, sizes, polarity, damaged files, outputs in the way, disk, memory, time.
 
     Reads every picture and mask to its end, and needs no device, and of weights the header at most. Exit code 0 if a
-    run would go through, 2 if anything would fail.
+    run would go through, 2 if anything would fail, or a mask looks like a photograph, which a run only notes.
     """
     from pconv_cli import check as use_case
     from pconv_cli import restore
