@@ -116,9 +116,9 @@ def command(
 ) -> None:
     """Train a network on your own photographs; damage is made up on the way.
 
-    Beside FILE stand its checkpoint, about eight times the size of FILE and needed for --resume alone, a log with one
-    JSON object a validation, and a sheet of sample fills: damaged, the pyramid alone, filled, true. Ctrl-C finishes the
-    step under way and saves. Photographs that are held out are what the figures are measured on.
+    Beside FILE stand its checkpoint, up to some eight times the size of FILE and needed for --resume alone, a log with
+    one JSON object a validation, and a sheet of sample fills: damaged, the pyramid alone, filled, true. Ctrl-C finishes
+    the step under way and saves. Photographs that are held out are what the figures are measured on.
     """
     from dataclasses import replace
 
