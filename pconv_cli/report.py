@@ -69,8 +69,8 @@ class ItemReport:
         by_pyramid: Pixels that the network could not reach and the pyramid filled.
         unfilled: Damaged pixels that nothing was written to: 0, but where a network of raw values does not reach.
         outside_mask_changed: Pixels that the mask does not mark and that are not bit-identical, counted after reading
-            back what was written; only a JPEG can have any, in blocks that the mask touches or beside them.
-            None where nothing was written.
+            back what was written; only a JPEG can have any, in blocks that the mask touches or beside them, and a
+            JPEG-compressed TIFF, in tiles or strips that it touches. None where nothing was written.
         space: How the network was shown the picture's colours.
         seconds: From reading to written.
         megapixels_per_second: Size of the picture over that time.
