@@ -26,7 +26,7 @@ from pconv_cli import weights as store
 from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
 from pconv_cli.drawings import write_map, write_mask
-from pconv_cli.errors import CHANGED, TAKEN, ItemError, Loss, refuse_losses
+from pconv_cli.errors import CHANGED, TAKEN, ItemError, Loss, refuse_losses, unwritable
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
     is_tiff,
@@ -642,7 +642,7 @@ class Bench:
 
 def _unnoted(path: Path, error: OSError) -> ItemError:
     why = files.why_unwritable(error) or str(error)
-    return ItemError(path, f"cannot be noted down as done, so it was not written: {why}")
+    return unwritable(path, error, f"cannot be noted down as done, so it was not written: {why}")
 
 
 def _states(job: Job) -> list[tuple[int, int] | None]:

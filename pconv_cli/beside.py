@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import files, provenance
 from pconv_cli.confidence import steps_in_block
-from pconv_cli.errors import ItemError, OutputError, UsageError
+from pconv_cli.errors import ItemError, OutputError, UsageError, unwritable
 from pconv_cli.regions import Window
 from pconv_cli.settings import Settings
 
@@ -193,4 +193,4 @@ def write_sidecar(packet: bytes, output: Path, *, overwrite: bool, ready: Callab
                 ready(Path(stream.name))
     except OSError as error:
         why = files.why_unwritable(error) or f"cannot be written ({error})"
-        raise ItemError(target, why) from error
+        raise unwritable(target, error, why) from error

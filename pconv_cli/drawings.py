@@ -15,7 +15,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pconv_cli import _carry, files
-from pconv_cli.errors import ItemError
+from pconv_cli.errors import ItemError, unwritable
 from pconv_cli.orientations import displayed
 from pconv_cli.picture import MaskImage, Picture
 from pconv_cli.writing import Ready, kind_of, why_unwritable
@@ -116,4 +116,4 @@ def _write(
                 stream.flush()
                 ready(Path(stream.name), ())
     except (OSError, MemoryError) as error:
-        raise ItemError(target, why_unwritable(error, kind)) from error
+        raise unwritable(target, error, why_unwritable(error, kind)) from error

@@ -14,6 +14,7 @@ A message is one line: which file, what is wrong, the way out. This module does 
 
 from __future__ import annotations
 
+import errno
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -90,10 +91,20 @@ class ItemError(PconvError):
         return type(self), (self.path, self.reason)
 
 
+class NoRoom(ItemError):
+    """One picture cannot be written, for the disk is full: the next could hardly be."""
+
+
 class Loss(str):
     """A notice of something that is lost; others tell of what is merely not as one might expect."""
 
     __slots__ = ()
+
+
+def unwritable(path: Path | str, error: Exception, reason: str) -> ItemError:
+    """What a picture fails by whose result could not be written; `reason` is for people."""
+    full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return (NoRoom if full else ItemError)(path, reason)
 
 
 CHANGED = "was changed while it was being restored: run it again"

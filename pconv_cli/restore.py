@@ -29,7 +29,7 @@ from pconv_cli.bench import RestoreSettings as RestoreSettings  # it belongs to 
 from pconv_cli.detection import opencv
 from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
-from pconv_cli.errors import ItemError, OutputError, RunError, UsageError
+from pconv_cli.errors import ItemError, NoRoom, OutputError, RunError, UsageError
 from pconv_cli.events import (
     Event,
     ItemDone,
@@ -52,6 +52,8 @@ from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report, collecting
 from pconv_cli.settings import SUSPICIOUS
 
+WITHOUT_ROOM = 3
+"""Pictures in a row that a full disk may fail before no other is begun: a smaller one might still have found room."""
 NOTICES = 1000  # that a run which has no end of its own keeps for its summary
 WORTH_HELPERS, WORTH_HELPERS_OF_A_GPU = 256, 64
 """Pictures of a run from which on processes read and write them, computing on a CPU or on GPUs."""
@@ -238,11 +240,12 @@ def restore(
     reports: dict[Path, ItemReport] = {}
     jobs = {job.output: job for job in todo.jobs}
     past: Counter[str] = Counter()
-    failed = 0
+    failed = without_room = 0
     unlisted: list[RunError] = []
 
     def enough() -> bool:
-        return stop() or (settings.max_failures is not None and failed >= settings.max_failures)
+        limit = settings.max_failures
+        return stop() or without_room >= WITHOUT_ROOM or (limit is not None and failed >= limit)
 
     with ExitStack() as stack:
         journal = None
@@ -282,6 +285,12 @@ def restore(
                 failed += report.status == "failed"
                 if report.status == "failed" and failed == settings.max_failures:
                     emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
+                if isinstance(outcome.error, NoRoom):
+                    without_room += 1
+                    if without_room == WITHOUT_ROOM:
+                        emit(Notice("the disk is full: no other picture is begun; with room again --resume goes on"))
+                elif report.status == "restored":
+                    without_room = 0
             if arrivals is not None:  # they may never end
                 past += _forgotten(some, jobs, reports)
                 del notices[:-NOTICES]

@@ -33,7 +33,7 @@ from PIL import Image, PngImagePlugin
 from pconv_cli import _carry, _jpeg, files
 from pconv_cli._carry import Carried
 from pconv_cli.companions import Companions
-from pconv_cli.errors import ItemError, Loss, unseen
+from pconv_cli.errors import ItemError, Loss, unseen, unwritable
 from pconv_cli.images import (
     BY_SUFFIX,
     FORMATS,
@@ -128,7 +128,7 @@ def write_picture(picture: Picture, target: Path, *, overwrite: bool, ready: Rea
     except ItemError:
         raise
     except Exception as error:  # an encoder may raise anything; one picture must not end the batch
-        raise ItemError(target, why_unwritable(error, kind)) from error
+        raise unwritable(target, error, why_unwritable(error, kind)) from error
     return Written(notices, changed)
 
 
@@ -187,7 +187,7 @@ def copy_file(source: Path, target: Path, *, overwrite: bool, ready: Ready | Non
                 together.enter_context(described.beside(target, overwrite=overwrite))
             return told
         except OSError as error:
-            raise ItemError(target, why_unwritable(error, "a copy")) from error
+            raise unwritable(target, error, why_unwritable(error, "a copy")) from error
 
 
 def kind_of(target: Path) -> str:

@@ -31,7 +31,7 @@ from pconv_cli.marks import parse
 from pconv_cli.picture import Picture
 from pconv_cli.regions import Window
 from pconv_cli.report import ItemReport, Report
-from pconv_cli.restore import RestoreSettings, plan, plan_listed, restore
+from pconv_cli.restore import WITHOUT_ROOM, RestoreSettings, plan, plan_listed, restore
 from pconv_cli.tiff import Source
 
 LOSSLESS = [
@@ -785,6 +785,21 @@ def test_no_picture_is_begun_after_so_many_have_failed_and_that_is_no_interrupti
     assert limit <= report.count("failed") < 30
     assert report.count("not_done") == 31 - report.count("failed") and not report.interrupted
     assert any("which is the limit" in notice for notice in report.notices)
+
+
+def test_no_picture_is_begun_when_several_in_a_row_have_found_the_disk_full(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number in range(30):
+        work.pair(f"{number:02}.png")
+    monkeypatch.setattr(Image.Image, "save", half_written)
+    report, _ = go(work, jobs=1)
+    assert WITHOUT_ROOM <= report.count("failed") < 30
+    assert report.count("not_done") == 30 - report.count("failed") and not report.interrupted
+    assert [notice for notice in report.notices if "the disk is full" in notice and "--resume" in notice]
+    monkeypatch.undo()
+    report, _ = go(work, resume=True)
+    assert report.count("restored") == 30
 
 
 def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_flag_is_named(work: Workplace) -> None:
