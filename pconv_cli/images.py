@@ -260,6 +260,25 @@ def suffix_of(path: Path) -> str:
     return ".png"
 
 
+def more_behind(path: Path) -> bool:
+    """Whether another picture of its kind follows the end of a PNG, a JPEG or a BMP: so programs pipe them in turn."""
+    with suppress(ItemError), _opened(path) as (image, stream):
+        kind = str(image.format)  # of a JPEG whose own index names what follows it is MPO
+        stream.seek(0)
+        start = stream.read(8)
+        if kind == "PNG":
+            while len(head := stream.read(8)) == 8 and not head.endswith(b"IEND"):
+                stream.seek(int.from_bytes(head[:4], "big") + 4, io.SEEK_CUR)
+            stream.seek(4, io.SEEK_CUR)
+            return stream.read(8) == start
+        if kind == "JPEG":
+            return _jpeg.tail(path.read_bytes()).startswith(start[:3])
+        if kind == "BMP":
+            stream.seek(int.from_bytes(start[2:6], "little"))
+            return start[2:6] != bytes(4) and stream.read(2) == start[:2]
+    return False
+
+
 def is_tiff(path: Path) -> bool:
     """Whether a file begins as a TIFF does.
 

@@ -1341,6 +1341,17 @@ def test_a_format_may_be_asked_for_and_transparency_be_the_mask_in_a_pipe(work: 
         np.testing.assert_array_equal(np.asarray(image)[..., :3], picture[..., :3])
 
 
+@pytest.mark.parametrize("name", ["a.png", "a.jpg", "a.bmp"])
+def test_several_pictures_in_a_pipe_are_refused_for_only_one_would_come_out(work: Workplace, name: str) -> None:
+    source, _ = work.pair(name)
+    frames = source.read_bytes() + work.picture(f"b{source.suffix}", seed=1).read_bytes()
+    done = piped(["-", str(work.masks / "a.png"), "-", "-q"], frames)
+    assert done.returncode == 2 and done.stdout == b""
+    assert done.stderr.count(b"\n") == 1 and b"holds several pictures" in done.stderr
+    behind = source.read_bytes() + b"what a camera puts there"
+    assert piped(["-", str(work.masks / "a.png"), "-", "-q"], behind).returncode == 0
+
+
 def test_a_broken_picture_in_a_pipe_is_one_line_that_calls_it_by_its_name_and_writes_nothing(work: Workplace) -> None:
     work.pair()
     done = piped(["-", str(work.masks / "a.png"), "-", "-q"], b"no picture")

@@ -119,7 +119,7 @@ class Pipes:
         return self.source, self.masks, self.output
 
     def _read(self, stem: str) -> Path:
-        from pconv_cli.images import suffix_of
+        from pconv_cli.images import more_behind, suffix_of
 
         target = self._folder / stem
         if sys.stdin is None or sys.stdin.isatty():
@@ -129,6 +129,8 @@ class Pipes:
                 shutil.copyfileobj(sys.stdin.buffer, stream, 1 << 20)
         except OSError as error:
             raise OutputError(f"{self._folder}: cannot hold standard input ({error.strerror}); set TMPDIR") from error
+        if more_behind(target):
+            raise UsageError("standard input holds several pictures, and - is one: write them to a folder, and name that")
         named = target.with_suffix(suffix_of(target))
         target.rename(named)
         return named
