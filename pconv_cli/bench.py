@@ -49,7 +49,7 @@ from pconv_cli.process import memory_available
 from pconv_cli.regions import Window
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Status, peak_memory, rounded
-from pconv_cli.settings import BY_NODATA, FAINT, GREY, Settings
+from pconv_cli.settings import BY_NODATA, FAINT, GREY, Settings, too_large
 from pconv_cli.tiles import plan_tiles
 from pconv_cli.writing import Ready, Written, copy_file, foreseen, stamped, write_picture
 
@@ -270,10 +270,7 @@ class Reader:
         width, height = probe(path)
         limit = self._settings.max_megapixels
         if limit and width * height > limit * 1e6:
-            size = f"{width} x {height} = {width * height / 1e6:.0f} megapixels"
-            raise ItemError(
-                path, f"{size}, more than {limit:g}: if that is honest, pass --max-megapixels 0, or use `pconv tile`"
-            )
+            raise ItemError(path, f"{too_large(width, height, limit)}, or use `pconv tile`")
         return width, height
 
     def cost(self, job: Job) -> int:

@@ -533,10 +533,12 @@ def advise(items: Sequence[Measured], methods: Sequence[str], networks: Collecti
         )
     else:
         second = min(rest, key=look.__getitem__)
+        ahead = look[chosen] <= look[second] and tone[chosen] >= max(tone.values())
+        it = "it" if ahead else "on the whole it"
         says = (
-            f"Use {title(chosen)}: it comes closest to what was there ({tone[chosen]:.2f} dB in the holes, perceptual "
-            f"distance {look[chosen]:.4f}; {title(second)}, the next by its looks, {tone[second]:.2f} dB and "
-            f"{look[second]:.4f}), {pace}"
+            f"Use {title(chosen)}: {it} comes closest to what was there ({tone[chosen]:.2f} dB in the holes, "
+            f"perceptual distance {look[chosen]:.4f}; {title(second)}, the next by its looks, {tone[second]:.2f} dB "
+            f"and {look[second]:.4f}), {pace}"
         )
         quick = min(rest, key=seconds.__getitem__)
         if seconds[quick] * 2 < seconds[chosen]:

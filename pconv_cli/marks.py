@@ -119,7 +119,7 @@ class Mark:
             found = nothing(pixels, value, but=alpha)
             return np.zeros(pixels.shape[:2], np.bool_) if found is None else found
         if shown is None:
-            raise Unmarked("has no transparency that could mark damage: give a mask")
+            raise Unmarked("has no transparency that could mark damage: draw a mask")
         return ~shown
 
 

@@ -51,6 +51,7 @@ from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.regions import Damage, Window
 from pconv_cli.report import collecting, json_line
+from pconv_cli.settings import too_large
 from pconv_cli.spaces import is_ranged
 from pconv_cli.tiff import Source
 
@@ -348,8 +349,7 @@ def _made(job: Job, settings: MaskSettings, overlay: Path | None, budget: Budget
     if width * height > IN_STRIPS and in_tiff:
         return _InStrips(job, settings, overlay).made(report)
     if limit and width * height > limit * 1e6:
-        size = f"{width} x {height} = {width * height / 1e6:.0f} megapixels"
-        raise ItemError(job.image, f"{size}, more than {limit:g}: if that is honest, pass --max-megapixels 0")
+        raise ItemError(job.image, too_large(width, height, limit))
     each = _BYTES_PER_DEEP_PIXEL if may_be_deep(job.image) else _BYTES_PER_PIXEL
     if in_tiff:
         each = max(each, _BYTES_PER_BYTE * tiff.pixel_bytes(job.image))

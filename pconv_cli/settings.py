@@ -43,6 +43,13 @@ GREY = "is grey like a photograph, and a mask is black and white: is it the righ
 """What to say of a mask that is a picture."""
 
 
+def too_large(width: int, height: int, limit: float) -> str:
+    """What to say of a picture of more megapixels than the limit."""
+    size = width * height / 1e6
+    shown = f"{size:,.0f}" if size >= 100 else f"{size:.3g}"
+    return f"{width} x {height} = {shown} megapixels, more than {limit:g}: if that is honest, pass --max-megapixels 0"
+
+
 @dataclass(frozen=True)
 class Settings:
     """How to fill.

@@ -151,7 +151,8 @@ def tile(
     if item.status == "failed":
         emit(ItemFailed(item.name, item.image, item.path or item.image, item.reason or ""))
     elif item.status != "not_done":
-        emit(ItemDone(item.name, item.output, item.status, item.hole_share or 0.0, item.tiles, item.notices))
+        share = item.hole_share or 0.0
+        emit(ItemDone(item.name, item.output, item.status, share, item.tiles, item.notices, item.seconds))
     emit(
         RunFinished(
             report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),

@@ -337,6 +337,11 @@ def test_where_a_classical_method_wins_it_is_named_and_no_network_is_needed() ->
     assert says.startswith("Use Telea: it comes closest") and "no network is needed" in says
 
 
+def test_what_is_level_by_both_measures_and_ahead_by_neither_is_closest_on_the_whole() -> None:
+    method, says = advised({"net": (20.0, 0.402, 0.5), "biharmonic": (20.1, 0.6, 0.3), "fillnodata": (18.0, 0.4, 0.1)})
+    assert method == "net" and says.startswith("Use pconv net: on the whole it comes closest")
+
+
 def test_what_is_as_good_and_faster_is_recommended() -> None:
     method, says = advised({"net": (25, 0.400, 0.5), "fillnodata": (24.9, 0.405, 0.05), "ns": (20, 0.9, 0.01)})
     assert method == "fillnodata"

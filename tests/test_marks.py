@@ -118,7 +118,7 @@ def test_nodata_may_be_any_value_that_the_type_holds() -> None:
 def test_alpha_marks_what_the_file_does_not_show() -> None:
     pixels = np.zeros((1, 2, 4), np.uint8)
     assert where("alpha", pixels, shown=np.array([[True, False]])) == [[0, 1]]
-    with pytest.raises(Unmarked, match="give a mask"):
+    with pytest.raises(Unmarked, match="draw a mask"):
         where("alpha", pixels)
 
 

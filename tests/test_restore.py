@@ -807,7 +807,7 @@ def test_what_is_larger_than_the_limit_is_refused_before_it_is_decoded_and_the_f
     work.pair("b.png", size=(20, 20))
     report, _ = go(work, max_megapixels=0.005)
     assert statuses(report) == {"a.png": "failed", "b.png": "restored"}
-    assert "96 x 80 = 0 megapixels, more than 0.005" in str(report.items[0].reason)
+    assert "96 x 80 = 0.00768 megapixels, more than 0.005" in str(report.items[0].reason)
     assert "--max-megapixels 0" in str(report.items[0].reason)
     report, _ = go(work, max_megapixels=0, overwrite=True)
     assert statuses(report) == {"a.png": "restored", "b.png": "restored"}

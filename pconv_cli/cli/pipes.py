@@ -130,7 +130,9 @@ class Pipes:
         except OSError as error:
             raise OutputError(f"{self._folder}: cannot hold standard input ({error.strerror}); set TMPDIR") from error
         if more_behind(target):
-            raise UsageError("standard input holds several pictures, and - is one: write them to a folder, and name that")
+            raise UsageError(
+                "standard input holds several pictures, and - is one: put them into a folder, and name that"
+            )
         named = target.with_suffix(suffix_of(target))
         target.rename(named)
         return named
