@@ -27,7 +27,7 @@ from numpy.typing import NDArray
 from rasterio.enums import Resampling
 
 from pconv_cli import _anew, _gdal, files
-from pconv_cli._ifd import Directory, Value, graft
+from pconv_cli._ifd import Directory, Value, graft, part_shared, shared
 from pconv_cli._pages import Pages
 from pconv_cli.companions import without_statistics
 from pconv_cli.encoders import JPEG
@@ -230,6 +230,18 @@ class Canvas:
             for y, x in sorted(found)
         ]
 
+    def _touched_numbers(self) -> list[int]:
+        """The same of the blocks that the file itself has, by their numbers in it."""
+        source, tiff = self._source, self._source.tiff
+        assert tiff is not None
+        across, down = source.width, min(max(tiff.number(278, source.height), 1), source.height)
+        if 322 in tiff.entries:
+            across, down = tiff.number(322), tiff.number(323)
+        columns, rows = -(-source.width // across), -(-source.height // down)
+        planes = source.bands if tiff.number(284, 1) == 2 else 1
+        numbers = [window.y // down * columns + window.x // across for window in self._touched(across, down)]
+        return [plane * columns * rows + number for plane in range(planes) for number in numbers]
+
     def _why_no_room(self) -> str:
         """Why a copy would grow beyond what its kind of TIFF can hold; empty if it will not."""
         source = self._source
@@ -241,6 +253,7 @@ class Canvas:
             growth = sum(block.area for block in self._touched(across, down)) * source.bands * source.dtype.itemsize
             size = source.path.stat().st_size
             growth += size // 3 if raster.overviews(1) else 0
+            growth += sum(sum(found.lengths) for found in shared(source.path, self._touched_numbers()))
         return "" if size + growth < _CLASSIC_LIMIT else "it would grow beyond the 4 GiB that a classic TIFF can hold"
 
     def _patch_copy(self, part: Path, notices: list[str]) -> dict[Window, int | None]:
@@ -253,6 +266,7 @@ class Canvas:
         self._copying.wait()
         encoded = 0
         jpeg = source.tiff.number(259, 1) == JPEG
+        part_shared(part, self._touched_numbers())  # GDAL writes a block over the bytes that it had, if it fits there
         if source.jpeg_tables:
             graft(part, {347: (7, len(source.jpeg_tables), source.jpeg_tables)})
         with closing(

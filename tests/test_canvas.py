@@ -195,6 +195,124 @@ def test_a_cloud_optimised_file_is_patched_and_says_what_it_is_no_longer(tmp_pat
     np.testing.assert_array_equal(load(tmp_path / "b.tif"), filled(load(tmp_path / "a.tif")))
 
 
+# ---------------------------------------------------------------- blocks that lie where others do
+
+
+def point(path: Path, page: int, starts: tuple[int, ...], lengths: tuple[int, ...]) -> None:
+    """Have the blocks of a page lie elsewhere in its file."""
+    data, tags = path.read_bytes(), directories(path)[page]
+    order = "<" if data[:2] == b"II" else ">"
+    for tag, numbers in zip((324, 325) if 324 in tags else (273, 279), (starts, lengths), strict=True):
+        new = struct.pack(f"{order}{len(numbers)}{ {3: 'H', 4: 'L', 16: 'Q'}[tags[tag].kind] }", *numbers)
+        if new != tags[tag].data:
+            assert data.count(tags[tag].data) == 1 and len(new) == len(tags[tag].data)
+            data = data.replace(tags[tag].data, new)
+    path.write_bytes(data)
+
+
+def placed(path: Path, page: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Where the blocks of a page lie, and how long they are."""
+    tags = directories(path)[page]
+    return (tags[324].numbers, tags[325].numbers) if 324 in tags else (tags[273].numbers, tags[279].numbers)
+
+
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+@pytest.mark.parametrize("big", ["NO", "YES"], ids=["classic", "big"])
+@pytest.mark.parametrize("compress", ["none", "lzw", "deflate", "packbits", "jpeg"])
+def test_tiles_that_have_their_bytes_in_common_change_alone(
+    tmp_path: Path, compress: str, big: str, endian: str
+) -> None:
+    tile = RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8)  # noise, so that a fill makes it shorter
+    path = save(
+        tmp_path / "a.tif", np.tile(tile, (8, 8, 1)), tiled=True, blockxsize=64, blockysize=64, compress=compress,
+        BIGTIFF=big, ENDIANNESS=endian, interleave="band" if compress == "lzw" else "pixel",
+    )  # fmt: skip
+    starts, lengths = placed(path, 0)
+    planes = [number // 64 * 64 for number in range(len(starts))]  # one for each band, or one for all
+    point(path, 0, tuple(starts[number] for number in planes), tuple(lengths[number] for number in planes))
+    before, hole = load(path), Window(70, 70, 50, 40)
+    restore(path, tmp_path / "b.tif", hole)
+    after = load(tmp_path / "b.tif")
+    if compress == "jpeg":
+        assert np.abs(after[64:128, 64:128].astype(int) - filled(before, hole)[64:128, 64:128]).max() < 120
+        after[64:128, 64:128] = filled(before, hole)[64:128, 64:128]
+    np.testing.assert_array_equal(after, filled(before, hole))
+    assert (tmp_path / "b.tif").stat().st_size < path.stat().st_size + 40 * max(lengths) * len(set(planes))
+
+
+@pytest.mark.parametrize("alike", ["strips", "directory"])
+@pytest.mark.parametrize("compress", ["raw", "tiff_lzw", "tiff_adobe_deflate", "packbits"])
+def test_pages_that_have_their_strips_in_common_change_alone(tmp_path: Path, compress: str, alike: str) -> None:
+    pixels = RNG.integers(0, 256, (HEIGHT, WIDTH, 3), dtype=np.uint8)
+    path, image = tmp_path / "a.tif", Image.fromarray(pixels)
+    image.save(path, save_all=True, append_images=[image, image], compression=compress, strip_size=WIDTH * 3 * 16)
+    data = path.read_bytes()
+    if alike == "strips":
+        point(path, 0, *placed(path, 2))
+    else:  # even the tables of where they are, and how long
+        at = struct.unpack_from("<L", data, 4)[0]
+        second = directory(data)[1]
+        size = 2 + 12 * len(directory(data)[0])
+        path.write_bytes(data[:second] + data[at : at + size] + data[second + size :])
+    restore(path, tmp_path / "b.tif", value=0)
+    with Image.open(path) as old, Image.open(tmp_path / "b.tif") as new:
+        assert old.n_frames == new.n_frames == 3
+        for page in range(3):
+            old.seek(page)
+            new.seek(page)
+            wanted = np.asarray(old) if page else filled(np.asarray(old), value=0)
+            np.testing.assert_array_equal(np.asarray(new), wanted)
+
+
+def test_tiles_that_overviews_have_in_common_with_the_picture_change_alone(tmp_path: Path) -> None:
+    pixels = np.full((512, 512, 3), 90, np.uint8)
+    path = save(tmp_path / "a.tif", pixels, tiled=True, blockxsize=64, blockysize=64)
+    with hushed(), rasterio.open(path, "r+") as raster:
+        raster.build_overviews([2, 4], Resampling.nearest)
+    starts, lengths = placed(path, 1)
+    for page in (0, 2):
+        count = len(placed(path, page)[0])
+        point(path, page, starts[:1] * count, lengths[:1] * count)
+    hole = Window(0, 0, 60, 60)
+    assert restore(path, tmp_path / "b.tif", hole) == ()
+    expected = filled(pixels, hole)
+    np.testing.assert_array_equal(load(tmp_path / "b.tif"), expected)
+    for level, step in enumerate((2, 4)):
+        np.testing.assert_array_equal(load(tmp_path / "b.tif", OVERVIEW_LEVEL=level), expected[::step, ::step])
+
+
+def test_tiles_of_a_mask_that_have_their_bytes_in_common_change_alone(tmp_path: Path) -> None:
+    mask = np.tile(RNG.integers(0, 2, (64, 64), dtype=np.uint8) * np.uint8(255), (4, 4))
+    path = save(
+        tmp_path / "a.tif", picture(3, width=256, height=256), lambda raster: raster.write_mask(mask),
+        compress="deflate", tiled=True, blockxsize=64, blockysize=64,
+    )  # fmt: skip
+    starts, lengths = placed(path, 1)
+    point(path, 1, starts[:1] * 16, lengths[:1] * 16)
+    hole = Window(64, 64, 60, 60)
+    restore(path, tmp_path / "b.tif", hole, mark=True)
+    with Source(tmp_path / "b.tif") as made:
+        np.testing.assert_array_equal(made.mask(whole(made)), filled(mask, hole, 255))
+
+
+def test_what_tiles_in_common_come_to_counts_where_room_is_scarce(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = save(
+        tmp_path / "a.tif",
+        np.tile(picture(3, width=64, height=64), (4, 4, 1)),
+        tiled=True,
+        blockxsize=64,
+        blockysize=64,
+    )
+    starts, lengths = placed(path, 0)
+    whole = 256 * 256 * 3
+    monkeypatch.setattr("pconv_cli.canvas._CLASSIC_LIMIT", path.stat().st_size + whole + 1000)
+    assert restore(path, tmp_path / "b.tif") == ()
+    point(path, 0, starts[:1] * 16, lengths[:1] * 16)
+    assert "4 GiB" in restore(path, tmp_path / "c.tif")[0]
+
+
 # ---------------------------------------------------------------- JPEG inside
 
 
