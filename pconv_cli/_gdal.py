@@ -177,6 +177,13 @@ def lost() -> OSError:
     return OSError(errno.EIO, os.strerror(errno.EIO))
 
 
+def not_kept(path: Path, error: BaseException) -> ItemError:
+    """The error of a file that was written and cannot be read back, by what was said on reading."""
+    why = f"cannot be written (on reading it back: {_cause(error)})"
+    way_out = "check the disk, or restore a copy that is compressed in another way (deflate, LZW)"
+    return ItemError(path, _why_no_disk(path, error) or f"{why}: {way_out}")
+
+
 def _why_unreadable(path: Path, error: Exception) -> str:
     why = files.why_unreadable(error)
     if why:
@@ -192,12 +199,17 @@ def _why_unreadable(path: Path, error: Exception) -> str:
 
 
 def _why_unwritable(path: Path, error: Exception) -> str:
+    return _why_no_disk(path, error) or f"cannot be written ({_cause(error)}): choose another output folder"
+
+
+def _why_no_disk(path: Path, error: BaseException) -> str:
+    """What disk or memory have to do with an error on writing; empty where that is nothing."""
     why = files.why_unwritable(error)
     with suppress(OSError):
         if not why and shutil.disk_usage(path.parent).free < 2**20:
             # GDAL tells no more than that a write has failed.
             why = files.why_unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    return why or f"cannot be written ({_cause(error)}): choose another output folder"
+    return why
 
 
 def _cause(error: BaseException) -> str:

@@ -30,7 +30,7 @@ from pconv_cli import _anew, _gdal, files
 from pconv_cli._ifd import Directory, Value, graft, part_shared, shared
 from pconv_cli._pages import Pages
 from pconv_cli.companions import without_statistics
-from pconv_cli.encoders import JPEG
+from pconv_cli.encoders import JPEG, threads
 from pconv_cli.errors import ItemError, Loss, unseen
 from pconv_cli.regions import Window
 from pconv_cli.spaces import is_ranged, next_to
@@ -269,9 +269,7 @@ class Canvas:
         part_shared(part, self._touched_numbers())  # GDAL writes a block over the bytes that it had, if it fits there
         if source.jpeg_tables:
             graft(part, {347: (7, len(source.jpeg_tables), source.jpeg_tables)})
-        with closing(
-            _gdal.open(part, "r+", raw=source.raw, IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")
-        ) as raster:
+        with closing(self._to_update(part)) as raster:
             down, across = raster.block_shapes[0]
             planar = source.tiff.number(284, 1) == 2
             for window, (pixels, where) in ahead(self._merged, self._touched(across, down)):
@@ -290,6 +288,11 @@ class Canvas:
         if jpeg and encoded:
             notices.append(source.encoded_again(encoded))
         return written
+
+    def _to_update(self, part: Path) -> Any:
+        """The copy, open to be written to."""
+        options = threads(Directory.first(part))
+        return _gdal.open(part, "r+", raw=self._source.raw, IGNORE_COG_LAYOUT_BREAK="YES", **options)
 
     def _mark_mask(self, raster: Any, window: Window, pixels: NDArray[Any], where: NDArray[np.bool_]) -> bool:
         """Let the file's own mask show what was filled, if it is to; whether that is new."""
@@ -369,9 +372,7 @@ class Canvas:
             method = Resampling.nearest
         if method is None:
             notices.append("overviews were made anew by averaging: the file does not say how they were made")
-        with closing(
-            _gdal.open(part, "r+", raw=source.raw, IGNORE_COG_LAYOUT_BREAK="YES", NUM_THREADS="ALL_CPUS")
-        ) as raster:
+        with closing(self._to_update(part)) as raster:
             raster.build_overviews(factors, Resampling.average if method is None else method)
 
     @staticmethod
@@ -410,7 +411,7 @@ class Canvas:
         except ItemError as error:
             # A file of ours that cannot be read was not written.
             if error.path == str(part) and error.__cause__ is not None:
-                raise error.__cause__ from None
+                raise _gdal.not_kept(self._output, error.__cause__) from error.__cause__
             raise
         for level in range(levels):
             with closing(_gdal.open(part, raw=source.raw, OVERVIEW_LEVEL=level)) as raster:

@@ -59,6 +59,15 @@ def patching(tiff: Directory, raster: Any) -> tuple[str, bytes]:
     return _jpeg_tables(raster, tiff) if not why and tiff.number(259, 1) == JPEG else (why, b"")
 
 
+def threads(tiff: Directory) -> dict[str, str]:
+    """Options with which blocks of a TIFF are encoded side by side, where that is sound; else none.
+
+    GDAL tells its threads neither how chroma is sampled nor from which end bytes are filled with bits.
+    """
+    chroma = tiff.number(259, 1) == JPEG and tiff.number(262, 1) == 6
+    return {} if chroma or tiff.number(266, 1) == 2 else {"NUM_THREADS": "ALL_CPUS"}
+
+
 def _why_not_in_place(tiff: Directory, raster: Any) -> str:
     """Why a copy of the file cannot be patched; empty if it can."""
     compression = tiff.number(259, 1)

@@ -253,7 +253,7 @@ def why_unreadable(error: Exception) -> str:
     return ""
 
 
-def why_unwritable(error: Exception) -> str:
+def why_unwritable(error: BaseException) -> str:
     """Reason and way out of an error on writing, for people; empty where neither disk nor memory is to blame."""
     if isinstance(error, MemoryError):
         return "too big for the memory of this machine: cut it into parts, or use a machine with more"

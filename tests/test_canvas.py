@@ -356,20 +356,24 @@ def test_jpeg_subsampling_is_kept(tmp_path: Path, subsampling: int) -> None:
     np.asarray(Image.open(tmp_path / "b.tif"))
 
 
-def jpeg_in_tiff(path: Path, pixels: np.ndarray, **options: Any) -> Path:
-    """One strip that is a whole JPEG stream with tables of its own, as scanners and tifffile write it."""
-    Image.fromarray(pixels).save(path.with_suffix(".jpg"), **options)
-    stream = path.with_suffix(".jpg").read_bytes()
+def jpeg_in_tiff(path: Path, pixels: np.ndarray, rows: int = 0, **options: Any) -> Path:
+    """Strips, or one, that are whole JPEG streams with tables of their own, as scanners and tifffile write them."""
+    height, width = pixels.shape[:2]
+    streams = []
+    for y in range(0, height, rows or height):
+        Image.fromarray(pixels[y : y + (rows or height)]).save(path.with_suffix(".jpg"), **options)
+        stream = path.with_suffix(".jpg").read_bytes()
+        streams.append(stream + b"\0" * (len(stream) % 2))
     path.with_suffix(".jpg").unlink()
     at = stream.index(b"\xff\xc0") + 11
     ratio = stream[at] >> 4, stream[at] & 15
-    height, width = pixels.shape[:2]
-    shorts = {256: (width,), 257: (height,), 258: (8, 8, 8), 259: (7,), 262: (6,), 277: (3,), 278: (height,)}
+    shorts = {256: (width,), 257: (height,), 258: (8, 8, 8), 259: (7,), 262: (6,), 277: (3,), 278: (rows or height,)}
     shorts |= {284: (1,), 530: ratio}
     tags = {tag: (3, struct.pack(f"<{len(values)}H", *values)) for tag, values in shorts.items()}
-    tags |= {273: (4, struct.pack("<L", 8)), 279: (4, struct.pack("<L", len(stream)))}
-    stream += b"\0" * (len(stream) % 2)
-    base, table, extra = 8 + len(stream), b"", b""
+    lengths = [len(stream) for stream in streams]
+    starts = [8 + sum(lengths[:number]) for number in range(len(lengths))]
+    tags |= {tag: (4, struct.pack(f"<{len(values)}L", *values)) for tag, values in ((273, starts), (279, lengths))}
+    base, table, extra = 8 + sum(lengths), b"", b""
     for tag, (kind, value) in sorted(tags.items()):
         place = value.ljust(4, b"\0")
         if len(value) > 4:
@@ -377,8 +381,42 @@ def jpeg_in_tiff(path: Path, pixels: np.ndarray, **options: Any) -> Path:
             extra += value
         table += struct.pack("<HHL", tag, kind, len(value) // SIZES[kind]) + place
     head = b"II*\0" + struct.pack("<L", base)
-    path.write_bytes(head + stream + struct.pack("<H", len(tags)) + table + b"\0\0\0\0" + extra)
+    path.write_bytes(head + b"".join(streams) + struct.pack("<H", len(tags)) + table + b"\0\0\0\0" + extra)
     return path
+
+
+@pytest.mark.parametrize("subsampling", [0, 1, 2])
+def test_several_strips_of_any_jpeg_subsampling_are_encoded_again(tmp_path: Path, subsampling: int) -> None:
+    path = jpeg_in_tiff(tmp_path / "a.tif", picture(), rows=16, quality=90, subsampling=subsampling)
+    small = Window(70, 30, 4, 20)
+    restore(path, tmp_path / "b.tif", small, value=100)
+    assert directories(tmp_path / "b.tif")[0][530].numbers == {0: (1, 1), 1: (2, 1), 2: (2, 2)}[subsampling]
+    old, new = load(path), load(tmp_path / "b.tif").astype(int)
+    assert np.abs(new[small.slices] - 100).mean() < 12
+    strips = slice(16, 64)
+    assert np.abs(new - old)[strips].mean() < 1.5
+    new[strips] = old[strips]
+    np.testing.assert_array_equal(new, old)
+
+
+@pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits", "group4"])
+def test_bits_that_fill_bytes_from_the_other_end_are_patched(tmp_path: Path, compression: str) -> None:
+    image = Image.fromarray(picture(1)[..., 0] > 100)
+    image.save(tmp_path / "a.tif", compression=compression, tiffinfo={266: 2, 278: 16})
+    assert directories(tmp_path / "a.tif")[0][266].numbers == (2,)
+    restore(tmp_path / "a.tif", tmp_path / "b.tif", value=1)
+    assert directories(tmp_path / "b.tif")[0][266].numbers == (2,)
+    with Image.open(tmp_path / "b.tif") as made:
+        np.testing.assert_array_equal(np.asarray(made), filled(np.asarray(image), value=1))
+
+
+def test_what_cannot_be_read_back_is_no_fault_of_the_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = jpeg_in_tiff(tmp_path / "a.tif", picture(), rows=16, subsampling=0)
+    monkeypatch.setattr("pconv_cli.canvas.threads", lambda tiff: {"NUM_THREADS": "ALL_CPUS"})
+    with pytest.raises(ItemError, match=r"written \(on reading it back: .+\): check the disk, or .*copy") as caught:
+        restore(path, tmp_path / "b.tif")
+    assert "folder" not in caught.value.reason and "See previous" not in caught.value.reason
+    assert names(tmp_path) == ["a.tif"]
 
 
 def test_tables_of_a_camera_are_repeated_no_coarser(tmp_path: Path) -> None:
