@@ -22,7 +22,7 @@ from pconv_cli._ifd import Directory, graft
 from pconv_cli.errors import OF_ONES, ItemError
 from pconv_cli.georeference import placement
 from pconv_cli.regions import Window
-from pconv_cli.tiff import Source, ahead
+from pconv_cli.tiff import Source, ahead, refuse_many_colours
 
 DRAWN = 40
 """Of 255: what is lighter than that on a mask is no noise of a scanner or a camera."""
@@ -246,17 +246,18 @@ class _Whiteness:
             raise ItemError(path, f"a mask of {kind} values has no 50 % grey: save it as 8-bit grey ({OF_ONES})")
         if len(raster.subdatasets) > 1:
             raise ItemError(path, f"{len(raster.subdatasets)} pages in one TIFF: split it into one file per page first")
+        refuse_many_colours(path, raster)
         structure = raster.tags(1, ns="IMAGE_STRUCTURE")
         self._bits = int(structure.get("NBITS", 8 * np.dtype(raster.dtypes[0]).itemsize))
         self._inverted = "YES" in (structure.get("MINISWHITE"), raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE"))
         self._table: NDArray[np.uint8] | None = None
-        if kinds[0] == ColorInterp.palette:
+        if kinds[0] == ColorInterp.palette and not self._inverted:
             table = np.tile(np.array([0, 0, 0, 255], np.uint8), (256, 1))
             for index, colour in raster.colormap(1).items():
                 table[index % 256] = colour
             if _nodata(raster) is not None:
                 table[:, 3] = 255  # GDAL calls that colour transparent, which in a TIFF it is not
-            self._table, self._inverted = table, False
+            self._table = table
         colours = 3 if kinds[0] == ColorInterp.red and raster.count >= 3 else 1
         self._alpha = ColorInterp.alpha in kinds[colours:]
         self.bands = [*range(1, colours + 1)] + ([kinds.index(ColorInterp.alpha) + 1] if self._alpha else [])

@@ -386,6 +386,7 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     kinds = list(raster.colorinterp)
     if not raster.count:
         raise ItemError(path, "holds several pictures and none of its own: save the one you mean as a TIFF")
+    refuse_many_colours(path, raster)
     bits, types = _gdal.bits(raster), set(raster.dtypes)
     if "float32" in types and "NBITS" in raster.tags(1, ns="IMAGE_STRUCTURE"):
         raise ItemError(path, "pixels are float16 per channel, which cannot be written: convert a copy to float32")
@@ -413,6 +414,19 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
         space = "RGB"
     if space != "RGB":
         raise ItemError(path, f"colours are {space}, not RGB or grey: convert a copy to RGB first")
+
+
+def refuse_many_colours(path: Path, raster: Any) -> None:
+    """Make sure that a palette, if there is one, has no more colours than fit in a byte.
+
+    Raises:
+        ItemError: It has.
+    """
+    grey = raster.tags(ns="IMAGE_STRUCTURE").get("MINISWHITE") == "YES"  # a palette to GDAL as well
+    if raster.colorinterp[0] == ColorInterp.palette and raster.dtypes[0] != "uint8" and not grey:
+        # Without -ot they are colours of 16 bits, of which only the lowest 8 are used.
+        way_out = f"convert a copy (gdal_translate -ot Byte -expand rgb {path.name} out.tif)"
+        raise ItemError(path, f"pixels are numbers of a palette of more than 256 colours: {way_out}")
 
 
 def _is_cmyk(path: Path) -> bool:

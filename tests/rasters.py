@@ -206,6 +206,14 @@ def sub_directory(path: Path, values: dict[int, tuple[int, int, bytes]]) -> int:
     return at
 
 
+def many_colours(path: Path) -> Path:
+    """A palette of 65536 colours."""
+    save(path, picture(1, "uint16"))
+    colours = RNG.integers(0, 65536, 3 * 65536, dtype=np.uint16)
+    give_tags(path, {262: (3, 1, b"\3\0"), 320: (3, len(colours), colours.astype("<u2").tobytes())})
+    return path
+
+
 def decorated(path: Path, pixels: np.ndarray, **options: Any) -> Path:
     """A file with everything that can hang on a picture."""
 

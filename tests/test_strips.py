@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 import pytest
+from handmade import tiff_bytes, tiff_tags
 from PIL import Image
-from rasters import load, names, picture, save
+from rasters import load, many_colours, names, picture, save
 
 from pconv_cli import images
 from pconv_cli.errors import ItemError
@@ -137,12 +138,21 @@ def test_deep_colour_masks_draw_the_line_in_the_middle(tmp_path: Path) -> None:
     np.testing.assert_array_equal(next(mask_strips(path)), [[False, False, True, True]])
 
 
+@pytest.mark.parametrize("bits", [8, 16])
+def test_a_mask_in_which_white_is_0_is_no_palette_of_any_depth(tmp_path: Path, bits: int) -> None:
+    values = np.array([0, 2**bits // 2 - 1, 2**bits // 2, 2**bits - 1], f"<u{bits // 8}")
+    (tmp_path / "a.tif").write_bytes(tiff_bytes("<", tiff_tags("<", 4, 1, [bits], 0), values.tobytes()))
+    np.testing.assert_array_equal(next(mask_strips(tmp_path / "a.tif")), [[True, True, False, False]])
+
+
 def test_masks_that_have_no_middle_or_no_one_picture_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "a.tif"
     for dtype in ("float32", "int16", "uint32"):
         save(path, picture(1).astype(dtype))
         with pytest.raises(ItemError, match=r"no 50 % grey: .* gdal_translate -scale 0 1 0 254 -ot Byte"):
             next(mask_strips(path))
+    with pytest.raises(ItemError, match=r"more than 256 colours: .*-expand rgb"):
+        next(mask_strips(many_colours(path)))
     pages = [Image.fromarray(grey_ramp()) for _ in range(3)]
     pages[0].save(path, save_all=True, append_images=pages[1:])
     with pytest.raises(ItemError, match="3 pages"):

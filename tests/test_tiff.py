@@ -15,7 +15,21 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
 from rasterio.enums import Resampling
-from rasters import HOLE, WIDTH, directories, filled, give_tags, hushed, load, picture, refused, restore, save, whole
+from rasters import (
+    HOLE,
+    WIDTH,
+    directories,
+    filled,
+    give_tags,
+    hushed,
+    load,
+    many_colours,
+    picture,
+    refused,
+    restore,
+    save,
+    whole,
+)
 
 from pconv_cli._ifd import Directory
 from pconv_cli.canvas import Canvas
@@ -237,6 +251,8 @@ def test_what_cannot_be_restored_is_refused_with_a_way_out(tmp_path: Path) -> No
         assert words in refused(tmp_path / "a.png") and "`pconv restore` takes it" in refused(tmp_path / "a.png")
     save(path, picture(1, "uint16") % 4096, NBITS=12)
     assert "12 bits" in refused(path) and "gdal_translate -co NBITS=16 a.tif out.tif" in refused(path)
+    many_colours(path)
+    assert "more than 256 colours: convert a copy (gdal_translate -ot Byte -expand rgb a.tif out.tif)" in refused(path)
     for mode, word in (("LAB", "Lab"), ("YCbCr", "YCbCr")):
         Image.new(mode, (9, 9)).save(path)
         assert f"colours are {word}" in refused(path)
