@@ -408,7 +408,7 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     if tiff is not None:
         photometric = tiff.number(262, 1)
         space = _SPACES.get(photometric, f"of TIFF number {photometric}")
-        if space in ("YCbCr", "CMYK") and (tiff.number(259, 1) == JPEG) == (space == "YCbCr"):
+        if space == "CMYK" or (space == "YCbCr" and tiff.number(259, 1) == JPEG):
             space = "RGB"
     elif space == "YCbCr":
         space = "RGB"

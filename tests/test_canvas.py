@@ -345,6 +345,36 @@ def test_jpeg_blocks_are_encoded_again_at_their_own_quality(
     assert kept.keys() - tags.keys() <= {347} and all(kept[tag] == tags[tag] for tag in tags.keys() - POSITIONS - {347})
 
 
+@pytest.mark.parametrize("interleave", ["pixel", "band"])
+@pytest.mark.parametrize("tables", [0, 1, 3])
+@pytest.mark.parametrize("quality", [60, 90])
+def test_jpeg_blocks_of_inks_are_encoded_again_as_inks(
+    tmp_path: Path, quality: int, tables: int, interleave: str
+) -> None:
+    path = save(
+        tmp_path / "a.tif", picture(4), photometric="CMYK", compress="jpeg", JPEG_QUALITY=quality,
+        JPEGTABLESMODE=tables, interleave=interleave, tiled=True, blockxsize=64, blockysize=64,
+    )  # fmt: skip
+    small = Window(70, 70, 16, 16)
+    (notice,) = restore(path, tmp_path / "b.tif", small, value=100)
+    assert "the one tile of 64 x 64 px that holds damage is encoded again" in notice
+    with Source(path) as source, Source(tmp_path / "b.tif") as made:
+        assert made.inks and made.bands == 4
+        old, new = source.read(whole(source)).astype(int), made.read(whole(made)).astype(int)
+    with Image.open(tmp_path / "b.tif") as image:
+        assert image.mode == "CMYK"
+        np.testing.assert_array_equal(np.asarray(image), new)
+    assert np.abs(new[small.slices] - 100).mean() < 4
+    difference = np.abs(new - old)
+    difference[small.y - 10 : small.bottom + 10, small.x - 10 : small.right + 10] = 0
+    assert difference[64:128, 64:128].mean() < 0.25
+    difference[64:128, 64:128] = 0
+    assert not difference.any()
+    was, now = blocks(path), blocks(tmp_path / "b.tif")
+    changed = {number for number, pair in enumerate(zip(was, now, strict=True)) if pair[0] != pair[1]}
+    assert changed == touched_blocks(path, small, 4)
+
+
 @pytest.mark.parametrize("subsampling", [0, 1, 2])
 def test_jpeg_subsampling_is_kept(tmp_path: Path, subsampling: int) -> None:
     path = jpeg_in_tiff(tmp_path / "a.tif", picture(), quality=90, subsampling=subsampling)
