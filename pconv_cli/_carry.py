@@ -26,6 +26,7 @@ Tags: TypeAlias = "dict[int, Value]"
 Chunk: TypeAlias = tuple[bytes, bytes, bool]  # PNG: name, data, whether it stood after the pixels
 
 ORIENTATION, X_DPI, Y_DPI, UNIT, XMP, IPTC, PHOTOSHOP, ICC = 274, 282, 283, 296, 700, 33723, 34377, 34675
+_PALETTE = 320
 _SHORT, _LONG, _RATIONAL, _BYTE, _UNDEFINED = 3, 4, 5, 1, 7
 _SIZES = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 6: 1, 7: 1, 8: 2, 9: 4, 10: 8, 11: 4, 12: 8}
 _SWAP = {3: 2, 4: 4, 5: 4, 8: 2, 9: 4, 10: 4, 11: 4, 12: 8}
@@ -318,6 +319,11 @@ def tiff_tags(carried: Carried, icc: bytes, orientation: int) -> Tags:
         if iptc := iptc_of(carried.photoshop):
             tags[IPTC] = (_UNDEFINED, iptc)
     return tags
+
+
+def colour_map(colours: bytes) -> Tags:
+    """A TIFF's palette of 8-bit colours, whose white is 65535: all reds come first, then all greens, then all blues."""
+    return {_PALETTE: (_SHORT, bytes(value for colour in colours for value in (colour, colour)))}
 
 
 # ---------------------------------------------------------------- IPTC

@@ -375,7 +375,9 @@ def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: B
             from pconv_cli import encoders
 
             out.write(encoders.encoded(pixels.reshape(*pixels.shape[:2], -1), mode))
-        _carry.graft_tags(out, _carry.tiff_tags(carried, icc, picture.orientation))
+        # In the palette that Pillow writes white is 65280.
+        colours = _carry.colour_map(palette_table(carried)[:, :3].T.tobytes()) if mode == "P" else {}
+        _carry.graft_tags(out, _carry.tiff_tags(carried, icc, picture.orientation) | colours)
     return ()
 
 

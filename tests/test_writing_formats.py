@@ -247,6 +247,19 @@ def test_shallow_grey_png_keeps_its_transparent_colour(tmp_path: Path, depth: in
     assert after.carried.chunks == ()
 
 
+@pytest.mark.parametrize("suffix", [".png", ".bmp"])
+def test_colours_of_a_palette_are_all_of_their_16_bits_in_a_tiff(tmp_path: Path, suffix: str) -> None:
+    image = Image.fromarray(noise(24, 30) % 4)
+    image.putpalette([0, 0, 0, 255, 255, 255, 1, 128, 254, 7, 8, 9])
+    image.save(tmp_path / f"in{suffix}")
+    restored(tmp_path / f"in{suffix}", tmp_path / "out.tif")
+    with Image.open(tmp_path / "out.tif") as made:
+        assert made.mode == "P"
+        table = np.array(made.tag_v2[320]).reshape(3, 256).T
+    assert table[:4].tolist() == [[0] * 3, [65535] * 3, [257, 128 * 257, 254 * 257], [7 * 257, 8 * 257, 9 * 257]]
+    assert not table[4:].any()
+
+
 def test_a_palette_index_that_the_file_does_not_define_survives(tmp_path: Path) -> None:
     palette = chunk(b"PLTE", PALETTE[:9])
     (tmp_path / "in.png").write_bytes(png_bytes(4, 12, 8, 3, bytes([0, 1, 2, 77]), palette))
