@@ -27,7 +27,7 @@ _PIECE = 2**24  # bytes that are copied at once
 _LETTERS = {1: "B", 3: "H", 4: "L", 13: "L", 16: "Q", 18: "Q"}
 LAYOUT = frozenset(
     [*range(254, 260), *range(262, 267), 273, *range(277, 282), 284, 292, 293, 317, 320, *range(322, 326)]
-) | frozenset([332, 334, *range(338, 342), 347, *range(512, 522), *range(529, 533)])
+) | frozenset([332, 334, *range(338, 342), 347, *range(512, 522), *range(529, 533), 50674])
 """Tags of how the pixels of one file lie in it: the writer of another decides these anew."""
 # What points elsewhere in its own file, or shows the picture once more, with its damage.
 POINTERS = {330: "embedded previews", 34665: "EXIF", 34853: "GPS", 37724: "Photoshop layers"}

@@ -822,6 +822,17 @@ def test_a_codec_that_is_not_updated_is_written_anew_with_everything_that_can_be
         assert new_tags[tag] == old_tags[tag], tag
 
 
+@pytest.mark.parametrize("endian", ["LITTLE", "BIG"])
+def test_parameters_of_a_compression_are_no_loss_where_another_is_written(tmp_path: Path, endian: str) -> None:
+    path = save(tmp_path / "a.tif", picture(), compress="lerc_deflate", ENDIANNESS=endian)
+    assert 50674 in directories(path)[0]
+    (notice,) = restore(path, tmp_path / "b.tif")
+    assert "written anew" in notice and not isinstance(notice, Loss)
+    assert 50674 not in directories(tmp_path / "b.tif")[0]
+    with Image.open(tmp_path / "b.tif") as made:
+        np.testing.assert_array_equal(np.asarray(made), filled(load(path)))
+
+
 @pytest.mark.parametrize("compress", ["lerc", "lzma"])
 def test_what_values_mean_survives_being_written_anew(tmp_path: Path, compress: str) -> None:
     colours = [ColorInterp.red, ColorInterp.green, ColorInterp.blue, ColorInterp.nir]
