@@ -21,7 +21,7 @@ import numpy as np
 from pconv_cli import weights as store
 from pconv_cli.bench import BYTES_PER_PIXEL, Bench, RestoreSettings, Work
 from pconv_cli.companions import Companions
-from pconv_cli.errors import ItemError, OutputError
+from pconv_cli.errors import ItemError, OutputError, failure
 from pconv_cli.events import CheckStarted, ItemChecked, Listener
 from pconv_cli.files import Refused, amount
 from pconv_cli.images import is_tiff, same_format
@@ -212,8 +212,9 @@ def _look_at(job: Job, bench: Bench, settings: RestoreSettings, budget: Budget, 
             return _look_into(job, work, settings, started)
         finally:
             budget.release(cost)
-    except ItemError as error:
-        return _Look(Finding(job.name, error.path, error.reason, grave=True))
+    except Exception as error:
+        failed = failure(job.image, error)
+        return _Look(Finding(job.name, failed.path, failed.reason, grave=True))
 
 
 def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) -> _Look:

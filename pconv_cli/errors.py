@@ -9,12 +9,14 @@
         DeviceError          6   the device asked for is not there
       ItemError           one picture failed; the others go on (exit code 1 at the end)
 
-A message is one line: which file, what is wrong, the way out. This module does not know who shows it.
+A message is one line: which file, what is wrong, the way out. This module does not know who shows it. What nobody
+raises on purpose is a bug: it fails the picture that was worked on, or ends the run where that was about no picture.
 """
 
 from __future__ import annotations
 
 import errno
+import os
 from collections.abc import Sequence
 from enum import IntEnum
 from pathlib import Path
@@ -95,6 +97,26 @@ class NoRoom(ItemError):
     """One picture cannot be written, for the disk is full: the next could hardly be."""
 
 
+def bug(error: BaseException) -> str:
+    """What to say of an error that nobody has raised on purpose."""
+    return f"this is a bug in pconv: {type(error).__name__}: {error}; PCONV_DEBUG=1 shows where, please report it"
+
+
+def failure(path: Path | str, error: Exception) -> ItemError:
+    """What a picture fails with alone, whatever was raised while it was worked on: a bug must not end the batch.
+
+    Raises:
+        Exception: `error`, where it is about the whole run; with `PCONV_DEBUG` also a bug, to show where it is.
+    """
+    if isinstance(error, ItemError):
+        return error
+    if isinstance(error, MemoryError):
+        return ItemError(path, TOO_BIG)
+    if isinstance(error, RunError) or os.environ.get("PCONV_DEBUG"):
+        raise error
+    return ItemError(path, f"{bug(error)} with the picture")
+
+
 class Loss(str):
     """A notice of something that is lost; others tell of what is merely not as one might expect."""
 
@@ -109,7 +131,8 @@ def unwritable(path: Path | str, error: Exception, reason: str) -> ItemError:
 
 CHANGED = "was changed while it was being restored: run it again"
 TAKEN = "the output exists already; use --overwrite to replace it"
-"""Reasons of an `ItemError`: about a picture or a mask, and about a result that is there."""
+TOO_BIG = "too big for the memory of this machine: cut it into parts, or use a machine with more"
+"""Reasons of an `ItemError`: about a picture or a mask, about a result that is there, and about either."""
 
 
 def unseen(what: str, count: int, way_out: str) -> str:

@@ -19,6 +19,8 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
+from pconv_cli.errors import TOO_BIG
+
 # The filters of warnings are the whole process's: one thread at a time may bend them, whatever library it hushes.
 _WARNINGS = threading.Lock()
 _VECTORS = (".geojson", ".json", ".shp", ".gpkg", ".kml")
@@ -249,14 +251,14 @@ def why_unreadable(error: Exception) -> str:
     if isinstance(error, OSError) and error.errno == errno.ELOOP:
         return "is a link that leads back to itself: put the file in its place"
     if isinstance(error, MemoryError):
-        return "too big for the memory of this machine: cut it into parts, or use a machine with more"
+        return TOO_BIG
     return ""
 
 
 def why_unwritable(error: BaseException) -> str:
     """Reason and way out of an error on writing, for people; empty where neither disk nor memory is to blame."""
     if isinstance(error, MemoryError):
-        return "too big for the memory of this machine: cut it into parts, or use a machine with more"
+        return TOO_BIG
     if isinstance(error, Refused):
         return str(error)
     if isinstance(error, OSError) and error.errno is not None:

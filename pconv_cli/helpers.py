@@ -425,7 +425,7 @@ def _help(line: _Line) -> None:
                 bench = bench or _Hand(make())
                 answer, found = bench(request, objects)
                 error: BaseException | None = None
-            except (ItemError, RunError) as refused:
+            except (ItemError, RunError, MemoryError) as refused:
                 answer, error = None, refused
             except Exception as failed:
                 where = traceback.extract_tb(failed.__traceback__)[-1]

@@ -27,7 +27,7 @@ from pconv_cli import __version__, files, infrared, strips, tiff
 from pconv_cli.colours import as_bytes
 from pconv_cli.detection import Detect, find_in_rows, opencv
 from pconv_cli.drawings import write_mask, write_png
-from pconv_cli.errors import ItemError, OutputError, UsageError
+from pconv_cli.errors import ItemError, OutputError, UsageError, failure
 from pconv_cli.events import ItemFailed, Listener, MaskMade, MasksFinished, MasksStarted, Notice
 from pconv_cli.georeference import placement
 from pconv_cli.images import (
@@ -38,7 +38,6 @@ from pconv_cli.images import (
     probe,
     read_mask,
     read_picture,
-    why_unreadable,
 )
 from pconv_cli.jobs import Job, JobList, among, find_jobs
 from pconv_cli.layers import ranged_by, stretched
@@ -296,11 +295,9 @@ def make(
         try:
             made = _made(job, settings, overlays.get(job.output), budget, report)
             return replace(made, status="made", seconds=round(time.monotonic() - begun, 3))
-        except ItemError as error:
-            return replace(report, status="failed", path=error.path, reason=error.reason)
-        except MemoryError as error:
-            reason = why_unreadable(job.image, error)
-            return replace(report, status="failed", path=str(job.image), reason=reason)
+        except Exception as error:
+            failed = failure(job.image, error)
+            return replace(report, status="failed", path=failed.path, reason=failed.reason)
 
     items: list[MaskReport] = []
     with ThreadPoolExecutor(settings.jobs or os.cpu_count() or 1, "mask") as pool:

@@ -19,6 +19,7 @@ from collections.abc import Callable, Hashable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from queue import Empty, SimpleQueue
 from typing import Any, Generic, Protocol, TypeVar
 
@@ -53,8 +54,8 @@ class Turn:
 class Stages(Protocol[Item_contra, Loaded, Shape, Piece, Done_co]):
     """What happens to an item, and how large a batch may be. All are called from several threads.
 
-    An `ItemError` from `cost`, `read`, `pieces` or `write` fails that item alone, `Again` has it begun anew; any other
-    error ends the run.
+    An `ItemError` from `cost`, `read`, `pieces` or `write` fails that item alone, `Again` has it begun anew; whether
+    any other error ends the run, `run` is told.
     """
 
     def cost(self, item: Item_contra) -> int:
@@ -175,6 +176,7 @@ def run(
     stages: Stages[Item, Loaded, Shape, Piece, Done],
     limits: Limits,
     stop: Callable[[], bool] = lambda: False,
+    failure: Callable[[Item, Exception], ItemError] | None = None,
 ) -> Iterator[Outcome[Item, Done]]:
     """Take items through all stages and yield what became of each, as they finish.
 
@@ -184,13 +186,15 @@ def run(
         limits: How much at once.
         stop: Once it turns true, no further item is begun, and what was only read so far is dropped; what has gone
             further is finished and yielded.
+        failure: Makes what fails an item alone of any other error, or raises what ends the run; None: each ends it.
+            With one from `compute` all items in the batch fail, and a second batch in a row ends the run.
 
     Raises:
-        Exception: Whatever a stage raises that is no `ItemError`, after the threads have ended.
+        Exception: Whatever a stage raises that fails no item, after the threads have ended.
         KeyboardInterrupt: As it comes, after what is being written, but not what is being read, which may be from a
             place that does not answer any more, or computed.
     """
-    stream = _Stream(iter(items), stages, limits, stop)
+    stream = _Stream(iter(items), stages, limits, stop, failure)
     at_once = False
     try:
         yield from stream.outcomes()
@@ -210,6 +214,7 @@ class _Flight(Generic[Item, Loaded]):
     loaded: Loaded | None = None
     open_pieces: int = 0
     computed: bool = False  # or being computed
+    failed: bool = False
 
 
 class _Batches(Generic[Item, Loaded, Shape, Piece]):
@@ -231,12 +236,12 @@ class _Batches(Generic[Item, Loaded, Shape, Piece]):
         """How many full batches what waits would make, if shapes could be mixed."""
         return sum(len(pieces) / self._size(shape) for shape, pieces in self._waiting.items())
 
-    def drop(self) -> list[_Flight[Item, Loaded]]:
-        """Let go of the items of which nothing has been computed, and give them."""
+    def drop(self, which: Callable[[_Flight[Item, Loaded]], bool]) -> list[_Flight[Item, Loaded]]:
+        """Let go of the pieces of some items, and give those that had any."""
         dropped: dict[int, _Flight[Item, Loaded]] = {}
         for shape, queue in list(self._waiting.items()):
-            dropped |= {id(flight): flight for flight, _ in queue if not flight.computed}
-            self._waiting[shape] = [(flight, piece) for flight, piece in queue if flight.computed]
+            dropped |= {id(flight): flight for flight, _ in queue if which(flight)}
+            self._waiting[shape] = [(flight, piece) for flight, piece in queue if not which(flight)]
             if not self._waiting[shape]:
                 del self._waiting[shape]
         return list(dropped.values())
@@ -258,9 +263,10 @@ class _Batches(Generic[Item, Loaded, Shape, Piece]):
 class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
     def __init__(
         self, items: Iterator[Item], stages: Stages[Item, Loaded, Shape, Piece, Done], limits: Limits,
-        stop: Callable[[], bool],
+        stop: Callable[[], bool], failure: Callable[[Item, Exception], ItemError] | None,
     ) -> None:  # fmt: skip
         self._items, self._stages, self._limits, self._stop = items, stages, limits, stop
+        self._failure = failure
         self._inbox: SimpleQueue[Callable[[], Outcome[Item, Done] | None]] = SimpleQueue()
         self._budget = Budget(limits.bytes)
         self._readers = ThreadPoolExecutor(limits.readers, "read", stand_back)
@@ -271,6 +277,7 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
         self._begun = 0
         self._lane, self._lane_numbers = threading.local(), itertools.count()
         self._computing = 0
+        self._batch_failed = False  # the last one
         self._finishing = 0
         self._stopping = False
 
@@ -299,7 +306,7 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
         if self._stop():
             self._stopping = True
             self._reads -= {future for future in self._reads if future.cancel()}
-            for flight in self._batches.drop():
+            for flight in self._batches.drop(lambda flight: not flight.computed):
                 self._drop(flight)
             return
         for item in itertools.islice(self._items, max(0, self._limits.ahead - self._begun)):
@@ -324,11 +331,11 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
         self._reads.discard(future)
         try:
             flight.loaded = future.result()
-        except ItemError as error:
-            return self._failed(flight, error)
         except Again:
             self._begin_again(flight)
             return None
+        except Exception as error:
+            return self._failed(flight, error)
         if self._stopping:
             self._drop(flight)
         else:
@@ -352,11 +359,11 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
         self._finishing -= 1
         try:
             result = future.result()
-        except ItemError as error:
-            return self._failed(flight, error)
         except Again:
             self._begin_again(flight)
             return None
+        except Exception as error:
+            return self._failed(flight, error)
         if isinstance(result, Outcome):
             self._drop(flight)
             return result
@@ -394,17 +401,37 @@ class _Stream(Generic[Item, Loaded, Shape, Piece, Done]):
 
     def _computed(self, flights: Sequence[_Flight[Item, Loaded]], future: Future[None]) -> None:
         self._computing -= 1
-        future.result()
+        try:
+            future.result()
+            self._batch_failed = False
+        except Exception as error:
+            self._fail_together(flights, error)
         for flight in flights:
             flight.open_pieces -= 1
-            if not flight.open_pieces:
+            if not (flight.open_pieces or flight.failed):
                 self._go_on(flight)
+
+    def _fail_together(self, flights: Sequence[_Flight[Item, Loaded]], error: Exception) -> None:
+        """Fail the items of a batch that nobody could compute; for a second one in a row no item is to blame."""
+        others = {id(flight): flight for flight in flights if not flight.failed}  # than those of a batch before
+        if self._failure is None or (others and self._batch_failed):
+            raise error
+        self._batch_failed = True
+        for flight in others.values():
+            outcome = self._failed(flight, error)
+            self._inbox.put(partial(lambda outcome: outcome, outcome))
+        self._batches.drop(lambda flight: flight.failed)
 
     def _drop(self, flight: _Flight[Item, Loaded]) -> None:
         flight.loaded = None
         self._budget.release(flight.cost)
 
-    def _failed(self, flight: _Flight[Item, Loaded], error: ItemError) -> Outcome[Item, Done]:
+    def _failed(self, flight: _Flight[Item, Loaded], error: Exception) -> Outcome[Item, Done]:
+        if not isinstance(error, ItemError):
+            if self._failure is None:
+                raise error
+            error = self._failure(flight.item, error)
+        flight.failed = True
         self._drop(flight)
         return Outcome(flight.item, None, error)
 

@@ -29,7 +29,7 @@ from pconv_cli.bench import RestoreSettings as RestoreSettings  # it belongs to 
 from pconv_cli.detection import opencv
 from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
-from pconv_cli.errors import ItemError, NoRoom, OutputError, RunError, UsageError
+from pconv_cli.errors import ItemError, NoRoom, OutputError, RunError, UsageError, failure
 from pconv_cli.events import (
     Event,
     ItemDone,
@@ -366,7 +366,7 @@ def _on_this_machine(
             stages: Stages[Job, Any, Shape, Any, ItemReport] = _Restoration(
                 engine, emit, looks, crew or bench or bench_of(settings, here.view, signature, stage, journal)
             )
-            for outcome in run(jobs, stages, limits, stop):
+            for outcome in run(jobs, stages, limits, stop, lambda job, error: failure(job.image, error)):
                 stage.release(outcome.item.output)
                 yield outcome
         if crew is not None and crew.deaths:

@@ -122,6 +122,7 @@ NEIGHBOURS = {
     ("writing", "canvas"),
     ("writing", "encoders"),
     ("layers", "spaces"),
+    ("files", "errors"),  # the words for a want of memory
     *((name, "spaces") for name in ("canvas", "marks", "picture", "tiff", "writing")),  # what types of pixels there are
     ("tile", "damage"),
     ("tile", "planning"),

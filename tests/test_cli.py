@@ -6,6 +6,7 @@ Most tests call `run`, which gives the exit code; few start a process, for signa
 from __future__ import annotations
 
 import io
+import itertools
 import json
 import os
 import pty
@@ -31,7 +32,7 @@ import warm
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
 
-from pconv_cli import __version__, bench, engine, files, helpers, images, manifest
+from pconv_cli import __version__, bench, engine, files, filling, helpers, images, manifest
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli import app, ui
@@ -332,23 +333,94 @@ def has_a_bug(*_: object, **__: object) -> Any:
     raise ZeroDivisionError("the number was too small")
 
 
+def slips_on_the_second(monkeypatch: pytest.MonkeyPatch, module: Any, name: str, error: Exception) -> None:
+    """Have a function raise an error the second time that it is called, and no other."""
+    plain, calls = getattr(module, name), itertools.count(1)
+
+    def slips(*given: Any, **named: Any) -> Any:
+        if next(calls) == 2:
+            raise error
+        return plain(*given, **named)
+
+    monkeypatch.setattr(module, name, slips)
+
+
+@pytest.mark.parametrize(
+    ("module", "name"),
+    [(bench, "probe"), (bench, "read_mask"), (bench, "plan_tiles"), (filling.Filling, "rounds"),
+     (bench, "write_picture"), (bench.Work, "reported")],
+    ids=lambda part: part if isinstance(part, str) else "",
+)  # fmt: skip
+def test_a_bug_fails_the_picture_that_met_it_and_the_others_go_on(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, module: Any, name: str
+) -> None:
+    for each in ("a.png", "b.png", "c.png", "d.png"):
+        work.pair(each)
+    slips_on_the_second(monkeypatch, module, name, ZeroDivisionError("the number was too small"))
+    assert pconv.restore("--progress", "none", "--jobs", "1", "--json") == 1
+    items, summary = items_and_summary(pconv.out)
+    assert summary["failed"] == 1 and summary["restored"] == 3
+    (failed,) = (item for item in items if item["status"] == "failed")
+    assert failed["path"] == failed["image"] == str(work.pictures / failed["name"])
+    (line,) = pconv.error_lines
+    said = (
+        "this is a bug in pconv: ZeroDivisionError: the number was too small; PCONV_DEBUG=1 shows where, please report"
+    )
+    assert line.startswith(f"failed {failed['name']}: {said}") and failed["reason"] in line
+
+
+def test_a_bug_that_every_picture_meets_is_no_success(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    monkeypatch.setattr(bench, "plan_tiles", has_a_bug)
+    assert pconv.restore() == 1
+    assert pconv.err.count("this is a bug in pconv: ZeroDivisionError") == 2 and "0 restored, 2 failed" in pconv.err
+    assert pconv.out == "" and written(work) == []
+
+
+@pytest.mark.parametrize("name", ["fill", "batch_size"])
+def test_a_bug_in_what_pictures_share_ends_the_run(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    for i in range(40):
+        work.pair(f"{i}.png", size=(48, 40 + i))
+    monkeypatch.setattr(engine.Engine, name, has_a_bug)
+    assert pconv.restore("--progress", "none") == 70
+    *_, last = pconv.error_lines
+    assert last.startswith("pconv: this is a bug in pconv: ZeroDivisionError") and written(work) == []
+
+
+def test_memory_that_runs_out_between_reading_and_writing_is_no_bug(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    slips_on_the_second(monkeypatch, filling.Filling, "rounds", MemoryError())
+    assert pconv.restore("--progress", "none") == 1
+    (line,) = pconv.error_lines
+    assert "too big for the memory of this machine" in line and "bug" not in line
+
+
 def test_70_for_a_bug_with_one_line_that_says_how_to_see_more(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work.pair()
-    monkeypatch.setattr(bench, "plan_tiles", has_a_bug)
+    monkeypatch.setattr(use_case, "_tell", has_a_bug)
     assert pconv.restore("--progress", "none") == 70
     (line,) = pconv.error_lines
     assert "bug" in line and "ZeroDivisionError: the number was too small" in line and "PCONV_DEBUG=1" in line
-    assert pconv.out == "" and written(work) == []
+    assert pconv.out == ""
 
 
 def test_a_bug_is_raised_with_pconv_debug(work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch) -> None:
     work.pair()
     monkeypatch.setattr(bench, "plan_tiles", has_a_bug)
     monkeypatch.setenv("PCONV_DEBUG", "1")
-    with pytest.raises(ZeroDivisionError):
+    with pytest.raises(ZeroDivisionError) as raised:
         pconv.restore("--progress", "none")
+    assert raised.traceback[-1].name == "has_a_bug"
 
 
 def test_a_bug_is_one_line_even_if_its_message_has_several(
@@ -358,7 +430,7 @@ def test_a_bug_is_one_line_even_if_its_message_has_several(
         raise RuntimeError("first\nsecond")
 
     work.pair()
-    monkeypatch.setattr(bench, "plan_tiles", talkative)
+    monkeypatch.setattr(use_case, "_tell", talkative)
     assert pconv.restore("--progress", "none") == 70
     assert len(pconv.error_lines) == 1
 
@@ -577,7 +649,7 @@ def test_an_error_in_the_middle_gives_the_cursor_back(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work.pair()
-    monkeypatch.setattr(bench, "plan_tiles", has_a_bug)
+    monkeypatch.setattr(use_case, "_tell", has_a_bug)
     with terminal(monkeypatch) as screen:
         assert pconv.restore() == 70
     (shown,) = screen
@@ -1104,6 +1176,19 @@ def test_check_finds_what_would_fail_before_anything_is_written(work: Workplace,
     assert found["disk_bytes"] == 2 * (work.pictures / "a.png").stat().st_size and found["seconds"] > 0
     assert written(work) == ["e.png"] and not (work.out / NAME).exists()
     assert pconv("check", *places) == 2 and "cut short" in pconv.out and "5, 4 would fail" in pconv.out
+
+
+def test_check_tells_of_a_picture_that_meets_a_bug_and_looks_at_the_others(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work.pair("a.png")
+    work.pair("b.png")
+    slips_on_the_second(monkeypatch, bench, "plan_tiles", ZeroDivisionError("too small"))
+    assert pconv("check", str(work.pictures), str(work.masks), str(work.out), "--json", "--jobs", "1") == 2
+    found = json.loads(pconv.out)
+    (finding,) = found["findings"]
+    assert finding["name"] == "b.png" and finding["path"] == str(work.pictures / "b.png") and found["damaged"] == 1
+    assert finding["reason"].startswith("this is a bug in pconv: ZeroDivisionError: too small")
 
 
 def test_check_says_how_little_room_there_is_for_little(

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, replace
 from functools import partial
@@ -27,8 +28,10 @@ from pconv_cli import restore as use_case
 from pconv_cli.bench import Bench, Work
 from pconv_cli.errors import DeviceError, ItemError, UsageError
 from pconv_cli.events import Event, ItemStarted
+from pconv_cli.filling import Piece, Shape
 from pconv_cli.journal import NAME
 from pconv_cli.pipeline import Again
+from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report
 from pconv_cli.restore import RestoreSettings, plan, restore
 
@@ -395,6 +398,52 @@ def test_a_result_that_a_helper_did_not_live_to_tell_of_is_made_once_more(
     assert files(work.root / "together").keys() == files(work.root / "alone").keys()
     assert [files(work.root / name) for name in kept] == maps
     assert not list(work.root.rglob("*.part"))
+
+
+class Slipping(Bench):
+    """Has a bug, for some."""
+
+    def pieces(self, work: Work) -> Sequence[tuple[Shape, Piece]]:
+        if work.job.name == "03.png":
+            raise ZeroDivisionError("a slip")
+        if work.job.name == "05.png":
+            raise MemoryError
+        return super().pieces(work)
+
+
+def test_a_bug_in_a_helper_fails_the_picture_that_met_it_and_the_others_go_on(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PCONV_DEBUG", raising=False)
+    for i in range(8):
+        work.pair(f"{i:02}.png", seed=i)
+    monkeypatch.setattr(use_case, "WORTH_HELPERS", 1)
+    monkeypatch.setattr(use_case, "Bench", Slipping)
+    report, _ = run(work, "out")
+    failed = {item.name: item.reason or "" for item in report.items if item.status == "failed"}
+    assert report.count("restored") == 6 and failed.keys() == {"03.png", "05.png"}
+    assert re.match(
+        r"this is a bug in pconv: .*ZeroDivisionError: a slip \(in a helper: .*, line \d+\)", failed["03.png"]
+    )
+    assert failed["05.png"].startswith("too big for the memory")
+
+
+def test_a_bug_in_a_worker_of_a_cluster_fails_the_picture_that_met_it_alone(
+    work: Workplace, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delenv("PCONV_DEBUG", raising=False)
+    for i in range(6):
+        work.pair(f"{i:02}.png", seed=i)
+    chosen = RestoreSettings(weights="none", device="cpu", precision="fp32")
+    monkeypatch.setattr(
+        use_case, "bench_of", lambda settings, view, signature, stage, journal: Slipping(settings, view, journal)
+    )
+    jobs = plan(work.pictures, work.masks, str(work.out), chosen).jobs
+    with Stage() as stage:
+        worker = use_case._Worker(chosen, None, use_case.signature_of(chosen, ""), stage)
+        done = dict(found for found in worker(jobs, lambda: False) if isinstance(found, tuple))
+    assert [number for number, one in sorted(done.items()) if isinstance(one, ItemError)] == [3, 5]
+    assert "this is a bug in pconv: ZeroDivisionError: a slip" in str(done[3]) and len(done) == 6
 
 
 def test_few_pictures_are_not_worth_helpers(work: Workplace, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -138,6 +138,28 @@ def test_memory_that_runs_out_fails_one_picture_and_the_others_go_on(
     assert files(work.out) == ["b.png"]
 
 
+def test_a_bug_fails_the_picture_that_met_it_and_the_others_go_on(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    damaged(work.pictures / "a.png")
+    damaged(work.pictures / "b.png", seed=1)
+    found = masking._found
+
+    def once(*given: Any) -> None:
+        monkeypatch.setattr(masking, "_found", found)
+        raise ZeroDivisionError("too small")
+
+    monkeypatch.setattr(masking, "_found", once)
+    assert pconv("mask", work.pictures, work.out, "--jobs", "1", "--json") == 1
+    first, second, _ = pconv.documents
+    assert first["status"] == "failed" and first["reason"].startswith("this is a bug in pconv: ZeroDivisionError: too")
+    assert second["status"] == "made" and files(work.out) == ["b.png"]
+    monkeypatch.setenv("PCONV_DEBUG", "1")
+    monkeypatch.setattr(masking, "_found", once)
+    with pytest.raises(ZeroDivisionError):
+        pconv("mask", work.pictures, work.out, "--overwrite", "--jobs", "1")
+
+
 def test_a_picture_that_fails_is_one_line_and_the_others_go_on(work: Workplace, pconv: Pconv) -> None:
     damaged(work.pictures / "a.png")
     (work.pictures / "bad.png").write_bytes(b"no picture")

@@ -101,13 +101,15 @@ class Record:
             self._lanes.add(turn.lane)
             self.batches.append((shape, list(pieces)))
             self.turns.append(turn)
-        for piece in pieces:
-            self._enter("compute", piece.task)
-            loaded = self._open[piece.task.name]
-            assert piece.index not in loaded.results
-            loaded.results[piece.index] = f"{piece.task.name}.{piece.index}:{shape}"
-        with self._lock:
-            self._lanes.discard(turn.lane)
+        try:
+            for piece in pieces:
+                self._enter("compute", piece.task)
+                loaded = self._open[piece.task.name]
+                assert piece.index not in loaded.results
+                loaded.results[piece.index] = f"{piece.task.name}.{piece.index}:{shape}"
+        finally:
+            with self._lock:
+                self._lanes.discard(turn.lane)
 
     def write(self, loaded: Loaded) -> tuple[str, ...]:
         self.written.append(loaded.task.name)
@@ -402,6 +404,50 @@ def test_any_other_error_ends_the_run_with_that_error_and_leaves_no_thread(stage
 def test_an_item_error_out_of_a_batch_ends_the_run_for_a_batch_belongs_to_many() -> None:
     with pytest.raises(ItemError, match="fails in compute"):
         finish([Task(0, fails_in="compute"), Task(1)], Record(), limits())
+    assert not stage_threads()
+
+
+def blamed(task: Task, error: Exception) -> ItemError:
+    return ItemError(str(task.name), f"bug: {error}")
+
+
+@pytest.mark.parametrize("stage", ["cost", "read", "pieces", "write"])
+def test_any_other_error_fails_its_item_alone_where_that_is_asked_for(stage: str) -> None:
+    tasks = [Task(n, cost=3, fails_in=stage if n % 7 == 3 else "") for n in range(30)]
+    outcomes = guarded(lambda: list(run(tasks, Record(Broken), limits(bytes=6), failure=blamed)))
+    assert len(outcomes) == 30
+    for outcome in outcomes:
+        told = (
+            (None, f"{outcome.item.name}: bug: {stage}") if outcome.item.fails_in else (expected(outcome.item), "None")
+        )
+        assert (outcome.done, str(outcome.error)) == told
+
+
+def test_what_shares_a_batch_that_cannot_be_computed_fails_with_it_and_the_rest_goes_on() -> None:
+    # All pieces of each batch are of one item, or of two: 3 fails in its first, and what is left of it is let go.
+    tasks = [Task(n, ("a",) * 4, cost=3, fails_in="compute" if n == 3 else "") for n in range(12)]
+    stages = Record(Broken, batch_size=2)
+    outcomes = guarded(lambda: list(run(tasks, stages, limits(lanes=1, bytes=6), failure=blamed)))
+    failed = [outcome for outcome in outcomes if outcome.error is not None]
+    assert len(outcomes) == 12 and {outcome.item.name for outcome in failed} >= {3} and len(failed) <= 2
+    assert all("bug: compute" in str(outcome.error) for outcome in failed)
+    assert all(outcome.done == expected(outcome.item) for outcome in outcomes if outcome.error is None)
+    assert len(stages.written) == 12 - len(failed) and not stage_threads()
+
+
+def test_a_second_batch_in_a_row_that_cannot_be_computed_ends_the_run() -> None:
+    tasks = [Task(n, fails_in="compute") for n in range(50)]
+    with pytest.raises(Broken, match="compute"):
+        guarded(lambda: list(run(tasks, Record(Broken, batch_size=2), limits(lanes=1), failure=blamed)))
+    assert not stage_threads()
+
+
+def test_an_error_that_is_about_the_run_ends_it_whatever_becomes_of_others() -> None:
+    def unforgiving(_: Task, error: Exception) -> ItemError:
+        raise error
+
+    with pytest.raises(Broken, match="read"):
+        guarded(lambda: list(run([Task(0), Task(1, fails_in="read")], Record(Broken), limits(), failure=unforgiving)))
     assert not stage_threads()
 
 

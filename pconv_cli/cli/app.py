@@ -23,7 +23,7 @@ import typer.main
 from pconv_cli import __version__
 from pconv_cli.cli import check, compare, doctor, evaluate, mask, restore, tile, train, weights
 from pconv_cli.cli.text import one_line
-from pconv_cli.errors import ExitCode, PconvError, RunError, UsageError
+from pconv_cli.errors import ExitCode, PconvError, RunError, UsageError, bug
 from pconv_cli.process import is_open, settle
 
 # What the parser raises: typer shows its children only.
@@ -164,8 +164,7 @@ def _command() -> Any:
 
 
 def _report_bug(error: Exception) -> ExitCode:
-    text = f"this is a bug in pconv: {type(error).__name__}: {error}; PCONV_DEBUG=1 shows where, please report it"
-    return _complain(text, ExitCode.BUG)
+    return _complain(bug(error), ExitCode.BUG)
 
 
 def _refuse_empty(arguments: list[str]) -> None:
