@@ -22,7 +22,7 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
-from pconv_cli import _carry, _jpeg, files
+from pconv_cli import _carry, _heads, _jpeg, files
 from pconv_cli._carry import Carried, Tags
 from pconv_cli.colours import luminance
 from pconv_cli.errors import ItemError, Loss
@@ -153,6 +153,19 @@ def metadata(path: Path) -> tuple[Carried, tuple[str, ...]]:
             lost += ["its transparent colour"] if isinstance(key, tuple) and len(set(key)) > 1 else []
         return Carried(**parts), tuple(lost)
     return Carried(), ()
+
+
+def refuse_animated(path: Path) -> None:
+    """Make sure that a PNG or WebP holds one picture: GDAL takes the first frame, or fails. Others are passed over.
+
+    Raises:
+        ItemError: It is animated.
+    """
+    frames = 1
+    with suppress(ItemError), _opened(path) as (image, _):
+        frames = _frames(image) if image.format in ("PNG", "WEBP") else 1
+    if frames > 1:
+        raise ItemError(path, _animated(frames))
 
 
 def read_mask(path: Path, *, inverted: bool = False) -> MaskImage:
@@ -313,7 +326,7 @@ def why_unreadable(path: Path, error: Exception) -> str:
             "not a JPEG, PNG, WebP, BMP or TIFF picture, or its start is damaged: open it elsewhere and export a copy"
         )
     cause = " ".join(str(error).split()) or type(error).__name__
-    return files.why_unreadable(error) or f"damaged or cut short ({cause}): fetch it again"
+    return files.why_unreadable(error) or _heads.doubt(path) or f"damaged or cut short ({cause}): fetch it again"
 
 
 # ---------------------------------------------------------------- inside a file that is being read
@@ -431,10 +444,18 @@ def _refuse_several(path: Path, image: Image.Image, kind: str) -> None:
     # No format here packs a gigabyte that tight; a damaged header would have the machine's memory filled with zeros.
     if promised > 2**30 and promised > 3000 * size:
         raise ItemError(path, f"damaged: {size} bytes cannot hold {width} x {height} pixels: fetch it again")
-    with quietly():
-        frames = getattr(image, "n_frames", 1)
+    frames = _frames(image)
     if frames > 1 and kind != "JPEG":
-        raise ItemError(path, f"animated, {frames} frames: export the frames as single pictures first")
+        raise ItemError(path, _animated(frames))
+
+
+def _frames(image: Image.Image) -> int:
+    with quietly():
+        return int(getattr(image, "n_frames", 1))
+
+
+def _animated(frames: int) -> str:
+    return f"animated, {frames} frames: export the frames as single pictures first"
 
 
 def _is_white(picture: Picture) -> NDArray[np.bool_]:

@@ -17,7 +17,7 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio.enums import ColorInterp
 
-from pconv_cli import _gdal, files
+from pconv_cli import _gdal, _heads, files
 from pconv_cli._ifd import Directory, graft
 from pconv_cli.errors import OF_ONES, ItemError
 from pconv_cli.georeference import placement
@@ -27,6 +27,8 @@ from pconv_cli.tiff import Source, ahead, refuse_many_colours
 DRAWN = 40
 """Of 255: what is lighter than that on a mask is no noise of a scanner or a camera."""
 
+_AS_PNG = "save a copy as PNG"
+
 
 def mask_size(path: Path) -> tuple[int, int]:
     """Width and height of a mask file as stored, from its head alone.
@@ -34,8 +36,10 @@ def mask_size(path: Path) -> tuple[int, int]:
     Raises:
         ItemError: Not a picture that can be opened.
     """
-    with _gdal.reading(path), closing(_gdal.open(path)) as raster:
-        return raster.width, raster.height
+    with _gdal.reading(path):
+        _heads.refuse_misread(path, _AS_PNG)
+        with closing(_gdal.open(path)) as raster:
+            return raster.width, raster.height
 
 
 def mask_strips(
@@ -60,6 +64,7 @@ def mask_strips(
     if rows < 1:
         raise ValueError(f"rows must be at least 1, got {rows}")
     with _gdal.reading(path):
+        _heads.refuse_misread(path, _AS_PNG)
         raster = _gdal.open(path)
     try:
         with _gdal.reading(path):

@@ -3,7 +3,8 @@
 Knows bands, masks, nodata and blocks: what a pixel of the file is, which pixels hold nothing, what cannot be restored
 without changing it first, and what its owner should know. Does not know fills, outputs, networks, or tiles' planning.
 How bands are seen: `layers`; bytes of TIFF directories: `_ifd`; whether a copy can be patched: `encoders`; what lies
-beside: `companions`; how files are opened, and what is said of those that cannot be read: `_gdal`.
+beside: `companions`; how files are opened, and what is said of those that cannot be read: `_gdal`; which of them are
+sound: `_heads`.
 """
 
 from __future__ import annotations
@@ -22,8 +23,9 @@ import numpy as np
 from numpy.typing import NDArray
 from rasterio._err import CPLE_BaseError
 from rasterio.enums import ColorInterp, MaskFlags, Resampling
+from rasterio.errors import RasterioError
 
-from pconv_cli import _gdal
+from pconv_cli import _gdal, _heads
 from pconv_cli._ifd import Directory, cut_short
 from pconv_cli.companions import Companions
 from pconv_cli.encoders import JPEG, patching
@@ -91,8 +93,14 @@ class Source:
         self._closed = False
         self._stamp = _stamp(path)
         with _gdal.reading(path):
+            _heads.refuse_misread(path, "`pconv restore` takes it")
             self.raw = _is_cmyk(path)  # else GDAL makes RGB of it
-            raster = _gdal.open(path, raw=self.raw)
+            try:
+                raster = _gdal.open(path, raw=self.raw)
+            except RasterioError as error:
+                if why := _heads.doubt(path):
+                    raise ItemError(path, why) from error
+                raise
             try:
                 self._look(raster)
             except BaseException:

@@ -30,7 +30,7 @@ from pconv_cli.canvas import Canvas
 from pconv_cli.damage import ROWS, Mask, mask_beside
 from pconv_cli.errors import TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
 from pconv_cli.events import ItemDone, ItemFailed, ItemStarted, Listener, Notice, RunFinished, RunStarted
-from pconv_cli.images import metadata
+from pconv_cli.images import metadata, refuse_animated
 from pconv_cli.layers import Layer, View
 from pconv_cli.planning import Planned, Work, view_of
 from pconv_cli.regions import Window
@@ -70,6 +70,7 @@ def plan(
     """
     settings.check("--size")
     mask = _fetched(stage or Stage(), big, mask, None, settings)
+    refuse_animated(big)
     with Source(big) as source:
         return Planned.of(source, Mask.choose(source, mask, settings), settings, thumbnail)
 
@@ -125,6 +126,7 @@ def tile(
     doubts: Sequence[str] = ()
     try:
         mask = _fetched(stage, big, mask, output, settings, emit, stop)
+        refuse_animated(big)
         with Source(big) as source:
             chosen = Mask.choose(source, mask, settings)
             refuse_loss(output, chosen.path)

@@ -29,6 +29,21 @@ def png_bytes(width: int, height: int, depth: int, colour: int, row: bytes, *ext
     return b"\x89PNG\r\n\x1a\n" + head + b"".join(extra) + pixels + chunk(b"IEND", b"")
 
 
+def bmp_bytes(
+    width: int, height: int, bits: int, pixels: bytes, *, header: int = 40, compression: int = 0,
+    masks: tuple[int, ...] = (), palette: bytes = b"", icc: bytes = b"",
+) -> bytes:  # fmt: skip
+    """BMP by hand; `masks` and `icc` need a header that has room for them."""
+    size = len(pixels)
+    head = struct.pack("<LllHHLLllLL", header, width, height, 1, bits, compression, size, 0, 0, len(palette) // 4, 0)
+    head += b"".join(struct.pack("<L", mask) for mask in masks)
+    if icc:
+        head = head.ljust(56, b"\0") + b"DEBM"
+        head = head.ljust(112, b"\0") + struct.pack("<LL", header + len(palette) + size, len(icc))
+    start = 14 + header + len(palette)
+    return struct.pack("<2sLLL", b"BM", start + size, 0, start) + head.ljust(header, b"\0") + palette + pixels + icc
+
+
 def tiff_bytes(order: str, tags: dict[int, tuple[int, bytes]], pixels: bytes) -> bytes:
     """TIFF by hand: one strip. `tags` hold type and bytes in the file's own order."""
     sizes = {1: 1, 2: 1, 3: 2, 4: 4, 5: 8, 7: 1, 12: 8}

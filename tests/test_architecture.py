@@ -63,6 +63,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "georeference",
         "encoders",
         "_gdal",
+        "_heads",
         "_ifd",
         "_pages",
         "_anew",
@@ -149,6 +150,8 @@ NEIGHBOURS = {
     ("settings", "marks"),
     ("encoders", "_gdal"),  # big pictures, from the ground up
     ("encoders", "_ifd"),
+    *((name, "_heads") for name in ("images", "strips", "tiff")),  # what GDAL had better not be asked for
+    ("_heads", "_ifd"),
     ("tiff", "_gdal"),
     ("tiff", "_ifd"),
     ("tiff", "companions"),

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
-from handmade import png_bytes
+from handmade import bmp_bytes, png_bytes, tiff_bytes, tiff_tags
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image
@@ -34,9 +34,65 @@ from rasters import (
 from pconv_cli._ifd import Directory
 from pconv_cli.canvas import Canvas
 from pconv_cli.errors import ItemError
+from pconv_cli.images import probe, read_picture
 from pconv_cli.regions import Window
-from pconv_cli.strips import mask_size
+from pconv_cli.strips import mask_size, mask_strips
 from pconv_cli.tiff import Source, orientation
+
+RGBA = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
+"""Masks of a BMP with alpha."""
+
+
+@pytest.mark.parametrize(
+    ("file", "words"),
+    [
+        (bmp_bytes(4, 1, 4, b"\4\x12\0\1", compression=2, palette=bytes(64)), "an RLE-compressed BMP of 4 bits"),
+        (bmp_bytes(1, 1, 32, b"abcd", header=56, compression=3, masks=RGBA), "a BMP with alpha"),
+        (bmp_bytes(1, 1, 24, b"abc\0", header=108), "a BMP of version 4"),
+        (bmp_bytes(1, 1, 24, b"abc\0", header=124), "a BMP of version 5"),
+        (b"\xff\xd8\xff\xe0\0\4ab\xff\xff\xc3\0\x0b" + bytes(9), "a lossless JPEG"),
+    ],
+    ids=lambda part: part if isinstance(part, str) else "",
+)
+def test_what_gdal_would_read_wrong_or_call_damaged_is_refused_with_who_takes_it(
+    tmp_path: Path, file: bytes, words: str
+) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(file)
+    assert refused(path) == f"{words}, which cannot be read part by part: `pconv restore` takes it"
+    for reading in (mask_size, lambda path: list(mask_strips(path))):
+        with pytest.raises(ItemError, match=f"{words}, .*: save a copy as PNG"):
+            reading(path)
+    if path.read_bytes()[:2] == b"BM":
+        assert read_picture(path).width
+
+
+@pytest.mark.parametrize("header", [40, 52, 56])
+def test_bmps_that_gdal_reads_as_they_are_are_read(tmp_path: Path, header: int) -> None:
+    masks = RGBA[:3] if header > 40 else ()
+    (tmp_path / "a.bmp").write_bytes(
+        bmp_bytes(1, 1, 32, b"abc\0", header=header, compression=3 * bool(masks), masks=masks)
+    )
+    with Source(tmp_path / "a.bmp") as source:
+        assert source.read(Window(0, 0, 1, 1)).tolist() == [[[99, 98, 97]]] and source.alpha is None
+
+
+def test_what_is_sound_and_cannot_be_read_is_not_said_to_be_cut_short(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    delta = b"\4\x07\0\0\0\2\1\1\2\5\0\1"
+    path.write_bytes(bmp_bytes(4, 9, 8, delta, compression=1, palette=bytes(1024)))
+    for reading in (Source, read_picture):
+        with pytest.raises(ItemError) as error:
+            reading(path)
+        reason = error.value.reason
+        assert "an RLE-compressed BMP that leaves pixels out" in reason and "save a copy without compression" in reason
+    (tmp_path / "a.tif").write_bytes(tiff_bytes("<", tiff_tags("<", 16, 9, [5, 6, 5], 2), bytes(32 * 9)))
+    for reading in (Source, probe):
+        with pytest.raises(ItemError, match="channels of 5, 6 and 5 bits, which the libraries here cannot read: "):
+            reading(tmp_path / "a.tif")
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8\xff\xf7\0\x0b" + bytes(9))
+    assert "JPEG-LS" in refused(tmp_path / "a.jpg") and "convert a copy to PNG" in refused(tmp_path / "a.jpg")
+
 
 # ---------------------------------------------------------------- what says that there is no picture
 

@@ -1133,6 +1133,17 @@ def test_linear_light_is_said_to_be_shown_as_srgb_and_changes_fills_alone(place:
     assert (place.restored()[HOLE] != plain[HOLE]).any()
 
 
+@pytest.mark.parametrize("name", ["big.png", "big.webp"])
+def test_animations_are_refused_in_the_words_of_restore(place: Place, name: str) -> None:
+    place.fill_in()
+    frames = [Image.fromarray(texture(WIDTH, HEIGHT, seed=seed)) for seed in range(3)]
+    frames[0].save(place.root / name, save_all=True, append_images=frames[1:])
+    assert place("--progress", "none", big=place.root / name) == 1
+    words = "animated, 3 frames: export the frames as single pictures first"
+    assert place.only_line == f"failed {name}: {words}" and not place.output.exists()
+    assert place("--plan", big=place.root / name) == 1 and words in place.err
+
+
 # ---------------------------------------------------------------- what is lost
 
 
