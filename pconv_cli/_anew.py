@@ -7,6 +7,7 @@ when a file is written anew: the private part of `canvas`.
 from __future__ import annotations
 
 from collections.abc import Callable
+from contextlib import closing
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -88,7 +89,8 @@ def carry_tags(source: Source, part: Path) -> list[str]:
     """Give a new file the tags that GDAL did not; the names of those that cannot be given."""
     if source.tiff is not None:
         return graft_from(source.tiff, part)
-    carried, lost = metadata(source.path)
+    with closing(_gdal.open(part)) as made:
+        carried, lost = metadata(source.path, made.tags())
     turn = _carry.orientation_of(carried.tags) if carried.tags else source.orientation
     tags = _carry.tiff_tags(replace(carried, xmp=carried.xmp or source.xmp), b"" if source.icc else carried.icc, turn)
     graft(part, _carry.plain(tags))

@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import math
 import struct
+import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from fractions import Fraction
@@ -38,15 +39,24 @@ _REFUSED = {330: "embedded previews (SubIFDs)", 37724: "Photoshop layers"}
 _EXIF_TAGS = frozenset([270, 271, 272, 301, 305, 306, 315, 316, 318, 319, 18246, 33432, 34665, 34853]) | frozenset(
     [ORIENTATION, X_DPI, Y_DPI, UNIT, *range(40091, 40096)]
 )
+# What a BMP has for it: its pixels stand upright, and it has a resolution of its own.
+_BMP_TAGS = frozenset([ORIENTATION, X_DPI, Y_DPI, UNIT])
+_NAMES = {270: "ImageDescription", 271: "Make", 272: "Model", 305: "Software", 306: "DateTime", 315: "Artist"}
+_NAMES |= {316: "HostComputer", 33432: "Copyright"}
 
 # PNG chunks that Pillow writes back when they are handed to it; the others have a channel of their own or are lost.
 _PNG_KEPT = frozenset(b"cHRM cICP gAMA sBIT sRGB tIME sPLT iTXt tEXt zTXt bKGD hIST".split())
 _PNG_HANDLED = frozenset(b"IHDR PLTE IDAT IEND tRNS iCCP eXIf acTL fcTL fdAT".split())
+_PNG_TEXTS = frozenset(b"tEXt zTXt iTXt".split())
 _PNG_TRIVIAL = frozenset(b"sBIT sRGB tIME bKGD hIST".split())
 
 # Bytes that one JPEG segment has for them, their signatures taken off.
 _JPEG_EXIF_ROOM, _JPEG_XMP_ROOM, _JPEG_PHOTOSHOP_ROOM = 65533 - 6, 65533 - 29, 65533 - 14
 
+ASPECT = "its pixel aspect ratio"
+"""What to say of pixels that a file calls oblong, where it is lost."""
+
+_WEBP_KNOWN = frozenset([b"VP8 ", b"VP8L", b"VP8X", b"ALPH", b"ANIM", b"ANMF", b"ICCP", b"EXIF", b"XMP "])
 _JPEG_XMP = b"http://ns.adobe.com/xap/1.0/\0"
 _JPEG_PHOTOSHOP = b"Photoshop 3.0\0"
 _PNG_IPTC = b"Raw profile type iptc"
@@ -67,6 +77,7 @@ class Carried:
         chunks: PNG chunks that are written back as they were.
         jpeg: Encoder settings of a JPEG: tables, subsampling, progressive, further segments.
         tail: What follows the end of a JPEG: cameras put things there.
+        oblong: Whether a JPEG gives its pixels an aspect ratio, and no size.
         tiff: Whether it is from a TIFF.
         lost: What of a TIFF nothing but a copy of it keeps.
         left_behind: The same, said in sentences.
@@ -83,6 +94,7 @@ class Carried:
     chunks: tuple[Chunk, ...] = ()
     jpeg: Mapping[str, Any] = field(default_factory=dict)
     tail: bytes = field(default=b"", repr=False)
+    oblong: bool = False
     tiff: bool = False
     lost: tuple[str, ...] = ()
     left_behind: tuple[str, ...] = ()
@@ -388,7 +400,7 @@ def read_chunks(stream: BinaryIO) -> tuple[tuple[Chunk, ...], list[str]]:
     """
     kept: list[Chunk] = []
     lost: list[str] = []
-    after = shallow = False
+    after, depth, kind = False, 8, 3
     end = stream.seek(0, io.SEEK_END)
     stream.seek(8)
     while len(head := stream.read(8)) == 8:
@@ -399,15 +411,19 @@ def read_chunks(stream: BinaryIO) -> tuple[tuple[Chunk, ...], list[str]]:
             break
         data = stream.read(size) if name not in _PNG_HANDLED or name == b"IHDR" else b""
         stream.seek(here + size + 4)
-        if name == b"IHDR":  # grey of fewer than 8 bits is written with 8, and a background in the old steps misleads
-            shallow = data[8] < 8 and data[9] == 0
-        if name in _PNG_HANDLED or (name == b"bKGD" and shallow) or (name == b"pHYs" and data[8:9] == b"\x01"):
+        if name == b"IHDR":
+            depth, kind = data[8], data[9]
+        if name == b"PLTE" and kind != 3:
+            lost.append("its suggested palette")
+        if name in _PNG_HANDLED or (name == b"hIST" and kind != 3) or (name == b"pHYs" and data[8:9] == b"\x01"):
             continue
+        if name == b"bKGD" and kind == 0 and depth in (2, 4):  # which are written as 8, in steps of their own
+            data = struct.pack(">H", int.from_bytes(data, "big") * (255 // (2**depth - 1)) % 65536)
         # Private chunks say in the case of their last letter whether they survive a change of the pixels.
         if name in _PNG_KEPT or (name[1:2].islower() and name[3:4].islower()):
             kept.append((name, data, after))
         else:
-            lost.append("its pixel aspect ratio" if name == b"pHYs" else f"PNG chunk {name.decode('latin-1')}")
+            lost.append(ASPECT if name == b"pHYs" else f"PNG chunk {name.decode('latin-1')}")
     return tuple(kept), lost
 
 
@@ -429,13 +445,33 @@ def is_xmp(chunk: Chunk) -> bool:
 
 def is_iptc(chunk: Chunk) -> bool:
     """Whether a PNG chunk is a text that holds IPTC."""
-    return chunk[0] in (b"tEXt", b"zTXt", b"iTXt") and chunk[1].startswith(_PNG_IPTC + b"\0")
+    return chunk[0] in _PNG_TEXTS and chunk[1].startswith(_PNG_IPTC + b"\0")
 
 
-def unheard(chunks: Sequence[Chunk]) -> list[str]:
-    """Names of the chunks that are neither of little weight, nor XMP, nor texts of the kinds that GDAL reads."""
-    names = {chunk[0] for chunk in chunks if not is_xmp(chunk)} - _PNG_TRIVIAL - {b"tEXt", b"zTXt"}
-    return sorted(name.decode("latin-1") for name in names)
+def unheard(chunks: Sequence[Chunk], heard: Mapping[str, str]) -> list[str]:
+    """What is lost of chunks, where these texts are kept, and what is of little weight, XMP and IPTC need not be."""
+    others = [chunk for chunk in chunks if not (is_xmp(chunk) or is_iptc(chunk))]
+    names = {name.decode("latin-1") for name, _, _ in others if name not in _PNG_TRIVIAL | _PNG_TEXTS}
+    texts = dict.fromkeys(_text_of(name, data) for name, data, _ in others if name in _PNG_TEXTS)
+    # GDAL takes white space round a text for nothing.
+    left = {key for key, text in texts if text is None or heard.get(key.replace(" ", "_"), "").strip() != text.strip()}
+    told = [f"PNG chunks {', '.join(sorted(names))}"] if names else []
+    return [*told, f"PNG texts {', '.join(sorted(left))}"] if left else told
+
+
+def _text_of(name: bytes, data: bytes) -> tuple[str, str | None]:
+    """Keyword and text of a PNG's text chunk; None where it cannot be read."""
+    key, _, rest = data.partition(b"\0")
+    packed, coding = name == b"zTXt", "latin-1"
+    if name == b"zTXt":
+        rest = rest[1:]
+    elif name == b"iTXt":
+        packed, coding = rest[:1] == b"\1", "utf-8"
+        rest = rest[2:].split(b"\0", 2)[-1]
+    try:
+        return key.decode("latin-1"), (zlib.decompress(rest) if packed else rest).decode(coding)
+    except (ValueError, zlib.error):
+        return key.decode("latin-1"), None
 
 
 def dressed_png(bare: bytes, dressed: bytes) -> bytes:
@@ -458,7 +494,7 @@ def _png_chunks(data: bytes) -> list[tuple[bytes, memoryview]]:
     return found
 
 
-# ---------------------------------------------------------------- JPEG, BMP
+# ---------------------------------------------------------------- JPEG, WebP, BMP
 
 
 def jpeg_settings(layers: Sequence[tuple[int, int, int, int]], tables: Mapping[int, Sequence[int]]) -> dict[str, Any]:
@@ -519,6 +555,39 @@ def jpeg_photoshop(segments: Sequence[tuple[str, bytes]]) -> bytes:
     return b"".join(data.removeprefix(_JPEG_PHOTOSHOP) for data in found)
 
 
+def behind_the_end(count: int) -> str:
+    """What to say of bytes after the end of a JPEG, where they are lost."""
+    return f"{count} bytes after the end of the JPEG"
+
+
+def webp_chunks(stream: BinaryIO) -> list[str]:
+    """Names of the chunks of a WebP that its format does not know."""
+    stream.seek(4)
+    end, found = int.from_bytes(stream.read(4), "little") + 8, []
+    at = 12
+    while at + 8 <= end:
+        stream.seek(at)
+        name, size = stream.read(4), int.from_bytes(stream.read(4), "little")
+        if not name:  # a length that is beyond the file
+            break
+        if name not in _WEBP_KNOWN:
+            found.append(name.decode("latin-1").strip())
+        at += 8 + size + size % 2
+    return found
+
+
+def bmp_icc(stream: BinaryIO) -> bytes:
+    """The colour profile of a BMP of version 5 that holds one; empty for all others."""
+    stream.seek(0)
+    head = stream.read(14 + 124)
+    if len(head) < 138 or head[:2] != b"BM" or head[14] < 124 or head[14 + 56 : 14 + 60] != b"DEBM":
+        return b""
+    start, size = struct.unpack_from("<LL", head, 14 + 112)
+    stream.seek(14 + start)
+    icc = stream.read(size)
+    return icc if len(icc) == size else b""
+
+
 def bmp_header(width: int, height: int, dpi: tuple[float, float] | None) -> bytes:
     """Header of a 32-bit BMP that names an alpha mask. Pillow's writer names none, and readers then ignore alpha."""
     ppm = [int(value * 39.3701 + 0.5) for value in dpi or (0, 0)]
@@ -564,8 +633,10 @@ def losses(carried: Carried, format_name: str, widened: bool, further: Sequence[
     lost = list(further)
     if format_name == "BMP":
         lost += ["ICC profile"] if carried.icc else []
-        told = {ORIENTATION, X_DPI, Y_DPI, UNIT}  # BMP pixels stand upright, and it has a resolution of its own
-        lost += ["EXIF"] if carried.exif and not (carried.tags and told >= set(carried.tags)) else []
+        beyond = set(carried.tags) - _BMP_TAGS or not carried.tags
+        if carried.tiff:  # whose other tags are named below
+            beyond = set(carried.tags) & set(_SUB_DIRECTORIES)
+        lost += ["EXIF"] if carried.exif and beyond else []
         lost += ["XMP"] if carried.xmp else []
     else:
         lost += ["ICC profile (grey, the pixels become RGB)"] if carried.icc and not icc_for(carried, widened) else []
@@ -580,13 +651,16 @@ def losses(carried: Carried, format_name: str, widened: bool, further: Sequence[
         texts = {chunk[0] for chunk in carried.chunks if not any(held(chunk) for held in own)} - _PNG_TRIVIAL
         names = sorted(name.decode("latin-1") for name in texts)
         lost += [f"PNG chunks {', '.join(names)}"] if names else []
+    if format_name != "JPEG" and carried.oblong:
+        lost.append(ASPECT)
     if format_name != "JPEG" and carried.tail:
-        lost.append(f"{len(carried.tail)} bytes after the end of the JPEG")
+        lost.append(behind_the_end(len(carried.tail)))
     if format_name != "JPEG" and carried.jpeg.get("extra"):
         lost.append("JPEG segments (comments and the like)")
     if format_name != "TIFF" and carried.tiff:
-        numbers = sorted(set(carried.tags) - _EXIF_TAGS - {IPTC, PHOTOSHOP})
-        lost += [f"TIFF tags {', '.join(map(str, numbers))}"] if numbers else []
+        held = _BMP_TAGS | set(_SUB_DIRECTORIES) if format_name == "BMP" else _EXIF_TAGS
+        numbers = sorted(set(carried.tags) - held - {IPTC, PHOTOSHOP})
+        lost += [f"TIFF tags {', '.join(_NAMES.get(tag, str(tag)) for tag in numbers)}"] if numbers else []
         lost += carried.lost
     sentences = [f"{format_name} has no place for: {'; '.join(lost)}"] if lost else []
     return tuple(map(Loss, [*sentences, *(carried.left_behind if format_name != "TIFF" else ())]))

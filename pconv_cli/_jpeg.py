@@ -17,6 +17,7 @@ import zlib
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cache, reduce
+from mmap import mmap
 from pathlib import Path
 from tempfile import TemporaryDirectory
 from typing import Any, Literal, NamedTuple, TypeAlias, TypeVar
@@ -161,16 +162,24 @@ def tail(data: bytes) -> bytes:
         return b""
 
 
+def length_of_tail(data: mmap) -> int:
+    """How many bytes that are; of a file that need not be in memory."""
+    try:
+        return len(data) - _cut(data, kept=False)[1]
+    except ValueError:
+        return 0
+
+
 def _segments(data: bytes) -> _Segments:
     """Cut a file into its segments, from behind the first marker to the end of the first picture."""
     return _cut(data)[0]
 
 
-def _cut(data: bytes) -> tuple[_Segments, int]:
-    """Segments, and where the first picture ends."""
+def _cut(data: bytes | mmap, *, kept: bool = True) -> tuple[_Segments, int]:
+    """Segments, unless they are not to be `kept`, and where the first picture ends."""
     found: _Segments = []
     at = 2
-    while data.startswith(b"\xff\xd8") and (match := _MARKER.search(data, at)):
+    while data[:2] == b"\xff\xd8" and (match := _MARKER.search(data, at)):
         start, marker = match.start(), data[match.start() + 1]
         if marker == _EOI:
             return found, start + 2
@@ -181,7 +190,8 @@ def _cut(data: bytes) -> tuple[_Segments, int]:
         if marker == _SOS:
             following = _MARKER.search(data, at)
             at = following.start() if following else len(data)
-        found.append((marker, data[start:at]))
+        if kept:
+            found.append((marker, data[start:at]))
     raise ValueError("it is damaged, cut short or no JPEG")
 
 

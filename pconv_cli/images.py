@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import io
 import logging
+import mmap
 import stat
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Iterator, Mapping
+from contextlib import closing, contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -23,7 +24,7 @@ from numpy.typing import NDArray
 from PIL import Image, JpegImagePlugin, PngImagePlugin, UnidentifiedImageError
 
 from pconv_cli import _carry, _heads, _jpeg, files
-from pconv_cli._carry import Carried, Tags
+from pconv_cli._carry import ASPECT, Carried, Tags
 from pconv_cli.colours import luminance
 from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
@@ -95,10 +96,14 @@ def read_picture(path: Path, *, linear: bool = False) -> Picture:
             encoded = stream.read()
             # Of a file with further pictures those are what follows, and they are not carried.
             parts["tail"] = b"" if "mp" in image.info or getattr(image, "n_frames", 1) > 1 else _jpeg.tail(encoded)
+            parts["oblong"] = _is_oblong(image)
         elif kind == "PNG":
             parts["photoshop"] = _carry.as_resource(_raw_profile(image, "iptc"))
             parts["chunks"], lost = _carry.read_chunks(stream)
             notices += [Loss(f"{item} is not carried over") for item in lost]
+        else:
+            notices += [Loss(f"{item} is not carried over") for item in _further(image, stream)]
+            parts["icc"] = parts["icc"] or _carry.bmp_icc(stream)
         carried = Carried(**parts)
         return Picture(
             path, pixels, mode, kind, orientation, _layers(mode, pixels, carried, linear=linear), carried,
@@ -120,16 +125,18 @@ def read_pixels(path: Path, like: Picture) -> Picture:
         return replace(like, pixels=_pixels(image), mode=image.mode, before=None)
 
 
-def metadata(path: Path) -> tuple[Carried, tuple[str, ...]]:
+def metadata(path: Path, heard: Mapping[str, str] | None = None) -> tuple[Carried, tuple[str, ...]]:
     """What a JPEG, PNG, WebP or BMP holds besides its pixels, which are not decoded, for a TIFF that is made of it.
 
     Args:
-        path: The file. What is in it is expected to be read by GDAL, which keeps texts and the one value for nothing.
+        path: The file. What is in it is expected to be read by GDAL, which keeps the one value for nothing.
+        heard: Texts that the TIFF has by now, by name: GDAL keeps some. None: nobody asks what is lost.
 
     Returns:
         The metadata, and names of what of the file no TIFF has a place for; nothing of a file of another format.
     """
     lost: list[str] = []
+    heard = heard or {}
     with suppress(ItemError), _opened(path) as (image, stream):
         kind = "JPEG" if image.format == "MPO" else str(image.format)
         if kind == "PNG" and not image.info.get("exif"):
@@ -139,18 +146,23 @@ def metadata(path: Path) -> tuple[Carried, tuple[str, ...]]:
         parts |= _read_xmp_and_dpi(image, kind, tags)
         if isinstance(image, JpegImagePlugin.JpegImageFile):
             parts["photoshop"] = _carry.jpeg_photoshop(image.applist)
-            comments = [segment for segment in image.applist if segment[0] == "COM"]
-            if len(comments) > 1 or _carry.jpeg_segments([s for s in image.applist if s not in comments]):
+            kept = ("COM", heard.get("COMMENT", "").encode())
+            if _carry.jpeg_segments([one for one in image.applist if (one[0], one[1].rstrip(b"\0")) != kept]):
                 lost.append("JPEG segments (comments and the like)")
-            lost += ["further pictures in the file"] if "mp" in image.info else []
+            lost += [ASPECT] if _is_oblong(image) else []
+            several = "mp" in image.info
+            lost += ["further pictures in the file"] if several else []
+            behind = 0 if several else _bytes_behind(path)
+            lost += [_carry.behind_the_end(behind)] if behind else []
         elif kind == "PNG":
             parts["photoshop"] = _carry.as_resource(_raw_profile(image, "iptc"))
             parts["chunks"], lost = _carry.read_chunks(stream)
-            names = _carry.unheard(parts["chunks"])
-            lost += [f"PNG chunks {', '.join(names)}"] if names else []
+            lost += _carry.unheard(parts["chunks"], heard)
             key = image.info.get("transparency")
             lost += ["the transparency of its palette"] if isinstance(key, bytes) else []
             lost += ["its transparent colour"] if isinstance(key, tuple) and len(set(key)) > 1 else []
+        else:
+            lost += _further(image, stream)
         return Carried(**parts), tuple(lost)
     return Carried(), ()
 
@@ -505,6 +517,25 @@ def _read_xmp_and_dpi(image: Image.Image, kind: str, tags: Tags) -> dict[str, An
 
 def _read_xmp(value: Any) -> bytes:
     return value[1] if isinstance(value, tuple) else b""
+
+
+def _further(image: Image.Image, stream: BinaryIO) -> list[str]:
+    """What a WebP or BMP holds that no channel is there for."""
+    if image.format == "WEBP":
+        return [f"WebP chunk {name}" for name in _carry.webp_chunks(stream)]
+    return []
+
+
+def _is_oblong(image: Image.Image) -> bool:
+    """Whether a JPEG says that its pixels are not square, and no more of their size."""
+    across, down = image.info.get("jfif_density", (1, 1))
+    return image.info.get("jfif_unit") == 0 and 0 < across != down > 0
+
+
+def _bytes_behind(path: Path) -> int:
+    """How many bytes follow the end of a JPEG."""
+    with path.open("rb") as stream, closing(mmap.mmap(stream.fileno(), 0, access=mmap.ACCESS_READ)) as data:
+        return _jpeg.length_of_tail(data)
 
 
 def _read_jpeg(image: Image.Image, notices: list[str]) -> dict[str, Any]:

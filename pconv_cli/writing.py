@@ -31,7 +31,7 @@ from numpy.typing import NDArray
 from PIL import Image, PngImagePlugin
 
 from pconv_cli import _carry, _jpeg, files
-from pconv_cli._carry import Carried
+from pconv_cli._carry import ASPECT, Carried
 from pconv_cli.companions import Companions
 from pconv_cli.errors import ItemError, Loss, unseen, unwritable
 from pconv_cli.images import (
@@ -348,7 +348,7 @@ def _encode(picture: Picture, pixels: NDArray[Any], mode: str, kind: str, out: B
         except ValueError as error:
             again = Loss(f"all of the JPEG is encoded again, for its blocks cannot be kept: {error}")
             _encode_jpeg(pixels, mode, carried, icc, exif, out)
-            return (again,)
+            return (again, *([Loss(f"{ASPECT} is not carried over")] if carried.oblong else []))
     if kind == "BMP":
         across, down = carried.dpi or (0, 0)
         dpi = (across, down) if picture.orientation < 5 else (down, across)

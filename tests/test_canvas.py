@@ -16,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import rasterio
+from handmade import chunk
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from PIL import Image, PngImagePlugin
@@ -930,7 +931,14 @@ def test_other_formats_are_written_anew_as_tiff(tmp_path: Path, name: str, optio
     [
         ("key.png", "its transparent colour"),
         ("palette.png", "the transparency of its palette"),
-        ("text.png", "PNG chunks iTXt"),
+        ("text.png", ""),
+        ("texts.png", "PNG texts Comment, Latin, Packed"),
+        ("suggested.png", "its suggested palette"),
+        ("comment.jpg", ""),
+        ("latin.jpg", "JPEG segments (comments and the like)"),
+        ("tail.jpg", "594 bytes after the end of the JPEG"),
+        ("oblong.jpg", "its pixel aspect ratio"),
+        ("private.webp", "WebP chunk PRIV"),
         ("exif.webp", "EXIF, GPS"),
         ("iptc.jpg", "JPEG segments (comments and the like)"),
         ("grey.png", ""),
@@ -949,12 +957,29 @@ def test_of_other_formats_what_no_new_tiff_holds_is_named_and_the_rest_is_there(
     elif name == "text.png":
         options["pnginfo"] = PngImagePlugin.PngInfo()
         options["pnginfo"].add_itxt("Author", "nobody")
+        options["pnginfo"].add_text("Some title", "plain")
+    elif name == "texts.png":
+        options["pnginfo"] = info = PngImagePlugin.PngInfo()
+        for key, text in (("Title", "kept"), ("Latin", "Caf\xe9"), ("Comment", "one"), ("Comment", "two")):
+            info.add(b"tEXt", f"{key}\0{text}".encode("latin-1"))
+        info.add_text("Packed", "Caf\xe9", zip=True)
+    elif name in ("comment.jpg", "latin.jpg"):
+        options["comment"] = b"a comment" if name == "comment.jpg" else b"Caf\xe9"
     elif name == "exif.webp":
         options |= {"exif": (exif := Image.Exif()), "lossless": True}
         exif[271], exif.get_ifd(34665)[36867], exif.get_ifd(34853)[1] = "Maker", "2000:01:01 00:00:00", "N"
     image.save(tmp_path / name, **options)
-    if name == "iptc.jpg":
-        data = (tmp_path / name).read_bytes()
+    data = (tmp_path / name).read_bytes()
+    if name == "suggested.png":
+        (tmp_path / name).write_bytes(data[:33] + chunk(b"PLTE", bytes(30)) + data[33:])
+    elif name == "tail.jpg":
+        (tmp_path / name).write_bytes(data + b"MOTION" * 99)
+    elif name == "oblong.jpg":
+        (tmp_path / name).write_bytes(data[:13] + b"\0\0\2\0\1" + data[18:])
+    elif name == "private.webp":
+        private = b"PRIV" + struct.pack("<L", 3) + b"abc\0"
+        (tmp_path / name).write_bytes(data[:4] + struct.pack("<L", len(data) + len(private) - 8) + data[8:] + private)
+    elif name == "iptc.jpg":
         resource = b"8BIM\x04\x04\0\0\0\0\0\x08\x1c\x02\x19\0\x03abc"
         segments = {0xED: b"Photoshop 3.0\0" + resource, 0xFE: b"one", 0xEA: b"private"}
         more = b"".join(struct.pack(">BBH", 0xFF, kind, len(text) + 2) + text for kind, text in segments.items())

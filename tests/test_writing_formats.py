@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import io
 import struct
+import zlib
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-from handmade import RNG, chunk, fill, noise, png_bytes, save, tiff_bytes, tiff_tags
+from handmade import RNG, bmp_bytes, chunk, fill, noise, png_bytes, save, tiff_bytes, tiff_tags
 from PIL import Image, ImageCms, ImageOps, PngImagePlugin, TiffImagePlugin
 
 from pconv_cli import _carry, images, writing
@@ -235,7 +237,7 @@ def test_pictures_too_large_for_a_format_are_refused(tmp_path: Path, side: int, 
 def test_shallow_grey_png_keeps_its_transparent_colour(tmp_path: Path, depth: int) -> None:
     row = bytes([0b00011011]) * 4 if depth == 2 else bytes([0x01, 0x23, 0x45, 0x67])
     key = chunk(b"tRNS", b"\0\x02")
-    ground = chunk(b"bKGD", b"\0\x01")  # in steps that the 8-bit output does not have
+    ground = chunk(b"bKGD", b"\0\x01")  # in steps of their own
     (tmp_path / "in.png").write_bytes(png_bytes(16 if depth == 2 else 8, 12, depth, 0, row, key, ground))
     before = images.read_picture(tmp_path / "in.png")
     shown = before.visible()
@@ -244,7 +246,7 @@ def test_shallow_grey_png_keeps_its_transparent_colour(tmp_path: Path, depth: in
     after = images.read_picture(tmp_path / "out.png")
     assert np.array_equal(after.pixels, before.pixels)
     assert np.array_equal(after.visible(), shown)
-    assert after.carried.chunks == ()
+    assert after.carried.chunks == ((b"bKGD", bytes([0, 255 // (2**depth - 1)]), False),)
 
 
 @pytest.mark.parametrize("suffix", [".png", ".bmp"])
@@ -311,6 +313,86 @@ def test_bmp_says_what_it_cannot_hold_and_turns_resolution_with_the_pixels(tmp_p
     assert facts(tmp_path / "out.bmp")["dpi"] == pytest.approx((150, 300), abs=0.02)
     writing.write_picture(images.read_picture(tmp_path / "out.bmp"), tmp_path / "again.bmp", overwrite=False)
     assert (tmp_path / "again.bmp").read_bytes() == (tmp_path / "out.bmp").read_bytes()
+
+
+def test_the_profile_of_a_bmp_is_carried_where_there_is_room_for_it(tmp_path: Path) -> None:
+    (tmp_path / "in.bmp").write_bytes(bmp_bytes(1, 1, 24, b"abc\0", header=124, icc=ICC))
+    picture = images.read_picture(tmp_path / "in.bmp")
+    for name in ("out.png", "out.tif", "out.webp", "out.jpg"):
+        assert not any("profile" in notice for notice in lost_in(picture, tmp_path / name))
+        assert facts(tmp_path / name)["icc"] == ICC
+    assert lost_in(picture, tmp_path / "out.bmp") == ("BMP has no place for: ICC profile",)
+    whole = (tmp_path / "in.bmp").read_bytes()
+    (tmp_path / "in.bmp").write_bytes(whole[:-9])  # of which not all is there
+    assert images.read_picture(tmp_path / "in.bmp").carried.icc == b""
+
+
+def test_what_a_bmp_has_no_place_for_of_a_tiff_is_named(tmp_path: Path) -> None:
+    tags = {305: "Scanner 3", 270: "a street"}
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "in.tif", tiffinfo=tags)
+    lost = lost_in(images.read_picture(tmp_path / "in.tif"), tmp_path / "out.bmp")
+    assert lost == ("BMP has no place for: TIFF tags ImageDescription, Software",)
+    Image.fromarray(noise(8, 8, 3)).save(tmp_path / "in.tif", tiffinfo={274: 6})
+    assert lost_in(images.read_picture(tmp_path / "in.tif"), tmp_path / "turned.bmp") == ()
+    (told,) = lost_in(images.read_picture(full_file(tmp_path / "full.tif")), tmp_path / "again.bmp")
+    assert told.startswith("BMP has no place for: ICC profile; EXIF; XMP; ") and "TIFF tags Make" in told
+
+
+def test_chunks_that_webp_does_not_know_are_told(tmp_path: Path) -> None:
+    data = save(tmp_path / "in.webp", noise(8, 8, 3)).read_bytes()
+    private = b"PRIV" + struct.pack("<L", 3) + b"abc\0"
+    (tmp_path / "in.webp").write_bytes(data[:4] + struct.pack("<L", len(data) + 4) + data[8:] + private)
+    assert images.read_picture(tmp_path / "in.webp").notices == ("WebP chunk PRIV is not carried over",)
+    assert _carry.webp_chunks(io.BytesIO(data[:4] + b"\xff" * 4 + data[8:])) == []
+    full_file(tmp_path / "full.webp")
+    assert images.read_picture(tmp_path / "full.webp").notices == ()
+
+
+def test_an_aspect_ratio_of_a_jpeg_stays_in_one_and_is_told_elsewhere(tmp_path: Path) -> None:
+    data = save(tmp_path / "in.jpg", noise(16, 16, 3)).read_bytes()
+    (tmp_path / "in.jpg").write_bytes(data[:13] + b"\0\0\2\0\1" + data[18:])
+    picture = images.read_picture(tmp_path / "in.jpg")
+    assert lost_in(picture, tmp_path / "out.jpg") == ()
+    assert (tmp_path / "out.jpg").read_bytes()[13:18] == b"\0\0\2\0\1"
+    for name, kind in (("out.png", "PNG"), ("out.tif", "TIFF"), ("out.bmp", "BMP")):
+        assert lost_in(picture, tmp_path / name) == (f"{kind} has no place for: its pixel aspect ratio",)
+    again = lost_in(replace(picture, encoded=data[:-40]), tmp_path / "again.jpg")
+    assert "encoded again" in again[0] and again[1] == "its pixel aspect ratio is not carried over"
+    (tmp_path / "in.jpg").write_bytes(data[:13] + b"\0\0\1\0\1" + data[18:])
+    assert lost_in(images.read_picture(tmp_path / "in.jpg"), tmp_path / "square.png") == ()
+
+
+def test_texts_of_a_png_are_lost_unless_they_are_kept_as_they_are() -> None:
+    packed, where = zlib.compress("Übel".encode("latin-1")), b"iTXt"
+    chunks = [
+        (b"tEXt", b"Two words\0 kept\n", False), (b"tEXt", b"Key\0one", False), (b"tEXt", b"Key\0two", True),
+        (b"zTXt", b"Packed\0\0" + packed, False), (b"zTXt", b"Broken\0\0none", False),
+        (where, b"Plain\0\0\0de\0w\0\xc3\x9c", False), (where, b"Deep\0\1\0\0\0" + zlib.compress(b"\xc3\x9c"), False),
+        (where, b"XML:com.adobe.xmp\0\0\0\0\0<x/>", False), (b"zTXt", b"Raw profile type iptc\0\0none", False),
+        (b"tIME", bytes(7), False), (b"gAMA", bytes(4), False),
+    ]  # fmt: skip
+    heard = {"Two_words": "kept", "Key": "two", "Packed": "Übel", "Broken": "none", "Plain": "Ü", "Deep": "Ü"}
+    assert _carry.unheard(chunks, heard) == ["PNG chunks gAMA", "PNG texts Broken, Key"]
+    assert _carry.unheard(chunks[:3], {}) == ["PNG texts Key, Two words"]
+
+
+@pytest.mark.parametrize(("depth", "kept"), [(1, 1), (2, 170), (4, 34), (8, 2)])
+def test_the_background_of_a_grey_png_stays_the_grey_that_it_is(tmp_path: Path, depth: int, kept: int) -> None:
+    background = chunk(b"bKGD", struct.pack(">H", 1 if depth == 1 else 2))
+    (tmp_path / "in.png").write_bytes(png_bytes(16, 4, depth, 0, bytes(range(2 * depth)), background))
+    picture = images.read_picture(tmp_path / "in.png")
+    assert (picture.notices, lost_in(picture, tmp_path / "out.png")) == ((), ())
+    chunks = dict(png_chunks(tmp_path / "out.png"))
+    assert chunks[b"IHDR"][8] == (1 if depth == 1 else 8) and chunks[b"bKGD"] == struct.pack(">H", kept)
+
+
+def test_a_suggested_palette_of_a_png_in_colours_is_told_with_its_histogram(tmp_path: Path) -> None:
+    extra = chunk(b"PLTE", bytes(6)), chunk(b"hIST", bytes(4))
+    (tmp_path / "in.png").write_bytes(png_bytes(2, 2, 8, 2, b"abcdef", *extra))
+    picture = images.read_picture(tmp_path / "in.png")
+    assert picture.notices == ("its suggested palette is not carried over",)
+    assert lost_in(picture, tmp_path / "out.png") == ()
+    assert {name for name, _ in png_chunks(tmp_path / "out.png")} == {b"IHDR", b"IDAT", b"IEND"}
 
 
 def test_webp_gets_a_resolution_where_there_was_no_exif(tmp_path: Path) -> None:
