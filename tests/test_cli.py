@@ -23,6 +23,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import replace
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -42,11 +43,14 @@ from pconv_cli.events import (
     ItemDone,
     ItemFailed,
     ItemShown,
+    ItemStarted,
     Notice,
     ReportStarted,
     ReportWritten,
     RunFinished,
     RunStarted,
+    TrainStarted,
+    TrainStep,
 )
 from pconv_cli.journal import NAME
 from pconv_cli.marks import Mark
@@ -583,6 +587,18 @@ def text(shown: str) -> str:
     return re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown)
 
 
+def bars(shown: str) -> list[str]:
+    """Every state of a bar that a terminal has shown."""
+    return [part for part in re.split(r"[\r\n]", text(shown)) if " pictures " in part and "weights" not in part]
+
+
+def drawn(view: Any) -> str:
+    """A bar as it would be drawn now."""
+    with view._console.capture() as captured:
+        view._console.print(view._progress.get_renderable())
+    return text(captured.get())
+
+
 def cursor_is_visible(shown: str) -> bool:
     return shown.rfind("\x1b[?25h") > shown.rfind("\x1b[?25l")
 
@@ -602,6 +618,41 @@ def test_a_bar_takes_one_line_however_narrow_the_terminal(monkeypatch: pytest.Mo
     assert all("restoring" in part or "weights photo" in part for part in parts), (
         "nothing of a bar on a line of its own"
     )
+
+
+def test_time_left_goes_by_what_this_run_has_worked_on_and_not_by_what_was_done_before(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with terminal(monkeypatch) as shown:
+        clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+        monkeypatch.setattr(ui, "time", clock)
+        with ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(200, "photo", "cpu", "fp32", "as asked for"))
+            for _ in range(64):
+                view(ItemDone("a.png", "out/a.png", "done_before", 0, 0))
+            clock.now += 7
+            view(ItemStarted("b.png", 1))
+            view(ItemFailed("c.png", "in/c.png", "in/c.png", "gone"))
+            assert "--:--" in drawn(view), "nobody knows yet"
+            for _ in range(4):
+                clock.now += 2.5
+                view(ItemDone("b.png", "out/b.png", "restored", 0.5, 1))
+            assert "05:28" in drawn(view), "131 at 2.5 s each"
+            clock.now += 4000
+            view(ItemDone("b.png", "out/b.png", "restored", 0.5, 1))
+    assert bars(shown[0])[-1].endswith("28:57:40")
+
+
+def test_time_left_of_a_training_that_goes_on_goes_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch):
+        clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+        monkeypatch.setattr(ui, "time", clock)
+        with ui.view(ui.ProgressMode.bar) as view:
+            view(TrainStarted(10, 100, 50, "cpu", "fp32"))
+            for step in range(51, 61):
+                clock.now += 1
+                view(TrainStep(step, 1.0, 0.1, {}, step / 100))
+            assert "00:40" in drawn(view)
 
 
 def test_one_picture_is_said_to_be_restored_to_its_file_several_to_their_folder(work: Workplace, pconv: Pconv) -> None:

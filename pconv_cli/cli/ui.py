@@ -17,10 +17,10 @@ from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Protocol, TextIO
+from typing import Any, Protocol, TextIO
 
 from rich.console import Console
-from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn, TimeRemainingColumn
+from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
 
@@ -400,8 +400,36 @@ def _columns(width: int) -> list[ProgressColumn]:
         bar,
         TextColumn("{task.fields[count]}"),
         *rate,
-        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[left]}", style="progress.remaining"),
     ]
+
+
+class _Pace:
+    """How fast a run is, by what it has worked on itself: what an earlier one has done takes no time."""
+
+    def __init__(self) -> None:
+        self._since: float | None = None
+        self._done = self._seconds = 0.0
+
+    def begin(self) -> None:
+        """Work has begun; only the first time counts."""
+        if self._since is None:
+            self._since = time.monotonic()
+
+    def add(self, done: float = 1) -> None:
+        """So much more is done."""
+        self.begin()
+        assert self._since is not None
+        self._done += done
+        self._seconds = time.monotonic() - self._since
+
+    def left(self, remaining: float) -> str:
+        """How long the rest takes, for people."""
+        if not self._done:
+            return "--:--"
+        minutes, seconds = divmod(round(self._seconds / self._done * remaining), 60)
+        hours, minutes = divmod(minutes, 60)
+        return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
 
 class _Bar:
@@ -413,12 +441,14 @@ class _Bar:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
-        self._task = self._progress.add_task("restoring", count="", tiles=0, total=None, visible=False)
+        self._task = self._progress.add_task("restoring", count="", left="", tiles=0, total=None, visible=False)
         self._items = 0
         self._unit, self._of = "pictures", ""
         self._done = 0
         self._tiles = 0
         self._expected = 0
+        self._pace = _Pace()
+        self._progressed: float | None = None
 
     def __call__(self, event: Event) -> None:
         match event:
@@ -433,32 +463,37 @@ class _Bar:
             case ReportStarted():
                 self._start("reporting", event.items, "pictures")
             case TrainStarted():
-                self._progress.update(
-                    self._task, description="training", total=1.0, count=f"step {event.first}", visible=True
-                )
-                self._progress.start()
+                self._show("training", 1, f"step {event.first}")
             case TilesDone():
                 self._tiles += event.tiles
                 self._progress.update(self._task, tiles=self._tiles)
                 if self._items == 1:
                     # A guide has tiles of its own, so the bar may come to its end a little early, and never beyond.
-                    self._progress.update(self._task, completed=self._tiles, total=max(self._expected, self._tiles))
+                    self._pace.add(event.tiles)
+                    self._advance(self._tiles, max(self._expected, self._tiles))
                 return
             case ItemStarted():
+                self._pace.begin()
                 self._expected += event.tiles
                 if self._items == 1:
                     self._progress.update(self._task, total=event.tiles, count=f"{event.tiles} tiles")
                 return
             case TrainStep():
-                count = f"step {event.step}, loss {event.loss:.3f}"
-                self._progress.update(self._task, completed=event.progress, count=count)
+                self._pace.begin()  # the first step tells where this run has gone on from
+                if self._progressed is not None:
+                    self._pace.add(event.progress - self._progressed)
+                self._progressed = event.progress
+                self._advance(event.progress, 1, f"step {event.step}, loss {event.loss:.3f}")
                 return
             case ItemFailed() if self._unit == "pairs":
                 pass  # another pair may take its place
             case ItemDone() | ItemFailed() | ItemChecked() | MaskMade() | PairMeasured() | ItemShown():
                 self._done += 1
+                done_before = isinstance(event, ItemDone) and event.status == "done_before"
                 if self._items != 1:
-                    self._advance(f"{self._done}{self._of} {self._unit}")
+                    if not (done_before or isinstance(event, ItemFailed)):
+                        self._pace.add()
+                    self._advance(self._done, self._items, f"{self._done}{self._of} {self._unit}")
             case RunFinished() | MasksFinished() | EvaluationFinished() | ReportWritten():
                 self.close()
             case _:
@@ -468,12 +503,22 @@ class _Bar:
     def _start(self, description: str, total: int, unit: str) -> None:
         self._items, self._unit, self._done = total, unit, 0
         self._of = f"/{total}" if total else ""  # nobody knows what will arrive in a folder
-        count = f"0{self._of} {unit}"
-        self._progress.update(self._task, description=description, total=total or None, count=count, visible=True)
+        self._show(description, total, f"0{self._of} {unit}")
+        if description != "restoring":  # where the first pictures may have been done before
+            self._pace.begin()
+
+    def _show(self, description: str, total: int, count: str) -> None:
+        self._pace = _Pace()
+        left = self._pace.left(total) if total else ""
+        self._progress.update(
+            self._task, description=description, total=total or None, count=count, left=left, visible=True
+        )
         self._progress.start()
 
-    def _advance(self, count: str) -> None:
-        self._progress.update(self._task, completed=self._done, count=count)
+    def _advance(self, completed: float, total: float, count: str | None = None) -> None:
+        left = self._pace.left(total - completed) if total else ""
+        more: dict[str, Any] = {} if count is None else {"count": count}
+        self._progress.update(self._task, completed=completed, total=total or None, left=left, **more)
 
     def _say(self, event: Event) -> None:
         """Failures and notes stay above the bar; a picture that went well only moves it."""
