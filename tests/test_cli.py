@@ -1242,6 +1242,31 @@ def test_check_tells_of_a_picture_that_meets_a_bug_and_looks_at_the_others(
     assert finding["reason"].startswith("this is a bug in pconv: ZeroDivisionError: too small")
 
 
+def test_check_says_the_same_of_many_pictures_in_a_few_rows_and_of_each_in_json(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(work.root)
+    for n in range(9):
+        work.pair(f"{n}.png", hole=box(48, 40, 0, 0, 48, 28 + n % 2))
+        work.picture(f"without{n}.png")
+    places = [str(place.relative_to(work.root)) for place in (work.pictures, work.masks)]
+    assert pconv("check", *places) == 2
+    (alike, same) = [line for line in pconv.out.splitlines() if "... and 6 more" in line]
+    assert "note" in alike and "the same, but for figures" in alike
+    assert "fails" in same and "the same " in same
+    shown = re.findall(r"│ (fails|note) +│ \S*?((?:without)?\d)\.png", pconv.out)
+    kinds = {kind: [name for other, name in shown if other == kind] for kind in ("fails", "note")}
+    assert kinds == {"fails": ["without0", "without1", "without2"], "note": ["0", "1", "2"]}
+    assert "9 of 9 masks mark most" in " ".join(re.sub("[│\n]", " ", pconv.out).split())
+    assert pconv("check", *places, "--json") == 2 and len(json.loads(pconv.out)["findings"]) == 9 + 9 + 1
+    (work.masks / "8.png").unlink()
+    for n in range(4, 9):
+        (work.pictures / f"without{n}.png").unlink()
+        (work.masks / f"{n}.png").unlink(missing_ok=True)
+        (work.pictures / f"{n}.png").unlink()
+    assert pconv("check", *places) == 2 and "more" not in pconv.out, "a row would only stand for another"
+
+
 def test_check_says_how_little_room_there_is_for_little(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -47,8 +49,9 @@ from pconv_cli.cli.text import ProgressMode, one_line, wrong_number
 from pconv_cli.errors import ExitCode, UsageError
 
 if TYPE_CHECKING:
-    from pconv_cli.check import Checked
+    from pconv_cli.check import Checked, Finding
 
+FEW = 3
 NOWHERE = "pconv-check-has-no-OUT/"
 
 
@@ -166,11 +169,7 @@ def _show(found: Checked) -> None:
     if found.left_out:
         ui.out(f"{found.left_out}\n")
     if found.findings:
-        cells = [
-            ["fails" if one.grave else "note", one_line(one.path or one.name), one_line(one.reason)]
-            for one in found.findings
-        ]
-        ui.table("What is wrong", ["", "file", "why, and the way out"], cells)
+        ui.table("What is wrong", ["", "file", "why, and the way out"], list(_told(found.findings)))
     wrong = sum(one.grave and bool(one.name) for one in found.findings)  # a list may name one picture twice
     free = "" if found.disk_free is None else f" of {amount(found.disk_free)} free"
     memory = "" if found.memory_free is None else f" of {amount(found.memory_free)} free"
@@ -187,6 +186,20 @@ def _show(found: Checked) -> None:
         ["time", f"about {_time(found.seconds)} on this machine's CPU; a GPU takes a fraction of it"],
     ]
     ui.table("A run", ["", "roughly"], figures)
+
+
+def _told(findings: Sequence[Finding]) -> Iterator[list[str]]:
+    """Rows of a table: of many that say the same, but for figures, the first few and how many more there are."""
+    alike: dict[tuple[bool, str], list[Finding]] = {}
+    for one in findings:
+        alike.setdefault((one.grave, re.sub(r"\d+", "0", one.reason)), []).append(one)
+    for (grave, _), some in alike.items():
+        kind = "fails" if grave else "note"
+        shown = some if len(some) == FEW + 1 else some[:FEW]  # a row of one more takes no less room
+        yield from ([kind, one_line(one.path or one.name), one_line(one.reason)] for one in shown)
+        if more := some[len(shown) :]:
+            same = "the same" if len({one.reason for one in some}) == 1 else "the same, but for figures"
+            yield [kind, f"... and {len(more)} more", same]
 
 
 def _time(seconds: float) -> str:
