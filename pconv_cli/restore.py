@@ -55,6 +55,7 @@ from pconv_cli.settings import SUSPICIOUS
 WITHOUT_ROOM = 3
 """Pictures in a row that a full disk may fail before no other is begun: a smaller one might still have found room."""
 NOTICES = 1000  # that a run which has no end of its own keeps for its summary
+FEW = 3  # of many pictures that the same is told of, those that are named
 WORTH_HELPERS, WORTH_HELPERS_OF_A_GPU = 256, 64
 """Pictures of a run from which on processes read and write them, computing on a CPU or on GPUs."""
 
@@ -493,11 +494,11 @@ class _Restoration(Filler):
 
 
 class _Looks:
-    """Says once that masks look like the other polarity, and in the end how many do."""
+    """Says once that masks look like the other polarity, and in the end which, and how many, do."""
 
     def __init__(self, settings: RestoreSettings, emit: Listener) -> None:
         self._settings, self._emit = settings, emit
-        self._suspicious = 0
+        self._suspicious: list[str] = []
         self._looking = threading.Lock()
 
     def at(self, job: Job, share: float) -> None:
@@ -505,14 +506,15 @@ class _Looks:
         if suspicion is None:
             return
         with self._looking:
-            self._suspicious += 1
-            first = self._suspicious == 1
+            self._suspicious.append(str(job.mask or job.image))
+            first = len(self._suspicious) == 1
         if first:
             self._emit(Notice(f"{job.mask or job.image}: {suspicion}"))
 
     def last_words(self) -> None:
-        if self._suspicious > 1:
-            self._emit(Notice(f"{self._suspicious} masks in all mark more than {SUSPICIOUS:.0%} as damaged"))
+        if (count := len(self._suspicious)) > 1:
+            few = f"{', '.join(self._suspicious[:FEW])}{', ...' * (count > FEW)}"
+            self._emit(Notice(f"{count} masks in all mark more than {SUSPICIOUS:.0%} as damaged: {few}"))
 
 
 def home_of(todo: JobList, stage: Stage) -> Path | None:

@@ -288,7 +288,11 @@ def test_masks_of_more_than_60_percent_give_one_notice_of_the_polarity_however_m
     named = [text for text in notices if "white = damaged" in text]
     assert len(named) == 1 and "70%" in named[0] and "--invert-mask" in named[0] and str(work.masks) in named[0]
     assert len(notices) == (1 if count == 1 else 2)
-    assert count == 1 or "4 masks" in notices[-1]
+    if count > 1:
+        said, _, few = notices[-1].partition(": ")
+        names = few.removesuffix(", ...").split(", ")
+        assert "4 masks" in said and few.endswith(", ...") and len(set(names)) == 3
+        assert set(names) <= {str(work.masks / f"{n}.png") for n in range(count)}
 
 
 @pytest.mark.parametrize("kind", ["ones", "deep", "red", "grey", "black with alpha"])
