@@ -26,7 +26,7 @@ from pconv_cli import weights as store
 from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
 from pconv_cli.drawings import write_map, write_mask
-from pconv_cli.errors import CHANGED, TAKEN, ItemError, Loss, refuse_losses, unwritable
+from pconv_cli.errors import CHANGED, OURS, TAKEN, ItemError, Loss, refuse_losses, unwritable
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
 from pconv_cli.images import (
     is_tiff,
@@ -364,8 +364,7 @@ class Reader:
             if settings.resume:
                 why = _made_otherwise(journal.differences(job.image, job.mask, job.output))
                 raise ItemError(job.output, f"{why}; add --overwrite to replace it")
-            why = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
-            raise ItemError(job.output, why)
+            raise ItemError(job.output, OURS)
         raise ItemError(job.output, TAKEN)
 
     def _is_of(self, path: Path, job: Job) -> bool:

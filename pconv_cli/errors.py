@@ -131,8 +131,9 @@ def unwritable(path: Path | str, error: Exception, reason: str) -> ItemError:
 
 CHANGED = "was changed while it was being restored: run it again"
 TAKEN = "the output exists already; use --overwrite to replace it"
+OURS = "is there from an earlier run; --resume leaves out what is done, --overwrite does it again"
 TOO_BIG = "too big for the memory of this machine: cut it into parts, or use a machine with more"
-"""Reasons of an `ItemError`: about a picture or a mask, about a result that is there, and about either."""
+"""Reasons of an `ItemError`: about a picture or a mask, about results that are there, and about either."""
 
 
 def unseen(what: str, count: int, way_out: str) -> str:

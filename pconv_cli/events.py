@@ -50,6 +50,14 @@ class ItemDone:
 
 
 @dataclass(frozen=True)
+class AllThere:
+    """Every result is there before anything has begun, and must not be replaced: all items are going to fail."""
+
+    items: int
+    output: str
+
+
+@dataclass(frozen=True)
 class ItemFailed:
     """A picture could not be restored: `path` is the file at fault, `reason` says why, and the way out."""
 
@@ -247,7 +255,7 @@ class ReportWritten:
 
 
 Event = (
-    RunStarted | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
+    RunStarted | AllThere | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
     | TrainStarted | TrainStep | Validated | TrainFinished
     | MasksStarted | MaskMade | MasksFinished
     | CheckStarted | ItemChecked | EvaluationStarted | PairMeasured | EvaluationFinished

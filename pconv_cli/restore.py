@@ -31,6 +31,7 @@ from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
 from pconv_cli.errors import ItemError, NoRoom, OutputError, RunError, UsageError, failure
 from pconv_cli.events import (
+    AllThere,
     Event,
     ItemDone,
     ItemFailed,
@@ -238,6 +239,8 @@ def restore(
     told = ("weights", "device", "precision", "precision_reason")
     emit(RunStarted(len(todo.jobs), *(str(settled[key]) for key in told)))
     _mention_unused(todo, emit)
+    if _all_there(todo, settings):
+        emit(AllThere(len(todo.jobs), str(todo.home)))
     reports: dict[Path, ItemReport] = {}
     jobs = {job.output: job for job in todo.jobs}
     past: Counter[str] = Counter()
@@ -604,6 +607,13 @@ def _mention_unused(todo: JobList, emit: Listener) -> None:
         emit(Notice(todo.left_out))
     if todo.unused:
         emit(Notice(todo.unused))
+
+
+def _all_there(todo: JobList, settings: RestoreSettings) -> bool:
+    """Whether several pictures are to be restored and no result may be written, for each is there already."""
+    if settings.overwrite or settings.resume or len(todo.jobs) < 2:
+        return False
+    return all(os.path.lexists(job.output) for job in todo.jobs)
 
 
 def _report(outcome: Outcome[Job, ItemReport]) -> ItemReport:

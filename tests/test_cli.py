@@ -496,6 +496,44 @@ def test_progress_none_shows_failures_and_notes_only(work: Workplace, pconv: Pco
     assert "--overwrite" in line
 
 
+@pytest.mark.parametrize("mode", ["plain", "bar", "none", "quiet"])
+@pytest.mark.parametrize("ours", [False, True])
+def test_1_where_every_result_is_there_already_which_one_line_says_of_all(
+    work: Workplace, pconv: Pconv, mode: str, ours: bool
+) -> None:
+    for n in range(5):
+        work.pair(f"{n}.png")
+        if not ours:
+            work.out.mkdir(exist_ok=True)
+            shutil.copy(work.pictures / f"{n}.png", work.out)
+    assert not ours or pconv.restore("-q") == 0
+    options = ["-q"] if mode == "quiet" else ["--progress", mode]
+    assert pconv.restore(*options, "--json") == 1
+    (line,) = [line for line in pconv.error_lines if "there" in line]
+    assert f"all 5 results are there already, in {work.out}: --resume " in line and "--overwrite " in line
+    assert "failed 0.png" not in pconv.err
+    items, summary = items_and_summary(pconv.out)
+    assert [item["status"] for item in items] == ["failed"] * 5 and summary["failed"] == 5
+    assert pconv.restore("-v", "--progress", "plain") == 1 and "failed 0.png" in pconv.err
+    (work.out / "4.png").unlink()
+    assert pconv.restore(*options) == 1
+    assert len([line for line in pconv.error_lines if "failed " in line and ".png" in line]) == 4, "else each says so"
+
+
+def test_where_every_result_is_there_what_else_is_wrong_is_still_told(work: Workplace, pconv: Pconv) -> None:
+    work.pair("a.png")
+    work.picture("b.png")  # has no mask
+    work.out.mkdir(exist_ok=True)
+    for name in ("a.png", "b.png"):
+        (work.out / name).touch()
+    assert pconv.restore("--progress", "plain") == 1
+    assert "all 2 results are there" in pconv.err and "failed b.png: no mask" in pconv.err
+    assert "failed a.png" not in pconv.err
+    assert pconv.restore("--progress", "json") == 1
+    events = [json.loads(line)["event"] for line in pconv.error_lines]
+    assert events.count("all_there") == 1 and events.count("item_failed") == 2
+
+
 def test_quiet_shows_failures_only(work: Workplace, pconv: Pconv) -> None:
     work.pair("a.png", hole=box(48, 40, 0, 0, 48, 39))
     assert pconv.restore("--quiet") == 0 and pconv.err == ""

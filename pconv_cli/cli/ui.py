@@ -25,8 +25,9 @@ from rich.table import Table
 from rich.text import Text
 
 from pconv_cli.cli.text import ProgressMode, one_line, percent
-from pconv_cli.errors import OutputError
+from pconv_cli.errors import OURS, TAKEN, OutputError
 from pconv_cli.events import (
+    AllThere,
     CheckStarted,
     EvaluationFinished,
     EvaluationStarted,
@@ -235,6 +236,9 @@ def sentence(event: Event, *, details: bool = False) -> str | None:
                 return f"weights {event.weights}, on {event.device} in {event.precision} ({event.precision_reason})"
             where = f"on {event.device} in {event.precision} ({event.precision_reason})"
             return f"{event.items} {pictures}, weights {event.weights}, {where}"
+        case AllThere():
+            way_out = "--resume leaves out what is done, --overwrite does it again"
+            return f"all {event.items} results are there already, in {event.output}: {way_out}"
         case ItemDone(status="copied"):
             return f"copied {event.name}: nothing is marked as damaged{_notes(event)}"
         case ItemDone(status="done_before"):
@@ -313,20 +317,27 @@ def _summary(event: RunFinished) -> str:
     return f"{', '.join(parts)}{where} in {event.seconds:.1f} s{rate}"
 
 
+def _told_of_all(event: Event) -> bool:
+    """Whether this is what one line says of all pictures, where every result is there already."""
+    return isinstance(event, ItemFailed) and event.reason in (TAKEN, OURS)
+
+
 class _Quiet:
     """Only what went wrong or was lost: no progress is no silence."""
 
     notes = True
     details = False
+    all_there = False
 
     def __call__(self, event: Event) -> None:
         noted = isinstance(event, Notice) or (isinstance(event, ItemDone | MaskMade) and event.notices)
-        if isinstance(event, ItemFailed) or (noted and self.notes):
+        if isinstance(event, ItemFailed | AllThere) or (noted and self.notes):
             self._write(event)
 
     def _write(self, event: Event, prefix: str = "") -> None:
+        self.all_there |= isinstance(event, AllThere)
         text = sentence(event, details=self.details)
-        if text is not None:
+        if text is not None and not (self.all_there and _told_of_all(event) and not self.details):
             _tell(prefix + one_line(text))
 
     def close(self) -> None:
@@ -437,6 +448,7 @@ class _Bar:
 
     notes = True
     details = False
+    all_there = False
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
@@ -522,12 +534,15 @@ class _Bar:
 
     def _say(self, event: Event) -> None:
         """Failures and notes stay above the bar; a picture that went well only moves it."""
+        self.all_there |= isinstance(event, AllThere)
+        if self.all_there and _told_of_all(event) and not self.details:
+            return
         text = sentence(event, details=self.details)
         if text is None or (isinstance(event, ItemDone | MaskMade) and not event.notices and not self.details):
             return
         if isinstance(event, PairMeasured):
             return
-        style = "red" if isinstance(event, ItemFailed) else "yellow" if isinstance(event, Notice) else ""
+        style = "red" if isinstance(event, ItemFailed | AllThere) else "yellow" if isinstance(event, Notice) else ""
         self._console.print(Text(one_line(text), style=style))
 
     def close(self) -> None:
