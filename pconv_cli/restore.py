@@ -15,12 +15,12 @@ import socket
 import threading
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import ExitStack, suppress
 from dataclasses import replace
 from functools import cache, partial
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from pconv_cli import __version__, beside, distributed, files, helpers, manifest
 from pconv_cli import weights as store
@@ -187,6 +187,18 @@ def _renews_list(settings: RestoreSettings) -> bool:
     return False
 
 
+class Arriving(Protocol):
+    """Jobs that come with time, some at once: each lot is asked for when the one before is done."""
+
+    def __iter__(self) -> Iterator[Sequence[Job]]:
+        """Give them until a stop."""
+        ...
+
+    def waiting(self) -> bool:
+        """Whether anything was there at last that was never given."""
+        ...
+
+
 def restore(
     todo: JobList,
     settings: RestoreSettings,
@@ -195,7 +207,7 @@ def restore(
     each: Callable[[ItemReport], None] = lambda report: None,
     cluster: Cluster | None = None,
     stage: Stage | None = None,
-    arrivals: Iterable[Sequence[Job]] | None = None,
+    arrivals: Arriving | None = None,
 ) -> Report:
     """Restore pictures.
 
@@ -209,7 +221,7 @@ def restore(
         each: Given the report of every picture as it is finished.
         cluster: Where else than in this process; None: here.
         stage: Where files are while they are worked on that are elsewhere; None: none are.
-        arrivals: Further jobs, some at a time, each asked for when those before are done; None: no more than `todo`.
+        arrivals: Further jobs; None: no more than `todo`.
 
     Raises:
         RunError: If the run cannot start or go on: nothing to do, no masks, weights, output place, device.
@@ -304,7 +316,7 @@ def restore(
             with suppress(OSError):  # the files of the workers say the same
                 journal.gather()
     items = tuple(reports.get(job.output) or stage.shown(report_of(job, "not_done")) for job in jobs.values())
-    left = arrivals is not None or any(item.status == "not_done" for item in items)  # of a watch nobody knows
+    left = any(item.status == "not_done" for item in items) or (arrivals is not None and arrivals.waiting())
     why_unlisted = next(iter(unlisted), None)
     whole = Report(settled, items, time.monotonic() - started, stop() and left, tuple(notices), why_unlisted, past)
     place = todo.home if arrivals is not None or len(todo.jobs) != 1 else todo.jobs[0].output

@@ -92,6 +92,10 @@ class Arrivals:
         if self._without:
             self._emit(Notice(f"{_some(list(self._without.values()))} still without a mask: not restored"))
 
+    def waiting(self) -> bool:
+        """Whether, when they were looked at last, there were pictures that were never given, or nobody could tell."""
+        return bool(self._trouble) or any(self._tried.get(path) != state for path, (state, _) in self._since.items())
+
     def _ready(self) -> tuple[Job, ...]:
         """Look once."""
         try:

@@ -24,6 +24,7 @@ from PIL import Image
 from pconv_cli import restore as use_case
 from pconv_cli import weights as store
 from pconv_cli.cli.app import run
+from pconv_cli.cli.restore import exit_code
 from pconv_cli.detection import Detect
 from pconv_cli.errors import CHANGED, UsageError
 from pconv_cli.events import Event, ItemDone, ItemFailed, ItemStarted, Notice, RunFinished, RunStarted
@@ -195,7 +196,7 @@ def test_masks_may_arrive_beside_their_pictures_and_before_them(watcher: Watcher
 
 def test_an_empty_folder_is_watched_like_any_other_and_ends_with_a_summary(watcher: Watcher) -> None:
     report = watcher()
-    assert report.interrupted and not report.items
+    assert not report.interrupted and not report.items
     assert isinstance(watcher.events[0], RunStarted) and isinstance(watcher.events[-1], RunFinished)
 
 
@@ -292,6 +293,30 @@ def test_a_folder_that_is_gone_for_a_while_is_waited_for(watcher: Watcher) -> No
     watcher.days.at(90, lambda: away.rename(watcher.work.pictures))
     watcher()
     assert watcher.done() == ["a.png"] and watcher.at["a.png"] >= 90 and len(watcher.told(Notice)) == 1
+
+
+def test_a_watch_that_is_ended_was_cut_off_only_where_something_is_left(watcher: Watcher) -> None:
+    watcher.work.pair("a.png")
+    report = watcher()
+    assert (report.interrupted, exit_code(report)) == (False, 0)
+    bad(watcher.work.pictures / "b.png")
+    watcher.work.mask("b.png", HOLE)
+    report = watcher()
+    assert (report.interrupted, exit_code(report)) == (False, 1), "what has failed is no longer waited for"
+    (watcher.work.pictures / "b.png").unlink()
+    watcher.days.at(watcher.days.now + 1, lambda: watcher.work.picture("c.png"))
+    report = watcher()
+    assert (report.interrupted, exit_code(report)) == (True, 130), "one has no mask"
+    watcher.work.mask("c.png", HOLE)
+    assert exit_code(watcher()) == 0
+    watcher.days.at(watcher.days.now + 1, lambda: watcher.work.pair("d.png"))
+    watcher.days.at(watcher.days.now + 6, lambda: setattr(watcher.days, "over", True))
+    report = watcher()
+    assert not watcher.done() and exit_code(report) == 130, "one has not come to rest"
+    watcher.days.at(watcher.days.now + 1, lambda: watcher.work.mask("d_mask.png", HOLE))
+    assert exit_code(watcher()) == 130, "two masks fit one, so nobody can tell what is ready"
+    (watcher.work.masks / "d_mask.png").unlink()
+    assert exit_code(watcher()) == 0 and watcher.done() == ["d.png"]
 
 
 def test_a_limit_of_failures_ends_the_watch(watcher: Watcher) -> None:
@@ -446,9 +471,9 @@ def test_the_command_restores_what_arrives_until_ctrl_c_and_after_a_kill_goes_on
     finally:
         process.kill()
         process.wait()
-    assert process.returncode == 130
+    assert process.returncode == 0
     lines = [json.loads(line) for line in out.splitlines()]
     assert [line["status"] for line in lines[:-1]] == ["done_before", "restored"]
-    assert (lines[-1]["type"], lines[-1]["restored"], lines[-1]["interrupted"]) == ("summary", 1, True)
+    assert (lines[-1]["type"], lines[-1]["restored"], lines[-1]["interrupted"]) == ("summary", 1, False)
     events = [json.loads(line)["event"] for line in err.splitlines()]
     assert events[-1] == "run_finished" and {"run_started", "item_done", "notice"} <= set(events)
