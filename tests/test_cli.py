@@ -977,6 +977,36 @@ def test_130_ctrl_c_twice_ends_at_once_with_whole_outputs_and_a_visible_cursor(
         assert pixels(work.out / name).shape == (40, 48, 3)
 
 
+def test_ctrl_z_gives_the_cursor_back_and_going_on_hides_it_unless_in_the_background(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    before = signal.getsignal(signal.SIGTSTP)
+    with terminal(monkeypatch) as shown:
+        stopped: list[Any] = []
+        monkeypatch.setattr(ui.signal, "raise_signal", lambda number: stopped.append(signal.getsignal(number)))
+        monkeypatch.setattr(os, "tcgetpgrp", lambda _: os.getpgrp() + len(stopped) - 1)
+        with ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(2, "photo", "cpu", "fp32", "as asked for"))
+            for _ in range(2):
+                heard = signal.getsignal(signal.SIGTSTP)
+                assert callable(heard)
+                heard(signal.SIGTSTP, None)
+            assert stopped == [signal.SIG_DFL] * 2, "or it would not stop"
+        assert signal.getsignal(signal.SIGTSTP) is before
+    assert re.findall(r"\x1b\[\?25.", shown[0]) == [f"\x1b[?25{state}" for state in "lhlhh"]
+
+
+def test_ctrl_z_that_is_to_be_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
+    before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
+    try:
+        with terminal(monkeypatch), ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(2, "photo", "cpu", "fp32", "as asked for"))
+            assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+        assert signal.getsignal(signal.SIGTSTP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGTSTP, before)
+
+
 # ---------------------------------------------------------------- pipes and other ways in
 
 

@@ -11,13 +11,14 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Container, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
-from typing import Any, Protocol, TextIO
+from typing import IO, Any, Protocol, TextIO
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
@@ -443,6 +444,40 @@ class _Pace:
         return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes:02}:{seconds:02}"
 
 
+class _Suspended:
+    """Ctrl-Z while a bar is there: the shell gets its cursor back, and it is hidden again when the run goes on."""
+
+    def __init__(self, stream: IO[str]) -> None:
+        self._stream = stream
+        self._heard = False
+
+    def begin(self) -> None:
+        """Hear of it from now on, where it can be heard and would stop the process."""
+        there = hasattr(signal, "SIGTSTP") and threading.current_thread() is threading.main_thread()
+        if there and signal.getsignal(signal.SIGTSTP) is signal.SIG_DFL:
+            signal.signal(signal.SIGTSTP, self._on_signal)
+            self._heard = True
+
+    def end(self) -> None:
+        """Leave it to the system again."""
+        if self._heard:
+            signal.signal(signal.SIGTSTP, signal.SIG_DFL)
+            self._heard = False
+
+    def _on_signal(self, number: int, _frame: FrameType | None) -> None:
+        self._write(b"\r\x1b[2K\x1b[?25h")  # the bar goes, too
+        signal.signal(number, signal.SIG_DFL)
+        signal.raise_signal(number)  # and here the process stands still
+        signal.signal(number, self._on_signal)
+        with suppress(OSError):
+            if os.tcgetpgrp(self._stream.fileno()) == os.getpgrp():  # in the background the cursor is the shell's
+                self._write(b"\x1b[?25l")
+
+    def _write(self, what: bytes) -> None:
+        with suppress(OSError):
+            os.write(self._stream.fileno(), what)  # past the stream, which may be in the middle of a write
+
+
 class _Bar:
     """A bar that counts pictures, or the tiles of a single one."""
 
@@ -454,6 +489,7 @@ class _Bar:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
         self._task = self._progress.add_task("restoring", count="", left="", tiles=0, total=None, visible=False)
+        self._suspended = _Suspended(self._console.file)
         self._items = 0
         self._unit, self._of = "pictures", ""
         self._done = 0
@@ -526,6 +562,7 @@ class _Bar:
             self._task, description=description, total=total or None, count=count, left=left, visible=True
         )
         self._progress.start()
+        self._suspended.begin()
 
     def _advance(self, completed: float, total: float, count: str | None = None) -> None:
         left = self._pace.left(total - completed) if total else ""
@@ -546,4 +583,5 @@ class _Bar:
         self._console.print(Text(one_line(text), style=style))
 
     def close(self) -> None:
+        self._suspended.end()
         self._progress.stop()
