@@ -49,6 +49,7 @@ from pconv_cli.events import (
     ReportWritten,
     RunFinished,
     RunStarted,
+    TilesDone,
     TrainStarted,
     TrainStep,
 )
@@ -679,6 +680,26 @@ def test_time_left_goes_by_what_this_run_has_worked_on_and_not_by_what_was_done_
             clock.now += 4000
             view(ItemDone("b.png", "out/b.png", "restored", 0.5, 1))
     assert bars(shown[0])[-1].endswith("28:57:40")
+
+
+@pytest.mark.parametrize(("items", "unit"), [(1, "tiles"), (2, "pictures"), (0, "")])
+def test_a_bar_counts_pictures_a_second_where_there_are_several_and_tiles_of_a_single_one(
+    monkeypatch: pytest.MonkeyPatch, items: int, unit: str
+) -> None:
+    with terminal(monkeypatch):
+        clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+        monkeypatch.setattr(ui, "time", clock)
+        with ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(items, "photo", "cpu", "fp32", "as asked for"))
+            assert f"- {unit}/s" in drawn(view) if items else "/s" not in drawn(view)
+            view(ItemStarted("b.png", 9))
+            clock.now += 4
+            view(TilesDone(9, 9))
+            view(ItemDone("b.png", "out/b.png", "restored", 0.5, 9))
+            rates = {0: [], 1: ["2.2"], 2: ["0.25"]}[items]
+            assert re.findall(r"([\d.]+) (?:tiles|pictures)/s", drawn(view)) == rates
+    said = str(ui.sentence(replace(finished(restored=items or 2, tiles=9), seconds=4)))
+    assert said.endswith(" 2.2 tiles/s" if items == 1 else " 0.50 pictures/s")
 
 
 def test_time_left_of_a_training_that_goes_on_goes_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:

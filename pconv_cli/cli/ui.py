@@ -313,7 +313,8 @@ def _summary(event: RunFinished) -> str:
     several = event.restored + event.copied + event.done_before + event.failed + event.not_done > 1
     more = f" (the same command with --resume does {'it' if event.not_done == 1 else 'them'})" if several else ""
     parts += [f"{event.not_done} not done{more}"] if event.not_done else []
-    rate = f", {event.tiles / event.seconds:.1f} tiles/s" if event.tiles and event.seconds else ""
+    count, unit = (event.restored, "pictures") if several else (event.tiles, "tiles")
+    rate = f", {_figure(count / event.seconds)} {unit}/s" if count and event.seconds else ""
     where = f" to {event.output}" if event.output and event.restored + event.copied else ""
     return f"{', '.join(parts)}{where} in {event.seconds:.1f} s{rate}"
 
@@ -321,6 +322,10 @@ def _summary(event: RunFinished) -> str:
 def _told_of_all(event: Event) -> bool:
     """Whether this is what one line says of all pictures, where every result is there already."""
     return isinstance(event, ItemFailed) and event.reason in (TAKEN, OURS)
+
+
+def _figure(rate: float) -> str:
+    return f"{rate:.2f}" if rate < 1 else f"{rate:.1f}"
 
 
 class _Quiet:
@@ -390,23 +395,11 @@ class _Json:
         pass
 
 
-class _TileRate(ProgressColumn):
-    """Tiles per second, over the whole run."""
-
-    def render(self, task: Task) -> Text:
-        tiles, elapsed = task.fields["tiles"], task.elapsed
-        if task.description != "restoring":
-            return Text("")
-        if not tiles or not elapsed:
-            return Text("  - tiles/s", style="dim")
-        return Text(f"{tiles / elapsed:5.1f} tiles/s", style="cyan")
-
-
 def _columns(width: int) -> list[ProgressColumn]:
     """What a bar is made of that has room for a thousand pictures on one line, from 46 columns on."""
     left = width - len("restoring  1000/1000 pictures 0:00:00 ")
-    rate = [_TileRate()] if left > 2 * len("100.0 tiles/s ") else []
-    bar = BarColumn(max(8, min(40, left - len(rate) * len("100.0 tiles/s "))))
+    rate = [TextColumn("{task.fields[rate]}", style="cyan")] if left > 2 * len("100.0 pictures/s ") else []
+    bar = BarColumn(max(8, min(40, left - len(rate) * len("100.0 pictures/s "))))
     return [
         TextColumn("{task.description}"),
         bar,
@@ -434,6 +427,11 @@ class _Pace:
         assert self._since is not None
         self._done += done
         self._seconds = time.monotonic() - self._since
+
+    def rate(self, unit: str) -> str:
+        """How much is done in a second, for people."""
+        rate = self._done / self._seconds if self._seconds else 0
+        return f"{_figure(rate) if rate else '-':>5} {unit}/s"
 
     def left(self, remaining: float) -> str:
         """How long the rest takes, for people."""
@@ -488,10 +486,10 @@ class _Bar:
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
-        self._task = self._progress.add_task("restoring", count="", left="", tiles=0, total=None, visible=False)
+        self._task = self._progress.add_task("restoring", count="", rate="", left="", total=None, visible=False)
         self._suspended = _Suspended(self._console.file)
         self._items = 0
-        self._unit, self._of = "pictures", ""
+        self._unit, self._of, self._rated = "pictures", "", ""
         self._done = 0
         self._tiles = 0
         self._expected = 0
@@ -501,6 +499,8 @@ class _Bar:
     def __call__(self, event: Event) -> None:
         match event:
             case RunStarted():
+                # Of a folder that is watched no rate says anything: most of the time goes by in waiting.
+                self._rated = "" if not event.items else "tiles" if event.items == 1 else "pictures"
                 self._start("restoring", event.items, "pictures")
             case CheckStarted():
                 self._start("checking", event.items, "pictures")
@@ -514,7 +514,6 @@ class _Bar:
                 self._show("training", 1, f"step {event.first}")
             case TilesDone():
                 self._tiles += event.tiles
-                self._progress.update(self._task, tiles=self._tiles)
                 if self._items == 1:
                     # A guide has tiles of its own, so the bar may come to its end a little early, and never beyond.
                     self._pace.add(event.tiles)
@@ -557,17 +556,17 @@ class _Bar:
 
     def _show(self, description: str, total: int, count: str) -> None:
         self._pace = _Pace()
-        left = self._pace.left(total) if total else ""
-        self._progress.update(
-            self._task, description=description, total=total or None, count=count, left=left, visible=True
-        )
+        self._rated = self._rated if description == "restoring" else ""
+        self._progress.update(self._task, description=description, visible=True)
+        self._advance(0, total, count)
         self._progress.start()
         self._suspended.begin()
 
     def _advance(self, completed: float, total: float, count: str | None = None) -> None:
-        left = self._pace.left(total - completed) if total else ""
-        more: dict[str, Any] = {} if count is None else {"count": count}
-        self._progress.update(self._task, completed=completed, total=total or None, left=left, **more)
+        fields: dict[str, Any] = {} if count is None else {"count": count}
+        fields["left"] = self._pace.left(total - completed) if total else ""
+        fields["rate"] = self._pace.rate(self._rated) if self._rated else ""
+        self._progress.update(self._task, completed=completed, total=total or None, **fields)
 
     def _say(self, event: Event) -> None:
         """Failures and notes stay above the bar; a picture that went well only moves it."""
