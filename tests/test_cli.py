@@ -32,6 +32,7 @@ import torch
 import warm
 from conftest import Workplace, box, pixels, texture
 from PIL import Image
+from rich.console import Console
 
 from pconv_cli import __version__, bench, engine, files, filling, helpers, images, manifest
 from pconv_cli import restore as use_case
@@ -633,8 +634,9 @@ def bars(shown: str) -> list[str]:
 
 def drawn(view: Any) -> str:
     """A bar as it would be drawn now."""
-    with view._console.capture() as captured:
-        view._console.print(view._progress.get_renderable())
+    console = Console(width=view._console.width)
+    with console.capture() as captured:
+        console.print(view._progress.get_renderable())
     return text(captured.get())
 
 
@@ -712,6 +714,18 @@ def test_time_left_of_a_training_that_goes_on_goes_by_its_own_steps(monkeypatch:
                 clock.now += 1
                 view(TrainStep(step, 1.0, 0.1, {}, step / 100))
             assert "00:40" in drawn(view)
+
+
+def test_a_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch), ui.view(ui.ProgressMode.bar) as view:
+        view(RunStarted(1000, "photo", "cpu", "fp32", "as asked for"))
+        lengths = []
+        for width in (100, 80, 50, 46, 80):
+            view._console.width = width
+            (line,) = drawn(view).splitlines()
+            assert line.startswith("restoring ") and len(line) < width and ("pictures/s" in line) == (width >= 80)
+            lengths.append(line.index("   0/1000 pictures") - len("restoring  "))
+        assert lengths == [40, 25, 12, 8, 25]
 
 
 def test_one_picture_is_said_to_be_restored_to_its_file_several_to_their_folder(work: Workplace, pconv: Pconv) -> None:

@@ -13,14 +13,14 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Container, Iterator
+from collections.abc import Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
 from types import FrameType
 from typing import IO, Any, Protocol, TextIO
 
-from rich.console import Console
+from rich.console import Console, RenderableType
 from rich.progress import BarColumn, Progress, ProgressColumn, Task, TextColumn
 from rich.table import Table
 from rich.text import Text
@@ -395,18 +395,28 @@ class _Json:
         pass
 
 
-def _columns(width: int) -> list[ProgressColumn]:
-    """What a bar is made of that has room for a thousand pictures on one line, from 46 columns on."""
-    left = width - len("restoring  1000/1000 pictures 0:00:00 ")
-    rate = [TextColumn("{task.fields[rate]}", style="cyan")] if left > 2 * len("100.0 pictures/s ") else []
-    bar = BarColumn(max(8, min(40, left - len(rate) * len("100.0 pictures/s "))))
-    return [
-        TextColumn("{task.description}"),
-        bar,
-        TextColumn("{task.fields[count]}"),
-        *rate,
-        TextColumn("{task.fields[left]}", style="progress.remaining"),
-    ]
+class _Line(Progress):
+    """A bar on one line, however wide the terminal is by now."""
+
+    def get_renderables(self) -> Iterable[RenderableType]:
+        """See `Progress`, which asks whenever it draws."""
+        for task in self.tasks:  # it is one
+            self.columns = _columns(self.console.width, task)
+        return super().get_renderables()
+
+
+def _columns(width: int, task: Task) -> tuple[ProgressColumn, ...]:
+    """What a bar is made of that has room on one line, with a thousand pictures from 46 columns on."""
+    count, rate, left = task.fields["count"], task.fields["rate"], task.fields["left"]
+    room = width - len(f"{task.description}  {count} {left:>7} ")
+    rates = [TextColumn(rate, style="cyan", markup=False)] if rate and room > 2 * len(rate) else []
+    return (
+        TextColumn(task.description),
+        BarColumn(max(4, min(40, room - len(rates) * len(f"{rate} ")))),
+        TextColumn(count, markup=False),
+        *rates,
+        TextColumn(left, style="progress.remaining"),
+    )
 
 
 class _Pace:
@@ -485,7 +495,7 @@ class _Bar:
 
     def __init__(self) -> None:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._progress = Progress(*_columns(self._console.width), console=self._console, transient=True)
+        self._progress = _Line(console=self._console, transient=True)
         self._task = self._progress.add_task("restoring", count="", rate="", left="", total=None, visible=False)
         self._suspended = _Suspended(self._console.file)
         self._items = 0
@@ -540,7 +550,7 @@ class _Bar:
                 if self._items != 1:
                     if not (done_before or isinstance(event, ItemFailed)):
                         self._pace.add()
-                    self._advance(self._done, self._items, f"{self._done}{self._of} {self._unit}")
+                    self._advance(self._done, self._items, self._counted())
             case RunFinished() | MasksFinished() | EvaluationFinished() | ReportWritten():
                 self.close()
             case _:
@@ -550,9 +560,12 @@ class _Bar:
     def _start(self, description: str, total: int, unit: str) -> None:
         self._items, self._unit, self._done = total, unit, 0
         self._of = f"/{total}" if total else ""  # nobody knows what will arrive in a folder
-        self._show(description, total, f"0{self._of} {unit}")
+        self._show(description, total, self._counted())
         if description != "restoring":  # where the first pictures may have been done before
             self._pace.begin()
+
+    def _counted(self) -> str:
+        return f"{self._done:>{len(self._of) - 1}}{self._of} {self._unit}" if self._of else f"{self._done} {self._unit}"
 
     def _show(self, description: str, total: int, count: str) -> None:
         self._pace = _Pace()
