@@ -50,6 +50,13 @@ class ItemDone:
 
 
 @dataclass(frozen=True)
+class ProcessesStarting:
+    """So many processes are going to read and write pictures; it takes some seconds until they do."""
+
+    processes: int
+
+
+@dataclass(frozen=True)
 class AllThere:
     """Every result is there before anything has begun, and must not be replaced: all items are going to fail."""
 
@@ -255,7 +262,7 @@ class ReportWritten:
 
 
 Event = (
-    RunStarted | AllThere | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
+    RunStarted | ProcessesStarting | AllThere | ItemStarted | TilesDone | ItemDone | ItemFailed | Notice | RunFinished
     | TrainStarted | TrainStep | Validated | TrainFinished
     | MasksStarted | MaskMade | MasksFinished
     | CheckStarted | ItemChecked | EvaluationStarted | PairMeasured | EvaluationFinished

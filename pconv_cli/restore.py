@@ -38,6 +38,7 @@ from pconv_cli.events import (
     ItemStarted,
     Listener,
     Notice,
+    ProcessesStarting,
     RunFinished,
     RunStarted,
     TilesDone,
@@ -373,6 +374,7 @@ def _on_this_machine(
                 bench = bench_of(settings, here.view, signature, stage, journal)
             elif worth_helpers(len(jobs), on_cpu=engine.on_cpu):
                 make = partial(Bench.of, settings, here.view, None if journal is None else journal.place)
+                emit(ProcessesStarting(limits.readers))
                 try:
                     nursery, here.nursery = here.nursery or helpers.Nursery(Bench.__module__), None
                     niceness = NICENESS if engine.on_cpu else 0

@@ -46,6 +46,7 @@ from pconv_cli.events import (
     ItemShown,
     ItemStarted,
     Notice,
+    ProcessesStarting,
     ReportStarted,
     ReportWritten,
     RunFinished,
@@ -714,6 +715,21 @@ def test_time_left_of_a_training_that_goes_on_goes_by_its_own_steps(monkeypatch:
                 clock.now += 1
                 view(TrainStep(step, 1.0, 0.1, {}, step / 100))
             assert "00:40" in drawn(view)
+
+
+def test_a_bar_says_that_processes_are_started_until_the_first_picture(monkeypatch: pytest.MonkeyPatch) -> None:
+    first: list[Any] = [ItemStarted("a.png", 1), ItemDone("a.png", "out/a.png", "done_before", 0, 0)]
+    for event in [*first, ItemFailed("a.png", "in/a.png", "in/a.png", "gone")]:
+        with terminal(monkeypatch), ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(300, "photo", "cpu", "fp32", "as asked for"))
+            assert drawn(view).startswith("restoring ")
+            view(ProcessesStarting(4))
+            for width in (80, 46):
+                view._console.width = width
+                (line,) = drawn(view).splitlines()
+                assert line.startswith("starting processes ") and "  0/300 pictures" in line and len(line) <= width
+            view(event)
+            assert drawn(view).startswith("restoring ")
 
 
 def test_a_bar_follows_the_width_of_its_terminal(monkeypatch: pytest.MonkeyPatch) -> None:

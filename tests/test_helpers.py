@@ -314,6 +314,7 @@ def test_files_and_reports_are_the_same_whoever_reads_and_writes(
     assert files(mixed.root / "together") == files(mixed.root / "alone")
     assert files(mixed.root / "filled") == kept
     kinds = [type(event).__name__ for event in events]
+    assert kinds[:2] == ["RunStarted", "ProcessesStarting"]
     assert kinds.count("ItemStarted") == kinds.count("ItemDone") == 7 and kinds.count("ItemFailed") == 3
 
 

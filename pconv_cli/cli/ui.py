@@ -43,6 +43,7 @@ from pconv_cli.events import (
     MasksStarted,
     Notice,
     PairMeasured,
+    ProcessesStarting,
     ReportStarted,
     ReportWritten,
     RunFinished,
@@ -499,7 +500,7 @@ class _Bar:
         self._task = self._progress.add_task("restoring", count="", rate="", left="", total=None, visible=False)
         self._suspended = _Suspended(self._console.file)
         self._items = 0
-        self._unit, self._of, self._rated = "pictures", "", ""
+        self._doing, self._unit, self._of, self._rated = "", "pictures", "", ""
         self._done = 0
         self._tiles = 0
         self._expected = 0
@@ -522,6 +523,8 @@ class _Bar:
                 self._start("reporting", event.items, "pictures")
             case TrainStarted():
                 self._show("training", 1, f"step {event.first}")
+            case ProcessesStarting() if not self._done:
+                self._progress.update(self._task, description="starting processes")
             case TilesDone():
                 self._tiles += event.tiles
                 if self._items == 1:
@@ -530,6 +533,7 @@ class _Bar:
                     self._advance(self._tiles, max(self._expected, self._tiles))
                 return
             case ItemStarted():
+                self._progress.update(self._task, description=self._doing)
                 self._pace.begin()
                 self._expected += event.tiles
                 if self._items == 1:
@@ -568,15 +572,15 @@ class _Bar:
         return f"{self._done:>{len(self._of) - 1}}{self._of} {self._unit}" if self._of else f"{self._done} {self._unit}"
 
     def _show(self, description: str, total: int, count: str) -> None:
-        self._pace = _Pace()
+        self._doing, self._pace = description, _Pace()
         self._rated = self._rated if description == "restoring" else ""
-        self._progress.update(self._task, description=description, visible=True)
         self._advance(0, total, count)
+        self._progress.update(self._task, visible=True)
         self._progress.start()
         self._suspended.begin()
 
     def _advance(self, completed: float, total: float, count: str | None = None) -> None:
-        fields: dict[str, Any] = {} if count is None else {"count": count}
+        fields: dict[str, Any] = {"description": self._doing} | ({} if count is None else {"count": count})
         fields["left"] = self._pace.left(total - completed) if total else ""
         fields["rate"] = self._pace.rate(self._rated) if self._rated else ""
         self._progress.update(self._task, completed=completed, total=total or None, **fields)
