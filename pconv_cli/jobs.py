@@ -24,6 +24,10 @@ from pconv_cli.manifest import Row
 _MASK_WORD = re.compile(r"(.+)[_.-]mask", re.IGNORECASE | re.DOTALL)
 _TEXT_NUMBER = re.compile(r"([^0-9]*)([0-9]*)")
 _COMPANIONS = (".aux.xml", ".tfw", ".tifw", ".tiffw", ".wld")  # of pictures, which take them along
+_WAYS_OUT = {
+    ".dpx": "frames of .dpx become PNGs with ffmpeg -i shot_%04d.dpx shot_%04d.png",
+    ".exr": "frames of .exr become TIFFs of floats with oiiotool shot.exr -d float -o shot.tif, one by one",
+}
 _SEPARATORS = tuple(sorted({"/", os.sep}))
 # Suffixes that are one format under several spellings; only used to tell whether two requests contradict each other.
 _SPELLINGS = {".jpg": ".jpeg", ".jpe": ".jpeg", ".jfif": ".jpeg", ".tif": ".tiff"}
@@ -95,11 +99,8 @@ class JobList:
     @property
     def left_out(self) -> str:
         """What there is to say of files that are no pictures; empty where there is none."""
-        told = []
-        for skipped, whence in ((self.skipped, ""), (self.skipped_masks, " of the masks")):
-            kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(skipped.items()))
-            told += [f"left out{whence}, for they are in no format that can be read: {kinds}"] if kinds else []
-        return "; ".join(told)
+        both = (_left_out(self.skipped), _left_out(self.skipped_masks, " of the masks"))
+        return "; ".join(filter(None, both))
 
     def first(self, count: int) -> JobList:
         """No more than the first few."""
@@ -203,7 +204,8 @@ def find_jobs(
     elif masks is not None:
         pictures, found, fits = _from_one_mask(pictures, source, masks)
     if not pictures:
-        raise NothingToDo(f"no pictures in {source}: looked for {_listed(suffixes)}")
+        besides = f"; {told}" if (told := _left_out(skipped)) else ""
+        raise NothingToDo(f"no pictures in {source}: looked for {_listed(suffixes)}{besides}")
 
     unclear = {
         picture.relative.as_posix(): (
@@ -387,6 +389,15 @@ def _kind(path: Path) -> Literal["folder", "file"] | None:
         return None
 
 
+def _left_out(skipped: Mapping[str, int], whence: str = "") -> str:
+    """What there is to say of files that are no pictures: how many of each kind, and the way out where one is known."""
+    if not skipped:
+        return ""
+    kinds = ", ".join(f"{count} {suffix or 'without a suffix'}" for suffix, count in sorted(skipped.items()))
+    ways_out = "".join(f" ({way_out})" for suffix, way_out in _WAYS_OUT.items() if suffix in skipped)
+    return f"left out{whence}, for they are in no format that can be read: {kinds}{ways_out}"
+
+
 def _listed(suffixes: Iterable[str]) -> str:
     return ", ".join(sorted(suffixes))
 
@@ -400,7 +411,8 @@ def _check_input(path: Path, suffixes: frozenset[str], role: str) -> Literal["fo
     if kind is None:
         raise UsageError(f"{path}: not found; {role} are looked for there: check the path and that you may read it")
     if kind == "file" and not _is_picture(path, suffixes):
-        other = f"not a picture that can be read: give a folder, or one of {_listed(suffixes)}"
+        way_out = _WAYS_OUT.get(path.suffix.lower())
+        other = f"not a picture that can be read: {way_out or f'give a folder, or one of {_listed(suffixes)}'}"
         raise UsageError(f"{path}: {files.why_no_picture(path) or other}")
     return kind
 

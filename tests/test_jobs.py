@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import unicodedata
 from collections.abc import Iterator
 from itertools import pairwise
@@ -536,6 +537,20 @@ def test_no_pictures_is_nothing_to_do() -> None:
     make("in/frame.png")
     with pytest.raises(NothingToDo):
         find(masks="in/frame.png")
+
+
+@pytest.mark.parametrize(("suffix", "way_out"), [(".dpx", "ffmpeg -i shot_%04d.dpx"), (".EXR", "TIFFs of floats")])
+def test_a_folder_of_frames_alone_is_told_what_is_there_and_how_to_make_pictures_of_it(
+    suffix: str, way_out: str
+) -> None:
+    make(f"in/1{suffix}", f"in/2{suffix}", "in/notes.txt", "masks/1.png")
+    with pytest.raises(NothingToDo, match=rf"looked for .*; left out, .*: 2 {suffix.lower()}, 1 \.txt \(") as raised:
+        find()
+    assert way_out in str(raised.value)
+    with pytest.raises(UsageError, match=re.escape(way_out)):
+        find(source=f"in/1{suffix}")
+    make("in/3.png", "masks/3.png")
+    assert way_out in find().left_out
 
 
 # Natural order
