@@ -195,7 +195,7 @@ def _why_unreadable(path: Path, error: Exception) -> str:
         return "a progressive JPEG, and too big to be read part by part: save a copy as TIFF"
     if any(words in cause for words in _UNKNOWN_KINDS):
         return f"compressed in a way that cannot be read ({cause.rstrip('.')}): convert a copy (deflate, LZW)"
-    return f"damaged or cut short ({cause}): fetch it again"
+    return files.damaged(cause)
 
 
 def _why_unwritable(path: Path, error: Exception) -> str:

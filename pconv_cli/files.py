@@ -255,6 +255,12 @@ def why_unreadable(error: Exception) -> str:
     return ""
 
 
+def damaged(cause: str) -> str:
+    """Reason and way out of a damaged file; what libtiff says (scanline 4294967295) means nothing to anybody."""
+    told = "" if re.search(r"\bTIFF[A-Z]\w*:", cause) else f" ({cause})"
+    return f"damaged or cut short{told}: fetch it again"
+
+
 def why_unwritable(error: BaseException) -> str:
     """Reason and way out of an error on writing, for people; empty where neither disk nor memory is to blame."""
     if isinstance(error, MemoryError):

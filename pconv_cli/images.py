@@ -338,7 +338,7 @@ def why_unreadable(path: Path, error: Exception) -> str:
             "not a JPEG, PNG, WebP, BMP or TIFF picture, or its start is damaged: open it elsewhere and export a copy"
         )
     cause = " ".join(str(error).split()) or type(error).__name__
-    return files.why_unreadable(error) or _heads.doubt(path) or f"damaged or cut short ({cause}): fetch it again"
+    return files.why_unreadable(error) or _heads.doubt(path) or files.damaged(cause)
 
 
 # ---------------------------------------------------------------- inside a file that is being read

@@ -499,6 +499,25 @@ def test_progress_none_shows_failures_and_notes_only(work: Workplace, pconv: Pco
     assert "--overwrite" in line
 
 
+@pytest.mark.parametrize("compression", ["raw", "tiff_lzw"])
+@pytest.mark.parametrize("cut", ["picture", "mask"])
+def test_a_tiff_that_is_cut_short_is_told_without_the_words_of_libtiff(
+    work: Workplace, compression: str, cut: str
+) -> None:
+    size = (300, 200)
+    work.pair("a.tif", size=size)
+    path = work.pictures / "a.tif" if cut == "picture" else work.masks / "a.tif"
+    Image.fromarray(texture(*size)).save(path, compression=compression)
+    if cut == "mask":
+        (work.masks / "a.png").unlink()
+    path.write_bytes(path.read_bytes()[: path.stat().st_size * 2 // 3])
+    line = [sys.executable, "-m", "pconv_cli", "restore", str(work.pictures), str(work.masks), str(work.out)]
+    done = warm.run([*line, "-q", "--weights", "none"], capture_output=True, text=True, timeout=PATIENCE)
+    assert done.returncode == 1
+    (said,) = done.stderr.splitlines()
+    assert said.endswith("damaged or cut short: fetch it again") and "TIFFRead" not in said
+
+
 @pytest.mark.parametrize("mode", ["plain", "bar", "none", "quiet"])
 @pytest.mark.parametrize("ours", [False, True])
 def test_1_where_every_result_is_there_already_which_one_line_says_of_all(
