@@ -880,6 +880,16 @@ def test_what_lies_beside_a_tiff_counts_as_a_part_of_it_when_a_run_goes_on(work:
     assert (work.out / "b.tfw").read_text() == (work.pictures / "b.tfw").read_text() and (work.out / "c.tfw").exists()
 
 
+def test_resume_with_overwrite_does_again_exactly_the_pictures_whose_masks_were_corrected(work: Workplace) -> None:
+    for name in ("a.png", "b.png", "c.png"):
+        work.pair(name)
+    go(work)
+    work.mask("b.png", box(48, 40, 4, 4, 9, 9))
+    again = go(work, resume=True, overwrite=True)[0]
+    assert statuses(again) == {"a.png": "done_before", "b.png": "restored", "c.png": "done_before"}
+    assert go(work, resume=True, overwrite=True)[0].count("done_before") == 3
+
+
 def test_two_tiffs_may_share_what_lies_beside_them(work: Workplace) -> None:
     for number in range(20):
         for suffix in ("tif", "tiff"):
