@@ -1066,6 +1066,22 @@ def test_ctrl_z_gives_the_cursor_back_and_going_on_hides_it_unless_in_the_backgr
     assert re.findall(r"\x1b\[\?25.", shown[0]) == [f"\x1b[?25{state}" for state in "lhlhh"]
 
 
+def test_time_that_a_run_was_suspended_is_no_time_that_it_took(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch):
+        clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+        monkeypatch.setattr(ui, "time", clock)
+        monkeypatch.setattr(ui.signal, "raise_signal", lambda _: setattr(clock, "now", clock.now + 3600))
+        with ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(3, "photo", "cpu", "fp32", "as asked for"))
+            view(ItemStarted("a.png", 1))
+            heard = signal.getsignal(signal.SIGTSTP)
+            assert callable(heard)
+            heard(signal.SIGTSTP, None)
+            clock.now += 2
+            view(ItemDone("a.png", "out/a.png", "restored", 0.5, 1))
+            assert "00:04" in drawn(view)
+
+
 def test_ctrl_z_that_is_to_be_ignored_stays_ignored(monkeypatch: pytest.MonkeyPatch) -> None:
     before = signal.signal(signal.SIGTSTP, signal.SIG_IGN)
     try:

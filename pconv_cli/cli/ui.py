@@ -13,7 +13,7 @@ import signal
 import sys
 import threading
 import time
-from collections.abc import Container, Iterable, Iterator
+from collections.abc import Callable, Container, Iterable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -439,6 +439,11 @@ class _Pace:
         self._done += done
         self._seconds = time.monotonic() - self._since
 
+    def skip(self, seconds: float) -> None:
+        """So long nothing could be done."""
+        if self._since is not None:
+            self._since += seconds
+
     def rate(self, unit: str) -> str:
         """How much is done in a second, for people."""
         rate = self._done / self._seconds if self._seconds else 0
@@ -456,8 +461,9 @@ class _Pace:
 class _Suspended:
     """Ctrl-Z while a bar is there: the shell gets its cursor back, and it is hidden again when the run goes on."""
 
-    def __init__(self, stream: IO[str]) -> None:
-        self._stream = stream
+    def __init__(self, stream: IO[str], went_on: Callable[[float], None]) -> None:
+        """Say where the terminal is, and who is told how many seconds the run has stood still."""
+        self._stream, self._went_on = stream, went_on
         self._heard = False
 
     def begin(self) -> None:
@@ -476,8 +482,10 @@ class _Suspended:
     def _on_signal(self, number: int, _frame: FrameType | None) -> None:
         self._write(b"\r\x1b[2K\x1b[?25h")  # the bar goes, too
         signal.signal(number, signal.SIG_DFL)
+        stopped = time.monotonic()
         signal.raise_signal(number)  # and here the process stands still
         signal.signal(number, self._on_signal)
+        self._went_on(time.monotonic() - stopped)
         with suppress(OSError):
             if os.tcgetpgrp(self._stream.fileno()) == os.getpgrp():  # in the background the cursor is the shell's
                 self._write(b"\x1b[?25l")
@@ -498,7 +506,7 @@ class _Bar:
         self._console = Console(stderr=True, highlight=False, soft_wrap=True)
         self._progress = _Line(console=self._console, transient=True)
         self._task = self._progress.add_task("restoring", count="", rate="", left="", total=None, visible=False)
-        self._suspended = _Suspended(self._console.file)
+        self._suspended = _Suspended(self._console.file, lambda seconds: self._pace.skip(seconds))
         self._items = 0
         self._doing, self._unit, self._of, self._rated = "", "pictures", "", ""
         self._done = 0
