@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-from pconv_cli import beside, files, provenance
+from pconv_cli import beside, files, halo, provenance
 from pconv_cli import weights as store
 from pconv_cli.companions import Companions
 from pconv_cli.detection import Detect
@@ -156,6 +156,15 @@ class Planned:
                 own = tiled(empty)
             fillings.append(Filling.of(surface, own, view, settings.overlap, may_be_empty=layer.may_be_empty))
         return cls(picture, hole, layers, fillings)
+
+    @property
+    def hugs_damage(self) -> bool:
+        """Whether pixels beside the hole have its colour, before anything is filled."""
+        filling = self.fillings[0]
+        assert isinstance(filling.surface, ArraySurface)
+        pixels = filling.surface.pixels
+        windows = halo.sampled(filling.plan.windows)
+        return halo.hugs((pixels[window.slices], self.hole[window.slices]) for window in windows)
 
     def rounds(self) -> Iterator[Sequence[Piece]]:
         """Tiles round by round, layer after layer."""
@@ -334,6 +343,8 @@ class Reader:
         except ValueError as error:
             raise ItemError(job.image, str(error)) from error
         notices = self._notices(job, picture, hole)
+        if not self._view.raw and made.hugs_damage:
+            notices += (settings.hugging(),)
         return Work(made.picture, hole, made.layers, made.fillings, job, started, states, notices=notices)
 
     def done_before(self, job: Job) -> bool:

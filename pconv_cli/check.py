@@ -31,7 +31,7 @@ from pconv_cli.pipeline import Budget
 from pconv_cli.process import memory_available
 from pconv_cli.remote import Stage
 from pconv_cli.restore import bench_of, home_of, journal_of, refuse_unpaired, signature_of, worth_helpers
-from pconv_cli.settings import GREY, SUSPICIOUS
+from pconv_cli.settings import GREY, HUGS, SUSPICIOUS
 
 PER_HELPER = 140 << 20  # bytes that a process which reads and writes takes
 IN_FLIGHT = 1 << 30  # bytes of pictures between reading and writing, see `pipeline.Limits`
@@ -107,6 +107,7 @@ class _Look:
     bytes: int = 0
     seconds: float = 0.0
     done: bool = False
+    hugs: bool = False
 
 
 def check(
@@ -165,6 +166,9 @@ def check(
     if fine and turned > len(fine) / 2:
         reason = f"{turned} of {len(fine)} masks mark most of the picture, {settings.reading}: {settings.way_out}"
         findings.append(Finding("", "", reason, grave=True))
+    damaged = sum(found.share > 0 for found in fine)
+    if hugging := sum(found.hugs for found in fine):
+        findings.append(Finding("", "", settings.hugging(hugging, damaged), grave=False))
     disk = sum(found.bytes for found in fine) + max((found.bytes for found in fine), default=0)
     away = any(map(stage.holds, (todo.home, *(job.output for job in todo.jobs))))
     free = _free(todo.home) if writes and not away else None
@@ -181,7 +185,7 @@ def check(
     told = stage.shown(tuple(findings))
     return Checked(
         len(todo.jobs) + len(todo.unclear), told,
-        sum(found.share > 0 for found in fine), sum(found.tiles for found in fine), pixels,
+        damaged, sum(found.tiles for found in fine), pixels,
         sum(found.share * found.area for found in fine) / max(1, sum(found.area for found in fine)), disk, free,
         memory, available,
         round(STARTING + pixels / (_gigaflops() * PIXELS_PER_GIGAFLOP) + reading, 1), len(looks) == len(todo.jobs),
@@ -219,7 +223,8 @@ def _look_at(job: Job, bench: Bench, settings: RestoreSettings, budget: Budget, 
 
 def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) -> _Look:
     share = float(work.hole.mean())
-    suspicion = settings.suspicion(share) or next(iter(work.notices), None)
+    told = [notice for notice in work.notices if HUGS not in notice]  # of these there is one finding for all
+    suspicion = settings.suspicion(share) or next(iter(told), None)
     grave = any(GREY in notice for notice in work.notices)
     finding = None if suspicion is None else Finding(job.name, str(job.mask or job.image), suspicion, grave=grave)
     size = job.image.stat().st_size
@@ -228,7 +233,7 @@ def _look_into(job: Job, work: Work, settings: RestoreSettings, started: float) 
     kept = same_format(job.image, job.output)
     return _Look(
         finding, work.planned, work.to_compute, work.hole.size, share, size if kept else max(size, raw * 2 // 3),
-        time.monotonic() - started,
+        time.monotonic() - started, hugs=len(told) < len(work.notices),
     )  # fmt: skip
 
 

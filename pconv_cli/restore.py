@@ -52,7 +52,7 @@ from pconv_cli.pipeline import NICENESS, Limits, Outcome, Stages, Turn, run
 from pconv_cli.process import settle
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report, collecting
-from pconv_cli.settings import SUSPICIOUS
+from pconv_cli.settings import HUGS, SUSPICIOUS
 
 WITHOUT_ROOM = 3
 """Pictures in a row that a full disk may fail before no other is begun: a smaller one might still have found room."""
@@ -257,7 +257,7 @@ def restore(
     reports: dict[Path, ItemReport] = {}
     jobs = {job.output: job for job in todo.jobs}
     past: Counter[str] = Counter()
-    failed = without_room = 0
+    failed = without_room = restored = hugged = 0
     unlisted: list[RunError] = []
 
     def enough() -> bool:
@@ -300,6 +300,8 @@ def restore(
                 reports[outcome.item.output] = report
                 each(report)
                 failed += report.status == "failed"
+                restored += report.status == "restored"
+                hugged += any(HUGS in notice for notice in report.notices)
                 if report.status == "failed" and failed == settings.max_failures:
                     emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
                 if isinstance(outcome.error, NoRoom):
@@ -316,6 +318,8 @@ def restore(
         if cluster is not None and journal is not None:
             with suppress(OSError):  # the files of the workers say the same
                 journal.gather()
+    if hugged:
+        emit(Notice(settings.hugging(hugged, restored)))
     items = tuple(reports.get(job.output) or stage.shown(report_of(job, "not_done")) for job in jobs.values())
     left = any(item.status == "not_done" for item in items) or (arrivals is not None and arrivals.waiting())
     why_unlisted = next(iter(unlisted), None)
@@ -642,9 +646,9 @@ def _tell(report: ItemReport, emit: Listener) -> None:
     if report.status == "failed":
         emit(ItemFailed(report.name, report.image, report.path or report.image, report.reason or ""))
         return
+    notices = tuple(notice for notice in report.notices if HUGS not in notice)  # told once, in the end
     emit(
         ItemDone(
-            report.name, report.output, report.status, report.hole_share or 0.0, report.tiles, report.notices,
-            report.seconds,
+            report.name, report.output, report.status, report.hole_share or 0.0, report.tiles, notices, report.seconds
         )
     )  # fmt: skip

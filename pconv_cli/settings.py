@@ -21,6 +21,9 @@ if TYPE_CHECKING:
 SUSPICIOUS = 0.6
 """A mask that marks a larger share than this was probably drawn with the other polarity."""
 
+ROOM = 2
+"""Pixels that a mask which hugs the damage is best grown by, see benchmarks/README.md."""
+
 AT_REST = 360 << 20
 """Bytes that a run takes whatever it does: interpreter, torch, GDAL's blocks."""
 
@@ -38,6 +41,9 @@ BY_NODATA = (
     "if it is, take that out of a copy: gdal_translate -a_nodata none mask.tif marks.tif"
 )
 """What to say of a mask whose damage, as it looks, is declared to be nothing."""
+
+HUGS = "hugs the damage, and what is left around it colours the fill"
+"""What to say of a mask beside which pixels are partly damage."""
 
 GREY = "is grey like a photograph, and a mask is black and white: is it the right file?"
 """What to say of a mask that is a picture."""
@@ -142,6 +148,11 @@ class Settings:
     def way_out(self) -> str:
         """What to do about damage that is none."""
         return "leave out --invert-mask" if self.invert_mask else "use --invert-mask"
+
+    def hugging(self, some: int = 1, of: int = 1) -> str:
+        """What to say of masks that hug the damage, in some of the pictures that have any."""
+        which = f"in {some} of {of} pictures the mask" if of > 1 else "the mask"
+        return f"{which} {HUGS}: try --dilate {self.dilate + ROOM}"
 
     def suspicion(self, share: float) -> str | None:
         """What to say of a mask that marks a share of its picture; None if that is nothing to talk about."""

@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import beside, companions, files, provenance
+from pconv_cli import beside, companions, files, halo, provenance
 from pconv_cli.canvas import Canvas
 from pconv_cli.damage import ROWS, Mask, mask_beside
 from pconv_cli.errors import TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
@@ -269,6 +269,7 @@ class _Big:
             from pconv_cli.filling import Filling
 
             self._tell_doubts(self._mask.doubt, work.doubt, *self._mask.suspicions(planned[0].damage))
+            self._tell_doubts(self._hugging(work))
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in work.layers))
             surfaces = [LayerSurface(canvas, source, layer, veiled=work.veiled) for layer in work.layers]
             fillings = [
@@ -287,6 +288,14 @@ class _Big:
             self._fillings = fillings
             xmp, told = self._provenance(described) if settings.provenance else (None, ())
             return self._finished(report, (*canvas.commit(ready=self._ready, xmp=xmp), *left, *told), canvas)
+
+    def _hugging(self, work: Work) -> str | None:
+        """What there is to say of pixels beside the damage that have its colour."""
+        source, layer, plan = self._source, work.layers[0], work.plans[0]
+        windows = halo.sampled(() if self._view.raw else plan.windows)
+        if halo.hugs((layer.seen(source.read(window)), plan.damage.window(window)) for window in windows):
+            return f"{self._mask.name}: {self._settings.hugging()}"
+        return None
 
     def _refuse_full(self, needed: int) -> None:
         """Make sure of the room before anything is computed: a disk is found to be full when all of that is done."""

@@ -91,6 +91,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "infrared",
         "metrics",
         "seams",
+        "halo",
         "sketch",
         "confidence",
     }
