@@ -62,10 +62,12 @@ def patching(tiff: Directory, raster: Any) -> tuple[str, bytes]:
 def threads(tiff: Directory) -> dict[str, str]:
     """Options with which blocks of a TIFF are encoded side by side, where that is sound; else none.
 
-    GDAL tells its threads neither how chroma is sampled nor from which end bytes are filled with bits.
+    GDAL tells its threads neither how chroma is sampled nor from which end bytes are filled with bits, and where a file
+    does not say how many values a pixel has, they complain to the terminal.
     """
     chroma = tiff.number(259, 1) == JPEG and tiff.number(262, 1) == 6
-    return {} if chroma or tiff.number(266, 1) == 2 else {"NUM_THREADS": "ALL_CPUS"}
+    unsound = chroma or tiff.number(266, 1) == 2 or 277 not in tiff.entries
+    return {} if unsound else {"NUM_THREADS": "ALL_CPUS"}
 
 
 def _why_not_in_place(tiff: Directory, raster: Any) -> str:

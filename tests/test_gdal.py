@@ -8,6 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 from rasters import directories, filled, names, picture, refused, restore, save, whole
 
 from pconv_cli.canvas import Canvas
@@ -48,4 +49,8 @@ def test_nothing_of_gdals_reaches_the_terminal(tmp_path: Path, capfd: pytest.Cap
     path.write_bytes(data)
     with pytest.raises(ItemError, match="damaged"), Source(path) as source:
         source.read(whole(source))
+    image = Image.fromarray(picture(1)[..., 0] > 100)
+    image.save(tmp_path / "c.tif", compression="tiff_lzw", tiffinfo={278: 16})
+    assert 277 not in directories(tmp_path / "c.tif")[0]  # samples of a pixel: one, where nothing is said
+    restore(tmp_path / "c.tif", tmp_path / "d.tif", value=1)
     assert capfd.readouterr() == ("", "")
