@@ -132,7 +132,7 @@ class Picture:
 
         Args:
             hole: (h, w), True where damaged.
-            windows: Where one of 16-bit values is looked at; None: everywhere.
+            windows: Where one of 16-bit values is looked at, if any of it is known; None: everywhere.
         """
         dtype, notices = self.pixels.dtype, self.notices
         deep = dtype == np.uint16
@@ -141,7 +141,8 @@ class Picture:
         known = ~hole if self.shown is None else ~hole & self.shown
         if self.mode == "1":
             return replace(self, layers=dotted(self.layers, self.pixels, known))
-        if windows is None or not deep:
+        blind = bool(windows) and not any(known[window.slices].any() for window in windows or ())
+        if windows is None or not deep or blind:  # what lies in holes goes by a guide
             windows = [Window(0, 0, self.width, self.height)]
         parts = (self.channels[window.slices][known[window.slices]] for window in windows)
         told, stand_in = stretched(self.layers, dtype, parts)

@@ -6,7 +6,7 @@ order of things. Where the damage is: `damage`; where windows are set: `tiles`; 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -133,9 +133,16 @@ def _looked_through(
     that seems to stand for nothing, and whether all that is not damaged is known to hold something.
     """
     everywhere, complete = is_ranged(source.dtype) and plan.damage.area > 0, True
-    windows = source.strips(ROWS) if everywhere else plan.windows
 
     def seen() -> Iterator[NDArray[Any]]:
+        some = False
+        for part in parts(source.strips(ROWS) if everywhere else plan.windows):
+            some = some or len(part) > 0
+            yield part
+        if plan.windows and not some:  # they lie in holes, and go by a guide
+            yield from parts(source.strips(ROWS))
+
+    def parts(windows: Iterable[Window]) -> Iterator[NDArray[Any]]:
         nonlocal complete
         for window in until(stop, windows):
             pixels, known = source.read(window), ~plan.damage.window(window)

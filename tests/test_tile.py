@@ -973,6 +973,18 @@ def test_of_any_depth_and_colour_everything_stays_but_the_damage(place: Place, k
     assert (np.abs(shown(after)[HOLE].mean(axis=0) - wanted) < 40).all()
 
 
+@pytest.mark.parametrize("command", ["tile", "restore"])
+def test_windows_that_see_nothing_go_by_the_white_of_all_that_is_known(place: Place, command: str) -> None:
+    hole = box(WIDTH, HEIGHT, 0, 100, WIDTH, HEIGHT)
+    place.fill_in(np.full((HEIGHT, WIDTH, 3), 52000, np.uint16), hole)
+    if command == "tile":
+        assert place("--size", "64") == 0
+    else:
+        how = ("--weights", "none", "--device", "cpu", "--tile-size", "64")
+        assert place.pconv("restore", place.big, place.mask, place.output, *how) == 0
+    assert np.abs(load(place.output).astype(int) - 52000).max() <= 1
+
+
 @pytest.mark.parametrize("kind", KINDS)
 def test_any_kind_of_tiff_gets_the_same_pixels_from_restore(place: Place, kind: str) -> None:
     whole, options, _ = KINDS[kind]
