@@ -408,8 +408,7 @@ def _read_tiff(path: Path, linear: bool) -> Picture:
         carried = Carried(
             icc=source.icc, exif=exif, xmp=xmp, photoshop=_carry.photoshop_of(tags), dpi=_carry.dpi_of(tags),
             tags=tags, tiff=True, palette=b"" if source.palette is None else source.palette.tobytes(),
-            lost=(*lost, *["that colours are multiplied by alpha"] * source.premultiplied),
-            left_behind=(*source.notices_anew, *_left_beside(source)),
+            lost=tuple(lost), left_behind=(*source.notices_anew, *_left_beside(source)),
         )  # fmt: skip
     return Picture(
         path, pixels[..., 0] if pixels.shape[2] == 1 else pixels, mode, "TIFF", source.orientation,

@@ -1,7 +1,7 @@
 """Which channels of a picture are filled together, and how the network sees each such layer.
 
-Knows groups of channels, palettes, and that a profile speaks of the colours alone. What numbers mean: `spaces`. Does
-not know files, masks, alpha, networks.
+Knows groups of channels, palettes, that a profile speaks of the colours alone, and that alpha may be multiplied into
+them. What numbers mean: `spaces`. Does not know files, masks, what else alpha is for, networks.
 """
 
 from __future__ import annotations
@@ -15,7 +15,18 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import Space, as_held, is_ranged, next_to, nothing, shown_between, space, white_of
+from pconv_cli.spaces import (
+    Space,
+    as_held,
+    is_ranged,
+    next_to,
+    nothing,
+    shown_between,
+    space,
+    white_of,
+    with_alpha,
+    without_alpha,
+)
 
 SOLID = 0.45  # tones farther from grey than this are black or white, without a dot
 DOTTED = 0.15  # where more of a picture's neighbours differ, its tones are dots; of text one in twenty does
@@ -185,12 +196,14 @@ class Layer:
             infinity. Nothing else is replaced, though another channel of that pixel is damaged. None: damage is whole
             pixels.
         nothing: Of a ranged type the value for "nothing here", which no fill of tones becomes: raw ones see to that.
+        alpha: Index of the channel that these are multiplied by, if they are. They are seen, and filled, without it.
     """
 
     channels: tuple[int, ...]
     space: Space | Palette | Alone | Raw
     missing: tuple[float, ...] | None = None
     nothing: float | None = None
+    alpha: int | None = None
 
     @property
     def width(self) -> int:
@@ -205,11 +218,11 @@ class Layer:
         return isinstance(self.space, Raw) and self.space.nothing is not None
 
     def taken(self, pixels: NDArray[Any]) -> NDArray[Any]:
-        """The layer's channels of (..., all channels); a view where they stand together."""
+        """The layer's channels of (..., all channels), without alpha; a view where they stand together without it."""
         first, last = self.channels[0], self.channels[-1]
-        if last - first == len(self.channels) - 1:
-            return pixels[..., first : last + 1]
-        return pixels[..., list(self.channels)]
+        together = last - first == len(self.channels) - 1
+        taken = pixels[..., first : last + 1] if together else pixels[..., list(self.channels)]
+        return taken if self.alpha is None else without_alpha(taken, pixels[..., self.alpha])
 
     def seen(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The layer as the network sees it: (..., all channels) to (..., c), uint8, float32 in [0, 1], or raw."""
@@ -223,15 +236,27 @@ class Layer:
         return values
 
     def put(self, pixels: NDArray[Any], fill: NDArray[Any], where: NDArray[np.bool_]) -> None:
-        """Take fills, (h, w, c) as `seen` gives them, into (h, w, all channels), in place, where `where` is True."""
+        """Take fills, (h, w, c) as `seen` gives them, into (h, w, all channels), in place, where `where` is True.
+
+        Under an alpha of 0 they stay what they are, for other fills to go by, until `hide`.
+        """
         for at in range(0, len(where), _ROWS):  # what is in between takes many times the room
             rows = slice(at, at + _ROWS)
             here, part = where[rows], pixels[rows]
-            for channel, values in zip(self.channels, self.own(fill[rows][here]).T, strict=True):
+            own = self.own(fill[rows][here])
+            own = own if self.alpha is None else with_alpha(own, part[here, self.alpha])
+            for channel, values in zip(self.channels, own.T, strict=True):
                 if self.missing is not None:
                     before = part[here, channel]
                     values = np.where(self.measured(before), before, values)
                 part[here, channel] = values
+
+    def hide(self, pixels: NDArray[Any], where: NDArray[np.bool_]) -> None:
+        """Make nothing of what an alpha of 0 is to hide, in (h, w, all channels), in place, where `where` is True."""
+        if self.alpha is not None:
+            hidden = where & (pixels[..., self.alpha] == 0)
+            for channel in self.channels:
+                pixels[hidden, channel] = 0
 
     def measured(self, values: NDArray[Any]) -> NDArray[np.bool_]:
         """Which values of damaged pixels are none that are missing: those stay."""
@@ -262,6 +287,7 @@ def layers(
     linear: bool = False,
     inverted: bool = False,
     nodata: float | None = None,
+    alpha: int | None = None,
 ) -> tuple[Layer, ...]:
     """Make the layers of a picture.
 
@@ -273,6 +299,7 @@ def layers(
         linear: Whether values are linear light where no profile says what they are.
         inverted: Whether white is 0, of grey.
         nodata: The value that stands for "nothing here", if there is one.
+        alpha: Index of the channel that the first group is multiplied by, if it is.
     """
     if palette is not None:
         return (Layer(groups[0], Palette(palette)),)
@@ -284,6 +311,7 @@ def layers(
                 inverted=inverted and len(group) == 1,
             ),
             nothing=as_held(nodata, dtype) if is_ranged(dtype) else None,
+            alpha=None if number else alpha,
         )
         for number, group in enumerate(groups)
     )  # fmt: skip
@@ -468,13 +496,13 @@ def ranged_by(layer: Layer, sample: NDArray[Any], nodata: float | None) -> Layer
 
     Args:
         layer: The layer.
-        sample: (..., channels of the layer).
+        sample: (..., channels of the layer), without alpha.
         nodata: The value that stands for "nothing here", if there is one.
     """
     if sample.dtype == np.uint8:
         return layer
     empty = nothing(sample, nodata)
     held = sample if empty is None else sample[~empty]
-    alone = replace(layer, channels=tuple(range(sample.shape[-1])))
+    alone = replace(layer, channels=tuple(range(sample.shape[-1])), alpha=None)
     (told,), _ = stretched([alone], sample.dtype, [held])
     return replace(layer, space=told.space)

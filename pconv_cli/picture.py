@@ -176,15 +176,16 @@ class Picture:
         where = self.taking(hole, reveal=reveal)
         pixels = self.pixels.copy()
         channels = pixels.reshape(*size, -1)
+        if reveal and self.alpha is not None:
+            channels[where, self.alpha] = top(pixels.dtype)
         for layer, fill in fills.items():
-            if pixels.dtype == fill.dtype == np.uint8 and len(layer.channels) == 3:
+            if pixels.dtype == fill.dtype == np.uint8 and len(layer.channels) == 3 and layer.alpha is None:
                 lay(layer.taken(channels), fill, where)
             else:
                 layer.put(channels, fill, where)
+                layer.hide(channels, where)
         if self.carried.colour_key is not None and self.mode != "1":
             channels[where] = _off_key(channels[where], self.carried.colour_key)
-        if reveal and self.alpha is not None:
-            channels[where, self.alpha] = top(pixels.dtype)
         meant = any(layer.may_be_empty for layer in fills)
         return replace(self, pixels=pixels, before=self.pixels, hole=hole, revealed=reveal, as_laid=meant)
 

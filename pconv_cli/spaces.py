@@ -243,6 +243,36 @@ def top(dtype: DTypeLike) -> float:
     return 1.0 if kind.kind == "f" else int(np.iinfo(kind).max)
 
 
+def without_alpha(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """Colours that are multiplied by alpha as they are themselves; as they stand where alpha is 0, and tells nothing.
+
+    Args:
+        colours: `(..., channels)`, of one of `TYPES`.
+        alpha: `(...)`, of the same.
+    """
+    with np.errstate(over="ignore"):  # of light that is more than any alpha lets through
+        return _rounded(colours / _share(alpha), colours.dtype)
+
+
+def with_alpha(colours: NDArray[Any], alpha: NDArray[Any]) -> NDArray[Any]:
+    """The inverse of `without_alpha`; of bytes and words exact, but for what is above its alpha."""
+    return _rounded(colours * _share(alpha), colours.dtype)
+
+
+def _share(alpha: NDArray[Any]) -> NDArray[Any]:
+    """What alpha lets through, (..., 1), where it is any of it; else 1."""
+    most = top(alpha.dtype)
+    usual = (alpha > 0) & (alpha < np.inf)
+    return np.asarray(np.where(usual, alpha, alpha.dtype.type(most))[..., None] / alpha.dtype.type(most))
+
+
+def _rounded(values: NDArray[Any], dtype: np.dtype[Any]) -> NDArray[Any]:
+    if dtype.kind == "f":
+        return values
+    limits = np.iinfo(dtype)
+    return np.asarray(np.rint(values).clip(limits.min, limits.max).astype(dtype))
+
+
 def as_held(value: float | None, dtype: DTypeLike) -> float | None:
     """A value for "nothing here" as pixels of a type hold it; None where none of them can, and of NaN, which all can.
 

@@ -21,10 +21,13 @@ from pconv_cli.tiles import TilePlan
 
 
 class LayerSurface:
-    """A layer of a picture on disk, `veiled` if some of what is not damaged holds nothing either."""
+    """A layer of a picture on disk.
 
-    def __init__(self, canvas: Canvas, source: Source, layer: Layer, *, veiled: bool) -> None:
-        self._canvas, self._source, self._veiled = canvas, source, veiled
+    It is `veiled` if some of what is not damaged holds nothing either; what is laid gets full alpha if it `reveals`.
+    """
+
+    def __init__(self, canvas: Canvas, source: Source, layer: Layer, *, veiled: bool, reveals: bool) -> None:
+        self._canvas, self._source, self._veiled, self._reveals = canvas, source, veiled, reveals
         self._layer = replace(layer, missing=None)
         self._measured = layer.measured if layer.missing is not None else None
         # Where a colour takes long to find, it is looked for in the hole alone.
@@ -63,16 +66,21 @@ class LayerSurface:
             return
         with self._lock:  # windows lie over each other, and the other bands must come through
             whole = self._canvas.read(window)
+            if self._reveals and self._layer.alpha is not None:  # colours go by it
+                whole[where, self._layer.alpha] = self._source.opaque
             self._layer.put(whole, pixels, where)
             self._canvas.lay(window, whole, where)
 
-    def give_back(self, plan: TilePlan) -> None:
-        """Put back what was measured in damaged pixels, once all is filled: until then fills go by each other."""
-        if self._measured is None:
+    def settle(self, plan: TilePlan) -> None:
+        """Put back what was measured, and hide what alpha hides, once all is filled: fills go by each other."""
+        if self._measured is None and self._layer.alpha is None:
             return
         for window in plan.windows:
-            where, pixels, file = plan.damage.window(window), self._canvas.read(window), self._source.read(window)
-            for channel in self._layer.channels:
-                here = where & self._measured(file[..., channel])
-                pixels[here, channel] = file[here, channel]
+            where, pixels = plan.damage.window(window), self._canvas.read(window)
+            if self._measured is not None:
+                file = self._source.read(window)
+                for channel in self._layer.channels:
+                    here = where & self._measured(file[..., channel])
+                    pixels[here, channel] = file[here, channel]
+            self._layer.hide(pixels, where)
             self._canvas.lay(window, pixels, where)

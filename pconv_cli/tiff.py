@@ -33,7 +33,7 @@ from pconv_cli.errors import ItemError, Loss
 from pconv_cli.files import quietly
 from pconv_cli.layers import Layer, layers
 from pconv_cli.regions import Window
-from pconv_cli.spaces import TYPES, as_held, is_ranged, nothing, top
+from pconv_cli.spaces import TYPES, as_held, is_ranged, nothing, top, without_alpha
 
 XMP = 700
 """TIFF's number of the tag that holds an XMP packet."""
@@ -149,7 +149,7 @@ class Source:
         """
         return layers(
             self.layers, self.dtype, palette=self.palette, icc=self.icc, linear=linear, inverted=self.inverted,
-            nodata=self.nodata,
+            nodata=self.nodata, alpha=self.alpha if self.premultiplied else None,
         )  # fmt: skip
 
     def strips(self, rows: int) -> Iterator[Window]:
@@ -249,7 +249,7 @@ class Source:
             longest: Longest side of the view, at least 1; a smaller picture is not enlarged.
 
         Returns:
-            (h, w, bands of the first layer) in the file's own type.
+            (h, w, bands of the first layer) in the file's own type, without alpha.
 
         Raises:
             ItemError: The file is damaged, or gone.
@@ -259,11 +259,13 @@ class Source:
             raise ValueError(f"longest must be at least 1, got {longest}")
         scale = min(longest / max(self.width, self.height), 1.0)
         shape = max(round(self.height * scale), 1), max(round(self.width * scale), 1)
-        bands = [band + 1 for band in self.layers[0]]
+        (first, *_) = self.seen_as(linear=False)
+        bands = [band + 1 for band in (*first.channels, *([] if first.alpha is None else [first.alpha]))]
         with self.raster() as raster:
             # Nearest: it takes rows one at a time, where averaging would hold all that it averages.
             small = raster.read(bands, out_shape=(len(bands), *shape), resampling=Resampling.nearest)
-        return np.ascontiguousarray(np.moveaxis(small, 0, -1))
+        small = np.ascontiguousarray(np.moveaxis(small, 0, -1))
+        return small if first.alpha is None else without_alpha(small[..., :-1], small[..., -1])
 
     def refuse_beyond(self, window: Window) -> None:
         """Make sure that a window lies inside the picture.

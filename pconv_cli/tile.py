@@ -271,7 +271,10 @@ class _Big:
             self._tell_doubts(self._mask.doubt, work.doubt, *self._mask.suspicions(planned[0].damage))
             self._tell_doubts(self._hugging(work))
             self._space = "; ".join(dict.fromkeys(layer.space.name for layer in work.layers))
-            surfaces = [LayerSurface(canvas, source, layer, veiled=work.veiled) for layer in work.layers]
+            surfaces = [
+                LayerSurface(canvas, source, layer, veiled=work.veiled, reveals=self._mask.reveals)
+                for layer in work.layers
+            ]
             fillings = [
                 Filling.of(surface, plan, self._view, settings.overlap, may_be_empty=layer.may_be_empty)
                 for surface, plan, layer in zip(surfaces, planned, work.layers, strict=True)
@@ -282,7 +285,7 @@ class _Big:
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
             for surface, plan in zip(surfaces, planned, strict=True):
-                surface.give_back(plan)
+                surface.settle(plan)
             report = self._reported("restored", planned, fillings)
             left = [filling.notice for filling in fillings if filling.notice]
             self._fillings = fillings

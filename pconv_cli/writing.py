@@ -216,6 +216,9 @@ def _losses(picture: Picture, kind: str, mode: str) -> tuple[str, ...]:
     lost = {"P": ["its palette"], "1": ["1 bit per pixel"]}.get(picture.mode, []) if mode != picture.mode else []
     if picture.shown is not None:  # of a TIFF, and none is written here from another
         lost.append("where it shows nothing (nodata or mask band)")
+    of = picture.layers[0]
+    if of.alpha is not None and (picture.channels[..., of.channels] > picture.channels[..., of.alpha, None]).any():
+        lost.append("light that transparent pixels add (colours above their alpha)")
     told = _carry.losses(picture.carried, kind, _widened(picture, mode), lost)
     if kind == "JPEG" != picture.format and BY_SUFFIX.get(picture.path.suffix.lower()) == kind:  # nobody asked for it
         found = f"{picture.format} in a file named {picture.path.suffix}"
@@ -270,6 +273,10 @@ def _for_format(picture: Picture, kind: str, target: Path) -> tuple[NDArray[Any]
     """Pixels and mode that the format can hold and that decode to the same colours."""
     pixels, alpha = picture.pixels, picture.opacity()
     mode, spelled = _mode_for(picture, kind, target, clear=alpha is not None)
+    of = picture.layers[0]
+    if of.alpha is not None:  # of a TIFF: elsewhere colours are not multiplied by it
+        pixels = picture.channels.copy()
+        pixels[..., of.channels] = of.taken(pixels)
     if picture.inverted:
         upright = np.iinfo(pixels.dtype).max - pixels
         pixels = upright if alpha is None else np.dstack([upright[..., 0], alpha])

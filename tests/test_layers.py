@@ -58,6 +58,22 @@ def test_a_fill_lands_in_its_channels_and_in_the_hole_only(data: st.DataObject) 
     assert np.array_equal(after[~where], pixels[~where])
 
 
+def test_colours_that_are_multiplied_by_alpha_are_seen_and_filled_without_it_and_further_bands_as_they_are() -> None:
+    pixels = np.array([[[50, 25, 0, 100, 9], [50, 25, 0, 0, 9], [7, 7, 7, 200, 9]]], np.uint8)
+    colours, further = layers([(0, 1, 2), (4,)], pixels.dtype, alpha=3)
+    assert colours.seen(pixels)[0].tolist() == [[128, 64, 0], [50, 25, 0], [9, 9, 9]]
+    assert further.seen(pixels)[0].tolist() == [[9] * 3] * 3
+    where = np.array([[True, True, False]])
+    after = pixels.copy()
+    colours.put(after, np.full((1, 3, 3), 204, np.uint8), where)
+    assert after[0].tolist() == [[80, 80, 80, 100, 9], [204, 204, 204, 0, 9], [7, 7, 7, 200, 9]]
+    assert colours.seen(after)[0, :2].tolist() == [[204] * 3] * 2  # as other fills go by it
+    colours.hide(after, where)
+    assert after[0].tolist() == [[80, 80, 80, 100, 9], [0, 0, 0, 0, 9], [7, 7, 7, 200, 9]]
+    (told,) = ranged([layers([(0, 1, 2)], F, alpha=3)[0]], [(0, 5)])
+    assert told.seen(np.array([[1, 0.5, 0, 0.2]], F)).tolist() == pytest.approx(np.array([[1, 0.5, 0]]))
+
+
 @pytest.mark.parametrize(("nodata", "kept"), [(None, (1, 2)), (-9999.0, (1,))])
 def test_where_damage_is_what_holds_no_value_the_rest_of_a_pixel_stays(
     nodata: float | None, kept: tuple[int, ...]

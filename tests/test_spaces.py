@@ -17,7 +17,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageCms
 
 from pconv_cli.colours import luminance
-from pconv_cli.spaces import as_held, next_to, nothing, space, white_of
+from pconv_cli.spaces import as_held, next_to, nothing, space, white_of, with_alpha, without_alpha
 
 ALL_BYTES = np.arange(256, dtype=np.uint8)[:, None]
 ALL_WORDS = np.arange(65536, dtype=np.uint16)[:, None]
@@ -125,6 +125,32 @@ PERCEPTUAL = {
     "sRGB": para(3, 2.4, 1 / 1.055, 0.055 / 1.055, 1 / 12.92, 0.04045),
     "a table": curv(*(round(65535 * (i / 63) ** 2.2) for i in range(64))),
 }
+
+
+# Alpha
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "int16", "float32", "float64"])
+def test_colours_that_are_multiplied_by_alpha_come_back_as_they_were(dtype: str) -> None:
+    most = 1 if dtype[0] == "f" else int(np.iinfo(dtype).max)
+    shares = np.array(np.meshgrid(np.linspace(0, 1, 256), np.linspace(0, 1, 256))).reshape(2, -1)
+    alpha, colours = (shares[0] * most).astype(dtype), (shares[0] * shares[1] * most).astype(dtype)[:, None]
+    straight = without_alpha(colours, alpha)
+    assert straight.dtype == colours.dtype and straight[alpha == 0].max() == 0
+    back = with_alpha(straight, alpha)
+    if dtype[0] == "f":
+        np.testing.assert_allclose(back, colours, rtol=1e-6)
+    else:
+        np.testing.assert_array_equal(back, colours)
+
+
+def test_where_alpha_tells_nothing_colours_are_taken_as_they_stand() -> None:
+    alpha = np.array([0, -1, np.nan, np.inf, 1e-40, 2], np.float32)
+    colours = np.full((6, 1), 0.5, np.float32)
+    with np.errstate(all="raise", under="ignore"):
+        assert without_alpha(colours, alpha)[:, 0].tolist() == [0.5, 0.5, 0.5, 0.5, np.inf, 0.25]
+        assert with_alpha(colours, alpha)[:4, 0].tolist() == [0.5] * 4
+    assert without_alpha(np.uint8([[200, 3]]), np.uint8([100])).tolist() == [[255, 8]]
 
 
 # Pictures as they are

@@ -338,6 +338,12 @@ def test_a_thumbnail_is_a_small_view_of_the_first_layer_in_the_files_own_values(
             np.testing.assert_array_equal(source.thumbnail(10_000), load(path)[..., :layer])
 
 
+def test_a_thumbnail_of_colours_that_are_multiplied_by_alpha_shows_them_without_it(tmp_path: Path) -> None:
+    pixels = np.tile(np.uint8([40, 20, 10, 51]), (9, 12, 1))
+    with Source(save(tmp_path / "a.tif", pixels, ALPHA="PREMULTIPLIED")) as source:
+        assert source.thumbnail(6).tolist() == np.tile([200, 100, 50], (4, 6, 1)).tolist()
+
+
 def test_a_thumbnail_comes_from_the_overviews_where_there_are_any(tmp_path: Path) -> None:
     path = save(tmp_path / "a.tif", picture(3, width=600, height=500), compress="deflate", blockysize=16)
     with hushed(), rasterio.open(path, "r+") as raster:

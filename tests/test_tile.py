@@ -948,6 +948,10 @@ KINDS: dict[str, tuple[NDArray[Any], dict[str, Any], Shown]] = {
     "1 bit, white is 0": (1 - BITS, {"NBITS": 1, "photometric": "MINISWHITE"}, lambda p: 255 - p * 255),
     "white is 0": (255 - picture(1), {"photometric": "MINISWHITE", "compress": "lzw"}, lambda p: 255 - p),
     "white is 0, 16 bit": (65535 - picture(1, "uint16"), {"photometric": "MINISWHITE"}, lambda p: 255 - as_bytes(p)),
+    "colours multiplied by alpha": (
+        np.concatenate([picture(), np.full((HEIGHT, WIDTH, 1), 255, np.uint8)], 2),
+        {"compress": "lzw", "ALPHA": "PREMULTIPLIED"}, lambda p: p[..., :3],
+    ),
     "5 bands": (picture(5), {"compress": "deflate", **TILES}, as_bytes),
     "5 planes": (picture(5, "uint16"), {"compress": "lzw", "interleave": "band"}, as_bytes),
     "RGB and infrared": (picture(4), {"compress": "lzw", "photometric": "RGB", "ALPHA": "NO"}, as_bytes),
@@ -983,6 +987,46 @@ def test_windows_that_see_nothing_go_by_the_white_of_all_that_is_known(place: Pl
         how = ("--weights", "none", "--device", "cpu", "--tile-size", "64")
         assert place.pconv("restore", place.big, place.mask, place.output, *how) == 0
     assert np.abs(load(place.output).astype(int) - 52000).max() <= 1
+
+
+def veiled(dtype: str, bands: int = 4) -> tuple[NDArray[Any], float]:
+    """One colour multiplied by an alpha that is less and less downwards, none at last; and what alpha is at most."""
+    most = 1.0 if dtype[0] == "f" else float(np.iinfo(dtype).max)
+    alpha = np.linspace(1, 0.2, HEIGHT).repeat(WIDTH).reshape(HEIGHT, WIDTH, 1)
+    alpha[100:] = 0
+    pixels = np.concatenate([alpha * [0.8, 0.6, 0.4][: bands - 1], alpha], 2) * most
+    return (pixels if dtype[0] == "f" else pixels.round()).astype(dtype), most
+
+
+@pytest.mark.parametrize("command", ["tile", "restore"])
+@pytest.mark.parametrize("marked", ["by a mask", "by alpha", "by alpha, dilated"])
+@pytest.mark.parametrize(("dtype", "bands"), [("uint8", 4), ("uint16", 4), ("float32", 4), ("uint8", 2)])
+def test_fills_of_colours_that_are_multiplied_by_alpha_are_too(
+    place: Place, dtype: str, bands: int, marked: str, command: str
+) -> None:
+    whole, most = veiled(dtype, bands)
+    by_mask, hole = marked == "by a mask", LARGE.copy()  # in many windows, which meet where alpha is 0 as elsewhere
+    damaged = whole.copy()
+    if by_mask:
+        damaged[hole, :-1] = most  # glowing where alpha is 0
+    else:
+        hole = np.zeros_like(LARGE)
+        hole[98 if "dilated" in marked else 100 :] = True
+    place.fill_in(damaged, hole, ALPHA="PREMULTIPLIED")
+    how = [] if by_mask else ["--mask-from", "alpha", *(["--dilate", "2"] if "dilated" in marked else [])]
+    if command == "tile":
+        assert place(*how, "--size", "64", mask="" if by_mask else None) == 0
+    else:
+        masks = [place.mask] if by_mask else []
+        how += ["--weights", "none", "--device", "cpu", "--tile-size", "64"]
+        assert place.pconv("restore", place.big, *masks, place.output, *how) == 0
+    after, before = load(place.output), load(place.big)
+    assert np.array_equal(after[~hole], before[~hole])
+    wanted = whole if by_mask else np.array([*[0.8, 0.6, 0.4][: bands - 1], 1]) * np.full_like(whole, most, "float64")
+    step = 1e-5 if dtype[0] == "f" else 3 if dtype == "uint8" else 9
+    assert np.abs(after.astype(float) - wanted)[hole].max() <= step
+    assert (after[..., :-1] <= after[..., -1:] + 1e-6).all()
+    assert by_mask == ("filled but not to be seen" in place.err)
 
 
 @pytest.mark.parametrize("kind", KINDS)

@@ -827,14 +827,19 @@ def test_exif_that_runs_in_circles_ends(tmp_path: Path) -> None:
     writing.write_picture(picture, tmp_path / "b.tif", overwrite=False)
 
 
-def test_premultiplied_tiff_alpha_stays_and_is_named_where_it_cannot(tmp_path: Path) -> None:
+def test_colours_that_a_tiff_multiplies_by_alpha_stay_so_there_and_are_themselves_elsewhere(tmp_path: Path) -> None:
     tags = tiff_tags("<", 4, 4, [8] * 4, 2) | {338: (3, b"\x01\0")}
-    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, b"\x10\x20\x30\x80" * 16))
+    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, b"\x10\x20\x30\x80" * 15 + bytes(4)))
     before = images.read_picture(tmp_path / "in.tif")
     assert lost_in(before, tmp_path / "out.tif") == ()
     assert tiff_entries(tmp_path / "out.tif")[338] == (1,)
-    assert "multiplied by alpha" in lost_in(before, tmp_path / "out.png")[0]
-    assert np.array_equal(images.read_picture(tmp_path / "out.png").pixels, before.pixels)
+    for name in ("out.png", "out.webp", "out.bmp"):
+        written = writing.write_picture(before, tmp_path / name, overwrite=False)
+        assert written == writing.Written()
+        made = images.read_picture(tmp_path / name).pixels.reshape(-1, 4)
+        assert made[[0, 15]].tolist() == [[32, 64, 96, 128], [0, 0, 0, 0]]
+    (tmp_path / "in.tif").write_bytes(tiff_bytes("<", tags, b"\x10\x20\x30\x2f" * 16))
+    assert "colours above their alpha" in lost_in(images.read_picture(tmp_path / "in.tif"), tmp_path / "glow.png")[0]
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.uint16])
