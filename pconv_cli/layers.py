@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli.colours import luminance
+from pconv_cli.colours import lay, luminance
 from pconv_cli.spaces import (
     Space,
     as_held,
@@ -240,6 +240,10 @@ class Layer:
 
         Under an alpha of 0 they stay what they are, for other fills to go by, until `hide`.
         """
+        plain = isinstance(self.space, Space) and self.space.is_plain and self.alpha is None
+        if plain and fill.dtype == np.uint8 and self.channels[-1] - self.channels[0] == 2:
+            lay(self.taken(pixels), fill, where)  # a view, and the quick way
+            return
         for at in range(0, len(where), _ROWS):  # what is in between takes many times the room
             rows = slice(at, at + _ROWS)
             here, part = where[rows], pixels[rows]
@@ -329,6 +333,8 @@ def viewed(made: Sequence[Layer], view: View, dtype: np.dtype[Any], nodata: floa
     Raises:
         ValueError: The network cannot look at such a picture; the message goes on after the picture's name.
     """
+    if not view.raw:
+        made = [plate for layer in made for plate in _plates(layer)]
     if view == replace(View(), whole=view.whole):
         return tuple(made)
     channels = [channel for layer in made for channel in layer.channels]
@@ -344,6 +350,15 @@ def viewed(made: Sequence[Layer], view: View, dtype: np.dtype[Any], nodata: floa
         raise ValueError(f"has {len(channels)} channels, and these weights take {view.channels} at a time")
     groups = [tuple(channels[i : i + view.channels]) for i in range(0, len(channels), view.channels)]
     return tuple(Layer(group, Raw(dtype, nodata)) for group in groups)
+
+
+def _plates(layer: Layer) -> tuple[Layer, ...]:
+    """Inks as they are filled: as much of a fill is black as around it, which no colour would tell."""
+    if not isinstance(layer.space, Space) or layer.space.channels != 4:
+        return (layer,)
+    groups = layer.channels[:3], layer.channels[3:]
+    plates = zip(groups, layer.space.plates(), strict=True)
+    return tuple(replace(layer, channels=group, space=space) for group, space in plates)
 
 
 def _is_grey(space: Any) -> bool:

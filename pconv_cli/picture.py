@@ -19,7 +19,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from pconv_cli._carry import Carried
-from pconv_cli.colours import as_bytes, lay
+from pconv_cli.colours import as_bytes
 from pconv_cli.errors import ItemError
 from pconv_cli.layers import Layer, dotted, stretched
 from pconv_cli.marks import unnamed
@@ -179,11 +179,8 @@ class Picture:
         if reveal and self.alpha is not None:
             channels[where, self.alpha] = top(pixels.dtype)
         for layer, fill in fills.items():
-            if pixels.dtype == fill.dtype == np.uint8 and len(layer.channels) == 3 and layer.alpha is None:
-                lay(layer.taken(channels), fill, where)
-            else:
-                layer.put(channels, fill, where)
-                layer.hide(channels, where)
+            layer.put(channels, fill, where)
+            layer.hide(channels, where)
         if self.carried.colour_key is not None and self.mode != "1":
             channels[where] = _off_key(channels[where], self.carried.colour_key)
         meant = any(layer.may_be_empty for layer in fills)

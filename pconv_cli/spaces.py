@@ -2,7 +2,8 @@
 
 Knows numbers and what they mean: bit depths, ranges, tone curves of ICC profiles, inks. A fill is made in a space that
 the network understands, sRGB-like tones from 0 to 1, and goes back into the picture's own. Primaries stay as they are:
-turning wide-gamut colours into sRGB would clip them, and fills could not reach them any more.
+turning wide-gamut colours into sRGB would clip them, and fills could not reach them any more. Inks are looked at
+through their profile and filled as they are: a colour does not tell how much of it is black.
 
 Does not know files, modes, masks, alpha, networks; whoever lays a fill lays only the hole.
 """
@@ -11,7 +12,7 @@ from __future__ import annotations
 
 import math
 import struct
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from io import BytesIO
 from typing import TYPE_CHECKING, Any
@@ -25,7 +26,6 @@ if TYPE_CHECKING:
     from PIL.ImageCms import ImageCmsTransform
 
 PERCEPTUAL_FROM = 1.5  # gamma at mid grey: below it tones are nearer to linear light than to any photograph's (1.8 up)
-WORST_ROUND_TRIP = 24  # of 255 on average: a CMYK profile whose two ways disagree by more is damaged
 
 _AT_ONCE = 2**18  # pixels that are turned in double precision
 _TOPS = {np.dtype(np.uint8): 255, np.dtype(np.uint16): 65535}
@@ -44,13 +44,13 @@ class Space:
     Made by `space`. Any number of threads may use one.
 
     Attributes:
-        channels: 1 grey, 3 RGB, 4 CMYK.
+        channels: 1 grey, 3 RGB, 4 CMYK: that is to be looked at, `plates` are to be filled.
         dtype: One of `TYPES`.
         tones: For each channel what each of 65536 values from 0 to 1 is shown as; empty where as itself.
-        inverted: White is 0.
+        inverted: White is 0, as it is of plates.
         low: What is shown as 0, of a picture whose type is ranged, see `is_ranged`.
         high: What is shown as 1; of 16-bit tones too, if they use fewer bits, see `white_of`.
-        icc: Profile that CMYK goes through.
+        icc: Profile that CMYK is seen through.
     """
 
     channels: int
@@ -68,14 +68,21 @@ class Space:
         if (self.low, self.high) != (0, 1):
             kind = "float" if self.dtype.kind == "f" else self.dtype.name
             words.append(f"{kind} {self.low:g} to {self.high:g} shown as 0 to 1")
-        if self.channels == 4:
-            without = "CMYK, its profile cannot be used" if self.icc else "CMYK without a profile"
-            words.append("CMYK through its profile" if _through(self.icc) else without)
         if self.tones:
             words.append("linear light shown as sRGB")
         if self.inverted:
-            words.append("white is 0")
+            words.append("white is 0" if self.channels == 1 else "inks, black by itself")
         return ", ".join(words) or "as it is"
+
+    def plates(self) -> tuple[Space, Space]:
+        """The spaces of CMY and of K: three colours as light that they leave, and grey."""
+        colours, black = (replace(self, channels=number, inverted=True, icc=b"") for number in (3, 1))
+        return colours, black
+
+    @property
+    def is_plain(self) -> bool:
+        """Whether what is seen is what is there, three bytes each."""
+        return self._is_bytes and self.channels == 3 and not self.inverted
 
     def seen(self, own: NDArray[Any]) -> NDArray[Any]:
         """What the network is shown.
@@ -114,17 +121,14 @@ class Space:
             seen: `(..., 3)`, uint8 or float32; floats are clipped to [0, 1].
 
         Returns:
-            `(..., channels)` in `dtype`: the inverse of `seen`. Grey takes the luminance; inks are those that the
-            profile chooses for the colour, without one as much black as it holds.
+            `(..., channels)` in `dtype`, not of CMYK: the inverse of `seen`. Grey takes the luminance.
         """
         top = self._top
         if self._is_bytes and seen.dtype == np.uint8:
             made = luminance(seen)[..., None] if self.channels == 1 else seen
             return ~made if self.inverted else made
         unit = np.divide(seen, 255, dtype=np.float32) if seen.dtype == np.uint8 else np.clip(seen, 0, 1)
-        if self.channels == 4:
-            unit = _to_inks(unit, self.icc)
-        elif self.channels == 1:
+        if self.channels == 1:
             unit = luminance(unit)[..., None]
         wide = unit.astype(np.float64)
         for channel, tone in enumerate(self.tones):
@@ -393,22 +397,9 @@ def _formula(
 
 def _from_inks(inks: NDArray[np.float32], icc: bytes) -> NDArray[np.float32]:
     """`(..., 4)` in [0, 1] to `(..., 3)`."""
-    if ways := _through(icc):
-        return np.divide(_transformed(_in_bytes(inks), ways[0]), 255, dtype=np.float32)
+    if way := _through(icc):
+        return np.divide(_transformed(np.rint(inks * 255).astype(np.uint8), way), 255, dtype=np.float32)
     return np.asarray((1 - inks[..., :3]) * (1 - inks[..., 3:]))
-
-
-def _to_inks(rgb: NDArray[np.float32], icc: bytes) -> NDArray[np.float32]:
-    """`(..., 3)` in [0, 1] to `(..., 4)`."""
-    if ways := _through(icc):
-        return np.divide(_transformed(_in_bytes(rgb), ways[1]), 255, dtype=np.float32)
-    light = rgb.max(axis=-1, keepdims=True)  # all that is dark in every channel is black ink
-    inks = (light - rgb) / np.where(light > 0, light, 1)
-    return np.concatenate([inks, 1 - light], axis=-1)
-
-
-def _in_bytes(unit: NDArray[np.float32]) -> NDArray[np.uint8]:
-    return np.rint(unit * 255).astype(np.uint8)
 
 
 def _transformed(pixels: NDArray[np.uint8], transform: ImageCmsTransform) -> NDArray[np.uint8]:
@@ -421,36 +412,21 @@ def _transformed(pixels: NDArray[np.uint8], transform: ImageCmsTransform) -> NDA
     return np.asarray(transform.apply(line)).reshape(*pixels.shape[:-1], -1)
 
 
-@lru_cache(maxsize=4)  # two threads that ask at once may both build them, which harms nothing
-def _through(icc: bytes) -> tuple[ImageCmsTransform, ImageCmsTransform] | None:
-    """The ways from CMYK to sRGB and back, of the intent by which colours come back closest; None: no usable profile.
+@lru_cache(maxsize=4)  # two threads that ask at once may both build it, which harms nothing
+def _through(icc: bytes) -> ImageCmsTransform | None:
+    """The way from CMYK to sRGB; None: no usable profile.
 
-    Several threads may share them: Pillow lets go of the interpreter meanwhile, and without its cache of the last pixel
-    a transform of LittleCMS has nothing that changes.
+    Several threads may share it: Pillow lets go of the interpreter meanwhile, and without its cache of the last pixel a
+    transform of LittleCMS has nothing that changes.
     """
     if not icc:
         return None
     from PIL import ImageCms
 
-    intents = ImageCms.Intent
-    steps = np.linspace(0, 255, 6).astype(np.uint8)
-    inks = np.stack(np.meshgrid(*[steps] * 4, indexing="ij"), axis=-1)
-    found: list[tuple[float, tuple[ImageCmsTransform, ImageCmsTransform]]] = []
-    for intent, compensation in (
-        (intents.RELATIVE_COLORIMETRIC, ImageCms.Flags.BLACKPOINTCOMPENSATION),
-        (intents.PERCEPTUAL, ImageCms.Flags.NONE),
-    ):
-        flags = compensation | ImageCms.Flags.NOCACHE
-        try:
-            printer = ImageCms.getOpenProfile(BytesIO(icc))
-            screen = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
-            there = ImageCms.buildTransform(printer, screen, "CMYK", "RGB", intent, flags)
-            back = ImageCms.buildTransform(screen, printer, "RGB", "CMYK", intent, flags)
-            back.output_profile = screen  # Pillow writes it out at every use, which not every printer's survives
-            shown = _transformed(inks, there)
-            again = _transformed(_transformed(shown, back), there)
-        except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, of other colours, one way only
-            continue
-        found.append((float(np.abs(shown.astype(float) - again).mean()), (there, back)))
-    error, ways = min(found, key=lambda pair: pair[0], default=(math.inf, None))
-    return ways if error <= WORST_ROUND_TRIP else None
+    flags = ImageCms.Flags.BLACKPOINTCOMPENSATION | ImageCms.Flags.NOCACHE
+    try:
+        printer = ImageCms.getOpenProfile(BytesIO(icc))
+        screen = ImageCms.ImageCmsProfile(ImageCms.createProfile("sRGB"))
+        return ImageCms.buildTransform(printer, screen, "CMYK", "RGB", ImageCms.Intent.RELATIVE_COLORIMETRIC, flags)
+    except (ImageCms.PyCMSError, OSError, ValueError):  # damaged, or of other colours
+        return None

@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from pconv_cli.layers import View, viewed
 from pconv_cli.picture import Picture
 
 RNG = np.random.default_rng(7)
@@ -76,4 +77,4 @@ def save(path: Path, array: np.ndarray, **options: object) -> Path:
 
 def fill(picture: Picture, seen: np.ndarray, hole: np.ndarray, **options: bool) -> Picture:
     """The picture with all its layers filled alike."""
-    return picture.filled(dict.fromkeys(picture.layers, seen), hole, **options)
+    return picture.filled(dict.fromkeys(viewed(picture.layers, View(), picture.pixels.dtype), seen), hole, **options)

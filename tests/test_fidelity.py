@@ -23,6 +23,7 @@ from PIL import Image, ImageCms, ImageOps, IptcImagePlugin, PngImagePlugin, Tiff
 
 from pconv_cli import images, writing
 from pconv_cli.errors import ItemError, Loss
+from pconv_cli.layers import View, viewed
 from pconv_cli.provenance import NAMESPACE, Entry, Unreadable, merged
 
 ENTRY = Entry("none", "", "mask.png", "00" * 32, 1, 0.5, "2026-01-01T00:00:00Z")
@@ -411,8 +412,8 @@ def test_every_cell_of_the_table_is_true(tmp_path: Path, row: Row, source: str, 
         assert not out.exists()
         return
     picture = images.read_picture(path)
-    fills = {layer: 1 - picture.seen(layer) if picture.pixels.dtype != np.uint8 or picture.mode == "CMYK"
-             else 255 - picture.seen(layer) for layer in picture.layers}  # fmt: skip
+    fills = {layer: (255 if picture.pixels.dtype == np.uint8 else 1) - picture.seen(layer)
+             for layer in viewed(picture.layers, View(), picture.pixels.dtype)}  # fmt: skip
     filled, beside = picture.filled(fills, HOLE), b""
     with contextlib.suppress(Unreadable):  # the XMP of the row of that name is none that could be added to
         filled, beside = writing.stamped(filled, out, lambda xmp: merged(xmp, ENTRY)) if stamp else (filled, beside)

@@ -19,12 +19,14 @@ from pconv_cli.layers import (
     Layer,
     Palette,
     Spread,
+    View,
     dotted,
     filling_gaps,
     layers,
     ranged,
     ranged_by,
     stretched,
+    viewed,
     whites_of,
 )
 from pconv_cli.picture import Picture
@@ -72,6 +74,22 @@ def test_colours_that_are_multiplied_by_alpha_are_seen_and_filled_without_it_and
     assert after[0].tolist() == [[80, 80, 80, 100, 9], [0, 0, 0, 0, 9], [7, 7, 7, 200, 9]]
     (told,) = ranged([layers([(0, 1, 2)], F, alpha=3)[0]], [(0, 5)])
     assert told.seen(np.array([[1, 0.5, 0, 0.2]], F)).tolist() == pytest.approx(np.array([[1, 0.5, 0]]))
+
+
+def test_inks_are_looked_at_as_one_colour_and_filled_as_three_and_black() -> None:
+    (whole,) = made = layers([(0, 1, 2, 3)], np.dtype(np.uint8))
+    assert viewed(made, View(channels=1, raw=True), np.dtype(np.uint8))[0].channels == (0,)
+    colours, black = viewed(made, View(), np.dtype(np.uint8))
+    assert (colours.channels, black.channels) == ((0, 1, 2), (3,))
+    pixels = np.uint8([[[150, 100, 90, 50]] * 2])
+    assert colours.seen(pixels)[0, 0].tolist() == [105, 155, 165] and black.seen(pixels)[0, 0].tolist() == [205] * 3
+    assert whole.seen(pixels)[0, 0] * 255 == pytest.approx(np.array([105, 155, 165]) * 205 / 255)
+    for layer in (colours, black):
+        layer.put(pixels, np.full((1, 2, 3), 200, np.uint8), np.array([[True, False]]))
+    assert pixels[0].tolist() == [[55] * 4, [150, 100, 90, 50]]
+    singles = viewed(made, View(channels=1), np.dtype(np.uint8))
+    assert [layer.channels for layer in singles] == [(0,), (1,), (2,), (3,)]
+    assert [int(layer.seen(pixels)[0, 1, 0]) for layer in singles] == [105, 155, 165, 205]
 
 
 @pytest.mark.parametrize(("nodata", "kept"), [(None, (1, 2)), (-9999.0, (1,))])

@@ -989,6 +989,32 @@ def test_windows_that_see_nothing_go_by_the_white_of_all_that_is_known(place: Pl
     assert np.abs(load(place.output).astype(int) - 52000).max() <= 1
 
 
+@pytest.mark.parametrize("command", ["tile", "restore"])
+@pytest.mark.parametrize("dtype", ["uint8", "uint16"])
+@pytest.mark.parametrize("inks", [(150, 100, 100, 50), (0, 0, 0, 128)])
+def test_fills_of_inks_have_as_much_black_as_what_is_around(
+    place: Place, inks: tuple[int, ...], dtype: str, command: str
+) -> None:
+    whole = np.full((HEIGHT, WIDTH, 4), inks) * (np.iinfo(dtype).max // 255)
+    place.fill_in(np.where(LARGE[..., None], np.iinfo(dtype).max, whole).astype(dtype), LARGE, photometric="CMYK")
+    if command == "tile":
+        assert place("--size", "64") == 0
+    else:
+        how = ("--weights", "none", "--device", "cpu", "--tile-size", "64")
+        assert place.pconv("restore", place.big, place.mask, place.output, *how) == 0
+    assert np.abs(raw(place.output).astype(int) - whole).max() <= (dtype == "uint16")
+
+
+def test_a_jpeg_of_inks_is_filled_with_inks_that_are_around(place: Place) -> None:
+    image = Image.new("CMYK", (WIDTH, HEIGHT), (150, 100, 100, 50))
+    image.paste((0, 0, 0, 255), (70, 40, 110, 70))
+    image.save(place.root / "a.jpg", quality=95, subsampling=0)
+    save_mask(place.mask, HOLE)
+    assert place.pconv("restore", place.root / "a.jpg", place.mask, place.root / "b.jpg", "--dilate", "8") == 0
+    inks = np.asarray(Image.open(place.root / "b.jpg")).astype(int)
+    assert np.abs(inks - [150, 100, 100, 50])[HOLE].max() <= 4
+
+
 def veiled(dtype: str, bands: int = 4) -> tuple[NDArray[Any], float]:
     """One colour multiplied by an alpha that is less and less downwards, none at last; and what alpha is at most."""
     most = 1.0 if dtype[0] == "f" else float(np.iinfo(dtype).max)
