@@ -534,7 +534,7 @@ class _Looks:
 
     def last_words(self) -> None:
         if (count := len(self._suspicious)) > 1:
-            few = f"{', '.join(self._suspicious[:FEW])}{', ...' * (count > FEW)}"
+            few = f"{', '.join(sorted(self._suspicious)[:FEW])}{', ...' * (count > FEW)}"
             self._emit(Notice(f"{count} masks in all mark more than {SUSPICIOUS:.0%} as damaged: {few}"))
 
 
