@@ -61,6 +61,7 @@ RAGGED, MUCH, GREYS = 0.01, 0.1, 0.25
 _MODES = frozenset(["1", "L", "P", "LA", "RGB", "RGBA", "CMYK"])
 _BLACK_AND_WHITE = np.array([[0, 0, 0, 255], [255, 255, 255, 255]], np.uint8)
 _TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_BLANK = 16  # rows of nothing that are no chance
 _ROWS = 256  # rows looked at together where a whole big picture would need memory many times over
 
 
@@ -92,6 +93,8 @@ def read_picture(path: Path, *, linear: bool = False) -> Picture:
         encoded = b""
         if kind == "JPEG":
             parts |= _read_jpeg(image, notices)
+            if rows := _blank_rows(pixels):
+                notices.append(f"its last {rows} rows are one mid-grey, as where a JPEG breaks off: look at it")
             stream.seek(0)
             encoded = stream.read()
             # Of a file with further pictures those are what follows, and they are not carried.
@@ -551,6 +554,19 @@ def _read_jpeg(image: Image.Image, notices: list[str]) -> dict[str, Any]:
     settings["keep_rgb"] = image.mode == "RGB" and "jfif" not in info and info.get("adobe_transform") == 0
     settings["extra"] = _carry.jpeg_segments(image.applist)
     return {"jpeg": settings, "photoshop": _carry.jpeg_photoshop(image.applist)}
+
+
+def _blank_rows(pixels: NDArray[np.uint8]) -> int:
+    """Rows at the end that a decoder has made up, for there was nothing to decode; 0 if these are few, or all."""
+    upwards = pixels.reshape(len(pixels), -1)[::-1]
+    rows = 0
+    for start in range(0, len(upwards), _BLANK):  # most end after the first
+        some = upwards[start : start + _BLANK]
+        blank = ((some >= 127) & (some <= 129)).all(axis=1)
+        rows += len(some) if blank.all() else int(np.argmin(blank))
+        if not blank.all():
+            return rows if rows >= _BLANK else 0
+    return 0
 
 
 def _read_transparency(image: Image.Image, stream: BinaryIO, kind: str) -> dict[str, Any]:

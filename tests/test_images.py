@@ -214,6 +214,18 @@ def test_damaged_exif_is_carried_and_not_obeyed(tmp_path: Path) -> None:
     assert "EXIF" in worse.notices[0]
 
 
+@pytest.mark.parametrize("shape", [(120, 160, 3), (120, 160)])
+def test_a_jpeg_that_breaks_off_inside_is_told_of(tmp_path: Path, shape: tuple[int, ...]) -> None:
+    whole = save(tmp_path / "whole.jpg", noise(*shape))
+    assert not images.read_picture(whole).notices
+    broken, data = tmp_path / "broken.jpg", whole.read_bytes()
+    broken.write_bytes(data[: len(data) // 2] + b"\xff\xd9")  # no decoder finds fault with that
+    (notice,) = images.read_picture(broken).notices
+    assert "rows are one mid-grey" in notice and "look at it" in notice
+    grey = save(tmp_path / "grey.jpg", np.full((120, 160), 128, np.uint8))
+    assert not images.read_picture(grey).notices
+
+
 @pytest.mark.parametrize("suffix", [".jpg", ".png", ".webp", ".bmp", ".tif"])
 def test_damaged_bytes_give_a_picture_or_an_item_error_and_no_warning(tmp_path: Path, suffix: str) -> None:
     exif = Image.Exif()
