@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from rasterio.windows import Window as _Part
 
 from pconv_cli import files
-from pconv_cli.errors import ItemError
+from pconv_cli.errors import ItemError, unwritable
 from pconv_cli.files import quietly
 from pconv_cli.regions import Window
 
@@ -169,7 +169,8 @@ def writing(path: Path) -> Iterator[None]:
     except Exception as error:
         if not isinstance(error, (OSError, MemoryError, struct.error)) and "rasterio" not in type(error).__module__:
             raise
-        raise ItemError(path, _why_unwritable(path, error)) from error
+        said = f"cannot be written ({_cause(error)}): choose another output folder"
+        raise _unwritable(path, error, said) from error
 
 
 def lost() -> OSError:
@@ -181,7 +182,7 @@ def not_kept(path: Path, error: BaseException) -> ItemError:
     """The error of a file that was written and cannot be read back, by what was said on reading."""
     why = f"cannot be written (on reading it back: {_cause(error)})"
     way_out = "check the disk, or restore a copy that is compressed in another way (deflate, LZW)"
-    return ItemError(path, _why_no_disk(path, error) or f"{why}: {way_out}")
+    return _unwritable(path, error, f"{why}: {way_out}")
 
 
 def _why_unreadable(path: Path, error: Exception) -> str:
@@ -198,18 +199,13 @@ def _why_unreadable(path: Path, error: Exception) -> str:
     return files.damaged(cause)
 
 
-def _why_unwritable(path: Path, error: Exception) -> str:
-    return _why_no_disk(path, error) or f"cannot be written ({_cause(error)}): choose another output folder"
-
-
-def _why_no_disk(path: Path, error: BaseException) -> str:
-    """What disk or memory have to do with an error on writing; empty where that is nothing."""
-    why = files.why_unwritable(error)
+def _unwritable(path: Path, error: BaseException, said: str) -> ItemError:
+    """What a file cannot be written by: disk or memory, or else what is said of it."""
     with suppress(OSError):
-        if not why and shutil.disk_usage(path.parent).free < 2**20:
+        if not files.why_unwritable(error) and shutil.disk_usage(path.parent).free < 2**20:
             # GDAL tells no more than that a write has failed.
-            why = files.why_unwritable(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)))
-    return why
+            error = OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    return unwritable(path, error, files.why_unwritable(error) or said)
 
 
 def _cause(error: BaseException) -> str:

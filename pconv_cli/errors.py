@@ -123,7 +123,7 @@ class Loss(str):
     __slots__ = ()
 
 
-def unwritable(path: Path | str, error: Exception, reason: str) -> ItemError:
+def unwritable(path: Path | str, error: BaseException, reason: str) -> ItemError:
     """What a picture fails by whose result could not be written; `reason` is for people."""
     full = isinstance(error, OSError) and error.errno in (errno.ENOSPC, errno.EDQUOT)
     return (NoRoom if full else ItemError)(path, reason)

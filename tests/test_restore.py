@@ -791,12 +791,16 @@ def test_no_picture_is_begun_after_so_many_have_failed_and_that_is_no_interrupti
     assert any("which is the limit" in notice for notice in report.notices)
 
 
+@pytest.mark.parametrize("suffix", [".png", ".tif"])
 def test_no_picture_is_begun_when_several_in_a_row_have_found_the_disk_full(
-    work: Workplace, monkeypatch: pytest.MonkeyPatch
+    work: Workplace, monkeypatch: pytest.MonkeyPatch, suffix: str
 ) -> None:
     for number in range(30):
-        work.pair(f"{number:02}.png")
-    monkeypatch.setattr(Image.Image, "save", half_written)
+        work.pair(f"{number:02}{suffix}")
+    if suffix == ".png":
+        monkeypatch.setattr(Image.Image, "save", half_written)
+    else:
+        monkeypatch.setattr("pconv_cli.canvas._copy", full)
     report, _ = go(work, jobs=1)
     assert WITHOUT_ROOM <= report.count("failed") < 30
     assert report.count("not_done") == 30 - report.count("failed") and not report.interrupted
