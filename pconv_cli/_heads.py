@@ -13,6 +13,7 @@ from typing import BinaryIO
 from pconv_cli._ifd import Directory
 from pconv_cli.errors import ItemError
 
+TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _VERSION_3, _VERSION_4, _VERSION_5 = 56, 108, 124  # of a BMP, by the bytes of its header; before them none has alpha
 _RLE8, _RLE4, _WITH_ALPHA = 1, 2, 6  # how a BMP is compressed; the last one has four masks behind a header of any size
 _LOSSLESS, _JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
@@ -42,7 +43,7 @@ def refuse_misread(path: Path, way_out: str) -> None:
             what = "a lossless JPEG" if frame in _LOSSLESS else ""
     if what:
         raise ItemError(path, f"{what}, which cannot be read part by part: {way_out}")
-    if head[:4] in (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+"):
+    if head[:4] in TIFF_STARTS:
         tiff = Directory.first(path)
         bits = tiff.numbers(258) if 258 in tiff.entries else ()
         if len(set(bits)) > 1:

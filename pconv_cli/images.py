@@ -60,7 +60,6 @@ RAGGED, MUCH, GREYS = 0.01, 0.1, 0.25
 
 _MODES = frozenset(["1", "L", "P", "LA", "RGB", "RGBA", "CMYK"])
 _BLACK_AND_WHITE = np.array([[0, 0, 0, 255], [255, 255, 255, 255]], np.uint8)
-_TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _BLANK = 16  # rows of nothing that are no chance
 _ROWS = 256  # rows looked at together where a whole big picture would need memory many times over
 
@@ -317,7 +316,7 @@ def is_tiff(path: Path) -> bool:
         if not stat.S_ISREG(kind := path.stat().st_mode) and not stat.S_ISDIR(kind):
             raise ItemError(path, "is a pipe or a device, not a file: save a copy, or pipe one picture in as -")
     with suppress(OSError), path.open("rb") as stream:
-        return stream.read(4) in _TIFF_STARTS
+        return stream.read(4) in _heads.TIFF_STARTS
     return False
 
 
@@ -325,7 +324,7 @@ def may_be_deep(path: Path) -> bool:
     """Whether a picture may have more than 8 bits a channel, by its first bytes."""
     with suppress(OSError), path.open("rb") as stream:
         head = stream.read(25)
-        return head[:4] in _TIFF_STARTS or (head[1:4] == b"PNG" and head[24:] == b"\x10")
+        return head[:4] in _heads.TIFF_STARTS or (head[1:4] == b"PNG" and head[24:] == b"\x10")
     return False
 
 

@@ -141,9 +141,8 @@ class Picture:
         known = ~hole if self.shown is None else ~hole & self.shown
         if self.mode == "1":
             return replace(self, layers=dotted(self.layers, self.pixels, known))
-        blind = bool(windows) and not any(known[window.slices].any() for window in windows or ())
-        if windows is None or not deep or blind:  # what lies in holes goes by a guide
-            windows = [Window(0, 0, self.width, self.height)]
+        if windows is None or not deep or (windows and not any(known[window.slices].any() for window in windows)):
+            windows = [Window(0, 0, self.width, self.height)]  # what lies in holes goes by a guide
         parts = (self.channels[window.slices][known[window.slices]] for window in windows)
         told, stand_in = stretched(self.layers, dtype, parts)
         if stand_in is not None and as_held(self.nodata, dtype) is None:
