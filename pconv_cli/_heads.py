@@ -15,6 +15,8 @@ from pconv_cli.errors import ItemError
 
 TIFF_STARTS = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _VERSION_3, _VERSION_4, _VERSION_5 = 56, 108, 124  # of a BMP, by the bytes of its header; before them none has alpha
+_OS2 = 64  # the same, of OS/2 2.0
+_BGRX = (0xFF0000, 0xFF00, 0xFF)  # where 32 bits have red, green and blue: the only order that GDAL knows
 _RLE8, _RLE4, _WITH_ALPHA = 1, 2, 6  # how a BMP is compressed; the last one has four masks behind a header of any size
 _LOSSLESS, _JPEG_LS = (0xC3, 0xC7, 0xCB, 0xCF), 0xF7
 _NO_FRAMES = (0xC4, 0xC8, 0xCC)
@@ -37,14 +39,16 @@ def refuse_misread(path: Path, way_out: str) -> None:
         if head[:2] == b"BM":
             what = _bmp(head)
         elif head[:3] == b"\xff\xd8\xff":
-            frame = _frame(stream)
+            frame, plain = _frame(stream)
             if frame == _JPEG_LS:
                 raise ItemError(path, "a JPEG of a kind that cannot be read (JPEG-LS): convert a copy to PNG")
-            what = "a lossless JPEG" if frame in _LOSSLESS else ""
+            what = "a lossless JPEG" if frame in _LOSSLESS else "a JPEG of RGB as it is" if plain else ""
     if what:
         raise ItemError(path, f"{what}, which cannot be read part by part: {way_out}")
     if head[:4] in TIFF_STARTS:
         tiff = Directory.first(path)
+        if max(tiff.number(32997, 1), tiff.number(32998, 1)) > 1:
+            raise ItemError(path, "a volume of several slices, of which one would be restored: save each as a TIFF")
         bits = tiff.numbers(258) if 258 in tiff.entries else ()
         if len(set(bits)) > 1:
             told = " and ".join([", ".join(map(str, bits[:-1])), str(bits[-1])])
@@ -72,6 +76,11 @@ def _bmp(head: bytes) -> str:
         return f"a BMP of version {5 if size >= _VERSION_5 else 4}"
     if size >= 40 and compression == _RLE4:
         return "an RLE-compressed BMP of 4 bits"
+    if size == _OS2:
+        return "a BMP of OS/2 2.0"
+    fields = tuple(_number(head, at) for at in (54, 58, 62))
+    if size >= 40 and compression in (3, _WITH_ALPHA) and head[28] == 32 and fields != _BGRX:
+        return "a BMP with its colours in another order"
     masks = (size >= _VERSION_3 and compression == 3) or (size >= 40 and compression == _WITH_ALPHA)
     return "a BMP with alpha" if masks and _number(head, 66) else ""
 
@@ -80,14 +89,21 @@ def _number(head: bytes, at: int) -> int:
     return int.from_bytes(head[at : at + 4], "little")
 
 
-def _frame(stream: BinaryIO) -> int:
-    """The marker of a JPEG's frame header, which says how it is encoded; 0 where none is found."""
-    at = 2
+def _frame(stream: BinaryIO) -> tuple[int, bool]:
+    """Read how a JPEG begins.
+
+    Returns:
+        The marker of its frame header, which says how it is encoded, 0 where none is found; and whether Adobe's marker
+        says that three colours are RGB while their numbers do not, which alone GDAL goes by.
+    """
+    at, plain = 2, False
     while True:
         stream.seek(at)
-        head = stream.read(4)
+        head = stream.read(19)
         if len(head) < 4 or head[0] != 0xFF or head[1] == 0xDA:
-            return 0
+            return 0, False
         if (0xC0 <= head[1] <= 0xCF and head[1] not in _NO_FRAMES) or head[1] == _JPEG_LS:
-            return head[1]
-        at += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:], "big")
+            numbers = head[10::3] if len(head) == 19 and head[9] == 3 else b""
+            return head[1], plain and numbers not in (b"", b"RGB")
+        plain = plain or (head[1] == 0xEE and head[4:9] == b"Adobe" and head[15] == 0)
+        at += 1 if head[1] == 0xFF else 2 + int.from_bytes(head[2:4], "big")

@@ -340,6 +340,8 @@ def why_unreadable(path: Path, error: Exception) -> str:
             "not a JPEG, PNG, WebP, BMP or TIFF picture, or its start is damaged: open it elsewhere and export a copy"
         )
     cause = " ".join(str(error).split()) or type(error).__name__
+    if cause.startswith("Unsupported BMP"):
+        return f"a BMP of a kind that cannot be read ({cause}): save a copy as PNG"
     return files.why_unreadable(error) or _heads.doubt(path) or files.damaged(cause)
 
 

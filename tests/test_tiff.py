@@ -31,6 +31,7 @@ from rasters import (
     whole,
 )
 
+from pconv_cli._heads import refuse_misread
 from pconv_cli._ifd import Directory
 from pconv_cli.canvas import Canvas
 from pconv_cli.errors import ItemError
@@ -41,6 +42,14 @@ from pconv_cli.tiff import Source, orientation
 
 RGBA = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
 """Masks of a BMP with alpha."""
+XBGR = (0xFF000000, 0xFF0000, 0xFF00)
+ADOBE_RGB = b"\xff\xee\0\x0eAdobe" + struct.pack(">HHHB", 100, 0, 0, 0)
+
+
+def frame(numbers: bytes) -> bytes:
+    """The frame header of a JPEG whose channels bear these numbers."""
+    channels = b"".join(bytes([number, 0x11, 0]) for number in numbers)
+    return b"\xff\xc0" + struct.pack(">HBHHB", 8 + len(channels), 8, 1, 1, len(numbers)) + channels
 
 
 @pytest.mark.parametrize(
@@ -50,7 +59,13 @@ RGBA = (0xFF0000, 0xFF00, 0xFF, 0xFF000000)
         (bmp_bytes(1, 1, 32, b"abcd", header=56, compression=3, masks=RGBA), "a BMP with alpha"),
         (bmp_bytes(1, 1, 24, b"abc\0", header=108), "a BMP of version 4"),
         (bmp_bytes(1, 1, 24, b"abc\0", header=124), "a BMP of version 5"),
+        (bmp_bytes(1, 1, 24, b"abc\0", header=64), "a BMP of OS/2 2.0"),
+        (
+            bmp_bytes(1, 1, 32, b"abcd", header=52, compression=3, masks=XBGR),
+            "a BMP with its colours in another order",
+        ),
         (b"\xff\xd8\xff\xe0\0\4ab\xff\xff\xc3\0\x0b" + bytes(9), "a lossless JPEG"),
+        (b"\xff\xd8" + ADOBE_RGB + frame(b"\1\2\3"), "a JPEG of RGB as it is"),
     ],
     ids=lambda part: part if isinstance(part, str) else "",
 )
@@ -67,6 +82,22 @@ def test_what_gdal_would_read_wrong_or_call_damaged_is_refused_with_who_takes_it
         assert read_picture(path).width
 
 
+@pytest.mark.parametrize("numbers", [b"RGB", b"\1"], ids=["colours by their names", "grey"])
+def test_jpegs_that_gdal_reads_as_they_are_are_not_refused(tmp_path: Path, numbers: bytes) -> None:
+    (tmp_path / "a.jpg").write_bytes(b"\xff\xd8" + ADOBE_RGB + frame(numbers))
+    refuse_misread(tmp_path / "a.jpg", "")
+
+
+@pytest.mark.parametrize("tag", [32997, 32998], ids=["of pictures", "of tiles"])
+def test_a_volume_is_refused_for_its_other_slices_would_be_lost(tmp_path: Path, tag: int) -> None:
+    tags = {**tiff_tags("<", 4, 4, [8], 1), tag: (4, struct.pack("<L", 2))}
+    (tmp_path / "a.tif").write_bytes(tiff_bytes("<", tags, bytes(32)))
+    assert refused(tmp_path / "a.tif").startswith("a volume of several slices")
+    for reading in (Source, read_picture):
+        with pytest.raises(ItemError, match="a volume of several slices"):
+            reading(tmp_path / "a.tif")
+
+
 @pytest.mark.parametrize("header", [40, 52, 56])
 def test_bmps_that_gdal_reads_as_they_are_are_read(tmp_path: Path, header: int) -> None:
     masks = RGBA[:3] if header > 40 else ()
@@ -75,6 +106,15 @@ def test_bmps_that_gdal_reads_as_they_are_are_read(tmp_path: Path, header: int) 
     )
     with Source(tmp_path / "a.bmp") as source:
         assert source.read(Window(0, 0, 1, 1)).tolist() == [[[99, 98, 97]]] and source.alpha is None
+
+
+def test_a_bmp_of_a_kind_that_cannot_be_read_is_not_said_to_be_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.bmp"
+    path.write_bytes(bmp_bytes(1, 1, 32, b"abcd", header=52, compression=3, masks=RGBA[2::-1]))
+    with pytest.raises(
+        ItemError, match=r"a BMP of a kind that cannot be read \(Unsupported BMP .*\): save a copy as PNG"
+    ):
+        read_picture(path)
 
 
 def test_what_is_sound_and_cannot_be_read_is_not_said_to_be_cut_short(tmp_path: Path) -> None:

@@ -147,6 +147,8 @@ def run(arguments: list[str] | None = None) -> int:
     except PconvError as error:
         return _complain(str(error), ExitCode.SOME_FAILED)
     except OSError as error:
+        if error.errno == errno.ENAMETOOLONG:
+            return _complain(f"{error.filename}: a name too long for this disk: choose a shorter one", ExitCode.USAGE)
         if error.filename is not None or error.errno not in _FULL:
             return _report_bug(error)
         from pconv_cli.cli import ui
