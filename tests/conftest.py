@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from numpy.typing import NDArray
 from PIL import Image
 
@@ -43,6 +44,8 @@ def pytest_configure() -> None:
     sys.dont_write_bytecode = False
     # Who starts the tests in the background of a script has them ignore Ctrl-C, and pconv keeps to that.
     signal.signal(signal.SIGINT, signal.default_int_handler)
+    settings.register_profile("untimed", deadline=None)  # a slow machine is no defect
+    settings.load_profile("untimed")
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:

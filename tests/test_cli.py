@@ -2009,6 +2009,16 @@ def test_a_full_disk_behind_help_and_tables_is_no_bug(line: list[str]) -> None:
     assert done.stderr == "pconv: standard output: cannot be written (No space left on device)\n"
 
 
+@pytest.mark.parametrize("command", ["restore {} masks out", "tile {}", "tile a.png --mask a.png -o {}", "mask {} out"])
+def test_2_for_a_name_that_is_too_long_for_the_disk(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    shutil.copy(work.pair()[0], work.root / "a.png")
+    monkeypatch.chdir(work.root)
+    assert pconv(*command.format("x" * 300).split()) == 2
+    assert "x" * 300 in pconv.err and ": a name too long for this disk: choose a shorter one" in pconv.err
+
+
 @pytest.mark.parametrize("place", range(1, 6))
 def test_2_for_an_argument_that_is_empty_for_it_would_be_the_current_folder(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, place: int
