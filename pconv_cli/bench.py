@@ -154,7 +154,7 @@ class Planned:
             if own is None:  # each layer has holes of its own
                 empty = dilate(np.isnan(seen).any(axis=2), settings.dilate)
                 own = tiled(empty)
-            fillings.append(Filling.of(surface, own, view, settings.overlap, may_be_empty=layer.may_be_empty))
+            fillings.append(Filling.of(surface, own, view, settings.overlap, layer))
         return cls(picture, hole, layers, fillings)
 
     @property

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from pconv_cli.errors import DeviceError
 from pconv_cli.events import Listener, Notice
+from pconv_cli.nn.grain import grain
 from pconv_cli.nn.partial_conv import PartialConv2d
 from pconv_cli.nn.pyramid import GUIDE_LEVELS
 
@@ -62,12 +63,14 @@ class Tile:
         known: `(h, w)` bool, True = known.
         guide: `(ceil(h / 8), ceil(w / 8), c)` float32 in [0, 1], the tile reduced, holes filled; or None.
         reduced: Whether the picture is a reduced one, to make a guide of.
+        grain: Where in the field of noise it lies, row and column, if what is filled in gets the grain around; or None.
     """
 
     pixels: NDArray[Any]
     known: NDArray[np.bool_]
     guide: NDArray[np.float32] | None = None
     reduced: bool = False
+    grain: tuple[int, int] | None = None
 
 
 @dataclass(frozen=True)
@@ -278,7 +281,7 @@ class Engine:
         """Fill one batch.
 
         Args:
-            tiles: Tiles of one pixel type; all with a guide or all without, all of reduced pictures or none.
+            tiles: Tiles of one pixel type; all with a guide or all without, and with grain, and of reduced pictures.
             canvas: Width and height of the shared shape; what a tile leaves of it is a hole like any other.
             lane: Which of the `lanes` calls.
             beside: How many lanes are at work, this one included: they share the cores of a CPU. None: leave that.
@@ -341,7 +344,8 @@ class Engine:
                 if not tile.known[rows, cols].size:
                     continue
                 guide = _part_of(tile.guide, rows, cols)
-                part = Tile(tile.pixels[rows, cols], tile.known[rows, cols], guide, tile.reduced)
+                origin = None if tile.grain is None else (tile.grain[0] + rows.start, tile.grain[1] + cols.start)
+                part = Tile(tile.pixels[rows, cols], tile.known[rows, cols], guide, tile.reduced, origin)
                 down, across = (-(-side // GUIDED) * GUIDED for side in part.known.shape)
                 done = self._fill(copy, [part], (across, down))[0]
                 pixels[rows, cols], reached[rows, cols] = done.pixels, done.reached
@@ -461,7 +465,12 @@ class _Copy:
                 self._say_overflown()
                 with torch.autocast(self.device.type, enabled=False):
                     output, reached = _for(tiles, self._wide)(*inputs)
-            filled = self._back(_from_float(output.float(), dtype).permute(0, 2, 3, 1))
+            output = output.float()
+            origins = [tile.grain for tile in tiles if tile.grain is not None]
+            if origins:
+                image, seen = inputs[:2]
+                output = output + grain(torch.where(seen > 0, image, output), seen, origins)
+            filled = self._back(_from_float(output, dtype).permute(0, 2, 3, 1))
             covered = self._back(reached[:, 0] > 0)
             if locked:
                 torch.cuda.current_stream(self.device).synchronize()

@@ -55,7 +55,8 @@ class Composite(nn.Module):
     Image and result are `(n, c, h, w)`, RGB in [0, 1], or raw values for a network that takes those; what stands in a
     hole does not matter, NaN included. Masks are `(n, 1, h, w)`, float32: above 0 = hole. The result is the image
     itself outside the holes, and within [0, 1] inside them unless values are raw. `hole_left` is 1 where nothing could
-    be filled in (there the result means nothing), else 0. What a network adds is not held to what is around.
+    be filled in (there the result means nothing), else 0. What a network adds is not held to what is around, and
+    gets no grain.
     """
 
     def __init__(self, network: nn.Module) -> None:

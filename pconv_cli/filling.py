@@ -17,6 +17,7 @@ The rounds, each begun when the one before has landed (what each is worth: bench
 from __future__ import annotations
 
 import threading
+import zlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
@@ -30,8 +31,9 @@ from numpy.typing import NDArray
 
 from pconv_cli.colours import lay, luminance
 from pconv_cli.engine import GUIDED, Engine, Filled, Tile
-from pconv_cli.layers import View
+from pconv_cli.layers import Layer, View
 from pconv_cli.masks import dilate
+from pconv_cli.nn.grain import PERIOD
 from pconv_cli.nn.pyramid import completed, pyramid_fill
 from pconv_cli.regions import Damage, Window
 from pconv_cli.seams import REACH, SeamMeter, level
@@ -43,8 +45,8 @@ STRIP = 512  # pixels of a cut looked at together
 LARGEST_GUIDE = 1 << 24  # pixels of a reduced picture
 LARGEST_ALONE = 1 << 20  # the same where the pyramid fills it in one piece
 
-Shape = tuple[int, int, bool, bool, str]
-"""What tiles of one batch share: width, height, whether they bring guides or are of reduced pictures, pixels' type."""
+Shape = tuple[int, int, bool, bool, str, bool]
+"""What tiles of one batch share: width, height, whether with guides, reduced, type of pixels, whether with grain."""
 
 
 class Unfillable(ValueError):
@@ -173,6 +175,7 @@ class Filling:
         whole: Whether windows are computed as they are, and not filled up to shapes that they share with others.
         raw: Whether values are the picture's own, of any range, with NaN for what is not there.
         leaves: Whether what the network cannot reach becomes NaN; else the pyramid fills it.
+        grained: Whether what is filled gets the grain of what is around.
         windows: Tiles computed so far, those of the guide and of healing included.
         pixels: Pixels in them.
         by_pyramid: Pixels that the network could not reach and the pyramid filled.
@@ -188,19 +191,19 @@ class Filling:
     whole: bool = False
     raw: bool = False
     leaves: bool = False
+    grained: bool = False
     windows: int = field(default=0, init=False)
     pixels: int = field(default=0, init=False)
     by_pyramid: int = field(default=0, init=False)
     laid: int = field(default=0, init=False)
     _guide: _Guide | None = field(default=None, init=False)
     _dtype: str = field(default="", init=False)
+    _origin: tuple[int, int] | None = field(default=None, init=False)
     _span: tuple[float, float] | None = field(default=None, init=False)
     _lock: threading.Lock = field(default_factory=threading.Lock, init=False)
 
     @classmethod
-    def of(
-        cls, surface: Surface, plan: TilePlan, view: View, overlap: int = 0, *, may_be_empty: bool = False
-    ) -> Filling:
+    def of(cls, surface: Surface, plan: TilePlan, view: View, overlap: int = 0, layer: Layer | None = None) -> Filling:
         """Begin to fill a picture as a network wants it.
 
         Args:
@@ -208,12 +211,13 @@ class Filling:
             plan: Which windows, which cuts.
             view: How the network looks at pictures.
             overlap: As in the class.
-            may_be_empty: Whether the picture can hold NaN.
+            layer: What of a picture it is; None: a picture of tones.
         """
         # A network that wants pictures whole has no floor for a guide to serve.
         return cls(
             surface, plan, overlap, guided=not view.whole, whole=view.whole, raw=view.raw,
-            leaves=view.raw and may_be_empty,
+            leaves=view.raw and layer is not None and layer.may_be_empty,
+            grained=view.grain and (layer is None or layer.may_have_grain),
         )  # fmt: skip
 
     def rounds(self) -> Iterator[Sequence[Piece]]:
@@ -290,11 +294,15 @@ class Filling:
     def tile(self, piece: Piece) -> Tile:
         """Read what the network sees of a piece's window."""
         pixels, known = self._seen(piece.window, piece.damage)
-        return Tile(pixels, known, self.guide(piece), self.reduced)
+        return Tile(pixels, known, self.guide(piece), self.reduced, self.grain(piece.window))
 
     def guide(self, piece: Piece) -> NDArray[np.float32] | None:
         """Give the guide of a piece's window, if it has one: see `Tile`."""
         return self._guide.crop(piece.window) if piece.shape[2] and self._guide is not None else None
+
+    def grain(self, window: Window) -> tuple[int, int] | None:
+        """Give a window's place in the field of noise, if fills get any: see `Tile`."""
+        return None if self._origin is None else (self._origin[0] + window.y, self._origin[1] + window.x)
 
     def known(self, window: Window, damage: Damage) -> NDArray[np.bool_]:
         """Tell which pixels of a window the network may go by while `damage` is filled, `(h, w)`."""
@@ -348,11 +356,18 @@ class Filling:
             guided = self._guide.wanted(window) or self._sees_nothing(window)
         if not self._dtype:
             self._dtype = self.surface.read(Window(0, 0, 1, 1)).dtype.str
+            self._origin = self._sown() if self.grained else None
         width, height = window.width, window.height
         if not self.whole:
             width, height = canvas(width, height, self.plan.size)
-        shape = (width, height, guided, self.reduced, self._dtype)
+        shape = (width, height, guided, self.reduced, self._dtype, self.grained)
         return Piece(self, window, damage, shape, owned, weight)
+
+    def _sown(self) -> tuple[int, int]:
+        """Where in the field of noise the picture lies: by what is known, as frames of a film must not share it."""
+        pixels, known = self._seen(self.plan.windows[0], self.plan.damage)
+        sample = np.ascontiguousarray(pixels[::4, ::4][known[::4, ::4]])
+        return divmod(zlib.crc32(sample.data) % PERIOD**2, PERIOD)
 
     def _fade(self, window: Window, band: Damage) -> NDArray[np.float32]:
         """Weights of a healed band: 1 at the cut and at true pixels, less and less towards what was filled before."""

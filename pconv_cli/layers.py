@@ -53,11 +53,14 @@ class View:
             then shown as it is measured, its channels in the order of the file, and NaN is what is not there.
         whole: Whether what it makes of a hole depends on all that lies around. Then a picture that one window can see
             is seen whole, and nothing is added to a window to fit a batch. Others stand on a floor that sees that far.
+        grain: Whether fills get the grain of what is around, see `nn.grain`: those of the pyramid alone do not; those
+            by networks from elsewhere are to be what their makers saw.
     """
 
     channels: int = 3
     raw: bool = False
     whole: bool = False
+    grain: bool = True
 
 
 @dataclass(frozen=True, eq=False)
@@ -217,6 +220,12 @@ class Layer:
         """Whether the file can say that there is nothing, of a layer of raw values."""
         return isinstance(self.space, Raw) and self.space.nothing is not None
 
+    @property
+    def may_have_grain(self) -> bool:
+        """Whether it holds a picture's tones: what was measured gets no noise, and numbers of colours have none."""
+        space = self.space.space if isinstance(self.space, Alone) else self.space
+        return isinstance(space, Space) and (not is_ranged(space.dtype) or (space.low, space.high) == (0, 1))
+
     def taken(self, pixels: NDArray[Any]) -> NDArray[Any]:
         """The layer's channels of (..., all channels), without alpha; a view where they stand together without it."""
         first, last = self.channels[0], self.channels[-1]
@@ -335,7 +344,7 @@ def viewed(made: Sequence[Layer], view: View, dtype: np.dtype[Any], nodata: floa
     """
     if not view.raw:
         made = [plate for layer in made for plate in _plates(layer)]
-    if view == replace(View(), whole=view.whole):
+    if view.channels == 3 and not view.raw:
         return tuple(made)
     channels = [channel for layer in made for channel in layer.channels]
     if any(isinstance(layer.space, Palette) for layer in made) and (view.raw or not _is_grey(made[0].space)):

@@ -90,6 +90,7 @@ class Sent:
         values: (k, c), what was filled there.
         pixels: All of the tile where no file holds it; None: the window of the picture.
         guide: As in `Tile`.
+        grain: As in `Tile`.
     """
 
     window: Window
@@ -99,17 +100,19 @@ class Sent:
     values: NDArray[Any] | None
     pixels: NDArray[Any] | None
     guide: NDArray[np.float32] | None
+    grain: tuple[int, int] | None = None
 
     @classmethod
     def of(cls, piece: Piece) -> Sent:
         """Pack a piece."""
         filling, window = piece.filling, piece.window
-        known, guide = filling.known(window, piece.damage), filling.guide(piece)
+        known, guide, grain = filling.known(window, piece.damage), filling.guide(piece), filling.grain(window)
         if filling.reduced:
-            return cls(window, piece.shape, _packed(known), b"", None, filling.surface.read(window), guide)
+            return cls(window, piece.shape, _packed(known), b"", None, filling.surface.read(window), guide, grain)
         laid = known & filling.plan.damage.window(window)
         values = filling.surface.read(window)[laid] if laid.any() else None
-        return cls(window, piece.shape, _packed(known), b"" if values is None else _packed(laid), values, None, guide)
+        marks = b"" if values is None else _packed(laid)
+        return cls(window, piece.shape, _packed(known), marks, values, None, guide, grain)
 
     def tile(self, source: Source, layer: Layer) -> Tile:
         """Unpack it, where the file can be read."""
@@ -119,7 +122,7 @@ class Sent:
         if self.values is not None:
             pixels = pixels.copy()
             pixels[_unpacked(self.laid, self.window)] = self.values
-        return Tile(pixels, _unpacked(self.known, self.window), self.guide, self.shape[3])
+        return Tile(pixels, _unpacked(self.known, self.window), self.guide, self.shape[3], self.grain)
 
 
 @dataclass(frozen=True, eq=False)

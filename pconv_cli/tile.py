@@ -276,7 +276,7 @@ class _Big:
                 for layer in work.layers
             ]
             fillings = [
-                Filling.of(surface, plan, self._view, settings.overlap, may_be_empty=layer.may_be_empty)
+                Filling.of(surface, plan, self._view, settings.overlap, layer)
                 for surface, plan, layer in zip(surfaces, planned, work.layers, strict=True)
             ]
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))

@@ -110,11 +110,11 @@ def view(name: str | None) -> View:
     """
     path = find(name)
     if path is None:
-        return View()
+        return View(grain=False)
     config = config_from(read_header(path), path)
     if config.values != "raw" and config.channels not in (1, 3):
         raise WeightsError(f"{path}: takes {config.channels} channels of tones, and pictures have 1 or 3")
-    return View(config.channels, config.values == "raw", config.floor is None)
+    return View(config.channels, config.values == "raw", whole=config.floor is None, grain=config.floor is not None)
 
 
 def colour_view(name: str | None) -> View:

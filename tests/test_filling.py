@@ -16,10 +16,12 @@ from torch import Tensor, nn
 
 from pconv_cli.engine import Engine, Tile
 from pconv_cli.filling import ArraySurface, Filling, Unfillable, _Reduced, fill
-from pconv_cli.layers import View
+from pconv_cli.layers import Layer, Raw, View
 from pconv_cli.nn.pyramid import PyramidFill, reduced
 from pconv_cli.regions import Window
 from pconv_cli.tiles import plan_grid, plan_tiles
+
+MEASURED = Layer((0,), Raw(np.dtype(np.float32)))
 
 
 class Stubborn(nn.Module):
@@ -157,7 +159,7 @@ def test_a_network_that_takes_no_guide_leaves_no_window_in_the_dark(kind: str, o
 def test_what_a_network_without_a_guide_cannot_reach_stays_nothing_where_a_file_can_say_so() -> None:
     hole = box(200, 200, 20, 20, 180, 180)
     surface = ArraySurface(np.where(hole[..., None], np.nan, np.float32(7)).repeat(3, axis=2).astype(np.float32))
-    filling = Filling.of(surface, plan_tiles(hole, 64), View(raw=True, whole=True), may_be_empty=True)
+    filling = Filling.of(surface, plan_tiles(hole, 64), View(raw=True, whole=True), layer=MEASURED)
     fill(filling, engine(Blind()))
     assert filling.unfilled == hole.sum() and np.isnan(surface.pixels[hole]).all()
 
@@ -362,7 +364,7 @@ def test_under_a_mask_overlapping_windows_leave_what_the_network_does_not_reach_
     hole = box(170, 150, 10, 10, 160, 140)
     surface = ArraySurface(np.full((150, 170, 1), 3, np.float32))
     plan = plan_tiles(hole, 64, overlap=16)
-    filling = Filling.of(surface, plan, View(1, raw=True, whole=True), 16, may_be_empty=True)
+    filling = Filling.of(surface, plan, View(1, raw=True, whole=True), 16, layer=MEASURED)
     fill(filling, engine(Partly()))
     left = np.isnan(surface.pixels[..., 0])
     assert 0 < left.sum() < hole.sum() and filling.unfilled == left.sum()

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from torch import Tensor
 
-from pconv_cli.nn.restraint import PEAK, SPREAD, _doubled, restrained
+from pconv_cli.nn.restraint import PEAK, SPREAD, doubled, restrained
 
 
 def noise(*shape: int, seed: int = 0) -> Tensor:
@@ -126,4 +126,4 @@ def test_any_size_and_any_hole_gives_numbers_no_larger_than_what_was_added(
 def test_a_cpu_doubles_in_shifted_sums_as_bilinear_interpolation_does(size: tuple[int, int]) -> None:
     image = noise(2, 3, *size)
     expected = F.interpolate(image, scale_factor=2, mode="bilinear", align_corners=False)
-    torch.testing.assert_close(_doubled(image), expected)
+    torch.testing.assert_close(doubled(image), expected)

@@ -54,14 +54,14 @@ def restrained(added: Tensor, floor: Tensor, known: Tensor, bands: int = BANDS) 
     tones, some = _cells(torch.cat([seen, seen.square(), share], dim=1), bands)
     around, told, inside, parts = [tones], [some, some], [], []
     for left in reversed(range(bands)):
-        smaller, less, greyer, share = _halved(level), _halved(whole), _halved(grey), _halved(share)
-        detail, tone = level - _doubled(smaller), grey - _doubled(greyer)
+        smaller, less, greyer, share = halved(level), halved(whole), halved(grey), halved(share)
+        detail, tone = level - doubled(smaller), grey - doubled(greyer)
         pure = 1 - F.max_pool2d((share < 1).to(share.dtype), 3, 1, 1)  # detail of what lies beside a hole is the hole's
-        energy, lost = _halved((whole - _doubled(less)).square()), 1 - share
+        energy, lost = halved((whole - doubled(less)).square()), 1 - share
         outside, there = _cells(torch.cat([energy * pure, pure], dim=1), left)
         around.append(outside)
         told.append(there)
-        inside.append(_cells(torch.cat([_halved(tone.square()) * lost, lost], dim=1), left)[0])
+        inside.append(_cells(torch.cat([halved(tone.square()) * lost, lost], dim=1), left)[0])
         parts.append((detail, tone))
         level, whole, grey = smaller, less, greyer
         share = (share >= 1).to(share.dtype)
@@ -71,10 +71,10 @@ def restrained(added: Tensor, floor: Tensor, known: Tensor, bands: int = BANDS) 
     rest = level * _held(grey, SPREAD**2 * torch.where(_any(some), square - mean.square(), _MOST))
     for i in reversed(range(bands)):
         most = torch.where(_any(told[2 + i]), energies[i].clamp(min=0), _MOST)
-        gain = _doubled(((inside[i] + _LEAST) / (most + _LEAST)).clamp(min=1).rsqrt(), bands - i)
+        gain = doubled(((inside[i] + _LEAST) / (most + _LEAST)).clamp(min=1).rsqrt(), bands - i)
         detail, tone = parts[i]
-        held = _held(tone * gain, PEAK**2 * _doubled(most, bands - i)).mul_(gain)
-        rest = _doubled(rest).addcmul_(detail, held)
+        held = _held(tone * gain, PEAK**2 * doubled(most, bands - i)).mul_(gain)
+        rest = doubled(rest).addcmul_(detail, held)
     return rest[..., :height, :width]
 
 
@@ -95,18 +95,18 @@ def _cells(planes: Tensor, halvings: int) -> tuple[Tensor, Tensor]:
     The last of the planes is the weights; the others are multiplied by them already.
     """
     for _ in range(halvings):
-        planes = _halved(planes)
+        planes = halved(planes)
     share = planes[:, -1:]
     return planes[:, :-1] / share.clamp(min=1e-6), (share > 0).to(share.dtype)
 
 
-def _halved(image: Tensor) -> Tensor:
+def halved(image: Tensor) -> Tensor:
     """Means of 2 x 2; both sides are even."""
     rows = image[..., 0::2, :] + image[..., 1::2, :]  # on a CPU ten times as fast as to pool
     return 0.25 * (rows[..., 0::2] + rows[..., 1::2])
 
 
-def _doubled(image: Tensor, times: int = 1) -> Tensor:
+def doubled(image: Tensor, times: int = 1) -> Tensor:
     """Twice the size by bilinear interpolation; several times that in one step, which is another interpolation."""
     if times > 1 or not shifts(image):
         size = [side * 2**times for side in image.shape[-2:]]
@@ -114,14 +114,14 @@ def _doubled(image: Tensor, times: int = 1) -> Tensor:
     for dim in (2, 3):
         last = image.shape[dim] - 1
         sides = [2 * side if axis == dim else side for axis, side in enumerate(image.shape)]
-        doubled = image.new_empty(sides)
-        even, odd = doubled.view([*image.shape[:dim], last + 1, 2, *image.shape[dim + 1 :]]).unbind(dim + 1)
+        twice = image.new_empty(sides)
+        even, odd = twice.view([*image.shape[:dim], last + 1, 2, *image.shape[dim + 1 :]]).unbind(dim + 1)
         before, behind = image.narrow(dim, 0, last), image.narrow(dim, 1, last)
         even.select(dim, 0).copy_(image.select(dim, 0))
         torch.lerp(behind, before, 0.25, out=even.narrow(dim, 1, last))
         torch.lerp(before, behind, 0.25, out=odd.narrow(dim, 0, last))
         odd.select(dim, last).copy_(image.select(dim, last))
-        image = doubled
+        image = twice
     return image
 
 
