@@ -57,6 +57,7 @@ from pconv_cli.events import (
 )
 from pconv_cli.journal import NAME
 from pconv_cli.marks import Mark
+from pconv_cli.nn.unet import UNetConfig
 
 PATIENCE = 60
 """Seconds after which a process that should have ended is given up."""
@@ -1839,7 +1840,18 @@ def photographs(folder: Path, count: int = 3) -> Path:
 
 def briefly(*more: str) -> list[str]:
     """Options of the shortest training there is."""
-    return ["--size", "64", "--batch-size", "1", "--perceptual", "none", "--device", "cpu", *more]
+    return ["--size", "64", "--batch-size", "1", "--perceptual", "none", "--device", "cpu", "--held-out", "1", *more]
+
+
+@pytest.fixture
+def small_networks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Networks of few channels, for what is said and kept of a training, whatever is trained."""
+    from pconv_cli.training import loop
+
+    small = UNetConfig(encoder=((4, 5), (6, 3)), mean=(0.5,) * 3, std=(0.25,) * 3, floor=1, head=3)
+    monkeypatch.setitem(loop.NETWORKS, "compact", small)
+    monkeypatch.setitem(loop.NETWORKS, "deep", replace(small, coarse=small))
+    monkeypatch.setattr(loop, "CALIBRATION", 2)
 
 
 def test_train_makes_weights_that_restore_takes(work: Workplace, pconv: Pconv) -> None:
@@ -1902,6 +1914,7 @@ def test_train_refuses_what_makes_no_sense_in_one_line(
     assert sorted(work.root.rglob("*")) == before
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_ctrl_c_while_training_saves_and_ends_with_130(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -1922,6 +1935,7 @@ def test_ctrl_c_while_training_saves_and_ends_with_130(
     assert pconv("train", str(photos), "--out", str(out), "--steps", "2", "--resume", *briefly()) == 0, pconv.err
 
 
+@pytest.mark.usefixtures("small_networks")
 def test_the_same_command_with_resume_goes_on_and_keeps_its_options(work: Workplace, pconv: Pconv) -> None:
     from pconv_cli.training.loop import settings_of
 
@@ -1932,7 +1946,7 @@ def test_the_same_command_with_resume_goes_on_and_keeps_its_options(work: Workpl
     half[:35] = 255
     Image.fromarray(half).save(marks / "m.png")
     (start, out), network = (work.root / f"{name}.safetensors" for name in "vw"), ["--network", "compact"]
-    short = ["--size", "64", "--batch-size", "2", "--perceptual", "none"]
+    short = ["--size", "64", "--batch-size", "2", "--perceptual", "none", "--held-out", "1"]
     assert pconv("train", str(photos), "--out", str(start), "--steps", "1", *network, *short) == 0, pconv.err
     begun = ["train", str(photos), "--out", str(out), "--from", str(start), "--recipe", "paper", *short]
     begun += ["--masks", str(marks), "--precision", "bf16", "--device", "cpu", "--overwrite"]
