@@ -5,7 +5,6 @@ from __future__ import annotations
 import hashlib
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -79,14 +78,33 @@ def raw_weights(folder: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def told(raw_weights: Path) -> Any:
-    """An export in a process of its own, beside which nothing else speaks."""
-    program = (
-        "from pathlib import Path; from pconv_cli.export import export_onnx; "
-        f"done = export_onnx({str(raw_weights)!r}, Path({str(raw_weights.with_suffix('.onnx'))!r}), overwrite=False); "
-        f"Path({str(raw_weights.with_suffix('.txt'))!r}).write_text(f'{{done.size}} {{done.difference}}')"
-    )
-    return warm.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=900)
+def floor_weights(folder: Path) -> Path:
+    torch.manual_seed(1)
+    network = PartialConvUNet(FLOOR)
+    torch.nn.init.normal_(network.out.weight, std=0.1)  # it begins at 0, which would leave the floor alone
+    path = folder / "floor.safetensors"
+    store.write(path, network, network.state_dict(), {})
+    return path
+
+
+EXPORTS = f"""
+import sys
+from pathlib import Path
+from pconv_cli import export
+from pconv_cli.nn import pyramid
+
+for weights in map(Path, sys.argv[1:]):
+    done = export.export_onnx(str(weights), weights.with_suffix(".onnx"), overwrite=False)
+    weights.with_suffix(".txt").write_text(f"{{done.size}} {{done.difference}}")
+    pyramid.EXPORTED_LEVELS = export.EXPORTED_LEVELS = {LEVELS}  # of the second
+"""
+
+
+@pytest.fixture(scope="module")
+def told(raw_weights: Path, floor_weights: Path) -> Any:
+    """Both exports, which load the exporter once, in a process of their own, beside which nothing else speaks."""
+    command = [sys.executable, "-c", EXPORTS, str(raw_weights), str(floor_weights)]
+    return warm.run(command, capture_output=True, text=True, timeout=900)
 
 
 @pytest.fixture(scope="module")
@@ -96,20 +114,8 @@ def raw(raw_weights: Path, told: subprocess.CompletedProcess[str]) -> File:
 
 
 @pytest.fixture(scope="module", params=["raw", "floor"])
-def file(request: pytest.FixtureRequest, folder: Path) -> Iterator[File]:
-    if request.param == "raw":
-        yield request.getfixturevalue("raw")
-        return
-    torch.manual_seed(1)
-    network = PartialConvUNet(FLOOR)
-    torch.nn.init.normal_(network.out.weight, std=0.1)  # it begins at 0, which would leave the floor alone
-    weights = folder / "floor.safetensors"
-    store.write(weights, network, network.state_dict(), {})
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(pyramid, "EXPORTED_LEVELS", LEVELS)
-        patch.setattr(export, "EXPORTED_LEVELS", LEVELS)
-        export_onnx(str(weights), weights.with_suffix(".onnx"), overwrite=False)
-    yield File(weights.with_suffix(".onnx"), str(weights))
+def file(request: pytest.FixtureRequest, raw: File, floor_weights: Path) -> File:
+    return raw if request.param == "raw" else File(floor_weights.with_suffix(".onnx"), str(floor_weights))
 
 
 @pytest.fixture
