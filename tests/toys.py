@@ -25,6 +25,11 @@ def fail(error: Exception) -> Any:
     raise error
 
 
+def fail_next(errors: list[Exception]) -> Any:
+    """Fail once more, in another way."""
+    raise errors.pop(0)
+
+
 # ---------------------------------------------------------------- of a cluster
 
 
