@@ -36,6 +36,12 @@ def hidden(target: Path) -> Path:
     return target.with_name(f".{target.name[:50]}.{secrets.token_hex(4)}.part")
 
 
+def kept(target: Path) -> Path:
+    """A hidden name for what one run leaves for the next: the same each time, and that of no other target."""
+    number = hashlib.sha256(os.fsencode(target.name)).hexdigest()[:8]
+    return target.with_name(f".{target.name[:50]}.kept.{number}.part")
+
+
 class Held:
     """Two hidden files beside a target that are known to be in use as long as their process lives.
 

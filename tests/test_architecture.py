@@ -74,6 +74,7 @@ BANDS = (  # from the top down: a module imports only what stands in a band belo
         "settings",
         "manifest",
         "journal",
+        "keeping",
         "remote",
         "provenance",
     }
@@ -264,6 +265,7 @@ LIGHT = (
     "doctor",
     "manifest",
     "journal",
+    "keeping",
     "remote",
     "provenance",
     "confidence",
