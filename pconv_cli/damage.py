@@ -68,6 +68,7 @@ class Mask:
 
     Attributes:
         path: The mask file; None: the picture itself says what is damaged.
+        state: What tells the file from a later state of it, when it was chosen; None without a file.
         how: How the picture itself would say it, in a word: the way that the user named, or its own.
         name: Where it is written down, in words.
         doubt: What there is to say of how the file lies over the picture, if anything.
@@ -80,7 +81,7 @@ class Mask:
         self.path = path
         self.doubt = doubt
         self._turn = turn  # how the file lies against the picture, see `orientations.over`
-        self._state = None if path is None else files.state(path)
+        self.state = None if path is None else files.state(path)
         self._mark = settings.mask_from
         self.how = str(self._mark or source.validity)
         self.name = str(path) if path is not None else f"{self.how} of {source.path}"
@@ -143,7 +144,7 @@ class Mask:
         state = None
         with suppress(OSError):  # it is gone
             state = files.state(self.path)
-        if state != self._state:
+        if state != self.state:
             raise ItemError(self.path, CHANGED)
 
     @property

@@ -51,6 +51,7 @@ class Source:
 
     Attributes:
         path: The file.
+        state: What tells it from a later state of it, when it was opened: size in bytes, and time of change.
         width: Columns as stored.
         height: Rows as stored.
         bands: How many values a pixel has.
@@ -91,7 +92,7 @@ class Source:
         self._idle: list[Any] = []
         self._lock = threading.Lock()
         self._closed = False
-        self._stamp = _stamp(path)
+        self.state = _stamp(path)
         with _gdal.reading(path):
             _heads.refuse_misread(path, "`pconv restore` takes it")
             self.raw = _is_cmyk(path)  # else GDAL makes RGB of it
@@ -283,7 +284,7 @@ class Source:
         Raises:
             ItemError: It was changed, or is gone.
         """
-        if _stamp(self.path) != self._stamp:
+        if _stamp(self.path) != self.state:
             raise ItemError(self.path, "was changed while it was being restored: run it again")
 
     @contextmanager
