@@ -30,10 +30,11 @@ class ItemStarted:
 
 @dataclass(frozen=True)
 class TilesDone:
-    """Some tiles left the device."""
+    """Some tiles left the device, or were `done_before`: computed by an earlier run."""
 
     tiles: int
     pixels: int
+    done_before: bool = False
 
 
 @dataclass(frozen=True)

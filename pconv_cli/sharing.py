@@ -1,18 +1,21 @@
-"""Who computes the windows of one picture: this process, or workers on other machines.
+"""Who computes the windows of one picture: this process, workers on other machines, or an earlier run that did it.
 
 Knows how windows become a stream, and what a worker must be told so that it sees what this machine would: the file, the
-window, what is known in it, and what has been filled but stands in no file yet. Does not know: Ray, plans, rounds, who
-writes the result.
+window, what is known in it, and what has been filled but stands in no file yet; how results are packed, to be sent or
+kept. Does not know: Ray, plans, which windows a round has and why, how results are kept, who writes the picture.
 """
 
 from __future__ import annotations
 
+import itertools
+import os
 import socket
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from io import BytesIO
 from pathlib import Path
 from typing import Any, Generic, TypeVar, overload
 
@@ -25,6 +28,7 @@ from pconv_cli.engine import Engine, Filled, Tile, choose_devices, choose_precis
 from pconv_cli.errors import ItemError
 from pconv_cli.events import Event, Listener, TilesDone
 from pconv_cli.filling import Piece, Shape
+from pconv_cli.keeping import Kept, Key
 from pconv_cli.layers import Layer
 from pconv_cli.pipeline import Limits, Turn, run
 from pconv_cli.planning import IN_FLIGHT, PER_PIXEL, listed
@@ -38,10 +42,21 @@ ON_ITS_WAY = 1 << 30  # bytes of windows between reading and laying for a GPU, w
 Compute = Callable[[Sequence[Piece]], None]
 """Computes the pieces of a round, and lays what comes of them. It raises what goes wrong."""
 
+Keep = Callable[[Piece, "Computed"], None]
+"""Is given what came of each piece before it is laid, in several threads."""
 
-def here(engine: Engine, settings: Settings, emit: Listener, stop: Callable[[], bool]) -> Compute:
+
+def here(
+    engine: Engine, settings: Settings, emit: Listener, stop: Callable[[], bool], keep: Keep | None = None
+) -> Compute:
     """What computes a round in this process; once `stop` turns true, what is in flight is finished."""
-    stages = _Windows[Piece, None](engine, Piece.load, Piece.land, emit)
+
+    def land(piece: Piece, tile: Tile, filled: Filled) -> None:
+        if keep is not None:
+            keep(piece, Computed.of(tile, filled))
+        piece.land(tile, filled)
+
+    stages = _Windows[Piece, None](engine, Piece.load, land, emit)
     tiles = 2 * engine.lanes * settings.tile_size**2 * PER_PIXEL
     limits = _limits(engine, settings, max(IN_FLIGHT, tiles) if engine.devices[0].type == "cpu" else ON_ITS_WAY)
 
@@ -56,7 +71,7 @@ def here(engine: Engine, settings: Settings, emit: Listener, stop: Callable[[], 
 @contextmanager
 def elsewhere(
     cluster: distributed.Cluster, settings: Settings, path: Path, layer: Layer, emit: Listener,
-    stop: Callable[[], bool],
+    stop: Callable[[], bool], keep: Keep | None = None,
 ) -> Iterator[Compute]:  # fmt: skip
     """What has a round computed by the workers of a cluster; once `stop` turns true, what is in flight is finished."""
     with distributed.Crew(cluster, partial(Worker, settings, path, layer)) as crew:
@@ -72,10 +87,72 @@ def elsewhere(
                     raise ItemError(path, f"two workers of the cluster died of the window {window}")
                 if isinstance(done, Exception):
                     raise done
+                if keep is not None:
+                    keep(pieces[number], done)
                 done.land(pieces[number])
                 emit(TilesDone(1, pieces[number].window.area))
 
         yield compute
+
+
+class Keeping:
+    """Keeps what comes of each round, and lays what is kept: nobody computes that again.
+
+    The rounds must be those of the run before, window by window.
+
+    Attributes:
+        kept: Where results are.
+        laid: How many were laid that had been there.
+    """
+
+    def __init__(
+        self, kept: Kept, settings: Settings, emit: Listener, stop: Callable[[], bool],
+        failed: Callable[[OSError], None],
+    ) -> None:  # fmt: skip
+        """Say where.
+
+        Args:
+            kept: Where results are to be.
+            settings: How many threads.
+            emit: Told of what is laid.
+            stop: Once it turns true, no further piece is begun.
+            failed: Told, once, why no more is kept; the work goes on.
+        """
+        self.kept, self.laid = kept, 0
+        self._emit, self._stop, self._failed = emit, stop, failed
+        self._limits = Limits(readers=settings.jobs or os.cpu_count() or 1, bytes=IN_FLIGHT)
+        self._keys: dict[Piece, Key] = {}
+
+    def keep(self, piece: Piece, done: Computed) -> None:
+        """See `Keep`."""
+        try:
+            self.kept.add(self._keys[piece], done.packed())
+        except OSError as error:
+            self._failed(error)
+
+    def over(self, compute: Compute, layer: int) -> Compute:
+        """What lays what is kept of a round, and has the rest computed; `layer` is a number."""
+        rounds = itertools.count()
+
+        def go_on(pieces: Sequence[Piece]) -> None:
+            number = next(rounds)
+            self._keys = {piece: (layer, number, place) for place, piece in enumerate(pieces)}
+            there = [piece for piece in pieces if self._keys[piece] in self.kept]
+            laid: set[Piece] = set()
+            for outcome in run(there, _Laid(self._found), self._limits, self._stop) if there else ():
+                if outcome.error is not None:
+                    raise outcome.error
+                if outcome.done:
+                    laid.add(outcome.item)
+                    self.laid += 1
+                    self._emit(TilesDone(1, outcome.item.window.area, done_before=True))
+            compute([piece for piece in pieces if piece not in laid])
+
+        return go_on
+
+    def _found(self, piece: Piece) -> Computed | None:
+        data = self.kept.find(self._keys[piece])
+        return None if data is None else Computed.unpacked(data)
 
 
 @dataclass(frozen=True, eq=False)
@@ -147,6 +224,18 @@ class Computed:
         filled = Filled(pixels, reached)
         # What the network did not reach is filled from what it saw.
         piece.land(Tile(pixels, ~unknown) if reached.all() else piece.load(), filled)
+
+    def packed(self) -> bytes:
+        """Pack it further, for a file."""
+        stream = BytesIO()
+        np.save(stream, self.values, allow_pickle=False)
+        return stream.getvalue() + self.reached
+
+    @classmethod
+    def unpacked(cls, data: bytes) -> Computed:
+        """Give what was `packed`."""
+        stream = BytesIO(data)
+        return cls(np.load(stream, allow_pickle=False), stream.read())
 
 
 class Packing(Sequence[Sent]):
@@ -240,6 +329,35 @@ class _Windows(Generic[_Item, _Done]):
     def write(self, loaded: _Loaded[_Item]) -> _Done:
         assert loaded.filled is not None
         return self.land(loaded.item, loaded.tile, loaded.filled)
+
+
+@dataclass(frozen=True, eq=False)
+class _Laid:
+    """The stages of `pipeline.run` for pieces whose results are kept; what is done is whether one was found."""
+
+    found: Callable[[Piece], Computed | None]
+
+    def cost(self, item: Piece) -> int:
+        return item.window.area * PER_PIXEL
+
+    def read(self, item: Piece) -> tuple[Piece, Computed | None]:
+        return item, self.found(item)
+
+    def pieces(self, loaded: tuple[Piece, Computed | None]) -> Sequence[tuple[None, Piece]]:
+        return ()
+
+    def batch_size(self, shape: None) -> int:
+        return 1
+
+    def compute(self, shape: None, pieces: Sequence[Piece], turn: Turn) -> None:
+        raise NotImplementedError  # there are none
+
+    def write(self, loaded: tuple[Piece, Computed | None]) -> bool:
+        piece, done = loaded
+        if done is None:
+            return False
+        done.land(piece)
+        return True
 
 
 def _limits(engine: Engine, settings: Settings, held: int) -> Limits:

@@ -14,9 +14,9 @@ import secrets
 import shutil
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AbstractContextManager, ExitStack, nullcontext, suppress
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext, suppress
 from dataclasses import replace
 from functools import cached_property, partial
 from pathlib import Path
@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 from numpy.typing import NDArray
 
-from pconv_cli import beside, companions, files, halo, provenance
+from pconv_cli import __version__, beside, companions, files, halo, provenance
 from pconv_cli.canvas import Canvas
 from pconv_cli.damage import ROWS, Mask, mask_beside
 from pconv_cli.errors import TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
 from pconv_cli.events import ItemDone, ItemFailed, ItemStarted, Listener, Notice, RunFinished, RunStarted
 from pconv_cli.images import metadata, refuse_animated
+from pconv_cli.keeping import InUse, Kept
 from pconv_cli.layers import Layer, View
 from pconv_cli.planning import Planned, Work, view_of
 from pconv_cli.regions import Window
@@ -47,6 +48,7 @@ if TYPE_CHECKING:
     from pconv_cli.distributed import Cluster
     from pconv_cli.engine import Engine
     from pconv_cli.filling import Filling
+    from pconv_cli.sharing import Keeping
 
 SHOWN = (".msk", ".ovr")  # what else GDAL looks for beside a picture
 
@@ -101,6 +103,8 @@ def tile(
     stop: Callable[[], bool] = lambda: False,
     cluster: Cluster | None = None,
     stage: Stage | None = None,
+    *,
+    resume: bool = False,
 ) -> Report:
     """Restore one picture, window by window; memory does not grow with its size.
 
@@ -109,6 +113,9 @@ def tile(
     `stop` turns true, what is in flight is finished and nothing is written. With a `cluster`, its workers compute the
     windows; what they make is laid and written here. Files on a `stage` are fetched whole before, and a result there is
     delivered whole; where that fails, it is kept on this machine.
+
+    What is computed is kept in a file beside the output until that is there: with `resume`, what a stopped run has left
+    of the same picture, mask and settings is not computed again. Nothing is kept of an output on a stage.
 
     Raises:
         UsageError: If there is no mask, or a setting makes no sense.
@@ -122,8 +129,12 @@ def tile(
     emit = stage.telling(emit)
     big, output = Path(big), Path(output or default_output(big))
     _check_name(output)
+    if resume and stage.holds(output):
+        way_out = "choose an output on this machine with -o, or leave out --resume"
+        raise UsageError(f"--resume: what is computed is kept beside the output, and {output} is elsewhere; {way_out}")
     described: dict[str, Any] = {}
     doubts: Sequence[str] = ()
+    done_before = 0
     try:
         mask = _fetched(stage, big, mask, output, settings, emit, stop)
         refuse_animated(big)
@@ -137,9 +148,10 @@ def tile(
                     raise UsageError(f"{path}: would be both the result and a map of it; choose another folder")
             beside.prepare(settings)
             _refuse_taken(output, maps, source, overwrite=settings.overwrite)  # before torch and the weights are loaded
-            job = _Big(source, chosen, output, settings, emit, stop, cluster, staged=stage.holds(output))
+            job = _Big(source, chosen, output, settings, emit, stop, cluster, stage, resume=resume)
             doubts = job.doubts
             item = job.restore(described)
+            done_before = job.done_before
         if item.status != "not_done":
             _deliver(stage, output, settings)
     except Stopped:
@@ -158,7 +170,7 @@ def tile(
     emit(
         RunFinished(
             report.count("restored"), report.count("copied"), report.count("failed"), report.count("not_done"),
-            0, item.tiles, report.seconds, str(output),
+            0, item.tiles - done_before, report.seconds, str(output),
         )
     )  # fmt: skip
     return report
@@ -198,7 +210,7 @@ def _deliver(stage: Stage, output: Path, settings: Settings) -> None:
         return
     try:
         for path in (output, beside.sidecar(output), *companions.names(output)):
-            if path.is_file():  # there is no --resume to know it by
+            if path.is_file():  # nothing will ask what it was made of
                 stage.deliver(path, secrets.token_hex(16), overwrite=settings.overwrite)
     except ItemError as error:
         raise ItemError(error.path, f"{error.reason}; the result is kept in {stage.keep(output)}") from error
@@ -209,10 +221,10 @@ class _Big:
 
     def __init__(
         self, source: Source, mask: Mask, output: Path, settings: Settings, emit: Listener,
-        stop: Callable[[], bool], cluster: Cluster | None, *, staged: bool,
+        stop: Callable[[], bool], cluster: Cluster | None, stage: Stage, *, resume: bool,
     ) -> None:  # fmt: skip
         self._source, self._mask, self._output, self._cluster = source, mask, output, cluster
-        self._staged = staged
+        self._stage, self._staged, self._resume = stage, stage.holds(output), resume
         self._settings, self._emit, self._stop = settings, emit, stop
         self._started = time.monotonic()
         self._space: str | None = None
@@ -220,6 +232,12 @@ class _Big:
         self._planned: Sequence[TilePlan] = ()
         self._sidecar = b""
         self.doubts: list[str] = []  # what was said of the mask
+        self._keeping: Keeping | None = None  # nothing is kept
+
+    @property
+    def done_before(self) -> int:
+        """Tiles that an earlier run has computed."""
+        return 0 if self._keeping is None else self._keeping.laid
 
     @cached_property
     def _view(self) -> View:
@@ -257,7 +275,8 @@ class _Big:
                 raise self._mask.all_damaged()
             if settings.strict and any(plan.damage.area for plan in planned):
                 refuse_losses(source.path, source.lost_by_fills)
-            self._refuse_full(canvas.room(window for plan in planned for window in plan.windows))
+            spare = self._refuse_full(canvas.room(window for plan in planned for window in plan.windows))
+            stack.enter_context(self._kept(described, spare))
             if not any(plan.damage.area for plan in planned):
                 self._tell_doubts(self._mask.none_damaged())
                 if source.in_place:
@@ -280,8 +299,8 @@ class _Big:
                 for surface, plan, layer in zip(surfaces, planned, work.layers, strict=True)
             ]
             self._emit(ItemStarted(source.path.name, sum(filling.planned for filling in fillings)))
-            for filling, layer in zip(fillings, work.layers, strict=True):
-                self._fill(filling, layer, engine)
+            for number, (filling, layer) in enumerate(zip(fillings, work.layers, strict=True)):
+                self._fill(filling, layer, engine, number)
                 if self._stop():
                     return self._finished(self._reported("not_done", planned, fillings), ())
             for surface, plan in zip(surfaces, planned, strict=True):
@@ -290,7 +309,10 @@ class _Big:
             left = [filling.notice for filling in fillings if filling.notice]
             self._fillings = fillings
             xmp, told = self._provenance(described) if settings.provenance else (None, ())
-            return self._finished(report, (*canvas.commit(ready=self._ready, xmp=xmp), *left, *told), canvas)
+            notices = canvas.commit(ready=self._ready, xmp=xmp)
+            if self._keeping is not None:
+                self._keeping.kept.done()
+            return self._finished(report, (*notices, *left, *told), canvas)
 
     def _hugging(self, work: Work) -> str | None:
         """What there is to say of pixels beside the damage that have its colour."""
@@ -300,8 +322,12 @@ class _Big:
             return f"{self._mask.name}: {self._settings.hugging()}"
         return None
 
-    def _refuse_full(self, needed: int) -> None:
-        """Make sure of the room before anything is computed: a disk is found to be full when all of that is done."""
+    def _refuse_full(self, needed: int) -> int:
+        """Make sure of the room before anything is computed: a disk is found to be full when all of that is done.
+
+        Returns:
+            Bytes that are free beyond that.
+        """
         folder = self._output.absolute().parent
         free = shutil.disk_usage(folder).free
         if needed > free:
@@ -310,6 +336,73 @@ class _Big:
                 where, other = "on this machine", "set TMPDIR to another folder"
             amounts = f"needs some {files.amount(needed)} {where} until it is done, {files.amount(free)} are free"
             raise ItemError(self._output, f"{amounts}: free some room there, or {other}")
+        return free - needed
+
+    @contextmanager
+    def _kept(self, described: dict[str, Any], room: int) -> Iterator[None]:
+        """Keep what is computed until the output is there, and say what there is to go on from."""
+        if self._staged:  # it would not outlive the run
+            yield
+            return
+        output = self._output
+        try:
+            kept = Kept(files.kept(output), self._decisive(described), resume=self._resume, room=room)
+            files.keep_rights(kept.path, self._source.path, output)
+        except InUse as error:
+            reason = "another run is at work on it: wait for that to end, or choose another output"
+            raise ItemError(output, reason) from error
+        except OSError as error:
+            self._tell_unkept(error)
+            yield
+            return
+        from pconv_cli.sharing import Keeping
+
+        self._tell_kept(kept)
+        self._keeping = Keeping(kept, self._settings, self._emit, self._stop, self._tell_unkept)
+        try:
+            with kept:
+                yield
+        finally:
+            if kept.left:
+                left = f"{_tiles(len(kept))} are kept beside it ({files.amount(kept.size)} in {kept.path.name})"
+                self._emit(Notice(f"{output}: {left}: the same command with --resume goes on from there"))
+
+    def _tell_kept(self, kept: Kept) -> None:
+        found = None
+        if kept.before:
+            found = f"goes on from {_tiles(kept.before)} of a stopped run"
+        elif kept.changed:
+            found = f"begins anew, since this is not as it was in the stopped run: {', '.join(kept.changed)}"
+        elif self._resume:
+            found = "no stopped run has left anything to go on from: begins anew"
+        elif kept.dropped:
+            found = f"begins anew: {files.amount(kept.dropped)} of a stopped run are gone, which --resume goes on from"
+        if found is not None:
+            self._emit(Notice(f"{self._output}: {found}"))
+
+    def _tell_unkept(self, error: OSError) -> None:
+        why = error.strerror or str(error)
+        self._emit(Notice(f"{self._output}: what is computed from here on is not kept for --resume ({why})"))
+
+    def _decisive(self, described: dict[str, Any]) -> dict[str, str]:
+        """What decides the results of the network, by names for people."""
+
+        def state(path: Path, found: tuple[int, int] | None) -> str:
+            # What was fetched has a time of its own each time.
+            return files.sha256(path) if self._stage.holds(path) else f"{os.path.realpath(path)} {found}"
+
+        source, mask, settings = self._source, self._mask, self._settings
+        names = ("tile_size", "padding", "overlap", "invert_mask", "mask_on", "dilate", "mask_from", "linear")
+        options = {"--size" if n == "tile_size" else f"--{n.replace('_', '-')}": getattr(settings, n) for n in names}
+        decisive = options | {
+            "the picture": state(source.path, source.state),
+            "the mask": mask.how if mask.path is None else state(mask.path, mask.state),
+            "the weights": described["weights_sha256"],
+            "the device": described["device"],
+            "the precision": described["precision"],
+            "the version of pconv": __version__,
+        }
+        return {name: str(value) for name, value in decisive.items()}
 
     def _ready(self, part: Path, notices: Sequence[str]) -> None:
         settings, source, output = self._settings, self._source, self._output
@@ -373,19 +466,22 @@ class _Big:
         settled |= store.told(settings.weights) | settings.told() | described(devices, precision, reason)
         return Engine(network, devices, precision, self._emit, settings.batch_size)
 
-    def _fill(self, filling: Filling, layer: Layer, engine: Engine | None) -> None:
-        """Go through all rounds."""
+    def _fill(self, filling: Filling, layer: Layer, engine: Engine | None, number: int) -> None:
+        """Go through all rounds of a layer, the `number`th."""
         from pconv_cli import sharing
         from pconv_cli.filling import Unfillable
 
         told = self._emit, self._stop
+        keep = None if self._keeping is None else self._keeping.keep
         computing: AbstractContextManager[sharing.Compute]
         if engine is not None:
-            computing = nullcontext(sharing.here(engine, self._settings, *told))
+            computing = nullcontext(sharing.here(engine, self._settings, *told, keep))
         else:
             assert self._cluster is not None
-            computing = sharing.elsewhere(self._cluster, self._settings, self._source.path, layer, *told)
+            computing = sharing.elsewhere(self._cluster, self._settings, self._source.path, layer, *told, keep)
         with computing as compute:
+            if self._keeping is not None:
+                compute = self._keeping.over(compute, number)
             try:
                 for pieces in filling.rounds():
                     compute(pieces)
@@ -429,6 +525,10 @@ class _Big:
         for text in filter(None, texts):
             self.doubts.append(text)
             self._emit(Notice(text))  # before hours of work
+
+
+def _tiles(count: int) -> str:
+    return "1 tile" if count == 1 else f"{count:,} tiles"
 
 
 def _check_name(output: Path) -> None:

@@ -726,6 +726,24 @@ def test_a_bar_counts_pictures_a_second_where_there_are_several_and_tiles_of_a_s
     assert said.endswith(" 2.2 tiles/s" if items == 1 else " 0.50 pictures/s")
 
 
+def test_a_bar_counts_tiles_that_were_there_and_its_pace_goes_by_the_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    with terminal(monkeypatch):
+        clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)
+        monkeypatch.setattr(ui, "time", clock)
+        with ui.view(ui.ProgressMode.bar) as view:
+            view(RunStarted(1, "photo", "cpu", "fp32", "as asked for"))
+            view(ItemStarted("b.png", 100))
+            for _ in range(40):
+                clock.now += 1
+                view(TilesDone(1, 9, done_before=True))
+            assert "- tiles/s" in drawn(view) and "--:--" in drawn(view)
+            for _ in range(10):
+                clock.now += 2
+                view(TilesDone(1, 9))
+            assert re.findall(r"([\d.]+) tiles/s", drawn(view)) == ["0.50"]
+            assert "01:40" in drawn(view), "50 at 2 s each"
+
+
 def test_time_left_of_a_training_that_goes_on_goes_by_its_own_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     with terminal(monkeypatch):
         clock = SimpleNamespace(monotonic=lambda: clock.now, now=100.0)

@@ -29,6 +29,7 @@ from toys import Diarist, fail_next
 
 from pconv_cli import distributed, sharing
 from pconv_cli import weights as store
+from pconv_cli.cli import app
 from pconv_cli.cli.app import main
 from pconv_cli.distributed import Cluster, Crew, Lost
 from pconv_cli.errors import DeviceError, ItemError, UsageError, WeightsError
@@ -518,3 +519,34 @@ def test_a_picture_survives_the_death_of_a_worker(
     monkeypatch.setattr(sharing.Computed, "land", landing)
     alone, shared = tiled(big(work, "usual"), 2, work, capsys)
     assert killed and alone == shared
+
+
+@pytest.mark.filterwarnings("ignore::rasterio.errors.NotGeoreferencedWarning")
+@pytest.mark.usefixtures("somewhere")
+def test_a_picture_that_was_stopped_is_gone_on_with_and_workers_compute_the_rest(
+    work: Workplace, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    command = big(work, "usual")
+    with pytest.raises(SystemExit):
+        main([*command, "-o", str(work.root / "one.tif")])
+    landed = 0
+    land = sharing.Computed.land
+
+    def landing(self: sharing.Computed, piece: Any) -> None:
+        nonlocal landed
+        land(self, piece)
+        landed += 1
+        if landed == 6:
+            signal.raise_signal(signal.SIGINT)
+
+    command += ["-o", str(work.root / "two.tif"), "--cluster", "auto", "--workers", "2"]
+    with monkeypatch.context() as patched:
+        patched.setattr(sharing.Computed, "land", landing)
+        assert app.run(command) == 130
+    told = capsys.readouterr().err
+    assert "--resume goes on" in told, told
+    with pytest.raises(SystemExit) as end:
+        main([*command, "--resume"])
+    told = capsys.readouterr().err
+    assert end.value.code == 0 and "goes on from" in told, told
+    assert (work.root / "one.tif").read_bytes() == (work.root / "two.tif").read_bytes()

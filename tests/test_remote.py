@@ -27,9 +27,9 @@ import warm
 from conftest import Workplace, box
 from moto.server import ThreadedMotoServer
 
-from pconv_cli import bench, events, remote
+from pconv_cli import bench, engine, events, remote
 from pconv_cli import restore as use_case
-from pconv_cli.cli.app import main
+from pconv_cli.cli.app import main, run
 from pconv_cli.errors import ItemError, UsageError
 from pconv_cli.pipeline import Again
 from pconv_cli.remote import Stage, is_url
@@ -735,6 +735,35 @@ def test_what_is_beside_a_big_picture_elsewhere_is_told_and_carried_as_it_is_her
     assert told[0] == told[1] and "map.tif.aux.xml" in told[0][0] and "map.tfw" not in told[0][0]
     world = (work.pictures / "map_restored.tfw").read_bytes()
     assert world == bucket.system.cat_file(f"{source}/map_restored.tfw") == (work.pictures / "map.tfw").read_bytes()
+
+
+def test_a_stopped_picture_from_elsewhere_is_gone_on_with_here_and_not_there(
+    work: Workplace, bucket: Bucket, big: bytes, command: Callable[..., Ran], capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:  # fmt: skip
+    """It is fetched once more, and is the same by content."""
+    source, here, there = bucket.put(work.pictures, "in"), work.root / "map.tif", f"{bucket.url}/out/map.tif"
+    fill, count = engine.Engine.fill, 0
+
+    def press(*arguments: Any) -> Any:
+        nonlocal count
+        count += 1
+        if count == 3:
+            signal.raise_signal(signal.SIGINT)
+        return fill(*arguments)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(engine.Engine, "fill", press)
+        for out, kept in ((here, True), (there, False)):
+            count = 0
+            assert run(["tile", f"{source}/map.tif", "-o", str(out), "--jobs", "1", *TILE]) == 130
+            assert ("--resume goes on" in capsys.readouterr().err) == kept
+    ran = command("tile", f"{source}/map.tif", "-o", there, "--resume", *TILE)
+    assert (
+        ran.code == 2 and f"--resume: what is computed is kept beside the output, and {there} is elsewhere" in ran.err
+    )
+    ran = command("tile", f"{source}/map.tif", "-o", here, "--resume", *TILE)
+    assert ran.code == 0 and "goes on from" in ran.err and here.read_bytes() == big
 
 
 @pytest.mark.parametrize("where", ["all", "picture", "mask", "result", "cluster"])

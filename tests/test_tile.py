@@ -32,7 +32,7 @@ from PIL import Image
 from rasterio.transform import from_origin
 from rasters import POSITIONS, directories, give_tags
 
-from pconv_cli import damage, engine, planning
+from pconv_cli import damage, engine, files, planning
 from pconv_cli import tile as use_case
 from pconv_cli.cli import app
 from pconv_cli.errors import CHANGED, UsageError, WeightsError
@@ -131,6 +131,11 @@ class Place:
             return app.run([str(argument) for argument in arguments])
         finally:
             self.out, self.err = self._capture.readouterr()
+
+    @property
+    def kept(self) -> str:
+        """Name of what a stopped run keeps."""
+        return files.kept(self.output).name
 
     @property
     def error_lines(self) -> list[str]:
@@ -1503,8 +1508,11 @@ def test_paddings_change_fills_and_nothing_else(place: Place) -> None:
 def test_every_option_reaches_its_setting(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
     got: list[Any] = []
 
-    def stand_in(*arguments: Any) -> Report:
+    named: dict[str, Any] = {}
+
+    def stand_in(*arguments: Any, **more: Any) -> Report:
         got.extend(arguments)
+        named.update(more)
         return Report({}, (), 0.0)
 
     monkeypatch.setattr(use_case, "tile", stand_in)
@@ -1518,7 +1526,8 @@ def test_every_option_reaches_its_setting(place: Place, monkeypatch: pytest.Monk
     )  # fmt: skip
     got.clear()
     assert place.pconv("tile", "big.tif") == 0
-    assert got[:4] == [Path("big.tif"), None, None, Settings()]
+    assert got[:4] == [Path("big.tif"), None, None, Settings()] and named["resume"] is False
+    assert place.pconv("tile", "big.tif", "--resume") == 0 and named["resume"] is True
 
 
 def test_help_names_every_way_to_a_mask(place: Place) -> None:
@@ -1862,7 +1871,7 @@ def test_pictures_of_one_pixel_in_some_direction_are_restored(place: Place, widt
 # ---------------------------------------------------------------- stopping
 
 
-def test_after_a_stop_in_the_middle_nothing_is_written(place: Place) -> None:
+def test_after_a_stop_in_the_middle_nothing_is_there_but_what_is_kept(place: Place) -> None:
     place.fill_in(hole=LARGE)
     tiles = 0
 
@@ -1878,7 +1887,7 @@ def test_after_a_stop_in_the_middle_nothing_is_written(place: Place) -> None:
     last = events[-1]
     assert isinstance(last, RunFinished) and (last.restored, last.not_done) == (0, 1)
     assert not [event for event in events if isinstance(event, ItemDone | ItemFailed)]
-    assert names(place.root) == ["big.tif", "m.png"]
+    assert names(place.root) == [place.kept, "big.tif", "m.png"]
 
 
 def test_a_stop_keeps_the_output_that_was_to_be_replaced(place: Place) -> None:
@@ -1930,7 +1939,7 @@ def test_what_fails_before_the_plan_is_there_does_not_wait_for_it(
 
 
 @pytest.mark.parametrize("presses", [1, 2])
-def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left(
+def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left_but_what_is_kept(
     place: Place, presses: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     fill, count, threads = engine.Engine.fill, 0, threading.active_count()
@@ -1949,7 +1958,7 @@ def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left(
     place.fill_in(hole=LARGE)
     before = place.big.read_bytes()
     assert place("--size", "32", "--json", "--progress", "json", "--jobs", "1") == 130
-    assert names(place.root) == ["big.tif", "m.png"] and place.big.read_bytes() == before
+    assert names(place.root) == [place.kept, "big.tif", "m.png"] and place.big.read_bytes() == before
     for _ in range(2000):  # nobody waits for what is being computed
         if threading.active_count() == threads:
             break
@@ -1959,19 +1968,21 @@ def test_130_for_ctrl_c_once_or_twice_and_nothing_is_left(
     if presses == 1:
         item, summary = place.lines()
         assert summary["interrupted"] and item["status"] == "not_done" and item["outside_mask_changed"] is None
-        assert told.count("notice") == 1 and told[-1] == "run_finished"
+        assert told[-3:] == ["notice", "notice", "run_finished"] and told.count("notice") == 2
     else:
         assert place.out == ""
 
 
-def test_an_interrupt_while_the_output_is_written_leaves_nothing(place: Place, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_an_interrupt_while_the_output_is_written_leaves_nothing_but_what_is_kept(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
     def press(*_: object) -> None:
         raise KeyboardInterrupt
 
     place.fill_in()
     monkeypatch.setattr(os, "fsync", press)
     assert place("--progress", "none", "--json") == 130
-    assert place.out == "" and names(place.root) == ["big.tif", "m.png"]
+    assert place.out == "" and names(place.root) == [place.kept, "big.tif", "m.png"]
 
 
 SLOW = """
@@ -2016,7 +2027,7 @@ def test_130_for_a_process_that_gets_ctrl_c_twice(place: Place) -> None:
             watchdog.cancel()
             process.kill()
     assert process.returncode == 130 and out == b"" and b"Traceback" not in err
-    assert names(place.root) == ["big.tif", "here", "m.png"]
+    assert names(place.root) == [place.kept, "big.tif", "here", "m.png"]
 
 
 # ---------------------------------------------------------------- faults
@@ -2032,7 +2043,7 @@ def test_what_a_killed_run_has_left_is_removed_by_the_next_and_said(place: Place
     command = ["tile", place.big, "--mask", place.mask, "--weights", "none", "--device", "cpu"]
     done = warm.run([sys.executable, "-c", code, *command], timeout=PATIENCE, capture_output=True)
     assert done.returncode == -signal.SIGKILL
-    assert len(names(place.root)) == 4
+    assert len(names(place.root)) == 5 and place.kept in names(place.root)
     assert place() == 0
     assert "removed 2 unfinished files of killed runs" in place.err
     assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
@@ -2072,7 +2083,7 @@ def full(*_: object) -> None:
 
 
 @pytest.mark.parametrize("damage", [True, False])
-def test_a_full_disk_fails_the_picture_and_leaves_nothing(
+def test_a_full_disk_fails_the_picture_and_leaves_nothing_but_what_is_kept(
     place: Place, damage: bool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     place.fill_in(hole=HOLE & damage)
@@ -2080,9 +2091,10 @@ def test_a_full_disk_fails_the_picture_and_leaves_nothing(
     before = place.big.read_bytes()
     monkeypatch.setattr(os, "fsync", full)
     assert place("--progress", "none", "--overwrite") == 1
-    assert "No space left" in place.only_line and "free some room" in place.only_line
+    assert "No space left" in place.error_lines[-1] and "free some room" in place.error_lines[-1]
     assert place.output.read_bytes() == b"mine" and place.big.read_bytes() == before
-    assert names(place.root) == ["big.tif", "big_restored.tif", "m.png"]
+    assert names(place.root) == [place.kept] * damage + ["big.tif", "big_restored.tif", "m.png"]
+    assert len(place.error_lines) == 1 + damage and ("--resume goes on" in place.err) == damage
 
 
 @pytest.mark.parametrize("damage", [True, False])

@@ -93,6 +93,14 @@ def command(
     cluster: OnCluster = None,
     workers: Workers = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace the output if it exists.")] = False,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on where the same command was stopped, or killed, if picture, mask and settings are as they were; "
+            "else begin anew.",
+        ),
+    ] = False,
     progress: Progress = ProgressMode.auto,
     quiet: Quiet = False,
     verbose: Verbose = False,
@@ -154,7 +162,7 @@ def command(
 
             page = Folder(report_to, overwrite=overwrite)
         with ui.view(progress, quiet=quiet, verbose=verbose) as show, ui.Stop(show) as stop:
-            report = use_case.tile(picture, damage, result, settings, stop.listening, stop, where, stage)
+            report = use_case.tile(picture, damage, result, settings, stop.listening, stop, where, stage, resume=resume)
             if page is not None:
                 from pconv_cli import proofs
 

@@ -537,7 +537,11 @@ class _Bar:
                 self._tiles += event.tiles
                 if self._items == 1:
                     # A guide has tiles of its own, so the bar may come to its end a little early, and never beyond.
-                    self._pace.add(event.tiles)
+                    if event.done_before:
+                        self._pace = _Pace()  # the work begins after that
+                        self._pace.begin()
+                    else:
+                        self._pace.add(event.tiles)
                     self._advance(self._tiles, max(self._expected, self._tiles))
                 return
             case ItemStarted():
