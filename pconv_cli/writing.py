@@ -262,7 +262,8 @@ def _mode_for(picture: Picture, kind: str, target: Path, *, clear: bool) -> tupl
         raise ItemError(target, f"{kind} has no place for {what}: write tiff")
     if clear and kind == "JPEG":
         raise ItemError(target, "JPEG has no transparency and this picture has: write png, webp or tiff")
-    keeps = kind == "PNG" or (mode in "1P" and not clear and kind in ("BMP", "TIFF"))
+    veiled = mode == "P" and picture.alpha is not None  # a PNG has the alpha of its colours, and none of its pixels
+    keeps = (kind == "PNG" and not veiled) or (mode in "1P" and not clear and kind in ("BMP", "TIFF"))
     if keeps or not (mode in "1P" or picture.carried.colour_key is not None or kind in ("WEBP", "BMP")):
         return mode, False
     grey = mode in ("1", "L", "LA") and (kind in ("TIFF", "JPEG") or (kind == "BMP" and not clear))

@@ -262,6 +262,21 @@ def test_colours_of_a_palette_are_all_of_their_16_bits_in_a_tiff(tmp_path: Path,
     assert not table[4:].any()
 
 
+@pytest.mark.parametrize("suffix", [".png", ".webp"])
+def test_a_palette_whose_pixels_have_an_alpha_each_is_spelled_out_where_there_is_no_place_for_both(
+    tmp_path: Path, suffix: str
+) -> None:
+    colours = Image.fromarray(noise(24, 30) % 40)
+    colours.putpalette(PALETTE)
+    image = Image.merge("LA", (Image.fromarray(np.array(colours)), Image.fromarray(noise(24, 30))))
+    image.putpalette(PALETTE)
+    assert image.mode == "PA"
+    image.save(tmp_path / "in.tif")
+    writing.write_picture(images.read_picture(tmp_path / "in.tif"), tmp_path / f"out{suffix}", overwrite=False)
+    with Image.open(tmp_path / "in.tif") as before, Image.open(tmp_path / f"out{suffix}") as after:
+        assert np.array_equal(np.array(after), np.array(before.convert("RGBA")))
+
+
 def test_a_palette_index_that_the_file_does_not_define_survives(tmp_path: Path) -> None:
     palette = chunk(b"PLTE", PALETTE[:9])
     (tmp_path / "in.png").write_bytes(png_bytes(4, 12, 8, 3, bytes([0, 1, 2, 77]), palette))
