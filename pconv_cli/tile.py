@@ -553,5 +553,8 @@ def _refuse_taken(output: Path, maps: Sequence[Path], source: Source, *, overwri
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        files.refuse_unwritable(folder)
     except OSError as error:
-        raise OutputError(f"{folder}: cannot be made ({error.strerror or error}); choose another OUT") from error
+        raise OutputError(
+            f"{folder}: cannot write there ({error.strerror or error}); choose another with -o"
+        ) from error

@@ -5,6 +5,7 @@ Most tests call `run`, which gives the exit code; few start a process, for signa
 
 from __future__ import annotations
 
+import errno
 import io
 import itertools
 import json
@@ -308,6 +309,23 @@ def test_5_where_the_output_folder_cannot_be_made(work: Workplace, pconv: Pconv,
     (line,) = pconv.error_lines
     assert "cannot write there" in line and "choose another OUT" in line
     assert (work.root / "file").read_bytes() == b"in the way"
+
+
+@pytest.mark.parametrize("name", ["file/out", "closed"])
+def test_5_where_the_output_of_tile_cannot_be_written(
+    work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch, name: str
+) -> None:
+    picture, _ = work.pair()
+    (work.root / "file").write_bytes(b"in the way")
+
+    def refused(folder: Path) -> None:
+        if folder.name == "closed":  # root may write anywhere
+            raise PermissionError(errno.EACCES, "Permission denied")
+
+    monkeypatch.setattr("pconv_cli.files.refuse_unwritable", refused)
+    output = work.root / name / "a.tif"
+    assert pconv("tile", str(picture), "--mask", str(work.root / "masks" / "a.png"), "-o", str(output)) == 5
+    assert f"{output.parent}: cannot write there" in pconv.err and "choose another with -o" in pconv.err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
