@@ -325,7 +325,7 @@ def test_5_where_the_output_of_tile_cannot_be_written(
     monkeypatch.setattr("pconv_cli.files.refuse_unwritable", refused)
     output = work.root / name / "a.tif"
     assert pconv("tile", str(picture), "--mask", str(work.root / "masks" / "a.png"), "-o", str(output)) == 5
-    assert f"{output.parent}: cannot write there" in pconv.err and "choose another with -o" in pconv.err
+    assert f"{output.parent}: cannot write there" in pconv.err and "choose another OUT" in pconv.err
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a CUDA device here")
