@@ -555,6 +555,4 @@ def _make_folder(folder: Path) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         files.refuse_unwritable(folder)
     except OSError as error:
-        raise OutputError(
-            f"{folder}: cannot write there ({error.strerror or error}); choose another with -o"
-        ) from error
+        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error

@@ -690,6 +690,22 @@ def test_stopping_saves_what_was_done(tmp_path: Path, short: TrainSettings) -> N
     store.load_network(str(out))
 
 
+def test_a_second_stop_while_it_measures_loses_no_step(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = folder_of(tmp_path / "photos"), tmp_path / "w.safetensors"
+
+    def pressed(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_validate", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, out, short, after=2)
+    assert store.read_tensors(tmp_path / "w.safetensors.checkpoint")[1]["step"] == "2"
+    assert [step.step for step in steps(run(folder, out, short, resume=True, after=3))] == [3]
+
+
 def test_checkpoints_come_at_their_steps(tmp_path: Path, short: TrainSettings) -> None:
     events = run(folder_of(tmp_path / "photos"), tmp_path / "w", replace(short, every=2, steps=5))
     assert [event.step for event in events if isinstance(event, Validated)] == [2, 4, 5]

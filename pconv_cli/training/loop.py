@@ -291,7 +291,11 @@ def train(
             named = {name: float(term) for name, term in terms.items()}
             _refuse_nothing(out, state.step, (float(loss), *named.values()))
             emit(TrainStep(state.step, float(loss), rate, named, min(1.0, _progress(state, settings))))
-        last = last or stop()
+        stopped = stop()
+        last = last or stopped
+        if stopped:  # to measure takes long on a CPU, and a second Ctrl-C must lose nothing
+            _keep(state, settings, out)
+            emit(Notice(f"{beside(out, '.checkpoint')}: step {state.step} is kept; it is measured now"))
         if last or due:
             averaged = _calibrated(state, settings, seen, moment.phase, device)
             event, sheet = _validate(averaged, state, settings, held_out, judge)
@@ -679,6 +683,23 @@ def _save(
     event: Validated, sheet: NDArray[np.uint8],
 ) -> None:  # fmt: skip
     state.log.append(asdict(event))
+    _keep(state, settings, out)
+    described = {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))}
+    described["held_out"] = held_out
+    described.pop("device")
+    for name in ("perceptual", "start_from", "masks"):  # a name, or a file whose folder is nobody's business
+        described[name] = described[name] and Path(described[name]).name
+    about = {"name": out.stem, "training": described, "metrics": {"validation": asdict(event)}}
+    with _writing(out):
+        store.write(out, state.network, {k: v.detach().cpu() for k, v in averaged.items()}, about)
+    with _writing(beside(out, SHEET)):
+        write_png(sheet, beside(out, SHEET), overwrite=True)
+    with _writing(beside(out, ".log.jsonl")), files.whole(beside(out, ".log.jsonl"), overwrite=True) as log:
+        log.writelines(json.dumps(validated).encode() + b"\n" for validated in state.log)
+
+
+def _keep(state: _State, settings: TrainSettings, out: Path) -> None:
+    """Write what a training is gone on from."""
     tensors = {f"network.{k}": v for k, v in state.network.state_dict().items()}
     tensors |= {f"averaged.{k}": v for k, v in state.averaged.items()}
     tensors |= _moments(state.optimiser, "adam.")
@@ -695,21 +716,9 @@ def _save(
         "masks": json.dumps(state.masks),
         "log": json.dumps(state.log),
     }
-    described = {"photographs": photos, "step": state.step, **json.loads(json.dumps(asdict(settings), default=str))}
-    described["held_out"] = held_out
-    described.pop("device")
-    for name in ("perceptual", "start_from", "masks"):  # a name, or a file whose folder is nobody's business
-        described[name] = described[name] and Path(described[name]).name
-    about = {"name": out.stem, "training": described, "metrics": {"validation": asdict(event)}}
     with _writing(beside(out, ".checkpoint")):
         out.parent.mkdir(parents=True, exist_ok=True)
         store.write_tensors(beside(out, ".checkpoint"), contiguous, metadata)
-    with _writing(out):
-        store.write(out, state.network, {k: v.detach().cpu() for k, v in averaged.items()}, about)
-    with _writing(beside(out, SHEET)):
-        write_png(sheet, beside(out, SHEET), overwrite=True)
-    with _writing(beside(out, ".log.jsonl")), files.whole(beside(out, ".log.jsonl"), overwrite=True) as log:
-        log.writelines(json.dumps(validated).encode() + b"\n" for validated in state.log)
 
 
 @contextmanager
