@@ -12,6 +12,7 @@ import re
 import shutil
 import signal
 import sys
+import threading
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -475,15 +476,20 @@ def test_a_process_that_is_killed_or_stopped_at_once_is_gone_on_with(
     line += ["--batch-size", "1", "--weights", str(job.settings["weights"]), "--device", "cpu", "--precision", "fp32"]
     here = job.root / "here"
     with warm.Popen([sys.executable, "-c", SLOW, str(here), "14", *line], start_new_session=True) as process:
-        started = time.monotonic()
-        while not here.exists() or not job.kept.exists() or job.kept.stat().st_size < 2000:
-            assert process.poll() is None and time.monotonic() - started < PATIENCE
-            time.sleep(0.02)
-        process.send_signal(how)
-        if how is signal.SIGINT:
-            time.sleep(0.5)
-            process.send_signal(how)  # twice: what is in flight is not waited for
-        assert process.wait(PATIENCE) == code
+        watchdog = threading.Timer(PATIENCE, process.kill)
+        watchdog.start()
+        try:
+            while not here.exists() or not job.kept.exists() or job.kept.stat().st_size < 2000:
+                assert process.poll() is None
+                time.sleep(0.02)
+            process.send_signal(how)
+            if how is signal.SIGINT:
+                time.sleep(0.5)
+                process.send_signal(how)  # twice: what is in flight is not waited for
+            assert process.wait() == code
+        finally:  # by itself it never ends
+            watchdog.cancel()
+            process.kill()
     here.unlink()
     capsys.readouterr()
     with pytest.raises(SystemExit) as end:
