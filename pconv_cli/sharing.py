@@ -177,7 +177,7 @@ class Sent:
     values: NDArray[Any] | None
     pixels: NDArray[Any] | None
     guide: NDArray[np.float32] | None
-    grain: tuple[int, int] | None = None
+    grain: tuple[int, int] | None
 
     @classmethod
     def of(cls, piece: Piece) -> Sent:

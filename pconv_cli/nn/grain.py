@@ -17,6 +17,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -33,9 +34,7 @@ _BLOCK = 4  # cells of a block's side
 _TONES = 8
 _NEAR = 0.75  # tones between that of a block and one that it tells of; so black and white borders tell of no other
 _UNEVEN = 3.0  # times a block's energy that its strongest cell may have: Gaussian noise hardly comes to that
-_SHARE = (
-    0.8  # of the energy around is what a fill gets: a tenth less in strength is not seen, and lies closer to the truth
-)
+_SHARE = 0.8  # of the energy around for a fill: a tenth less in strength is not seen, and lies closer to the truth
 _QUIET = 1.5  # times the energy of the quietest block of a tone that others like it have
 _ENOUGH = 8  # blocks like it
 _SLOPE = 2.0  # times the energy of a tone that the next one may have
@@ -65,18 +64,18 @@ def grain(filled: Tensor, known: Tensor, origins: Sequence[tuple[int, int]]) -> 
         filled, grey = (F.pad(image, edge, mode="replicate") for image in (filled, grey))
         share = F.pad(known, edge)
     energies, present = _energies(grey, share)
-    tones = _cells(grey)
+    tones = halved(grey, BANDS)
     chosen, limit = _quietest(energies.sum(0), tones, _all_known(share))
     if filled.is_cpu and not limit.any():  # a GPU would be waited for
         return nothing
     tones = tones.clamp(0, 1) * (_TONES - 1)
     level = torch.stack([_by_tone(_of_blocks(energy, chosen) * limit, tones) for energy in energies])
-    shares = _mixed(level * (1 - present / level.clamp(min=1e-12)).clamp(min=0)).sqrt()
+    lacking = level * (1 - present / level.clamp(min=1e-12)).clamp(min=0)
     strengths, alike = _colours(filled, chosen, limit)
-    count = filled.shape[1]
-    parts = 1 if filled.is_cpu and bool((alike == 1).all()) else 1 + count
-    fields, _ = _basis(1 + count, filled.device, filled.dtype)
-    cuts = [_cut(fields[:, :parts], origin, (height, width)) for origin in origins]
+    parts = 1 if filled.is_cpu and bool((alike == 1).all()) else 1 + filled.shape[1]
+    basis = _basis(parts, filled.device, filled.dtype)
+    shares = _mixed(lacking, basis).sqrt()
+    cuts = [_cut(basis.fields, origin, (height, width)) for origin in origins]
     field = torch.stack(cuts, dim=1) if len(cuts) > 1 else cuts[0][:, None]
     spots = [doubled(kind, BANDS)[..., :height, :width] for kind in shares]
     noise = field[0] * spots[0]
@@ -97,22 +96,15 @@ def _energies(grey: Tensor, share: Tensor) -> tuple[Tensor, Tensor]:
     for left in reversed(range(BANDS)):
         smaller = halved(grey)
         square, filled = (grey - doubled(smaller)).square(), (share < 1).to(grey.dtype)
-        energies.append(_cells(square, left + 1))
-        present.append(_cells(square * filled, left + 1) / _cells(filled, left + 1).clamp(min=1e-6))
+        energies.append(halved(square, left + 1))
+        present.append(halved(square * filled, left + 1) / halved(filled, left + 1).clamp(min=1e-6))
         grey, share = smaller, halved(1 - filled)
     return torch.stack(energies), torch.stack(present)
 
 
-def _cells(image: Tensor, halvings: int = BANDS) -> Tensor:
-    """Means of squares of 2^halvings pixels."""
-    for _ in range(halvings):
-        image = halved(image)
-    return image
-
-
 def _all_known(share: Tensor) -> Tensor:
     """1 for cells that are known, with all cells around: nothing filled has a part in their detail."""
-    return 1 - F.max_pool2d((_cells(share) < 1).to(share.dtype), 3, 1, 1)
+    return 1 - F.max_pool2d((halved(share, BANDS) < 1).to(share.dtype), 3, 1, 1)
 
 
 def _quietest(energy: Tensor, tones: Tensor, whole: Tensor) -> tuple[Tensor, Tensor]:
@@ -158,14 +150,27 @@ def _by_tone(values: Tensor, tones: Tensor) -> Tensor:
     return torch.lerp(low, high, tones - below)
 
 
-def _mixed(energies: Tensor) -> Tensor:
+class _Basis(NamedTuple):
+    """What grain is mixed of.
+
+    Attributes:
+        fields: `(kinds, parts, PERIOD, PERIOD)`, noise of each kind, variance 1: what channels share, then each.
+        energies: `(kinds,)`: of a kind, all bands together.
+        inverse: `(kinds, bands)`: variances of the kinds from energies of the bands.
+    """
+
+    fields: Tensor
+    energies: Tensor
+    inverse: Tensor
+
+
+def _mixed(energies: Tensor, basis: _Basis) -> Tensor:
     """Variances, none below 0, of the kinds of spots that together have the energies of the bands: `(kinds, ...)`."""
-    _, matrix = _basis(1, energies.device, energies.dtype)
     # Not by `matmul`, which autocast has in half precision.
     wide = (len(SPOTS), -1) + (1,) * (energies.dim() - 1)
-    shares: Tensor = (torch.linalg.inv(matrix).view(wide) * energies).sum(1).clamp(min=0)
+    shares: Tensor = (basis.inverse.view(wide) * energies).sum(1).clamp(min=0)
     # What would have been below 0 is taken from the others.
-    had = (matrix.sum(0).view(wide)[:, 0] * shares).sum(0)
+    had = (basis.energies.view(wide)[:, 0] * shares).sum(0)
     return shares.mul_(energies.sum(0) / had.clamp(min=1e-12))
 
 
@@ -182,7 +187,7 @@ def _colours(image: Tensor, chosen: Tensor, limit: Tensor) -> tuple[Tensor, Tens
     every = torch.arange(len(image), device=image.device)[:, None, None, None]
     patch = image[every, :, rows[..., None], columns[:, :, None, :]].movedim(-1, 2)  # (n, tones, c, side, side)
     patch = torch.cat([patch.mean(2, keepdim=True), patch], dim=2).flatten(0, 1)
-    energy = (patch - doubled(_cells(patch), BANDS)).square().mean((2, 3)).view(len(image), _TONES, -1)
+    energy = (patch - doubled(halved(patch, BANDS), BANDS)).square().mean((2, 3)).view(len(image), _TONES, -1)
     whole, each = energy[..., :1], energy[..., 1:]
     strengths = (each / whole.clamp(min=1e-12)).sqrt().transpose(1, 2)
     # The mean of channels of the strengths s has an energy between that of those that are all alike, mean(s)^2, and
@@ -209,25 +214,19 @@ def _cut(field: Tensor, origin: tuple[int, int], size: tuple[int, int]) -> Tenso
 
 
 @lru_cache(maxsize=64)
-def _basis(count: int, device: torch.device, dtype: torch.dtype) -> tuple[Tensor, Tensor]:
-    """Make fields of spots of each kind, `(kinds, count, PERIOD, PERIOD)`, variance 1; and their energies.
-
-    Of the latter, `(bands, kinds)`, each column is a kind.
-    """
-    shape = (count, len(SPOTS), PERIOD, PERIOD)  # so that the first is the same whatever the count
-    white = torch.fft.rfft2(torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64))
+def _basis(parts: int, device: torch.device, dtype: torch.dtype) -> _Basis:
+    """Draw the fields, the same first ones however many parts there are."""
+    shape = (parts, len(SPOTS), PERIOD, PERIOD)
+    white = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
     squares = torch.fft.fftfreq(PERIOD)[:, None] ** 2 + torch.fft.rfftfreq(PERIOD) ** 2
-    fields = []
-    for kind, spot in zip(
-        white.unbind(1), SPOTS, strict=True
-    ):  # blurred as if it came again beyond its sides, so that it does
-        field = torch.fft.irfft2(kind * torch.exp(-2 * torch.pi**2 * spot**2 * squares), s=shape[2:])
-        fields.append(field / field.square().mean().sqrt())
-    matrix = torch.stack(
-        [
-            torch.stack([e.mean() for e in _energies(field[None, :1], torch.ones_like(field[None, :1]))[0]])
-            for field in fields
-        ],
-        dim=1,
-    )
-    return torch.stack(fields).to(device, dtype), matrix.to(device, dtype)
+    fields, energies = [], []
+    for noise, spot in zip(torch.fft.rfft2(white).unbind(1), SPOTS, strict=True):
+        # Blurred as if it came again beyond its sides, so that it does.
+        field = torch.fft.irfft2(noise * torch.exp(-2 * torch.pi**2 * spot**2 * squares), s=shape[2:])
+        fields.append(field / field.square().mean((1, 2), keepdim=True).sqrt())
+        sample = fields[-1][None, :1]
+        energies.append(_energies(sample, torch.ones_like(sample))[0].mean((1, 2, 3, 4)))
+    matrix = torch.stack(energies, dim=1)
+    # Inverted here, once: a GPU would be waited for.
+    made = torch.stack(fields), matrix.sum(0), torch.linalg.inv(matrix)
+    return _Basis(*(tensor.to(device, dtype) for tensor in made))

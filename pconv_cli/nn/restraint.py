@@ -94,16 +94,17 @@ def _cells(planes: Tensor, halvings: int) -> tuple[Tensor, Tensor]:
 
     The last of the planes is the weights; the others are multiplied by them already.
     """
-    for _ in range(halvings):
-        planes = halved(planes)
+    planes = halved(planes, halvings)
     share = planes[:, -1:]
     return planes[:, :-1] / share.clamp(min=1e-6), (share > 0).to(share.dtype)
 
 
-def halved(image: Tensor) -> Tensor:
-    """Means of 2 x 2; both sides are even."""
-    rows = image[..., 0::2, :] + image[..., 1::2, :]  # on a CPU ten times as fast as to pool
-    return 0.25 * (rows[..., 0::2] + rows[..., 1::2])
+def halved(image: Tensor, times: int = 1) -> Tensor:
+    """Means of 2 x 2, several times over; sides are even each time."""
+    for _ in range(times):
+        rows = image[..., 0::2, :] + image[..., 1::2, :]  # on a CPU ten times as fast as to pool
+        image = 0.25 * (rows[..., 0::2] + rows[..., 1::2])
+    return image
 
 
 def doubled(image: Tensor, times: int = 1) -> Tensor:
