@@ -19,7 +19,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import files, provenance
 from pconv_cli.confidence import steps_in_block
-from pconv_cli.errors import ItemError, OutputError, UsageError, unwritable
+from pconv_cli.errors import ItemError, UsageError, unwritable
 from pconv_cli.regions import Window
 from pconv_cli.settings import Settings
 
@@ -57,21 +57,12 @@ def prepare(settings: Settings) -> None:
         OutputError: They cannot.
     """
     for option, folder in _options(settings):
-        _prepare(option, folder)
+        files.prepare(folder, option, "folder")
 
 
 def _options(settings: Settings) -> list[tuple[str, Path]]:
     both = ("--save-filled", settings.save_filled), ("--save-confidence", settings.save_confidence)
     return [(option, folder) for option, folder in both if folder is not None]
-
-
-def _prepare(option: str, folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.refuse_unwritable(folder)
-    except OSError as error:
-        why = error.strerror or error
-        raise OutputError(f"{option} {folder}: cannot write there ({why}); choose another folder") from error
 
 
 # ---------------------------------------------------------------- maps

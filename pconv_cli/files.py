@@ -19,7 +19,7 @@ from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO
 
-from pconv_cli.errors import TOO_BIG
+from pconv_cli.errors import TOO_BIG, OutputError
 
 # The filters of warnings are the whole process's: one thread at a time may bend them, whatever library it hushes.
 _WARNINGS = threading.Lock()
@@ -169,6 +169,25 @@ def refuse_unwritable(folder: Path) -> None:
     probe = hidden(folder / "probe")
     probe.touch(exist_ok=False)
     probe.unlink()
+
+
+def prepare(folder: Path, option: str = "", other: str = "OUT") -> None:
+    """Make a folder, and sure that files can be written in it.
+
+    Args:
+        folder: The folder.
+        option: What it was given with, for people.
+        other: What they should choose another of.
+
+    Raises:
+        OutputError: It cannot be made, or files in it cannot.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        refuse_unwritable(folder)
+    except OSError as error:
+        what = f"{option} {folder}".lstrip()
+        raise OutputError(f"{what}: cannot write there ({error.strerror or error}); choose another {other}") from error
 
 
 def keep_rights(part: Path, source: Path, target: Path) -> None:

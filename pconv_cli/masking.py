@@ -27,7 +27,7 @@ from pconv_cli import __version__, files, infrared, strips, tiff
 from pconv_cli.colours import as_bytes
 from pconv_cli.detection import Detect, find_in_rows, opencv
 from pconv_cli.drawings import write_mask, write_png
-from pconv_cli.errors import ItemError, OutputError, UsageError, failure
+from pconv_cli.errors import ItemError, UsageError, failure
 from pconv_cli.events import ItemFailed, Listener, MaskMade, MasksFinished, MasksStarted, Notice
 from pconv_cli.georeference import placement
 from pconv_cli.images import (
@@ -272,7 +272,7 @@ def make(
     notices, emit = collecting(emit)
     overlays = _overlays(todo, settings)
     for folder in (todo.home, *({path.parent for path in overlays.values()} if overlays else ())):
-        _writable(folder)
+        files.prepare(folder)
     emit(MasksStarted(len(todo.jobs), settings.how))
     if todo.left_out:
         emit(Notice(todo.left_out))
@@ -687,14 +687,6 @@ def _overlays(todo: JobList, settings: MaskSettings) -> dict[Path, Path]:
         if os.path.realpath(path) in taken:
             raise UsageError(f"--overlay {folder}: {path} is a picture or a mask: choose a folder of its own")
     return places
-
-
-def _writable(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.refuse_unwritable(folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
 
 
 def _refuse_taken(path: Path, settings: MaskSettings) -> None:

@@ -29,7 +29,7 @@ from pconv_cli.bench import RestoreSettings as RestoreSettings  # it belongs to 
 from pconv_cli.detection import opencv
 from pconv_cli.distributed import Cluster
 from pconv_cli.engine import Engine, choose_devices, choose_precision, described
-from pconv_cli.errors import ItemError, NoRoom, OutputError, RunError, UsageError, failure
+from pconv_cli.errors import ItemError, NoRoom, RunError, UsageError, failure
 from pconv_cli.events import (
     AllThere,
     Event,
@@ -611,13 +611,8 @@ def _writable(todo: JobList, folder: Path | None, stage: Stage) -> None:
     """Find out before hours of work, not after, whether outputs can be written, and storage elsewhere be reached."""
     inputs = (path for job in todo.jobs for path in (job.image, job.mask) if path is not None)
     stage.refuse_unreachable(inputs, (job.output for job in todo.jobs))
-    if folder is None:
-        return
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.refuse_unwritable(folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
+    if folder is not None:
+        files.prepare(folder)
 
 
 def _mention_unused(todo: JobList, emit: Listener) -> None:

@@ -28,7 +28,7 @@ from numpy.typing import NDArray
 from pconv_cli import __version__, beside, companions, files, halo, provenance
 from pconv_cli.canvas import Canvas
 from pconv_cli.damage import ROWS, Mask, mask_beside
-from pconv_cli.errors import TAKEN, ItemError, Loss, OutputError, UsageError, refuse_losses
+from pconv_cli.errors import TAKEN, ItemError, Loss, UsageError, refuse_losses
 from pconv_cli.events import ItemDone, ItemFailed, ItemStarted, Listener, Notice, RunFinished, RunStarted
 from pconv_cli.images import metadata, refuse_animated
 from pconv_cli.keeping import InUse, Kept
@@ -253,7 +253,7 @@ class _Big:
             stack.callback(given_up.set)  # else an error here would wait for the rest of the mask
             planning = pool.submit(self._plan, lambda: given_up.is_set() or self._stop())
             engine = self._engine(described)
-            _make_folder(self._output.parent)
+            files.prepare(self._output.parent)
             keys = ("weights", "device", "precision", "precision_reason")
             self._emit(RunStarted(1, *(str(described[key]) for key in keys)))
             swept = files.sweep(self._output)
@@ -548,11 +548,3 @@ def _refuse_taken(output: Path, maps: Sequence[Path], source: Source, *, overwri
         source.companions.refuse_taken(output, overwrite=overwrite)
     except files.Refused as error:
         raise ItemError(path, str(error)) from error
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        files.refuse_unwritable(folder)
-    except OSError as error:
-        raise OutputError(f"{folder}: cannot write there ({error.strerror or error}); choose another OUT") from error
