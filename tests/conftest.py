@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import random
 import signal
 import sys
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,6 +20,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from pconv_cli import weights as store
+from pconv_cli.engine import Engine, Filled
 from pconv_cli.nn.unet import PartialConvUNet
 
 DAMAGE = (255, 0, 255)
@@ -96,6 +99,18 @@ def pixels(path: Path) -> NDArray[np.uint8]:
         if image.mode == "P":
             image = image.convert("RGBA" if "transparency" in image.info else "RGB")
         return np.asarray(image)
+
+
+def pressing_ctrl_c(at: int) -> Callable[..., list[Filled]]:
+    """What takes the place of `Engine.fill`, and presses Ctrl-C before its `at`th call."""
+    fill, calls = Engine.fill, itertools.count(1)
+
+    def press(*arguments: Any) -> list[Filled]:
+        if next(calls) == at:
+            signal.raise_signal(signal.SIGINT)
+        return fill(*arguments)
+
+    return press
 
 
 @pytest.fixture(scope="session")

@@ -31,7 +31,7 @@ import numpy as np
 import pytest
 import torch
 import warm
-from conftest import Workplace, box, pixels, texture
+from conftest import Workplace, box, pixels, pressing_ctrl_c, texture
 from PIL import Image
 from rich.console import Console
 
@@ -955,16 +955,7 @@ def test_a_signal_that_is_to_be_ignored_stays_ignored() -> None:
 def test_ctrl_c_is_acknowledged_while_a_large_picture_is_computed(
     work: Workplace, pconv: Pconv, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    fill, count = engine.Engine.fill, 0
-
-    def press(*arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 2:
-            signal.raise_signal(signal.SIGINT)
-        return fill(*arguments)
-
-    monkeypatch.setattr(engine.Engine, "fill", press)
+    monkeypatch.setattr(engine.Engine, "fill", pressing_ctrl_c(2))
     hole = np.zeros((96, 96), np.bool_)
     hole[::16, ::16] = True
     work.pair(size=(96, 96), hole=hole)

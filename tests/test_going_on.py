@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 import pytest
 import warm
-from conftest import box, texture
+from conftest import box, pressing_ctrl_c, texture
 from numpy.typing import NDArray
 from test_raw import network as raw_network
 from test_tile import LARGE, PAINT, PATIENCE, Place, names, save, save_mask
@@ -509,17 +509,8 @@ def test_the_command_says_130_and_how_to_go_on(
     assert place("--size", "32") == 0
     made = place.output.read_bytes()
     place.output.unlink()
-    fill, count = engine.Engine.fill, 0
-
-    def press(*arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 9:
-            signal.raise_signal(signal.SIGINT)
-        return fill(*arguments)
-
     with monkeypatch.context() as patched:
-        patched.setattr(engine.Engine, "fill", press)
+        patched.setattr(engine.Engine, "fill", pressing_ctrl_c(9))
         assert place("--size", "32", "--jobs", "1", "--progress", "plain") == 130
     assert "the same command with --resume goes on from there" in place.error_lines[-2]
     assert place("--size", "32", "--resume", "--json", "--progress", "plain") == 0

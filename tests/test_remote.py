@@ -24,7 +24,7 @@ from urllib.parse import quote
 import fsspec
 import pytest
 import warm
-from conftest import Workplace, box
+from conftest import Workplace, box, pressing_ctrl_c
 from moto.server import ThreadedMotoServer
 
 from pconv_cli import bench, engine, events, remote
@@ -743,19 +743,9 @@ def test_a_stopped_picture_from_elsewhere_is_gone_on_with_here_and_not_there(
 ) -> None:  # fmt: skip
     """It is fetched once more, and is the same by content."""
     source, here, there = bucket.put(work.pictures, "in"), work.root / "map.tif", f"{bucket.url}/out/map.tif"
-    fill, count = engine.Engine.fill, 0
-
-    def press(*arguments: Any) -> Any:
-        nonlocal count
-        count += 1
-        if count == 3:
-            signal.raise_signal(signal.SIGINT)
-        return fill(*arguments)
-
-    with monkeypatch.context() as patched:
-        patched.setattr(engine.Engine, "fill", press)
-        for out, kept in ((here, True), (there, False)):
-            count = 0
+    for out, kept in ((here, True), (there, False)):
+        with monkeypatch.context() as patched:
+            patched.setattr(engine.Engine, "fill", pressing_ctrl_c(3))
             assert run(["tile", f"{source}/map.tif", "-o", str(out), "--jobs", "1", *TILE]) == 130
             assert ("--resume goes on" in capsys.readouterr().err) == kept
     ran = command("tile", f"{source}/map.tif", "-o", there, "--resume", *TILE)
