@@ -54,6 +54,7 @@ _COLUMNS = 512  # that levels are counted in together
 _STEP = 12  # of the levels of brightness that are counted
 
 _LINE = 11  # pixels: a scratch is thinner
+_WIDER = 0.01  # of the shorter side: how much thicker at the highest sensitivity, where more of its sides counts, too
 _RULED = 0.08  # of the shorter side: so near its edge `auto` takes no line along it for a scratch
 _ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
 _ALONG = 61  # pixels along a scratch that are looked at together
@@ -475,7 +476,7 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
     share = 0.95 - 0.4 * sensitivity + (0.1 if certain else 0)  # of the picture's side that a line must run along
     # A line along the edge is the border of a print, or the rule above its caption, more often than a scratch.
     margin = max(4, round((_RULED if certain else 0.012) * min(size)))
-    widest = min(_LINE, max(4.0, 0.01 * min(size)))
+    widest = min(_LINE, max(4.0, (0.01 + _WIDER * sensitivity) * min(size)))
     step = 0.25 + 0.5 * sensitivity - (0.1 if certain else 0)  # how much its sides may differ, of what it stands out
 
     def look(scene: _Scene) -> Iterator[Measured]:

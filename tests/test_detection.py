@@ -105,6 +105,16 @@ def test_a_higher_sensitivity_finds_more() -> None:
     assert counts == sorted(counts) and counts[0] < counts[2]
 
 
+@pytest.mark.parametrize("kinds", ["scratches", "auto"])
+@pytest.mark.parametrize("thick", [1, 2, 3, 4])
+def test_a_higher_sensitivity_loses_no_scratch(thick: int, kinds: str) -> None:
+    mask = np.zeros((480, 480), np.uint8)
+    cv2.line(mask, (200, 0), (203, 479), 1, thick)
+    picture = painted(scene(480, 480), mask > 0, 250)
+    found = [overlap(plane(find(picture, parse(kinds, step / 10))), mask > 0) for step in range(2, 10)]
+    assert all(precision > 0.85 and recall > 0.9 for precision, recall in found)
+
+
 def test_kinds_are_kept_apart() -> None:
     picture = painted(painted(scene(), specks(), 250), line(at=225), 245)
     assert overlap(plane(find(picture, Detect(("dust",)))), specks())[0] > 0.99

@@ -243,7 +243,7 @@ def test_where_no_helper_comes_it_is_said_why() -> None:
 def wait_for_the_end_of(pids: Any) -> None:
     until = time.monotonic() + PATIENCE
     while any(map(alive, pids)):
-        assert time.monotonic() < until, "helpers are still there"
+        assert time.monotonic() < until, "processes are still there"
         time.sleep(0.02)
 
 
