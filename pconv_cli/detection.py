@@ -96,6 +96,13 @@ class Detect:
         """Whether a kind counts only where it is clearest, for nobody has asked for it by name."""
         return kind not in self.kinds
 
+    def missed(self, empty: int, of: int) -> str:
+        """What to say of pictures in which nothing was found; empty where there are none, or no more can be seen."""
+        if not empty or self.sensitivity == 1:
+            return ""
+        pictures = f"{empty} of {of} pictures" if of > 1 else "the picture"
+        return f"nothing was found in {pictures} at --sensitivity {self.sensitivity:g}: a higher one sees more, up to 1"
+
 
 SENSITIVITY, CAREFUL = 0.5, 0.3
 """How readily something is taken for damage if nobody says: where kinds are named, and where `auto` names none."""

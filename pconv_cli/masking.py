@@ -310,10 +310,8 @@ def make(
             each(report)
     made = [item for item in items if item.status == "made"]
     empty = sum(not item.components for item in made)
-    if empty and settings.origin is None and settings.detect.sensitivity < 1:
-        pictures = f"{empty} of {len(made)} pictures" if len(made) > 1 else "the picture"
-        level = f"{settings.detect.sensitivity:g}"
-        emit(Notice(f"nothing was found in {pictures} at --sensitivity {level}: a higher one sees more, up to 1"))
+    if settings.origin is None and (missed := settings.detect.missed(empty, len(made))):
+        emit(Notice(missed))
     whole = MasksReport(settings, tuple(items), time.monotonic() - started, stop(), tuple(notices))
     emit(
         MasksFinished(

@@ -257,7 +257,7 @@ def restore(
     reports: dict[Path, ItemReport] = {}
     jobs = {job.output: job for job in todo.jobs}
     past: Counter[str] = Counter()
-    failed = without_room = restored = hugged = 0
+    failed = without_room = restored = copied = hugged = 0
     unlisted: list[RunError] = []
 
     def enough() -> bool:
@@ -301,6 +301,7 @@ def restore(
                 each(report)
                 failed += report.status == "failed"
                 restored += report.status == "restored"
+                copied += report.status == "copied"
                 hugged += any(HUGS in notice for notice in report.notices)
                 if report.status == "failed" and failed == settings.max_failures:
                     emit(Notice(f"{failed} failed, which is the limit: no other picture is begun"))
@@ -320,6 +321,8 @@ def restore(
                 journal.gather()
     if hugged:
         emit(Notice(settings.hugging(hugged, restored)))
+    if settings.detect is not None and (missed := settings.detect.missed(copied, restored + copied)):
+        emit(Notice(missed))
     items = tuple(reports.get(job.output) or stage.shown(report_of(job, "not_done")) for job in jobs.values())
     left = any(item.status == "not_done" for item in items) or (arrivals is not None and arrivals.waiting())
     why_unlisted = next(iter(unlisted), None)
