@@ -1851,11 +1851,16 @@ def test_weights_info_prints_the_header_of_a_file(work: Workplace, pconv: Pconv)
     assert "très" in pconv.out
 
 
-def test_train_does_not_replace_weights_unasked(work: Workplace, pconv: Pconv) -> None:
+@pytest.mark.parametrize("ending", ["", ".checkpoint"])
+def test_train_does_not_replace_weights_or_what_a_killed_training_left_unasked(
+    work: Workplace, pconv: Pconv, ending: str
+) -> None:
     out = work.root / "w.safetensors"
-    out.write_bytes(b"mine")
+    there = work.root / f"w.safetensors{ending}"
+    there.write_bytes(b"mine")
     assert pconv("train", str(work.pictures), "--out", str(out)) == 5
-    assert len(pconv.error_lines) == 1 and out.read_bytes() == b"mine"
+    assert len(pconv.error_lines) == 1 and f"{there}: exists already; use --resume" in pconv.error_lines[0]
+    assert there.read_bytes() == b"mine"
 
 
 def photographs(folder: Path, count: int = 3) -> Path:

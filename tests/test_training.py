@@ -711,6 +711,39 @@ def test_checkpoints_come_at_their_steps(tmp_path: Path, short: TrainSettings) -
     assert [event.step for event in events if isinstance(event, Validated)] == [2, 4, 5]
 
 
+@pytest.mark.parametrize(("worth", "kept"), [(300.0, 1), (0.0, 3)])
+def test_a_kill_before_the_first_validation_costs_minutes_at_most(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch, worth: float, kept: int
+) -> None:
+    folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
+    whole = run(folder, tmp_path / "whole", short)
+    step = loop._step
+
+    def killed(state: Any, *given: Any) -> Any:
+        if state.step == 3:
+            raise KeyboardInterrupt
+        return step(state, *given)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "KEPT_FOR", worth)
+        patched.setattr(loop, "_step", killed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, out, short)
+    assert sorted(path.name for path in tmp_path.glob("w[!h]*")) == ["w.checkpoint"]
+    resumed = run(folder, out, short, resume=True)
+    assert steps(resumed) == steps(whole)[kept:]
+    mine, theirs = (store.read_tensors(path)[0] for path in (out, tmp_path / "whole"))
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+
+
+def test_a_place_that_cannot_be_written_to_is_found_before_a_step(tmp_path: Path, short: TrainSettings) -> None:
+    (tmp_path / "file").touch()
+    events: list[Event] = []
+    with pytest.raises(OutputError, match=r"^--out .*file: cannot write there .*; choose another folder$"):
+        train(folder_of(tmp_path / "photos"), tmp_path / "file" / "w", short, events.append)
+    assert events == []
+
+
 def test_another_seed_trains_another_network(tmp_path: Path, short: TrainSettings) -> None:
     folder = folder_of(tmp_path / "photos")
     brief = replace(short, steps=1)

@@ -36,22 +36,36 @@ def command(
             "batch statistics.",
         ),
     ] = None,
-    steps: Annotated[int | None, typer.Option(min=1, help="Batches in all.", show_default="20000")] = None,
+    steps: Annotated[
+        int | None,
+        typer.Option(min=1, metavar="N", help="Batches in all, those before --resume included.", show_default="20000"),
+    ] = None,
     minutes: Annotated[
-        float | None, typer.Option(min=0.01, help="Train for so long instead, whatever the number of steps.")
+        float | None,
+        typer.Option(min=0.01, metavar="MINUTES", help="Train for so long instead, by the clock; in all, too."),
     ] = None,
     batch_size: Annotated[
         int | None,
         typer.Option(
-            min=1, help="Crops in a batch of the second phase; the default recipe has four times as many in the first."
+            min=1,
+            metavar="N",
+            help="Crops in a batch of the second phase; the default recipe has four times as many in the first.",
         ),
     ] = None,
     size: Annotated[
         int | None,
-        typer.Option(min=64, help="Side of a crop in the second phase; the default recipe halves it in the first."),
+        typer.Option(
+            min=64,
+            metavar="PIXELS",
+            help="Side of a crop in the second phase; the default recipe halves it in the first.",
+        ),
     ] = None,
-    rate: Annotated[float | None, typer.Option(min=1e-8, help="Adam's learning rate in the first phase.")] = None,
-    second_rate: Annotated[float | None, typer.Option(min=1e-8, help="The same in the second phase.")] = None,
+    rate: Annotated[
+        float | None, typer.Option(min=1e-8, metavar="RATE", help="Adam's learning rate in the first phase.")
+    ] = None,
+    second_rate: Annotated[
+        float | None, typer.Option(min=1e-8, metavar="RATE", help="The same in the second phase.")
+    ] = None,
     coarse: Annotated[
         float | None,
         typer.Option(
@@ -80,15 +94,16 @@ def command(
         ),
     ] = None,
     seed: Annotated[
-        int | None, typer.Option(help="Of the first weights, the crops and the damage.", show_default="0")
+        int | None, typer.Option(metavar="N", help="Of the first weights, the crops and the damage.", show_default="0")
     ] = None,
     every: Annotated[
-        int | None, typer.Option(min=1, help="Steps between checkpoints and validations.", show_default="500")
+        int | None, typer.Option(min=1, metavar="N", help="Steps between validations.", show_default="500")
     ] = None,
     held_out: Annotated[
         int | None,
         typer.Option(
             min=0,
+            metavar="N",
             help="Photographs kept for validation, a tenth of all at most (of fewer than 10: none).",
             show_default="32",
         ),
@@ -99,7 +114,9 @@ def command(
             "--resume", help="Go on from the checkpoint beside FILE, with its options but for those given anew."
         ),
     ] = False,
-    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace weights that exist.")] = False,
+    overwrite: Annotated[
+        bool, typer.Option("--overwrite", help="Replace weights, and a checkpoint, that exist.")
+    ] = False,
     compiled: Annotated[bool | None, typer.Option("--compile", help="Compile the network first; pays on GPUs.")] = None,
     device: Annotated[
         str | None,
@@ -116,9 +133,10 @@ def command(
 ) -> None:
     """Train a network on your own photographs; damage is made up on the way.
 
-    Beside FILE stand its checkpoint, up to some eight times the size of FILE and needed for --resume alone, a log with
-    one JSON object a validation, and a sheet of sample fills: damaged, the pyramid alone, filled, true. Ctrl-C finishes
-    the step under way and saves. Photographs that are held out are what the figures are measured on.
+    Beside FILE stand its checkpoint, up to some eight times the size of FILE and needed for --resume alone, a log
+    with one JSON object a validation, and a sheet of sample fills: damaged, the pyramid alone, filled, true. Ctrl-C
+    finishes the step under way and saves; a kill costs the last five minutes. Photographs that are held out are
+    what the figures are measured on.
     """
     from dataclasses import replace
 
@@ -134,8 +152,9 @@ def command(
         raise UsageError("--from and --network: weights bring their own architecture; give one of them")
     if out.is_dir() or out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: name a file that ends in .safetensors")
-    if out.exists() and not (resume or overwrite):
-        raise OutputError(f"{out}: exists already; use --resume to go on, or --overwrite to replace it")
+    for path in (out, out.with_name(out.name + ".checkpoint")):  # hours of work, of a training that was killed
+        if path.exists() and not (resume or overwrite):
+            raise OutputError(f"{path}: exists already; use --resume to go on, or --overwrite to replace it")
     asked = {
         "network": network, "steps": steps, "minutes": minutes, "batch_size": batch_size, "size": size, "rate": rate,
         "second_rate": second_rate, "perceptual": perceptual, "start_from": start_from, "seed": seed, "every": every,

@@ -49,6 +49,7 @@ WARM_UP = 200  # steps at the start of a phase in which the rate rises
 CALIBRATION = 8  # batches that the averaged weights' batch statistics are taken from
 STRIDE = 16  # of the deepest features, pixels
 SHOWN = 8  # held-out crops on the sheet
+KEPT_FOR = 300.0  # seconds of training at most that a kill costs: so old a checkpoint may be
 COARSE, FIRST, SECOND = "coarse", "first", "second"
 COARSE_LOSS = LossWeights(valid=0, hole=0, rms=1)
 
@@ -75,7 +76,7 @@ class TrainSettings:
         coarse_share: Share of the training, at its start, that goes to the coarse part of a network that has one.
         average: Decay of the averaged weights that are saved.
         seed: Of the first weights, the crops and the damage.
-        every: Steps between checkpoints and validations.
+        every: Steps between validations, each with a checkpoint; others come by the clock, see `KEPT_FOR`.
         held_out: Photographs kept for validation, taken evenly from the folder.
         loss: Weights of the losses.
         features_first: Whether the terms that need features count in the first phase too.
@@ -221,7 +222,8 @@ def train(
 
     Beside the weights stand a checkpoint (`OUT.checkpoint`), from which `resume` goes on, a log with one JSON object a
     validation (`OUT.log.jsonl`), and a sheet of held-out crops: damaged, the pyramid alone, filled, true
-    (`OUT.sheet.png`). When `stop` turns true the step under way is finished and everything is saved.
+    (`OUT.sheet.png`). When `stop` turns true the step under way is finished and everything is saved. A checkpoint is
+    written after the first step, and from then on every few minutes.
 
     Args:
         folder: Photographs, searched recursively; what is hidden, a folder of masks among them and sheets of ours are
@@ -240,7 +242,8 @@ def train(
         UsageError: If the settings make no sense, there is no checkpoint to resume, or the loss is no number any more.
         DeviceError: If the device is not there, or its memory runs out.
         WeightsError: If weights, the checkpoint or the feature network cannot be read.
-        OutputError: If the disk says no; the checkpoint before is still there.
+        OutputError: If the disk says no, at the beginning where it can be known then; the checkpoint before is still
+            there.
     """
     _check(settings)
     device = choose_device(settings.device)
@@ -255,6 +258,7 @@ def train(
             "and --minutes count all runs: give more"
         )
     _refuse_single_values(state.network.config, settings)
+    files.prepare(out.parent, "--out", "folder")
     masks = None if settings.masks is None else Path(settings.masks)
     photos, held_out = take_photos(folder, settings.size, masks, settings.held_out, emit, device)
     kept_back = 0 if held_out[0] is photos[0] else len(held_out)
@@ -277,6 +281,7 @@ def train(
     if state.step == 0 and settings.start_from is not None:
         emit(_validate(state.averaged, state, settings, held_out, judge)[0])  # what there is to be better than
     started = time.monotonic() - state.seconds
+    kept = -math.inf  # after the first step it is known what a checkpoint takes, and whether there is room for it
     while True:
         moment = _moment(state, settings)
         if moment.begun == 0 and list(state.began)[-2:-1] == [COARSE]:
@@ -287,7 +292,8 @@ def train(
         loss, terms, rate = _step(state, settings, moment, batch, forward, features, precision)
         state.seconds = time.monotonic() - started
         last, due = _progress(state, settings) >= 1, state.step % settings.every == 0
-        if last or due or device.type == "cpu" or state.step % 25 == 0:  # to read a number is to wait for the device
+        read = last or due or device.type == "cpu" or state.step % 25 == 0  # to read a number is to wait for the device
+        if read:
             named = {name: float(term) for name, term in terms.items()}
             _refuse_nothing(out, state.step, (float(loss), *named.values()))
             emit(TrainStep(state.step, float(loss), rate, named, min(1.0, _progress(state, settings))))
@@ -296,6 +302,9 @@ def train(
         if stopped:  # to measure takes long on a CPU, and a second Ctrl-C must lose nothing
             _keep(state, settings, out)
             emit(Notice(f"{beside(out, '.checkpoint')}: step {state.step} is kept; it is measured now"))
+        elif read and state.seconds - kept >= KEPT_FOR:
+            _keep(state, settings, out)
+            kept = state.seconds
         if last or due:
             averaged = _calibrated(state, settings, seen, moment.phase, device)
             event, sheet = _validate(averaged, state, settings, held_out, judge)
@@ -717,7 +726,6 @@ def _keep(state: _State, settings: TrainSettings, out: Path) -> None:
         "log": json.dumps(state.log),
     }
     with _writing(beside(out, ".checkpoint")):
-        out.parent.mkdir(parents=True, exist_ok=True)
         store.write_tensors(beside(out, ".checkpoint"), contiguous, metadata)
 
 
