@@ -398,7 +398,9 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
     height, width = size
     contrast = round(18 - 8 * detect.sensitivity)
     area = _NEAR * _NEAR
-    asked = 4.5 - 6 * detect.sensitivity + (_DOUBT if detect.certain("dust") else 0)
+    certain = detect.certain("dust")
+    asked = 4.5 - 6 * detect.sensitivity + (_DOUBT if certain else 0)
+    hair_asked = 1.6 - 2.8 * detect.sensitivity + (_HAIR_DOUBT if certain else 0)
 
     def look(scene: _Scene) -> Iterator[Measured]:
         cv2 = scene.cv2
@@ -406,21 +408,29 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
             disc = scene.disc(side)
             hats = scene.hats(scene.colours, disc)
             bright, dark = hats if len(scene.colours) == 1 else scene.hats([scene.grey], disc)
-            busy = scene.sums(np.minimum(cv2.add(bright, dark), _CLIP), _NEAR, _NEAR)
+            rough = np.minimum(cv2.add(bright, dark), _CLIP)
+            busy = scene.sums(rough, _NEAR, _NEAR)
             for turn in (0, 1):
                 hat, other = hats[turn].astype(np.int32), hats[1 - turn]
                 core = (hat >= contrast) & (hat * area >= 2 * busy)
                 body = (2 * hat >= contrast) & (hat * area >= busy)
                 inner = cv2.erode(body.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
                 light = scene.grey if turn == 0 else 255 - scene.grey
-                yield body, (core, hat, other, _alike(scene, light, hats[turn], core), ~inner)
+                crowd = scene.sums(body.view(np.uint8), _NEAR, _NEAR)
+                quiet = scene.sums(rough * ~body, _NEAR, _NEAR)
+                ground = cv2.subtract(light, (bright, dark)[turn])
+                steps = cv2.morphologyEx(ground, cv2.MORPH_GRADIENT, np.ones((_SCALES[0], _SCALES[0]), np.uint8))
+                yield body, (core, hat, other, _alike(scene, light, hats[turn], core), ~inner, crowd, quiet, steps)
 
     def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
-        core, hat, other, rare, rim = sums.T
-        longest = np.maximum(boxes[:, 2] - boxes[:, 0], boxes[:, 3] - boxes[:, 1])
+        core, hat, other, rare, rim, crowd, quiet, steps = sums.T
+        sides = boxes[:, 2:] - boxes[:, :2]
+        longest = sides.max(axis=1)
         thick = areas / longest
         # How much of it stands out, how little of the contrary is in it, how long it is, how much of its brightness
-        # there is around, and how much of it is rim.
+        # there is around, and how much of it is rim. Photographs are full of what looks like hairs: what
+        # tells is also how strong it is, how even the ground, and whether that is the same on both sides, how much is
+        # like it around, and that it does not run along the picture.
         clear = np.maximum(core / areas, 0.4)
         contrary = np.log(other / np.maximum(hat, 1) + 0.05)
         long = np.log(longest / thick)
@@ -428,19 +438,30 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
         alike = np.log(around + 0.003)
         thin = np.log(rim / areas + 0.05)
         speck = 3.4 * clear - 0.35 * contrary - 1.6 * long - 0.55 * alike - 2.4 * thin - 3.5
-        hair = 5.5 * clear - 2.8 * contrary - 0.6 * long - 0.2 * alike + 1.35 * np.minimum(np.log(thick), 2) - 13.2
+        alone = np.log(crowd / (areas * np.minimum(areas, _NEAR * thick)))
+        askew = sides.min(axis=1) / longest
+        even = np.log(quiet / np.maximum(area * areas - crowd, 1) + 0.5)  # levels, where nothing like it is
+        apart = np.log(steps / np.maximum(hat, 1) + 0.05)
+        strong = np.log(hat / areas)
+        hair = (
+            2.55 * clear - 2.5 * contrary - np.log(thick) + strong - 0.25 * even - alone - 0.65 * apart + 2.45 * askew
+        )
         x0, y0, x1, y1 = boxes.T
-        cut = (x0 == 0) | (y0 == 0) | (x1 == width) | (y1 == height)  # something larger, maybe, of which a bit shows
-        score = np.where(longest < _HAIR, speck, hair - _HAIR_DOUBT) - np.where(cut, _CUT_DOUBT, 0)
-        return np.asarray((core > 0) & (areas >= _SPECK) & (score >= asked))
+        cut = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
+        frame = cut > 1  # no hair but a border, or something large of which a bit shows
+        cut = np.minimum(cut, 1)
+        speck, hair = speck - _CUT_DOUBT * cut, hair - 12.2 - _HAIR_CUT_DOUBT * cut
+        score = np.where(longest < _HAIR, speck - asked, hair - hair_asked)
+        return np.asarray((core > 0) & (areas >= _SPECK) & (score >= 0) & ~(frame & (longest >= _HAIR)))
 
     return look, 2 * len(_SCALES), judge, None
 
 
-# The weights are those of a logistic regression on candidates in photographs with and without made-up dust, see
-# benchmarks/README.md: at 0 it is as likely as not that it is dust. There is more doubt about hairs, and about what
-# the picture's edge cuts off.
-_DOUBT, _HAIR_DOUBT, _CUT_DOUBT = 1.0, 1.5, 1.5
+# The weights are those of logistic regressions on candidates in photographs with and without made-up dust and hairs,
+# see benchmarks/README.md: at 0 it is as likely as not that it is damage. There is more doubt about what the picture's
+# edge cuts off, and where nobody has asked for dust by name.
+_DOUBT, _CUT_DOUBT = 1.0, 1.5
+_HAIR_DOUBT, _HAIR_CUT_DOUBT = 0.4, 0.7
 _SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it is a hair
 
 

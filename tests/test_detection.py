@@ -45,6 +45,16 @@ def specks(width: int = 320, height: int = 240) -> Hole:
     return mask > 0
 
 
+WAY = np.array([[60, 60], [90, 75], [115, 100], [130, 130], [160, 150], [200, 155]], np.int32)
+"""How a hair lies."""
+
+
+def hair(width: int = 320, height: int = 240) -> Hole:
+    mask = np.zeros((height, width), np.uint8)
+    cv2.polylines(mask, [WAY], False, 1, 2)
+    return mask > 0
+
+
 def line(width: int = 320, height: int = 240, at: int = 130) -> Hole:
     mask = np.zeros((height, width), np.uint8)
     cv2.line(mask, (at, 0), (at + 3, height - 1), 1, 1)
@@ -75,6 +85,28 @@ def test_bright_and_dark_specks_are_found_and_nothing_else(value: int, kinds: st
     precision, recall = overlap(plane(found), specks())
     assert precision == 1 and recall > 0.9
     assert len(found.components()[1]) >= (5 if kinds == "auto" else 6)
+
+
+@pytest.mark.parametrize("value", [240, 20])
+@pytest.mark.parametrize(("kinds", "sensitivity"), [("dust", 0.3), ("dust", 0.5), ("auto", 0.3), ("auto", 0.7)])
+def test_a_hair_on_even_ground_is_found(value: int, kinds: str, sensitivity: float) -> None:
+    picture = painted(scene(), hair(), value)
+    precision, recall = overlap(plane(find(picture, parse(kinds, sensitivity))), hair())
+    assert precision == 1 and recall > 0.95
+
+
+def test_a_line_between_two_grounds_is_no_hair() -> None:
+    """As the edge of a lid, a fold, or the rim of a leaf."""
+    picture, mask = scene(), np.zeros((240, 320), np.uint8)
+    cv2.fillPoly(mask, [np.array([*WAY, [320, 240], [0, 240]], np.int32)], 1)
+    picture[mask > 0] = (picture[mask > 0] * 0.4).astype(np.uint8)
+    assert not len(find(painted(picture, hair(), 20), Detect(("auto",), 0.5)))
+
+
+def test_what_reaches_from_edge_to_edge_is_no_hair() -> None:
+    mask = np.zeros((240, 320), np.uint8)
+    cv2.line(mask, (0, 30), (319, 200), 1, 3)
+    assert not len(find(painted(scene(), mask > 0, 240), Detect(("dust",), 0.7)))
 
 
 @pytest.mark.parametrize("upright", [True, False])
