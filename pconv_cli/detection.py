@@ -10,7 +10,7 @@ sizes too: the finer a scan, the more pixels a speck has.
 
 | kind | what counts |
 |---|---|
-| dust | specks and hairs: brighter, or darker, in every colour than all round them; compact, alone, rare around here |
+| dust | specks and hairs: brighter, or darker, in every colour than even ground round them; faint among others |
 | scratches | lines along the whole height or width of the picture: continuous, straight, thin |
 | tears | as light as paper and grey, long, ragged, thinner than they are long; for `auto` they begin at the border |
 """
@@ -49,9 +49,8 @@ _SMALLEST = 480  # pixels: a picture is looked at in full size, in half of it an
 
 _SCALES = (9, 19)  # pixels: dust is thinner than that, and what is thinner is looked at
 _NEAR = 61  # side of the square, in pixels, that a place is compared with
+_CONVINCED = 3  # places, and one more in each million pixels: where so many are damaged, others are as well
 _CLIP = 32  # of what a pixel adds to how busy a place is: a speck must not count as its own surroundings
-_COLUMNS = 512  # that levels are counted in together
-_STEP = 12  # of the levels of brightness that are counted
 
 _LINE = 11  # pixels: a scratch is thinner
 _WIDER = 0.01  # of the shorter side: how much thicker at the highest sensitivity, where more of its sides counts, too
@@ -236,8 +235,10 @@ def _pool() -> ThreadPoolExecutor:
 
 Measured = tuple[Hole, Sequence[NDArray[Any]]]
 """Where something may be damage, `(h, w)`, and what is measured there, whole numbers, `(h, w)` each."""
-Judge = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], Hole]
-"""Tells which candidates are damage: from areas `(n,)`, boxes `(n, 4)` x0, y0, x1, y1 and sums `(n, k)`."""
+Judged = tuple[Hole, Hole]
+"""Which candidates are damage, and which others are where there is more such damage in the picture: `(n,)` each."""
+Judge = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], Judged]
+"""Judges candidates by areas `(n,)`, boxes `(n, 4)` x0, y0, x1, y1 and sums `(n, k)`."""
 Look = tuple[Callable[["_Scene"], Iterator[Measured]], int, Judge, int | None]
 """How to look at a strip, how many planes of candidates that gives, how to judge them, and the most one may hold."""
 
@@ -271,6 +272,8 @@ class _Gathered:
     def __init__(self, judge: Judge, height: int, width: int, most: int | None) -> None:
         self._judge, self._height, self._width, self._most = judge, height, width, most
         self._accepted: list[Damage] = []
+        self._count = 0
+        self._likely: list[Damage] = []  # counts only where there is enough of the other
         self._open: list[tuple[Damage, NDArray[np.float64]]] = []
 
     def add(self, top: int, bottom: int, found: _Candidates) -> None:
@@ -295,16 +298,20 @@ class _Gathered:
         if self._most is not None and self._accepted:
             _, boxes = _joined(self._accepted, self._height, self._width).components()
             return self._accepted if len(boxes) <= self._most else []
-        return self._accepted
+        convinced = self._count >= _CONVINCED + self._height * self._width // 1_000_000
+        return self._accepted + (self._likely if convinced else [])
 
     def _keep(
         self, runs: Damage, table: NDArray[np.float64], labels: NDArray[np.int32], boxes: NDArray[np.int32], which: Hole
     ) -> None:
         sums = np.stack([np.bincount(labels, column, len(boxes)).astype(np.float64) for column in table.T], axis=1)
-        fine = which.copy()
-        fine[which] = self._judge(sums[which, 0], boxes[which].astype(np.float64), sums[which, 1:])
-        if fine.any():
-            self._accepted.append(_taken(runs, fine[labels]))
+        found = self._judge(sums[which, 0], boxes[which].astype(np.float64), sums[which, 1:])
+        self._count += int(found[0].sum())
+        for sink, chosen in zip((self._accepted, self._likely), found, strict=True):
+            fine = which.copy()
+            fine[which] = chosen
+            if fine.any():
+                sink.append(_taken(runs, fine[labels]))
 
 
 def _taken(runs: Damage, which: Hole) -> Damage:
@@ -399,8 +406,9 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
     contrast = round(18 - 8 * detect.sensitivity)
     area = _NEAR * _NEAR
     certain = detect.certain("dust")
-    asked = 4.5 - 6 * detect.sensitivity + (_DOUBT if certain else 0)
-    hair_asked = 1.6 - 2.8 * detect.sensitivity + (_HAIR_DOUBT if certain else 0)
+    speck, hair = 3.4 - 6.3 * detect.sensitivity, 1.6 - 2.8 * detect.sensitivity
+    if certain:
+        speck, hair = speck + 1.0, hair + 0.4
 
     def look(scene: _Scene) -> Iterator[Measured]:
         cv2 = scene.cv2
@@ -414,79 +422,49 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
                 hat, other = hats[turn].astype(np.int32), hats[1 - turn]
                 core = (hat >= contrast) & (hat * area >= 2 * busy)
                 body = (2 * hat >= contrast) & (hat * area >= busy)
-                inner = cv2.erode(body.astype(np.uint8), np.ones((3, 3), np.uint8)) > 0
-                light = scene.grey if turn == 0 else 255 - scene.grey
                 crowd = scene.sums(body.view(np.uint8), _NEAR, _NEAR)
                 quiet = scene.sums(rough * ~body, _NEAR, _NEAR)
+                light = scene.grey if turn == 0 else 255 - scene.grey
                 ground = cv2.subtract(light, (bright, dark)[turn])
                 steps = cv2.morphologyEx(ground, cv2.MORPH_GRADIENT, np.ones((_SCALES[0], _SCALES[0]), np.uint8))
-                yield body, (core, hat, other, _alike(scene, light, hats[turn], core), ~inner, crowd, quiet, steps)
+                yield body, (core, hat, other, crowd, quiet, steps)
 
-    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
-        core, hat, other, rare, rim, crowd, quiet, steps = sums.T
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Judged:
+        core, hat, other, crowd, quiet, steps = sums.T
         sides = boxes[:, 2:] - boxes[:, :2]
         longest = sides.max(axis=1)
-        thick = areas / longest
-        # How much of it stands out, how little of the contrary is in it, how long it is, how much of its brightness
-        # there is around, and how much of it is rim. Photographs are full of what looks like hairs: what
-        # tells is also how strong it is, how even the ground, and whether that is the same on both sides, how much is
-        # like it around, and that it does not run along the picture.
-        clear = np.maximum(core / areas, 0.4)
-        contrary = np.log(other / np.maximum(hat, 1) + 0.05)
-        long = np.log(longest / thick)
-        around = np.maximum(rare / np.maximum(core, 1) - np.minimum(areas, _NEAR * thick), 0) / area
-        alike = np.log(around + 0.003)
-        thin = np.log(rim / areas + 0.05)
-        speck = 3.4 * clear - 0.35 * contrary - 1.6 * long - 0.55 * alike - 2.4 * thin - 3.5
-        alone = np.log(crowd / (areas * np.minimum(areas, _NEAR * thick)))
-        askew = sides.min(axis=1) / longest
-        even = np.log(quiet / np.maximum(area * areas - crowd, 1) + 0.5)  # levels, where nothing like it is
-        apart = np.log(steps / np.maximum(hat, 1) + 0.05)
-        strong = np.log(hat / areas)
-        hair = (
-            2.55 * clear - 2.5 * contrary - np.log(thick) + strong - 0.25 * even - alone - 0.65 * apart + 2.45 * askew
-        )
         x0, y0, x1, y1 = boxes.T
+        thick = areas / longest
         cut = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
-        frame = cut > 1  # no hair but a border, or something large of which a bit shows
-        cut = np.minimum(cut, 1)
-        speck, hair = speck - _CUT_DOUBT * cut, hair - 12.2 - _HAIR_CUT_DOUBT * cut
-        score = np.where(longest < _HAIR, speck - asked, hair - hair_asked)
-        return np.asarray((core > 0) & (areas >= _SPECK) & (score >= 0) & ~(frame & (longest >= _HAIR)))
+        even = quiet / np.maximum(area * areas - crowd, 1)  # levels, where nothing like it is
+        told = [
+            np.maximum(core / areas, 0.4),  # how much of it stands out
+            np.log(other / np.maximum(hat, 1) + 0.05),  # how much of the contrary is in it
+            np.log(longest / thick),
+            np.log(thick),
+            np.log(np.maximum(hat / areas, 1)),  # how strong it is
+            np.log(even + 0.5),  # how rough it is around
+            np.log(crowd / (areas * np.minimum(areas, _NEAR * thick))),  # how much like it is around
+            np.log(steps / np.maximum(hat, 1) + 0.05),  # how much its two sides differ
+            sides.min(axis=1) / longest,  # it does not run along the picture
+            np.minimum(cut, 1),  # something larger, maybe, of which a bit shows
+            np.ones(len(areas)),
+        ]
+        small = longest < _HAIR
+        score = np.where(small, _SPECK_WEIGHTS @ told - speck, _HAIR_WEIGHTS @ told - hair)
+        may = (core > 0) & (areas >= _SPECK) & (small | (cut < 2))  # what two sides cut off is no hair but a border
+        almost = score >= np.where(small, -_LIKELY, -_LIKELY_HAIR)
+        return may & (score >= 0), may & almost & (score < 0) & (small | (cut < 1))
 
     return look, 2 * len(_SCALES), judge, None
 
 
-# The weights are those of logistic regressions on candidates in photographs with and without made-up dust and hairs,
-# see benchmarks/README.md: at 0 it is as likely as not that it is damage. There is more doubt about what the picture's
-# edge cuts off, and where nobody has asked for dust by name.
-_DOUBT, _CUT_DOUBT = 1.0, 1.5
-_HAIR_DOUBT, _HAIR_CUT_DOUBT = 0.4, 0.7
+# Those of two logistic regressions on candidates in photographs with and without made-up dust and hairs, see
+# benchmarks/README.md: at 0 it is as likely as not that it is damage.
+_SPECK_WEIGHTS = np.array([1.95, -1.35, -2.6, 0, 1.25, -0.65, -0.75, -0.5, 0, -0.45, -5.75])
+_HAIR_WEIGHTS = np.array([2.55, -2.5, 0, -1, 1, -0.25, -1, -0.65, 2.45, -0.7, -12.2])
+_LIKELY, _LIKELY_HAIR = 1.25, 0.6
 _SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it is a hair
-
-
-def _alike(scene: _Scene, light: Plane, hat: Plane, where: Hole) -> NDArray[np.int32]:
-    """How many pixels around are about as light as each of some, `(h, w)`; 0 elsewhere."""
-    cv2 = scene.cv2
-    found = np.zeros(light.shape, np.int32)
-    half = _NEAR // 2
-    wide = cv2.copyMakeBorder(light, half, half, half, half, cv2.BORDER_REFLECT_101)
-    for left in range(0, light.shape[1], _COLUMNS):  # candidates are few: most columns need few levels, or none
-        rows, columns = np.nonzero(where[:, left : left + _COLUMNS])
-        if not len(rows):
-            continue
-        seen = wide[:, left : left + _COLUMNS + 2 * half]
-        levels = (light[rows, left + columns] - hat[rows, left + columns] // 3) // _STEP
-        for number in np.unique(levels):
-            at = np.flatnonzero(levels == number)
-            y, x = rows[at], columns[at]
-            top = y[0]
-            counted = cv2.integral((seen[top : y[-1] + _NEAR] >= number * _STEP).view(np.uint8))  # [i, j]: above, left
-            above, below = y - top, y - top + _NEAR
-            found[y, left + x] = (
-                counted[below, x + _NEAR] - counted[below, x] - counted[above, x + _NEAR] + counted[above, x]
-            )
-    return found
 
 
 # ---------------------------------------------------------------- scratches
@@ -522,7 +500,7 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
                 body = cv2.morphologyEx(line.astype(np.uint8), cv2.MORPH_CLOSE, gap)
                 yield body > 0, (along, apart, scene.sums(body, *side[::-1]))
 
-    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Judged:
         along, apart, beside = sums.T
         x0, y0, x1, y1 = boxes.T
         across, down = x1 - x0, y1 - y0
@@ -531,7 +509,8 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
         upright = (down >= share * height) & (across <= drift) & (x0 >= margin) & (x1 <= width - margin)
         lying = (across >= share * width) & (down <= drift) & (y0 >= margin) & (y1 <= height - margin)
         line = (upright | lying) & (areas <= widest * longest) & (apart <= step * along)
-        return np.asarray(line & (beside * longest <= _PATTERN * areas * areas))
+        line &= beside * longest <= _PATTERN * areas * areas
+        return line, np.zeros_like(line)
 
     return look, 4, judge, _MOST if certain else None
 
@@ -572,7 +551,7 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
         sharp = cv2.dilate(rough, np.ones((3, 3), np.uint8)) >= np.maximum(hat // 2, 40)
         yield body, (hat, rim, rim & sharp, ~rim & (rough <= 20), around)
 
-    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Hole:
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Judged:
         hat, rim, sharp, flat, around = sums.T
         x0, y0, x1, y1 = boxes.T
         across, down = x1 - x0, y1 - y0
@@ -589,6 +568,7 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
         sides = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
         inwards = ((x0 == 0) | (x1 == width)) & (across > 0.5 * down)
         inwards |= ((y0 == 0) | (y1 == height)) & (down > 0.5 * across)
-        return np.asarray(torn & ~straight & (sides <= 2) & (inwards if certain else True))
+        torn &= ~straight & (sides <= 2) & (inwards if certain else True)
+        return torn, np.zeros_like(torn)
 
     return look, 1, judge, None

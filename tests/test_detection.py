@@ -137,6 +137,18 @@ def test_a_higher_sensitivity_finds_more() -> None:
     assert counts == sorted(counts) and counts[0] < counts[2]
 
 
+def test_where_much_is_dusty_what_is_faint_is_dust_too() -> None:
+    faint = np.zeros((240, 320), np.uint8)
+    for x, y, radius in ((100, 120, 2), (250, 30, 3), (60, 220, 2)):
+        cv2.circle(faint, (x, y), radius, 1, -1)
+    alone = painted(scene(), faint > 0, 160)
+    counts = [
+        overlap(plane(find(picture, Detect(("dust",)))), faint > 0)[1]
+        for picture in (alone, painted(alone, specks(), 20), painted(alone, specks(), 250))
+    ]
+    assert counts[0] == counts[1] < 0.5 and counts[2] > 0.7  # dark specks tell nothing of bright ones
+
+
 @pytest.mark.parametrize("kinds", ["scratches", "auto"])
 @pytest.mark.parametrize("thick", [1, 2, 3, 4])
 def test_a_higher_sensitivity_loses_no_scratch(thick: int, kinds: str) -> None:
