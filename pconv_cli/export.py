@@ -22,6 +22,7 @@ from torch import Tensor, nn
 from pconv_cli import __version__, files
 from pconv_cli import weights as store
 from pconv_cli.errors import OutputError, UsageError, WeightsError
+from pconv_cli.events import Listener, Notice
 from pconv_cli.nn.pyramid import EXPORTED_LEVELS
 from pconv_cli.nn.unet import PartialConvUNet
 
@@ -74,13 +75,14 @@ class Composite(nn.Module):
         return torch.where(damaged, output, image), (damaged & (reached <= 0)).to(image.dtype)
 
 
-def export_onnx(name: str | None, target: Path, *, overwrite: bool) -> Exported:
+def export_onnx(name: str | None, target: Path, *, overwrite: bool, emit: Listener = lambda event: None) -> Exported:
     """Write the network that `--weights` names as an ONNX file, whole or not at all. Takes about a minute.
 
     Args:
         name: As for `weights.load_network`.
         target: The file, in a folder that is there.
         overwrite: Whether a file that is there may be replaced.
+        emit: Told when the long work begins.
 
     Returns:
         What was written, and how far it is from torch.
@@ -101,6 +103,7 @@ def export_onnx(name: str | None, target: Path, *, overwrite: bool) -> Exported:
         raise OutputError(f"{target}: {error}") from error
     network = store.load_network(name).float()  # ONNX Runtime has no convolution in fp64
     said = _said(name, network)
+    emit(Notice(f"{target} is being made and compared with torch, which takes about a minute"))
     composite = Composite(network).eval().requires_grad_(False)
     channels = network.config.channels if isinstance(network, PartialConvUNet) else 3
     with _hushed(), torch.no_grad():  # each switch of gradients within would be a graph of its own, to trace twice

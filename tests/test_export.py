@@ -20,6 +20,7 @@ from reference import one_thread  # noqa: F401 - a fixture
 from pconv_cli import __version__, export
 from pconv_cli import weights as store
 from pconv_cli.errors import ExitCode, OutputError, RunError, UsageError, WeightsError
+from pconv_cli.events import Event, Notice
 from pconv_cli.export import Composite, export_onnx
 from pconv_cli.nn import pyramid
 from pconv_cli.nn.pyramid import EXPORTED_LEVELS, pyramid_fill
@@ -299,7 +300,9 @@ def test_without_onnx_runtime_nothing_is_compared(
     raw: File, graph: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, "onnxruntime", None)
-    assert export_onnx(raw.weights, tmp_path / "a.onnx", overwrite=False).difference is None
+    said: list[Event] = []
+    assert export_onnx(raw.weights, tmp_path / "a.onnx", overwrite=False, emit=said.append).difference is None
+    assert said == [Notice(f"{tmp_path / 'a.onnx'} is being made and compared with torch, which takes about a minute")]
 
 
 def test_a_graph_that_is_another_network_never_gets_its_name(

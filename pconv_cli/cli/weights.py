@@ -7,6 +7,7 @@ from typing import Annotated
 
 import typer
 
+from pconv_cli.cli.text import ProgressMode
 from pconv_cli.errors import ExitCode
 
 app = typer.Typer(help="Look at the networks that can be used, and bring in others.", no_args_is_help=True)
@@ -114,7 +115,8 @@ def export(
     from pconv_cli.cli import ui
     from pconv_cli.export import export_onnx
 
-    done = export_onnx(name, onnx, overwrite=overwrite)
+    with ui.view(ProgressMode.auto) as show:
+        done = export_onnx(name, onnx, overwrite=overwrite, emit=show)
     compared = "not compared: onnxruntime is not installed"
     if done.difference is not None:
         compared = f"ONNX Runtime differs from torch by {done.difference:.1g} at most"
