@@ -424,7 +424,9 @@ def _refuse(path: Path, raster: Any, tiff: Directory | None) -> None:
     elif space == "YCbCr":
         space = "RGB"
     if space != "RGB":
-        raise ItemError(path, f"colours are {space}, not RGB or grey: convert a copy to RGB first")
+        # Of a JPEG; a conversion to RGB would lose the separation.
+        way_out = "`pconv restore` takes it" if space == "CMYK" else "convert a copy to RGB first"
+        raise ItemError(path, f"colours are {space}, not RGB or grey: {way_out}")
 
 
 def refuse_many_colours(path: Path, raster: Any) -> None:

@@ -353,7 +353,7 @@ def test_what_cannot_be_restored_is_refused_with_a_way_out(tmp_path: Path) -> No
         Image.new(mode, (9, 9)).save(path)
         assert f"colours are {word}" in refused(path)
     Image.new("CMYK", (9, 9)).save(tmp_path / "a.jpg")
-    assert "colours are CMYK" in refused(tmp_path / "a.jpg")
+    assert "colours are CMYK, not RGB or grey: `pconv restore` takes it" in refused(tmp_path / "a.jpg")
 
 
 @pytest.mark.parametrize("share", [0.05, 0.5, 0.95])
