@@ -17,13 +17,14 @@ sizes too: the finer a scan, the more pixels a speck has.
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from functools import cache
-from typing import Any, Literal, cast
+from typing import Any, Literal, NamedTuple, cast
 
 import numpy as np
 from numpy.typing import NDArray
@@ -49,15 +50,15 @@ _SMALLEST = 480  # pixels: a picture is looked at in full size, in half of it an
 
 _SCALES = (9, 19)  # pixels: dust is thinner than that, and what is thinner is looked at
 _NEAR = 61  # side of the square, in pixels, that a place is compared with
+_CONTRAST = 14  # levels that a speck stands out by at least, whatever the sensitivity: else it would change its shape
 _CONVINCED = 3  # places, and one more in each million pixels: where so many are damaged, others are as well
 _CLIP = 32  # of what a pixel adds to how busy a place is: a speck must not count as its own surroundings
 
 _LINE = 11  # pixels: a scratch is thinner
-_WIDER = 0.01  # of the shorter side: how much thicker at the highest sensitivity, where more of its sides counts, too
 _RULED = 0.08  # of the shorter side: so near its edge `auto` takes no line along it for a scratch
 _ASIDE = 7  # pixels to both sides of it that are compared: the edge of something has two different sides
 _ALONG = 61  # pixels along a scratch that are looked at together
-_MOST = 3  # lines of one kind in a picture that `auto` believes: more may be a front of windows
+_MOST = 6  # lines of one kind in a picture that `auto` believes: more may be a front of windows
 _PATTERN = 3  # lines within as many pixels across: more are a pattern
 _GAP = 81  # pixels of it that may be out of sight
 
@@ -235,12 +236,10 @@ def _pool() -> ThreadPoolExecutor:
 
 Measured = tuple[Hole, Sequence[NDArray[Any]]]
 """Where something may be damage, `(h, w)`, and what is measured there, whole numbers, `(h, w)` each."""
-Judged = tuple[Hole, Hole]
-"""Which candidates are damage, and which others are where there is more such damage in the picture: `(n,)` each."""
-Judge = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], Judged]
+Judge = Callable[[NDArray[np.float64], NDArray[np.float64], NDArray[np.float64]], "_Verdict"]
 """Judges candidates by areas `(n,)`, boxes `(n, 4)` x0, y0, x1, y1 and sums `(n, k)`."""
-Look = tuple[Callable[["_Scene"], Iterator[Measured]], int, Judge, int | None]
-"""How to look at a strip, how many planes of candidates that gives, how to judge them, and the most one may hold."""
+Look = tuple[Callable[["_Scene"], Iterator[Measured]], int, Judge, float]
+"""How to look at a strip, how many planes of candidates that gives, how to judge them, and the most lines in one."""
 
 
 @dataclass(frozen=True)
@@ -266,14 +265,29 @@ class _Candidates:
         return cls(runs, np.stack([lengths, *sums], axis=1).astype(np.float64))
 
 
+class _Verdict(NamedTuple):
+    """What candidates are, `(n,)` each. `telling` and `drawn` must not depend on the sensitivity.
+
+    Attributes:
+        damage: Those that are damage.
+        likely: Others that are where there is much damage of the kind in the picture.
+        telling: Those that tell that there is.
+        drawn: What looks like a line. Of many lines in a picture none is damage.
+    """
+
+    damage: Hole
+    likely: Hole
+    telling: Hole
+    drawn: Hole
+
+
 class _Gathered:
     """Candidates of one kind. What ends within a strip is judged at once, so that memory holds little else."""
 
-    def __init__(self, judge: Judge, height: int, width: int, most: int | None) -> None:
+    def __init__(self, judge: Judge, height: int, width: int, most: float) -> None:
         self._judge, self._height, self._width, self._most = judge, height, width, most
-        self._accepted: list[Damage] = []
-        self._count = 0
-        self._likely: list[Damage] = []  # counts only where there is enough of the other
+        self._found: dict[tuple[bool, bool], list[Damage]] = {}  # by whether it is only likely, and a line
+        self._telling = self._drawn = 0
         self._open: list[tuple[Damage, NDArray[np.float64]]] = []
 
     def add(self, top: int, bottom: int, found: _Candidates) -> None:
@@ -295,23 +309,28 @@ class _Gathered:
             table = np.concatenate([table for _, table in self._open])
             self._keep(runs, table, labels, boxes, np.ones(len(boxes), np.bool_))
             self._open = []
-        if self._most is not None and self._accepted:
-            _, boxes = _joined(self._accepted, self._height, self._width).components()
-            return self._accepted if len(boxes) <= self._most else []
-        convinced = self._count >= _CONVINCED + self._height * self._width // 1_000_000
-        return self._accepted + (self._likely if convinced else [])
+        convinced = self._telling >= _CONVINCED + self._height * self._width // 1_000_000
+        believed = self._drawn <= self._most
+        return [
+            part
+            for (likely, line), parts in self._found.items()
+            if (convinced or not likely) and (believed or not line)
+            for part in parts
+        ]
 
     def _keep(
         self, runs: Damage, table: NDArray[np.float64], labels: NDArray[np.int32], boxes: NDArray[np.int32], which: Hole
     ) -> None:
         sums = np.stack([np.bincount(labels, column, len(boxes)).astype(np.float64) for column in table.T], axis=1)
-        found = self._judge(sums[which, 0], boxes[which].astype(np.float64), sums[which, 1:])
-        self._count += int(found[0].sum())
-        for sink, chosen in zip((self._accepted, self._likely), found, strict=True):
-            fine = which.copy()
-            fine[which] = chosen
-            if fine.any():
-                sink.append(_taken(runs, fine[labels]))
+        verdict = self._judge(sums[which, 0], boxes[which].astype(np.float64), sums[which, 1:])
+        self._telling += int(verdict.telling.sum())
+        self._drawn += int(verdict.drawn.sum())
+        for likely, chosen in ((False, verdict.damage), (True, verdict.likely)):
+            for line in (False, True):
+                fine = which.copy()
+                fine[which] = chosen & (verdict.drawn == line)
+                if fine.any():
+                    self._found.setdefault((likely, line), []).append(_taken(runs, fine[labels]))
 
 
 def _taken(runs: Damage, which: Hole) -> Damage:
@@ -403,12 +422,11 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
     if not detect.wants("dust"):
         return None
     height, width = size
-    contrast = round(18 - 8 * detect.sensitivity)
     area = _NEAR * _NEAR
     certain = detect.certain("dust")
-    speck, hair = 3.4 - 6.3 * detect.sensitivity, 1.6 - 2.8 * detect.sensitivity
+    speck, hair = 1.05 - 3.9 * detect.sensitivity, 1.6 - 2.8 * detect.sensitivity
     if certain:
-        speck, hair = speck + 1.0, hair + 0.4
+        speck, hair = speck + 0.8, hair + 0.4
 
     def look(scene: _Scene) -> Iterator[Measured]:
         cv2 = scene.cv2
@@ -420,8 +438,8 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
             busy = scene.sums(rough, _NEAR, _NEAR)
             for turn in (0, 1):
                 hat, other = hats[turn].astype(np.int32), hats[1 - turn]
-                core = (hat >= contrast) & (hat * area >= 2 * busy)
-                body = (2 * hat >= contrast) & (hat * area >= busy)
+                core = (hat >= _CONTRAST) & (hat * area >= 2 * busy)
+                body = (2 * hat >= _CONTRAST) & (hat * area >= busy)
                 crowd = scene.sums(body.view(np.uint8), _NEAR, _NEAR)
                 quiet = scene.sums(rough * ~body, _NEAR, _NEAR)
                 light = scene.grey if turn == 0 else 255 - scene.grey
@@ -429,7 +447,7 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
                 steps = cv2.morphologyEx(ground, cv2.MORPH_GRADIENT, np.ones((_SCALES[0], _SCALES[0]), np.uint8))
                 yield body, (core, hat, other, crowd, quiet, steps)
 
-    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Judged:
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> _Verdict:
         core, hat, other, crowd, quiet, steps = sums.T
         sides = boxes[:, 2:] - boxes[:, :2]
         longest = sides.max(axis=1)
@@ -437,6 +455,7 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
         thick = areas / longest
         cut = (x0 == 0).astype(int) + (y0 == 0) + (x1 == width) + (y1 == height)
         even = quiet / np.maximum(area * areas - crowd, 1)  # levels, where nothing like it is
+        crowded = np.log(crowd / (areas * np.minimum(areas, _NEAR * thick)))  # how much like it is around
         told = [
             np.maximum(core / areas, 0.4),  # how much of it stands out
             np.log(other / np.maximum(hat, 1) + 0.05),  # how much of the contrary is in it
@@ -444,26 +463,35 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
             np.log(thick),
             np.log(np.maximum(hat / areas, 1)),  # how strong it is
             np.log(even + 0.5),  # how rough it is around
-            np.log(crowd / (areas * np.minimum(areas, _NEAR * thick))),  # how much like it is around
+            crowded,
             np.log(steps / np.maximum(hat, 1) + 0.05),  # how much its two sides differ
             sides.min(axis=1) / longest,  # it does not run along the picture
             np.minimum(cut, 1),  # something larger, maybe, of which a bit shows
             np.ones(len(areas)),
         ]
         small = longest < _HAIR
-        score = np.where(small, _SPECK_WEIGHTS @ told - speck, _HAIR_WEIGHTS @ told - hair)
-        may = (core > 0) & (areas >= _SPECK) & (small | (cut < 2))  # what two sides cut off is no hair but a border
-        almost = score >= np.where(small, -_LIKELY, -_LIKELY_HAIR)
-        return may & (score >= 0), may & almost & (score < 0) & (small | (cut < 1))
+        score = np.where(small, _SPECK_WEIGHTS @ told, _HAIR_WEIGHTS @ told)
+        wanted = np.where(small, speck, hair)
+        # What two sides cut off is no hair but a border.
+        may = (core > 0) & (areas >= _SPECK) & (small | ((cut < 2) & (thick <= _STROKE) & (crowded < _CROWDED)))
+        return _Verdict(
+            damage=may & (score >= wanted),
+            likely=may & small & (score >= wanted - _LIKELY) & (score < wanted),
+            telling=may & small & (score >= _TELLING),
+            drawn=~small & (core > 0) & (score >= _LINE_LIKE),
+        )
 
-    return look, 2 * len(_SCALES), judge, None
+    return look, 2 * len(_SCALES), judge, (_DRAWN if certain else 4 * _DRAWN) * (1 + height * width // 1_000_000)
 
 
 # Those of two logistic regressions on candidates in photographs with and without made-up dust and hairs, see
 # benchmarks/README.md: at 0 it is as likely as not that it is damage.
-_SPECK_WEIGHTS = np.array([1.95, -1.35, -2.6, 0, 1.25, -0.65, -0.75, -0.5, 0, -0.45, -5.75])
+_SPECK_WEIGHTS = np.array([2.5, -1.25, -2.25, 0, -0.55, -0.05, -0.45, -0.45, 0, -0.15, -2.4])
 _HAIR_WEIGHTS = np.array([2.55, -2.5, 0, -1, 1, -0.25, -1, -0.65, 2.45, -0.7, -12.2])
-_LIKELY, _LIKELY_HAIR = 1.25, 0.6
+_LIKELY = 0.8  # how much less than asked for is a speck among others
+_TELLING = -0.2  # what scores so much is a speck, mostly
+_STROKE, _CROWDED = 12, 0.7  # pixels that a hair is thinner than; how much like it there may be around
+_LINE_LIKE, _DRAWN = -1.0, 6  # of a hair's score; as many lines may there be, and in each million pixels
 _SPECK, _HAIR = 5, 25  # pixels: no speck is smaller, and from this length on it is a hair
 
 
@@ -482,7 +510,7 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
     share = 0.95 - 0.4 * sensitivity + (0.1 if certain else 0)  # of the picture's side that a line must run along
     # A line along the edge is the border of a print, or the rule above its caption, more often than a scratch.
     margin = max(4, round((_RULED if certain else 0.012) * min(size)))
-    widest = min(_LINE, max(4.0, (0.01 + _WIDER * sensitivity) * min(size)))
+    widest = min(_LINE, max(4.0, 0.01 * min(size)) * (1 + sensitivity))  # more of its sides counts
     step = 0.25 + 0.5 * sensitivity - (0.1 if certain else 0)  # how much its sides may differ, of what it stands out
 
     def look(scene: _Scene) -> Iterator[Measured]:
@@ -500,7 +528,7 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
                 body = cv2.morphologyEx(line.astype(np.uint8), cv2.MORPH_CLOSE, gap)
                 yield body > 0, (along, apart, scene.sums(body, *side[::-1]))
 
-    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Judged:
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> _Verdict:
         along, apart, beside = sums.T
         x0, y0, x1, y1 = boxes.T
         across, down = x1 - x0, y1 - y0
@@ -510,9 +538,10 @@ def _scratches(detect: Detect, size: tuple[int, int]) -> Look | None:
         lying = (across >= share * width) & (down <= drift) & (y0 >= margin) & (y1 <= height - margin)
         line = (upright | lying) & (areas <= widest * longest) & (apart <= step * along)
         line &= beside * longest <= _PATTERN * areas * areas
-        return line, np.zeros_like(line)
+        none = np.zeros_like(line)
+        return _Verdict(line, none, none, drawn=line)
 
-    return look, 4, judge, _MOST if certain else None
+    return look, 4, judge, _MOST if certain else math.inf
 
 
 def _sides(grey: Plane, *, across: bool) -> NDArray[np.int16]:
@@ -551,7 +580,7 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
         sharp = cv2.dilate(rough, np.ones((3, 3), np.uint8)) >= np.maximum(hat // 2, 40)
         yield body, (hat, rim, rim & sharp, ~rim & (rough <= 20), around)
 
-    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> Judged:
+    def judge(areas: NDArray[np.float64], boxes: NDArray[np.float64], sums: NDArray[np.float64]) -> _Verdict:
         hat, rim, sharp, flat, around = sums.T
         x0, y0, x1, y1 = boxes.T
         across, down = x1 - x0, y1 - y0
@@ -569,6 +598,6 @@ def _tears(detect: Detect, size: tuple[int, int]) -> Look | None:
         inwards = ((x0 == 0) | (x1 == width)) & (across > 0.5 * down)
         inwards |= ((y0 == 0) | (y1 == height)) & (down > 0.5 * across)
         torn &= ~straight & (sides <= 2) & (inwards if certain else True)
-        return torn, np.zeros_like(torn)
+        return _Verdict(torn, *[np.zeros_like(torn)] * 3)
 
-    return look, 1, judge, None
+    return look, 1, judge, math.inf

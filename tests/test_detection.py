@@ -9,9 +9,10 @@ import cv2
 import numpy as np
 import pytest
 from numpy.typing import NDArray
+from PIL import Image, ImageDraw, ImageFont
 
 from pconv_cli import detection, infrared
-from pconv_cli.detection import Detect, find, find_in_rows, parse
+from pconv_cli.detection import Detect, _Candidates, _Gathered, _Verdict, find, find_in_rows, parse
 from pconv_cli.errors import UsageError
 from pconv_cli.regions import Damage, Window
 
@@ -132,21 +133,75 @@ def test_nothing_is_found_in_an_undamaged_picture_at_any_sensitivity_but_the_hig
 
 
 def test_a_higher_sensitivity_finds_more() -> None:
-    faint = painted(scene(), specks(), 190)
+    faint = painted(scene(), specks(), 150)
     counts = [len(find(faint, Detect(("dust",), sensitivity))) for sensitivity in (0.0, 0.5, 1.0)]
     assert counts == sorted(counts) and counts[0] < counts[2]
 
 
-def test_where_much_is_dusty_what_is_faint_is_dust_too() -> None:
-    faint = np.zeros((240, 320), np.uint8)
-    for x, y, radius in ((100, 120, 2), (250, 30, 3), (60, 220, 2)):
-        cv2.circle(faint, (x, y), radius, 1, -1)
-    alone = painted(scene(), faint > 0, 160)
-    counts = [
-        overlap(plane(find(picture, Detect(("dust",)))), faint > 0)[1]
-        for picture in (alone, painted(alone, specks(), 20), painted(alone, specks(), 250))
-    ]
-    assert counts[0] == counts[1] < 0.5 and counts[2] > 0.7  # dark specks tell nothing of bright ones
+@pytest.mark.parametrize("seed", range(8))
+def test_dust_that_is_found_is_found_at_any_higher_sensitivity(seed: int) -> None:
+    rng = np.random.default_rng(seed)
+    picture = scene(160, 120, seed)
+    for _ in range(int(rng.integers(1, 14))):
+        mask = np.zeros((120, 160), np.uint8)
+        x, y = (int(at) for at in rng.integers(0, (160, 120)))
+        if rng.random() < 0.5:
+            cv2.circle(mask, (x, y), int(rng.integers(1, 6)), 1, -1)
+        else:
+            cv2.line(mask, (x, y), (x + int(rng.integers(-60, 60)), y + int(rng.integers(-60, 60))), 1, 2)
+        picture = painted(picture, mask > 0, int(rng.integers(130, 250)))
+    before = np.zeros((120, 160), np.bool_)
+    for step in range(21):
+        found = plane(find(picture, Detect(("dust",), step / 20)))
+        assert not (before & ~found).any()
+        before = found
+    assert before.any()
+
+
+@pytest.mark.parametrize(("strong", "lines", "accepted"), [(2, 2, 4), (3, 2, 7), (3, 3, 5), (2, 3, 2)])
+@pytest.mark.parametrize("strip", [7, 64])
+def test_among_much_damage_the_likely_is_damage_and_of_many_lines_none(
+    strong: int, lines: int, accepted: int, strip: int
+) -> None:
+    """Squares of 3 px are damage and tell of more, dots are likely, lines count where there are two at most."""
+    hole = np.zeros((64, 64), np.bool_)
+    for x in range(strong):
+        hole[4:7, 4 + 8 * x : 7 + 8 * x] = True
+    for x in range(2):
+        hole[20, 4 + 8 * x] = True
+    for x in range(lines):
+        hole[30:60, 4 + 8 * x] = True
+
+    def judge(areas: Any, boxes: Any, sums: Any) -> _Verdict:
+        return _Verdict(damage=areas > 1, likely=areas == 1, telling=areas == 9, drawn=areas == 30)
+
+    gathered = _Gathered(judge, 64, 64, most=2)
+    for top in range(0, 64, strip):
+        bottom = min(top + strip, 64)
+        found = _Candidates.of(hole[top:bottom], [])
+        if found is not None:
+            gathered.add(top, bottom, found)
+    parts = gathered.accepted()
+    assert sum(len(part.components()[1]) for part in parts) == accepted
+
+
+@pytest.mark.parametrize("size", [12, 22, 40])
+@pytest.mark.parametrize(("kinds", "sensitivity"), [("auto", 0.1), ("auto", 0.3)])
+def test_text_is_no_dust(size: int, kinds: str, sensitivity: float) -> None:
+    page = Image.new("RGB", (480, 400), (235, 230, 215))
+    draw, font = ImageDraw.Draw(page), ImageFont.load_default(size)
+    for y in range(10, 390, int(1.4 * size)):
+        draw.text((12, y), "The quick brown fox jumps over the lazy dog in Rome. " * 2, (30, 30, 40), font)
+    assert plane(find(np.asarray(page), parse(kinds, sensitivity))).mean() < 0.0005
+
+
+def test_a_drawing_is_no_hair() -> None:
+    page = np.full((400, 480, 3), 240, np.uint8)
+    rng = np.random.default_rng(0)
+    for _ in range(40):
+        way = np.cumsum(np.vstack([rng.integers(0, 400, (1, 2)), rng.integers(-40, 40, (5, 2))]), axis=0)
+        cv2.polylines(page, [way.astype(np.int32)], False, (30, 30, 30), 2, cv2.LINE_AA)
+    assert not len(find(page, parse("auto")))
 
 
 @pytest.mark.parametrize("kinds", ["scratches", "auto"])
@@ -181,7 +236,7 @@ def test_lines_close_to_each_other_are_a_pattern_and_no_damage() -> None:
 
 def test_many_lines_are_scratches_only_to_who_asks_for_them() -> None:
     picture = scene()
-    for at in (40, 75, 130, 210, 260):
+    for at in range(30, 290, 40):
         picture = painted(picture, line(at=at), 245)
     assert len(find(picture, Detect(("scratches",)))) and not len(find(picture, Detect(("auto",))))
 
