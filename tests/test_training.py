@@ -711,29 +711,65 @@ def test_checkpoints_come_at_their_steps(tmp_path: Path, short: TrainSettings) -
     assert [event.step for event in events if isinstance(event, Validated)] == [2, 4, 5]
 
 
-@pytest.mark.parametrize(("worth", "kept"), [(300.0, 1), (0.0, 3)])
+def killed_at(step: int) -> Any:
+    real = loop._step
+
+    def killed(state: Any, *given: Any) -> Any:
+        if state.step == step:
+            raise KeyboardInterrupt
+        return real(state, *given)
+
+    return killed
+
+
 def test_a_kill_before_the_first_validation_costs_minutes_at_most(
-    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch, worth: float, kept: int
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
     whole = run(folder, tmp_path / "whole", short)
-    step = loop._step
-
-    def killed(state: Any, *given: Any) -> Any:
-        if state.step == 3:
-            raise KeyboardInterrupt
-        return step(state, *given)
-
     with monkeypatch.context() as patched:
-        patched.setattr(loop, "KEPT_FOR", worth)
-        patched.setattr(loop, "_step", killed)
+        patched.setattr(loop, "KEPT_FOR", 0.0)
+        patched.setattr(loop, "_step", killed_at(3))
         with pytest.raises(KeyboardInterrupt):
             run(folder, out, short)
     assert sorted(path.name for path in tmp_path.glob("w[!h]*")) == ["w.checkpoint"]
     resumed = run(folder, out, short, resume=True)
-    assert steps(resumed) == steps(whole)[kept:]
+    assert steps(resumed) == steps(whole)[3:]
     mine, theirs = (store.read_tensors(path)[0] for path in (out, tmp_path / "whole"))
     assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+
+
+def test_a_training_that_was_killed_while_its_end_was_measured_is_measured(
+    tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
+    run(folder, tmp_path / "whole", short)
+
+    def pressed(*given: Any) -> Any:
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop, "_validate", pressed)
+        with pytest.raises(KeyboardInterrupt):
+            run(folder, out, short, after=6)
+    assert not out.exists()
+    events = run(folder, out, short, resume=True)
+    assert steps(events) == [] and isinstance(events[-1], TrainFinished) and events[-1].complete
+    mine, theirs = (store.read_tensors(path)[0] for path in (out, tmp_path / "whole"))
+    assert all(torch.equal(mine[key], theirs[key]) for key in theirs)
+    with pytest.raises(UsageError, match="has trained for 6 steps"):
+        run(folder, out, short, resume=True)
+
+
+def test_a_rate_that_ruins_everything_leaves_the_checkpoint_that_it_began_with(
+    tmp_path: Path, short: TrainSettings
+) -> None:
+    folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
+    run(folder, out, short, after=3)
+    before = (tmp_path / "w.checkpoint").read_bytes()
+    with pytest.raises(UsageError, match="the last checkpoint is kept"):
+        run(folder, out, replace(short, rate=1e37, second_rate=1e37), resume=True)
+    assert (tmp_path / "w.checkpoint").read_bytes() == before
 
 
 def test_a_place_that_cannot_be_written_to_is_found_before_a_step(tmp_path: Path, short: TrainSettings) -> None:

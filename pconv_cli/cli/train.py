@@ -135,7 +135,7 @@ def command(
 
     Beside FILE stand its checkpoint, up to some eight times the size of FILE and needed for --resume alone, a log
     with one JSON object a validation, and a sheet of sample fills: damaged, the pyramid alone, filled, true. Ctrl-C
-    finishes the step under way and saves; a kill costs the last five minutes. Photographs that are held out are
+    finishes the step under way and saves; a kill costs some five minutes. Photographs that are held out are
     what the figures are measured on.
     """
     from dataclasses import replace

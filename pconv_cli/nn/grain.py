@@ -215,10 +215,11 @@ def _cut(field: Tensor, origin: tuple[int, int], size: tuple[int, int]) -> Tenso
 
 @lru_cache(maxsize=64)
 def _basis(parts: int, device: torch.device, dtype: torch.dtype) -> _Basis:
-    """Draw the fields, the same first ones however many parts there are."""
+    """Draw the fields, the same first ones however many parts and threads there are: in double precision."""
     shape = (parts, len(SPOTS), PERIOD, PERIOD)
-    white = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64).float()
-    squares = torch.fft.fftfreq(PERIOD)[:, None] ** 2 + torch.fft.rfftfreq(PERIOD) ** 2
+    white = torch.randn(shape, generator=torch.Generator().manual_seed(0), dtype=torch.float64)
+    squares = torch.fft.fftfreq(PERIOD, dtype=white.dtype)[:, None] ** 2
+    squares = squares + torch.fft.rfftfreq(PERIOD, dtype=white.dtype) ** 2
     fields, energies = [], []
     for noise, spot in zip(torch.fft.rfft2(white).unbind(1), SPOTS, strict=True):
         # Blurred as if it came again beyond its sides, so that it does.

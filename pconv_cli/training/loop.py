@@ -49,7 +49,7 @@ WARM_UP = 200  # steps at the start of a phase in which the rate rises
 CALIBRATION = 8  # batches that the averaged weights' batch statistics are taken from
 STRIDE = 16  # of the deepest features, pixels
 SHOWN = 8  # held-out crops on the sheet
-KEPT_FOR = 300.0  # seconds of training at most that a kill costs: so old a checkpoint may be
+KEPT_FOR = 300.0  # seconds of training that a kill costs, about: so old a checkpoint may be
 COARSE, FIRST, SECOND = "coarse", "first", "second"
 COARSE_LOSS = LossWeights(valid=0, hole=0, rms=1)
 
@@ -223,7 +223,7 @@ def train(
     Beside the weights stand a checkpoint (`OUT.checkpoint`), from which `resume` goes on, a log with one JSON object a
     validation (`OUT.log.jsonl`), and a sheet of held-out crops: damaged, the pyramid alone, filled, true
     (`OUT.sheet.png`). When `stop` turns true the step under way is finished and everything is saved. A checkpoint is
-    written after the first step, and from then on every few minutes.
+    written every few minutes as well.
 
     Args:
         folder: Photographs, searched recursively; what is hidden, a folder of masks among them and sheets of ours are
@@ -252,16 +252,17 @@ def train(
     features = _features(settings.perceptual, device, precision)
     checkpoint = beside(out, ".checkpoint")
     state = _resumed(out, settings, device) if resume else _start(settings, device)
-    if _progress(state, settings) >= 1:
+    measured = bool(state.log) and state.log[-1]["step"] == state.step
+    if _progress(state, settings) >= 1 and measured:
         raise UsageError(
             f"{checkpoint}: has trained for {state.step} steps and {state.seconds / 60:.1f} minutes already; --steps "
             "and --minutes count all runs: give more"
         )
     _refuse_single_values(state.network.config, settings)
-    files.prepare(out.parent, "--out", "folder")
     masks = None if settings.masks is None else Path(settings.masks)
     photos, held_out = take_photos(folder, settings.size, masks, settings.held_out, emit, device)
     kept_back = 0 if held_out[0] is photos[0] else len(held_out)
+    files.prepare(out.parent, "--out", "folder")
     views = [] if state.network.coarse is None else whole_views(photos, settings.size // 4 * CELL)
     seen = _Seen(photos, views, [] if masks is None else take_masks(masks, folder, emit, device))
     judge = SqueezeFeatures(store.feature_state(), STAGES).to(device)
@@ -280,9 +281,19 @@ def train(
     forward = _passes(state.network, settings.compiled)
     if state.step == 0 and settings.start_from is not None:
         emit(_validate(state.averaged, state, settings, held_out, judge)[0])  # what there is to be better than
+
+    def measure(phase: str) -> None:
+        averaged = _calibrated(state, settings, seen, phase, device)
+        event, sheet = _validate(averaged, state, settings, held_out, judge)
+        _refuse_nothing(out, state.step, (value for value in asdict(event).values() if value is not None))
+        emit(event)
+        _save(state, settings, averaged, out, len(photos), kept_back, event, sheet)
+
     started = time.monotonic() - state.seconds
-    kept = -math.inf  # after the first step it is known what a checkpoint takes, and whether there is room for it
-    while True:
+    kept, last = state.seconds, _progress(state, settings) >= 1
+    if last:  # it was stopped at its end, and killed while it was measured
+        measure(_moment(state, settings).phase)
+    while not last:
         moment = _moment(state, settings)
         if moment.begun == 0 and list(state.began)[-2:-1] == [COARSE]:
             _settle(state, settings, seen, device)
@@ -302,18 +313,14 @@ def train(
         if stopped:  # to measure takes long on a CPU, and a second Ctrl-C must lose nothing
             _keep(state, settings, out)
             emit(Notice(f"{beside(out, '.checkpoint')}: step {state.step} is kept; it is measured now"))
-        elif read and state.seconds - kept >= KEPT_FOR:
+        elif read and not due and not last and state.seconds - kept >= KEPT_FOR:
             _keep(state, settings, out)
             kept = state.seconds
         if last or due:
-            averaged = _calibrated(state, settings, seen, moment.phase, device)
-            event, sheet = _validate(averaged, state, settings, held_out, judge)
-            _refuse_nothing(out, state.step, (value for value in asdict(event).values() if value is not None))
-            emit(event)
-            _save(state, settings, averaged, out, len(photos), kept_back, event, sheet)
-        if last:
-            emit(TrainFinished(str(out), str(beside(out, SHEET)), state.step, _progress(state, settings) >= 1))
-            return out
+            measure(moment.phase)
+            kept = state.seconds
+    emit(TrainFinished(str(out), str(beside(out, SHEET)), state.step, _progress(state, settings) >= 1))
+    return out
 
 
 def beside(out: Path, ending: str) -> Path:
