@@ -24,7 +24,7 @@ from numpy.typing import NDArray
 from pconv_cli import beside, files, halo, provenance
 from pconv_cli import weights as store
 from pconv_cli.companions import Companions
-from pconv_cli.detection import Detect
+from pconv_cli.detection import MUCH_DETECTED, Detect
 from pconv_cli.drawings import write_map, write_mask
 from pconv_cli.errors import CHANGED, OURS, TAKEN, ItemError, Loss, refuse_losses, unwritable
 from pconv_cli.filling import ArraySurface, Filling, Piece, Shape
@@ -84,6 +84,11 @@ class RestoreSettings(Settings):
     max_megapixels: float = 1000
     detect: Detect | None = None
     save_masks: Path | None = None
+
+    @property
+    def much(self) -> float:
+        """Dust and scratches are little: what takes more may be a page of print."""
+        return super().much if self.detect is None else MUCH_DETECTED
 
     @property
     def reading(self) -> str:

@@ -107,6 +107,9 @@ class Detect:
 SENSITIVITY, CAREFUL = 0.5, 0.3
 """How readily something is taken for damage if nobody says: where kinds are named, and where `auto` names none."""
 
+MUCH_DETECTED = 0.1
+"""Share of a picture that is more than dust and scratches are: worth a look before it is filled."""
+
 
 def parse(kinds: str, sensitivity: float | None = None) -> Detect:
     """Read what stands after `--detect`, and `--sensitivity` if it is given.

@@ -25,7 +25,7 @@ from numpy.typing import NDArray
 
 from pconv_cli import __version__, files, infrared, strips, tiff
 from pconv_cli.colours import as_bytes
-from pconv_cli.detection import Detect, find_in_rows, opencv
+from pconv_cli.detection import MUCH_DETECTED, Detect, find_in_rows, opencv
 from pconv_cli.drawings import write_mask, write_png
 from pconv_cli.errors import ItemError, UsageError, failure
 from pconv_cli.events import ItemFailed, Listener, MaskMade, MasksFinished, MasksStarted, Notice
@@ -110,7 +110,7 @@ class MaskSettings:
     min_area: int = 0
     max_area: int | None = None
     overlay: str | None = None
-    warn_above: float = 0.1
+    warn_above: float = MUCH_DETECTED
     linear: bool = False
     overwrite: bool = False
     resume: bool = False

@@ -52,7 +52,7 @@ from pconv_cli.pipeline import NICENESS, Limits, Outcome, Stages, Turn, run
 from pconv_cli.process import settle
 from pconv_cli.remote import Stage
 from pconv_cli.report import ItemReport, Report, collecting
-from pconv_cli.settings import HUGS, SUSPICIOUS
+from pconv_cli.settings import HUGS
 
 WITHOUT_ROOM = 3
 """Pictures in a row that a full disk may fail before no other is begun: a smaller one might still have found room."""
@@ -538,7 +538,7 @@ class _Looks:
     def last_words(self) -> None:
         if (count := len(self._suspicious)) > 1:
             few = f"{', '.join(sorted(self._suspicious)[:FEW])}{', ...' * (count > FEW)}"
-            self._emit(Notice(f"{count} masks in all mark more than {SUSPICIOUS:.0%} as damaged: {few}"))
+            self._emit(Notice(f"{count} masks in all mark more than {self._settings.much:.0%} as damaged: {few}"))
 
 
 def home_of(todo: JobList, stage: Stage) -> Path | None:

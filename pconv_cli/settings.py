@@ -140,6 +140,11 @@ class Settings:
         return "black = damaged" if self.invert_mask else "white = damaged"
 
     @property
+    def much(self) -> float:
+        """Share of a picture from which on damage is suspicious."""
+        return SUSPICIOUS
+
+    @property
     def reading(self) -> str:
         """Where damage comes from, after what is said of it."""
         return f"read as {self.polarity}"
@@ -156,6 +161,6 @@ class Settings:
 
     def suspicion(self, share: float) -> str | None:
         """What to say of a mask that marks a share of its picture; None if that is nothing to talk about."""
-        if share <= SUSPICIOUS:
+        if share <= self.much:
             return None
         return f"marks {share:.0%} of the picture as damaged, {self.reading}; if that is wrong, {self.way_out}"

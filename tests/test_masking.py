@@ -720,6 +720,12 @@ def test_of_much_that_is_detected_the_way_out_is_another_sensitivity(
     assert says in pconv.err and "--invert-mask" not in pconv.err
     pconv("check", work.pictures, work.root / "other", "--detect", "dust", "--weights", "none", "--json")
     assert "detected as dust at sensitivity 0.5: use a lower --sensitivity" in pconv.out
+    fifth = box(320, 240, 0, 0, 320, 48)  # little for a mask, and much for dust
+    monkeypatch.setattr(masking, "detected", lambda picture, detect: fifth)
+    assert pconv("restore", work.pictures, work.root / "fifth", *plain) == 0 and says in pconv.err
+    work.mask("a.png", fifth)
+    assert pconv("restore", work.pictures, work.masks, work.root / "drawn", *plain[2:]) == 0
+    assert "of the picture as damaged" not in pconv.err
 
 
 def killed_at(target: Path) -> Any:
