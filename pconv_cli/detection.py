@@ -4,9 +4,9 @@ Knows: pixels as bytes, what damage on film and paper has in common, and which o
 Does not know: files, formats, where pixels come from, what is filled afterwards.
 
 Everything follows from rows of pixels that somebody gives, some at a time: in whole numbers, and from a neighbourhood
-that is bounded. So it makes no difference where a picture is cut into strips, and memory does not grow with it. What
-hangs together is followed through all strips as runs of pixels (`regions`). Large pictures are looked at in smaller
-sizes too: the finer a scan, the more pixels a speck has.
+that is bounded, but for how much of a kind there is: so it makes no difference where a picture is cut into strips,
+and memory grows with the damage alone. What hangs together is followed through all strips as runs of pixels
+(`regions`). Large pictures are looked at in smaller sizes too: the finer a scan, the more pixels a speck has.
 
 | kind | what counts |
 |---|---|
@@ -101,7 +101,10 @@ class Detect:
         if not empty or self.sensitivity == 1:
             return ""
         pictures = f"{empty} of {of} pictures" if of > 1 else "the picture"
-        return f"nothing was found in {pictures} at --sensitivity {self.sensitivity:g}: a higher one sees more, up to 1"
+        return (
+            f"nothing was found in {pictures} at --sensitivity {self.sensitivity:g}: if there is damage, a higher one "
+            "sees more, up to 1, and more that is none"
+        )
 
 
 SENSITIVITY, CAREFUL = 0.5, 0.3
@@ -285,7 +288,7 @@ class _Verdict(NamedTuple):
 
 
 class _Gathered:
-    """Candidates of one kind. What ends within a strip is judged at once, so that memory holds little else."""
+    """Candidates of one kind. What ends within a strip is judged at once, so that memory holds no others."""
 
     def __init__(self, judge: Judge, height: int, width: int, most: float) -> None:
         self._judge, self._height, self._width, self._most = judge, height, width, most

@@ -261,7 +261,7 @@ def test_where_nothing_is_found_it_is_said_what_sees_more(work: Workplace, pconv
     for name in ("a.png", "b.png"):
         Image.new("RGB", (60, 50), (90, 120, 60)).save(work.pictures / name)
     assert pconv("mask", work.pictures, work.out) == 0
-    assert "nothing was found in 2 of 2 pictures at --sensitivity 0.3: a higher one sees more" in pconv.err
+    assert "nothing was found in 2 of 2 pictures at --sensitivity 0.3: if there is damage" in pconv.err
     assert pconv("mask", work.pictures, work.root / "read", "--from", "color=#123456") == 0
     assert "nothing was found" not in pconv.err
 
