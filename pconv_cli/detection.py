@@ -430,7 +430,7 @@ def _dust(detect: Detect, size: tuple[int, int]) -> Look | None:
     height, width = size
     area = _NEAR * _NEAR
     certain = detect.certain("dust")
-    speck, hair = 1.05 - 3.9 * detect.sensitivity, 1.6 - 2.8 * detect.sensitivity
+    speck, hair = 1.05 - 3.9 * detect.sensitivity, 1.6 - 2.8 * detect.sensitivity  # what they must score
     if certain:
         speck, hair = speck + 0.8, hair + 0.4
 

@@ -690,14 +690,15 @@ def test_stopping_saves_what_was_done(tmp_path: Path, short: TrainSettings) -> N
     store.load_network(str(out))
 
 
+def pressed(*given: Any) -> Any:
+    """Ctrl-C, wherever this takes the place of something."""
+    raise KeyboardInterrupt
+
+
 def test_a_second_stop_while_it_measures_loses_no_step(
     tmp_path: Path, short: TrainSettings, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w.safetensors"
-
-    def pressed(*given: Any) -> Any:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_validate", pressed)
         with pytest.raises(KeyboardInterrupt):
@@ -744,10 +745,6 @@ def test_a_training_that_was_killed_while_its_end_was_measured_is_measured(
 ) -> None:
     folder, out = folder_of(tmp_path / "photos"), tmp_path / "w"
     run(folder, tmp_path / "whole", short)
-
-    def pressed(*given: Any) -> Any:
-        raise KeyboardInterrupt
-
     with monkeypatch.context() as patched:
         patched.setattr(loop, "_validate", pressed)
         with pytest.raises(KeyboardInterrupt):

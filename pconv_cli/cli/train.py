@@ -142,7 +142,7 @@ def command(
 
     from pconv_cli.cli import ui
     from pconv_cli.errors import OutputError, UsageError
-    from pconv_cli.training.loop import RECIPES, going_on, settings_of, train
+    from pconv_cli.training.loop import RECIPES, beside, going_on, settings_of, train
 
     if recipe not in (None, *RECIPES):
         raise UsageError(f"--recipe {recipe}: there is no such recipe; choose {' or '.join(RECIPES)}")
@@ -152,7 +152,7 @@ def command(
         raise UsageError("--from and --network: weights bring their own architecture; give one of them")
     if out.is_dir() or out.suffix != ".safetensors":
         raise UsageError(f"--out {out}: name a file that ends in .safetensors")
-    for path in (out, out.with_name(out.name + ".checkpoint")):  # hours of work, of a training that was killed
+    for path in (out, beside(out, ".checkpoint")):  # hours of work, of a training that was killed
         if path.exists() and not (resume or overwrite):
             raise OutputError(f"{path}: exists already; use --resume to go on, or --overwrite to replace it")
     asked = {
